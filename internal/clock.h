@@ -1,0 +1,23 @@
+/* clock.h: the only source of time. Tests replace it by a virtual clock.
+ *
+ * Deadlines and leases use clock_boot_ms(): CLOCK_BOOTTIME runs on while the machine sleeps and
+ * never jumps. Wall time is for people and for the database only.
+ */
+#ifndef SJE_CLOCK_H
+#define SJE_CLOCK_H
+
+#include "internal/base.h"
+
+#define CLOCK_TEXT_LEN 25 /* "2026-01-02T03:04:05.678Z" and NUL */
+
+int64_t clock_boot_ms(void);
+int64_t clock_wall_ms(void); /* Unix time */
+
+/* RFC 3339, UTC, milliseconds. */
+void clock_format(int64_t wall_ms, char text[CLOCK_TEXT_LEN]);
+
+/* From here on time stands still until clock_virtual_advance(). Tests and simulation only. */
+void clock_virtual_set(int64_t boot_ms, int64_t wall_ms);
+void clock_virtual_advance(int64_t ms);
+
+#endif

@@ -1,0 +1,118 @@
+#include "internal/log.h"
+
+#include "internal/buf.h"
+#include "internal/clock.h"
+#include "internal/str.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+#define LINE_MAX_BYTES 4096
+
+static const char *const level_names[] = {"error", "warn", "info", "debug"};
+static enum log_level threshold = LOG_INFO;
+static enum log_format line_format = LOG_LOGFMT;
+static const char *process_name = "sje";
+static void (*line_sink)(const char *, size_t);
+
+void log_setup(enum log_level level, enum log_format format, const char *process)
+{
+    threshold = level;
+    line_format = format;
+    process_name = process;
+}
+
+bool log_level_parse(const char *text, enum log_level *ret)
+{
+    for (size_t i = 0; i < ARRAY_LEN(level_names); i++) {
+        if (streq(text, level_names[i])) {
+            *ret = (enum log_level)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool log_enabled(enum log_level level)
+{
+    return level <= threshold;
+}
+
+void log_set_sink(void (*sink)(const char *line, size_t len))
+{
+    line_sink = sink;
+}
+
+/* Quotes for both formats alike: what a peer sent cannot forge a line. */
+static void add_quoted(struct buf *b, struct str s)
+{
+    buf_addc(b, '"');
+    for (size_t i = 0; i < s.len && b->len < LINE_MAX_BYTES - 64; i++) {
+        unsigned char c = (unsigned char)s.p[i];
+
+        if (c == '"' || c == '\\') {
+            buf_addc(b, '\\');
+            buf_addc(b, (char)c);
+        } else if (c < 0x20 || c == 0x7f) {
+            buf_addf(b, "\\u%04x", c);
+        } else {
+            buf_addc(b, (char)c);
+        }
+    }
+    buf_addc(b, '"');
+}
+
+static void add_json_fields(struct buf *b, struct str fields)
+{
+    while (fields.len) {
+        struct str value = str_cut(fields, ' ', &fields);
+        struct str key = str_cut(value, '=', &value);
+
+        if (key.len) {
+            buf_addc(b, ',');
+            add_quoted(b, key);
+            buf_addc(b, ':');
+            add_quoted(b, value);
+        }
+    }
+}
+
+void log_write(enum log_level level, const char *fields, const char *fmt, ...)
+{
+    char storage[1024];
+    char stamp[CLOCK_TEXT_LEN];
+    struct buf line;
+    va_list ap;
+
+    if (!log_enabled(level)) {
+        return;
+    }
+    va_start(ap, fmt);
+    vsnprintf(storage, sizeof(storage), fmt, ap);
+    va_end(ap);
+    clock_format(clock_wall_ms(), stamp);
+    buf_init(&line, LINE_MAX_BYTES);
+    if (line_format == LOG_JSON) {
+        buf_addf(&line, "{\"ts\":\"%s\",\"level\":\"%s\",\"proc\":\"%s\"", stamp, level_names[level],
+                 process_name);
+        add_json_fields(&line, str_of(fields));
+        buf_adds(&line, ",\"msg\":");
+        add_quoted(&line, str_of(storage));
+        buf_adds(&line, "}\n");
+    } else {
+        buf_addf(&line, "ts=%s level=%s proc=%s ", stamp, level_names[level], process_name);
+        if (fields) {
+            buf_addf(&line, "%s ", fields);
+        }
+        buf_adds(&line, "msg=");
+        add_quoted(&line, str_of(storage));
+        buf_addc(&line, '\n');
+    }
+    if (line_sink) {
+        line_sink(line.data, line.len);
+    } else {
+        ssize_t ignored = write(STDERR_FILENO, line.data, line.len);
+        (void)ignored;
+    }
+    buf_free(&line);
+}

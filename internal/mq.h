@@ -1,0 +1,110 @@
+/* mq.h: one AMQP 0-9-1 connection with one channel, on the loop, never blocking.
+ *
+ * librabbitmq is used as a codec only (amqp_handle_input, amqp_encode_*): the socket is ours, so no
+ * call can block under a broker alarm (librabbitmq 0.11 amqp_basic_publish does, without limit).
+ * mq.c is the only file that includes amqp.h.
+ *
+ * Life: mq_open() connects and for ever reconnects (all hosts of the list in random order, jittered
+ * exponential 0.2 s .. 15 s) until mq_close(). After each (re)connect on_up is called; the owner
+ * declares and consumes there, from scratch: nothing survives a connection. Operations on a
+ * connection that is down return ERR_MQ_DOWN. A channel or connection error tears everything down
+ * and reconnects: never "connected but deaf". Heartbeats are ours, both ways.
+ *
+ * Threads: the loop thread only. Callbacks may call any function here except mq_free paths;
+ * mq_close() from inside a callback is allowed.
+ *
+ * Source: AMQP 0-9-1 specification; RabbitMQ extensions confirm.select, basic.nack,
+ * connection.blocked, consumer_cancel_notify (all advertised by us).
+ */
+#ifndef SJE_MQ_H
+#define SJE_MQ_H
+
+#include "internal/err.h"
+#include "internal/str.h"
+
+#include <uv.h>
+
+struct mq;
+
+struct mq_options {
+    const char *hosts; /* "host", "host:port" or a comma list of them */
+    int port;          /* for hosts that name none */
+    const char *username;
+    const char *password;
+    const char *vhost;
+    const char *name; /* shown by the broker as connection_name, and in our log */
+    int heartbeat_s;  /* 20 */
+    size_t max_queued; /* bytes waiting to be sent before mq_publish answers ERR_BUSY; 0: 64 MiB */
+    bool confirms;     /* put the channel into confirm mode */
+    uint16_t prefetch; /* basic.qos per consumer (global=false), set before on_up; 0: none */
+
+    void *arg; /* first argument of the callbacks */
+    void (*on_up)(void *arg);
+    void (*on_down)(void *arg, const struct err *why); /* once per loss; also once per failed first attempt */
+    void (*on_blocked)(void *arg, bool blocked);       /* may be NULL */
+};
+
+struct mq_delivery {
+    uint64_t tag; /* for mq_ack/mq_nack; valid until the connection is lost */
+    uint64_t epoch; /* which connection it came by: acks for an older one are dropped silently */
+    bool redelivered;
+    struct str consumer; /* consumer tag */
+    struct str routing_key;
+    struct str message_id; /* empty where absent */
+    struct str reply_to;   /* empty where absent */
+    struct str body;       /* all slices valid during the callback only */
+};
+
+/* `arg` as given to mq_consume. */
+typedef void mq_deliver_fn(void *arg, const struct mq_delivery *d);
+/* The broker cancelled the consumer (queue deleted). The owner declares and consumes anew. */
+typedef void mq_cancelled_fn(void *arg);
+/* rc 0: the broker has it safely. ERR_NOT_FOUND: returned as unroutable. ERR_MQ: nacked.
+ * ERR_MQ_DOWN: the connection was lost before the answer: unknown, publish again. */
+typedef void mq_confirm_fn(void *arg, int rc);
+/* Answer to a declare/bind/consume...; rc 0 or an error. A refused operation closes the channel,
+ * so that after an error on_down follows. */
+typedef void mq_done_fn(void *arg, int rc, const struct err *why, uint32_t message_count);
+
+struct mq_message {
+    const char *exchange; /* "" for the default exchange */
+    const char *routing_key;
+    struct str body; /* copied */
+    const char *message_id; /* NULL: none */
+    const char *reply_to;   /* NULL: none */
+    bool persistent;
+    bool mandatory;
+};
+
+enum mq_queue_flags {
+    MQ_QUORUM = 1,      /* x-queue-type=quorum and no other argument */
+    MQ_EXCLUSIVE = 2,   /* and auto-delete, classic */
+    MQ_PASSIVE = 4,     /* only look: message_count in the callback */
+    /* Without MQ_EXCLUSIVE queues are durable. */
+};
+
+struct mq *mq_open(uv_loop_t *loop, const struct mq_options *o); /* copies the options */
+/* Flushes nothing; outstanding confirms are told ERR_MQ_DOWN. on_closed may be NULL. */
+void mq_close(struct mq *mq, void (*on_closed)(void *arg), void *arg);
+
+bool mq_is_up(const struct mq *mq);
+bool mq_is_blocked(const struct mq *mq);
+const char *mq_server_version(const struct mq *mq); /* "3.10.8"; "" while down */
+const char *mq_last_error(const struct mq *mq);     /* "" where none */
+size_t mq_unconfirmed(const struct mq *mq);
+
+/* Writes are gathered and sent once per turn of the loop. cb may be NULL everywhere. */
+int mq_publish(struct mq *mq, const struct mq_message *m, mq_confirm_fn *cb, void *arg) NODISCARD;
+int mq_declare_queue(struct mq *mq, const char *name, int flags, mq_done_fn *cb, void *arg) NODISCARD;
+int mq_declare_exchange(struct mq *mq, const char *name, const char *type, mq_done_fn *cb, void *arg) NODISCARD;
+int mq_bind(struct mq *mq, const char *queue, const char *exchange, const char *key, mq_done_fn *cb, void *arg) NODISCARD;
+int mq_delete_queue(struct mq *mq, const char *name, mq_done_fn *cb, void *arg) NODISCARD;
+/* `tag` names the consumer on this connection; no_ack for messages that may be lost. */
+int mq_consume(struct mq *mq, const char *queue, const char *tag, bool no_ack, mq_deliver_fn *on_deliver,
+               mq_cancelled_fn *on_cancelled, void *arg) NODISCARD;
+/* Deliveries in flight may still arrive until done is called. */
+int mq_cancel(struct mq *mq, const char *tag, mq_done_fn *cb, void *arg) NODISCARD;
+void mq_ack(struct mq *mq, uint64_t epoch, uint64_t tag, bool multiple);
+void mq_nack(struct mq *mq, uint64_t epoch, uint64_t tag, bool requeue);
+
+#endif

@@ -1,0 +1,123 @@
+#include "internal/str.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <strings.h>
+
+bool str_eq(struct str a, struct str b)
+{
+    return a.len == b.len && (a.len == 0 || memcmp(a.p, b.p, a.len) == 0);
+}
+
+bool str_ieq(struct str a, struct str b)
+{
+    return a.len == b.len && (a.len == 0 || strncasecmp(a.p, b.p, a.len) == 0);
+}
+
+bool str_starts(struct str s, struct str prefix)
+{
+    return s.len >= prefix.len && str_eq((struct str){s.p, prefix.len}, prefix);
+}
+
+bool str_ends(struct str s, struct str suffix)
+{
+    return s.len >= suffix.len &&
+           str_eq((struct str){s.p + s.len - suffix.len, suffix.len}, suffix);
+}
+
+struct str str_trim(struct str s)
+{
+    while (s.len && isspace((unsigned char)s.p[0])) {
+        s.p++;
+        s.len--;
+    }
+    while (s.len && isspace((unsigned char)s.p[s.len - 1])) {
+        s.len--;
+    }
+    return s;
+}
+
+struct str str_cut(struct str s, char sep, struct str *rest)
+{
+    const char *at = s.len ? memchr(s.p, sep, s.len) : NULL;
+
+    if (!at) {
+        *rest = (struct str){s.p + s.len, 0};
+        return s;
+    }
+    size_t n = (size_t)(at - s.p);
+    *rest = (struct str){at + 1, s.len - n - 1};
+    return (struct str){s.p, n};
+}
+
+bool str_to_i64(struct str s, int64_t min, int64_t max, int64_t *ret)
+{
+    bool neg = s.len > 0 && s.p[0] == '-';
+    size_t i = neg ? 1 : 0;
+    int64_t v = 0;
+
+    if (i == s.len) {
+        return false;
+    }
+    for (; i < s.len; i++) {
+        if (s.p[i] < '0' || s.p[i] > '9') {
+            return false;
+        }
+        int digit = s.p[i] - '0';
+        if (__builtin_mul_overflow(v, 10, &v) ||
+            (neg ? __builtin_sub_overflow(v, digit, &v) : __builtin_add_overflow(v, digit, &v))) {
+            return false;
+        }
+    }
+    if (v < min || v > max) {
+        return false;
+    }
+    *ret = v;
+    return true;
+}
+
+bool str_to_double(struct str s, double *ret)
+{
+    char text[64];
+    char *end = NULL;
+
+    if (s.len == 0 || s.len >= sizeof(text) || isspace((unsigned char)s.p[0])) {
+        return false;
+    }
+    memcpy(text, s.p, s.len);
+    text[s.len] = '\0';
+    errno = 0;
+    double v = strtod(text, &end);
+    if (*end != '\0' || errno != 0 || !isfinite(v)) {
+        return false;
+    }
+    *ret = v;
+    return true;
+}
+
+bool str_is_utf8(const char *p, size_t len)
+{
+    const unsigned char *s = (const unsigned char *)p;
+
+    for (size_t i = 0; i < len;) {
+        unsigned char c = s[i];
+        size_t n = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
+
+        if (n == 0 || n > len - i) {
+            return false;
+        }
+        for (size_t k = 1; k < n; k++) {
+            if ((s[i + k] & 0xc0) != 0x80) {
+                return false;
+            }
+        }
+        if ((c == 0xe0 && s[i + 1] < 0xa0) || (c == 0xed && s[i + 1] > 0x9f) ||
+            (c == 0xf0 && s[i + 1] < 0x90) || (c == 0xf4 && s[i + 1] > 0x8f)) {
+            return false;
+        }
+        i += n;
+    }
+    return true;
+}

@@ -1,0 +1,35 @@
+/* str.h: slices by value, and the only way from text to numbers. */
+#ifndef SJE_STR_H
+#define SJE_STR_H
+
+#include "internal/base.h"
+
+/* Not terminated, not owned. */
+struct str {
+    const char *p;
+    size_t len;
+};
+
+#define STR(lit) ((struct str){(lit), sizeof(lit) - 1})
+
+static inline struct str str_of(const char *s)
+{
+    return (struct str){s ? s : "", s ? strlen(s) : 0};
+}
+
+bool str_eq(struct str a, struct str b);
+bool str_ieq(struct str a, struct str b); /* ASCII case ignored */
+bool str_starts(struct str s, struct str prefix);
+bool str_ends(struct str s, struct str suffix);
+struct str str_trim(struct str s);
+/* Cuts `s` at the first `sep`: returns the part before, moves *rest behind it. */
+struct str str_cut(struct str s, char sep, struct str *rest);
+
+/* The whole slice must be a number within the bounds; false leaves *ret alone. */
+bool str_to_i64(struct str s, int64_t min, int64_t max, int64_t *ret);
+bool str_to_double(struct str s, double *ret);
+
+/* True where `p` is well-formed UTF-8 (no surrogates, no overlong forms). NUL is allowed. */
+bool str_is_utf8(const char *p, size_t len);
+
+#endif
