@@ -1,9 +1,10 @@
 /* executor.h: the plug-in interface: how a kind of task is started, watched and judged.
  *
- * An executor never runs the task itself: it turns a specification into a plan (pure text work and small files in
- * the attempt's directory), may look at the running task from time to time, and turns the shim's exit record into an
- * outcome. So a broken executor or task can hurt its own attempt only. Functions run on the worker's loop thread and
- * must not block; `watch` may use the loop.
+ * An executor never runs the task itself: it turns a specification into a plan (pure text work and
+ * small files in the attempt's directory), may look at the running task from time to time, and
+ * turns the shim's exit record into an outcome. So a broken executor or task can hurt its own
+ * attempt only. Functions run on the worker's loop thread and must not block; `watch` may use the
+ * loop.
  */
 #ifndef SJE_EXECUTORS_EXECUTOR_H
 #define SJE_EXECUTORS_EXECUTOR_H
@@ -19,7 +20,7 @@ struct exec_node {
     const char *spark_home; /* "" : found by itself: SPARK_HOME, else pyspark's */
     const char *spark_master;
     const json_t *spark_conf; /* object of strings or NULL */
-    const char *python;  /* "" : python3 */
+    const char *python;       /* "" : python3 */
     const char *plugin_dir;
     int64_t log_limit;
     int kill_grace_ms;
@@ -31,7 +32,7 @@ struct exec_attempt {
     int32_t attempt;
     int64_t token;
     const struct task_spec *spec;
-    const char *dir; /* absolute: workDir/tasks/<task>.<attempt> */
+    const char *dir;  /* absolute: workDir/tasks/<task>.<attempt> */
     uint16_t ui_port; /* SparkApp: chosen by prepare, so that watch finds the driver's UI */
 };
 
@@ -48,10 +49,11 @@ void exec_plan_free(struct exec_plan *p);
 
 /* exit.json, parsed by shim_exit_read(). */
 struct exec_exit {
-    bool launched;      /* false: could not be started; see message */
-    int exit_code;      /* -1 where a signal ended it */
-    int signal;         /* 0 where it exited */
-    char reason[16];    /* "exit", "timeout", "lease", "cancel", "shutdown", "revoked", "launch", "crash" */
+    bool launched;   /* false: could not be started; see message */
+    int exit_code;   /* -1 where a signal ended it */
+    int signal;      /* 0 where it exited */
+    char reason[16]; /* "exit", "timeout", "lease", "cancel", "shutdown", "revoked", "launch",
+                        "crash" */
     bool oom;
     int64_t started_at; /* wall ms */
     int64_t finished_at;
@@ -82,22 +84,26 @@ struct exec_watch; /* opaque, made by the executor */
 
 struct executor {
     const char *name; /* jobType, canonical */
-    /* Writes what the attempt needs into its directory and fills the plan. An error fails the attempt with kind
-     * `launch` and this text. */
-    int (*prepare)(const struct exec_node *node, struct exec_attempt *a, struct exec_plan *plan, struct err *reterr);
-    /* Optional: begins to look at a running attempt (also one that survived a worker restart: everything needed is in
-     * `dir`). `changed` is called on the loop whenever something new is known. */
-    struct exec_watch *(*watch)(const struct exec_node *node, const struct exec_attempt *a, uv_loop_t *loop,
+    /* Writes what the attempt needs into its directory and fills the plan. An error fails the
+     * attempt with kind `launch` and this text. */
+    int (*prepare)(const struct exec_node *node, struct exec_attempt *a, struct exec_plan *plan,
+                   struct err *reterr);
+    /* Optional: begins to look at a running attempt (also one that survived a worker restart:
+     * everything needed is in `dir`). `changed` is called on the loop whenever something new is
+     * known. */
+    struct exec_watch *(*watch)(const struct exec_node *node, const struct exec_attempt *a,
+                                uv_loop_t *loop,
                                 void (*changed)(void *arg, const struct exec_status *s), void *arg);
     void (*unwatch)(struct exec_watch *w, void (*on_closed)(void *arg), void *arg);
     /* Judges the end. Reads the logs' tails and SJE_OUTPUT from `dir`. */
-    void (*finish)(const struct exec_node *node, const struct exec_attempt *a, const struct exec_exit *e,
-                   struct exec_result *ret);
+    void (*finish)(const struct exec_node *node, const struct exec_attempt *a,
+                   const struct exec_exit *e, struct exec_result *ret);
 };
 
 /* The registry: NULL where there is none of that name (names are canonical here). */
 const struct executor *executor_find(const char *name);
-/* NULL-terminated list of names: built in, then the executables in plugin_dir. Scanned once by executors_init(). */
+/* NULL-terminated list of names: built in, then the executables in plugin_dir. Scanned once by
+ * executors_init(). */
 int executors_init(const char *plugin_dir, struct err *reterr) NODISCARD;
 void executors_done(void);
 const char *const *executor_names(void);

@@ -1,7 +1,8 @@
 /* manager.h: the manager role, as the HTTP API and main see it.
  *
- * One loop thread. Requests that touch the database answer through a callback, exactly once, later or (on an immediate
- * error) from inside the call. Rows handed to callbacks are valid during the callback.
+ * One loop thread. Requests that touch the database answer through a callback, exactly once, later
+ * or (on an immediate error) from inside the call. Rows handed to callbacks are valid during the
+ * callback.
  */
 #ifndef SJE_MANAGER_MANAGER_H
 #define SJE_MANAGER_MANAGER_H
@@ -14,9 +15,10 @@
 
 struct manager;
 
-/* ERR_CONFIG and the like; broker and database may be away. `types` lives as long as the manager. */
-int manager_start(uv_loop_t *loop, const struct config *c, const struct task_types *types, struct manager **ret,
-                  struct err *reterr) NODISCARD;
+/* ERR_CONFIG and the like; broker and database may be away. `types` lives as long as the manager.
+ */
+int manager_start(uv_loop_t *loop, const struct config *c, const struct task_types *types,
+                  struct manager **ret, struct err *reterr) NODISCARD;
 /* Ordered stop: no more accepts, batches in flight finish (or time out), connections close. */
 void manager_stop(struct manager *m, void (*on_stopped)(void *arg), void *arg);
 /* After a reload of the configuration (SIGHUP, PATCH /mgmt/config). */
@@ -30,7 +32,8 @@ struct accept_request {
     uint8_t body_hash[32];       /* SHA-256 of the body, for the key */
 };
 struct accept_reply {
-    int rc; /* 0, ERR_DB_DOWN, ERR_BUSY, ERR_CONFLICT (key used with another body), ERR_CLOSED, ERR_DB */
+    int rc; /* 0, ERR_DB_DOWN, ERR_BUSY, ERR_CONFLICT (key used with another body), ERR_CLOSED,
+               ERR_DB */
     struct err why;
     bool replayed;          /* the first answer to this key */
     const struct id *tasks; /* in the order sent */
@@ -43,10 +46,11 @@ void manager_accept(struct manager *m, struct accept_request *r, accept_done_fn 
 /* rc 0 and the row with live progress laid over it; ERR_NOT_FOUND; ERR_DB_DOWN. */
 typedef void task_fn(void *arg, int rc, const struct task *t, const struct err *why);
 void manager_get(struct manager *m, const struct id *id, task_fn *cb, void *arg);
-/* As manager_get, but answers when the task is final or after wait_ms. *ret_handle cancels (see below); it is NULL
- * when the callback has run. */
+/* As manager_get, but answers when the task is final or after wait_ms. *ret_handle cancels (see
+ * below); it is NULL when the callback has run. */
 struct waiter;
-struct waiter *manager_wait(struct manager *m, const struct id *id, int64_t wait_ms, task_fn *cb, void *arg);
+struct waiter *manager_wait(struct manager *m, const struct id *id, int64_t wait_ms, task_fn *cb,
+                            void *arg);
 void manager_wait_cancel(struct waiter *w); /* the callback will not be called */
 
 struct list_filter {
@@ -56,28 +60,33 @@ struct list_filter {
     const struct id *after; /* tasks older than this one; NULL: from the newest */
     int limit;              /* 1..1000 */
 };
-typedef void tasks_fn(void *arg, int rc, const struct task *list, size_t n, bool more, const struct err *why);
+typedef void tasks_fn(void *arg, int rc, const struct task *list, size_t n, bool more,
+                      const struct err *why);
 void manager_list(struct manager *m, const struct list_filter *f, tasks_fn *cb, void *arg);
 
 struct task_event_row {
     int32_t seq;
     int64_t at; /* wall ms */
     int32_t attempt;
-    const char *event; /* "accepted", "granted", … */
+    const char *event;     /* "accepted", "granted", … */
     const char *worker_id; /* NULL */
     const char *detail;    /* JSON text or NULL */
 };
-typedef void events_fn(void *arg, int rc, const struct task_event_row *list, size_t n, const struct err *why);
-void manager_events(struct manager *m, const struct id *id, events_fn *cb, void *arg); /* ERR_NOT_FOUND: no such task */
+typedef void events_fn(void *arg, int rc, const struct task_event_row *list, size_t n,
+                       const struct err *why);
+void manager_events(struct manager *m, const struct id *id, events_fn *cb,
+                    void *arg); /* ERR_NOT_FOUND: no such task */
 
 /* ---- change ---- */
-/* rc 0: t is the row after the cancel: CANCELLED (was queued) or RUNNING (is being stopped). ERR_CONFLICT: had ended,
- * t is set. ERR_NOT_FOUND. */
+/* rc 0: t is the row after the cancel: CANCELLED (was queued) or RUNNING (is being stopped).
+ * ERR_CONFLICT: had ended, t is set. ERR_NOT_FOUND. */
 void manager_cancel(struct manager *m, const struct id *id, task_fn *cb, void *arg);
 /* rc 0: READY again with attempt + 1; ERR_CONFLICT: not finished, or succeeded. */
 void manager_requeue(struct manager *m, const struct id *id, task_fn *cb, void *arg);
-int manager_drain(struct manager *m, const char *worker_id, bool on, struct err *reterr) NODISCARD; /* ERR_NOT_FOUND */
-void manager_pause(struct manager *m, const char *pool, bool on, void (*cb)(void *arg, int rc, const struct err *why), void *arg);
+int manager_drain(struct manager *m, const char *worker_id, bool on,
+                  struct err *reterr) NODISCARD; /* ERR_NOT_FOUND */
+void manager_pause(struct manager *m, const char *pool, bool on,
+                   void (*cb)(void *arg, int rc, const struct err *why), void *arg);
 
 /* ---- logs ---- */
 struct log_part {
@@ -86,8 +95,9 @@ struct log_part {
     struct str data;
     bool ended; /* the attempt is over: nothing will be added */
 };
-/* rc 0; ERR_NOT_FOUND (no such task); ERR_GONE (log removed); ERR_TIMEOUT / ERR_MQ_DOWN (its worker cannot be reached).
- * attempt 0: the current one. A task that never ran has an empty log with ended = it is final. */
+/* rc 0; ERR_NOT_FOUND (no such task); ERR_GONE (log removed); ERR_TIMEOUT / ERR_MQ_DOWN (its worker
+ * cannot be reached). attempt 0: the current one. A task that never ran has an empty log with ended
+ * = it is final. */
 typedef void log_fn(void *arg, int rc, const struct log_part *part, const struct err *why);
 struct log_request {
     struct id id;
@@ -95,7 +105,7 @@ struct log_request {
     bool stderr_stream;
     int64_t offset; /* negative: that many bytes before the end */
     int64_t limit;  /* at most 256 KiB a call */
-    int wait_ms;    /* answer only when there is something behind offset, or it ended, or after this */
+    int wait_ms; /* answer only when there is something behind offset, or it ended, or after this */
 };
 void manager_log(struct manager *m, const struct log_request *r, log_fn *cb, void *arg);
 
@@ -103,12 +113,15 @@ void manager_log(struct manager *m, const struct log_request *r, log_fn *cb, voi
 bool manager_health(struct manager *m, struct buf *out); /* true: database and broker answer */
 void manager_status(struct manager *m, struct buf *out);
 void manager_workers(struct manager *m, struct buf *out); /* {"workers":[…]} */
-int manager_worker(struct manager *m, const char *id, struct buf *out, struct err *reterr) NODISCARD; /* ERR_NOT_FOUND */
+int manager_worker(struct manager *m, const char *id, struct buf *out,
+                   struct err *reterr) NODISCARD; /* ERR_NOT_FOUND */
 typedef void json_fn(void *arg, int rc, struct str json, const struct err *why);
 void manager_queues(struct manager *m, json_fn *cb, void *arg); /* {"queues":[…]} with depths */
 void manager_metrics(struct manager *m); /* refreshes gauges before they are printed */
 
-/* A beat that came by HTTP: the body as by AMQP; the answer is the beat-ack. ERR_BUSY: not the leader. */
-int manager_beat_http(struct manager *m, struct str body, struct buf *answer, struct err *reterr) NODISCARD;
+/* A beat that came by HTTP: the body as by AMQP; the answer is the beat-ack. ERR_BUSY: not the
+ * leader. */
+int manager_beat_http(struct manager *m, struct str body, struct buf *answer,
+                      struct err *reterr) NODISCARD;
 
 #endif

@@ -1,7 +1,8 @@
 /* task.h: the task: its fields, its states, who may change what.
  *
- * Plain data. `struct task` is one row of the table `task`; `struct task_spec` is what the client asked for, parsed.
- * Both own their pointers. All changes of state go through task_step() in step.h.
+ * Plain data. `struct task` is one row of the table `task`; `struct task_spec` is what the client
+ * asked for, parsed. Both own their pointers. All changes of state go through task_step() in
+ * step.h.
  */
 #ifndef SJE_TASK_TASK_H
 #define SJE_TASK_TASK_H
@@ -46,7 +47,8 @@ const char *task_class_name(enum task_class c); /* "high" */
 #define TASK_OUTPUT_MAX       (64 * 1024)
 #define TASK_SPEC_MAX         (1024 * 1024)
 
-/* A live task's row. Strings are owned; NULL where absent. Times are wall ms, INT64_MIN where absent. */
+/* A live task's row. Strings are owned; NULL where absent. Times are wall ms, INT64_MIN where
+ * absent. */
 struct task {
     struct id id;
     int32_t seq; /* number of the last event */
@@ -59,13 +61,15 @@ struct task {
     int32_t max_attempts;
     int32_t backoff_s;
     int32_t slots;
-    int32_t lease_s; /* 0: the cluster's deadAfterSeconds */
-    int64_t rank;
+    int32_t lease_s;         /* 0: the cluster's deadAfterSeconds */
+    int32_t queue_timeout_s; /* 0: none; each wait for an attempt has it anew */
+    int32_t stale;           /* reports that came too late and were recorded */
+    int64_t rank;            /* order of dispatch, lower first; see docs/protocol.md, Hint */
     bool cancel_requested;
     char *pool;
     char *job_type;
     char *job_id;
-    char *spec;   /* canonical JSON as submitted */
+    char *spec; /* canonical JSON as submitted */
     int64_t submitted_at;
     int64_t run_after;      /* SCHEDULED: when it becomes READY */
     int64_t queue_deadline; /* INT64_MIN: none */
@@ -77,12 +81,12 @@ struct task {
     int32_t claim_beat; /* beat number in the claim, see docs/protocol.md, Leases */
     char *application_id;
     char *loss_signature; /* of the last loss: what it died of and where, for poison detection */
-    char *progress; /* JSON */
-    char *output;   /* JSON */
-    char *error;    /* JSON */
+    char *progress;       /* JSON */
+    char *output;         /* JSON */
+    char *error;          /* JSON */
 };
 
-void task_done(struct task *t); /* frees what it owns */
+void task_done(struct task *t);                           /* frees what it owns */
 void task_copy(struct task *dst, const struct task *src); /* dst uninitialised */
 
 struct task_env {
@@ -109,7 +113,7 @@ struct task_spec {
     const json_t *labels; /* object or NULL */
     /* SparkApp */
     const char *app_path;
-    const char *main_class; /* NULL */
+    const char *main_class;     /* NULL */
     const json_t *parameters;   /* object or NULL, in the order given */
     const json_t *args;         /* array of strings or NULL */
     const json_t *dependencies; /* array of strings or NULL */
@@ -138,8 +142,8 @@ struct task_types {
     const char *const *names;
 };
 
-/* Checks one submitted task. `prefix` comes before each field name ("tasks[7]." or ""). Takes its own reference of
- * `j`. Returns NULL with at least one problem added, else the parsed task. */
+/* Checks one submitted task. `prefix` comes before each field name ("tasks[7]." or ""). Takes its
+ * own reference of `j`. Returns NULL with at least one problem added, else the parsed task. */
 struct task_spec *task_spec_parse(json_t *j, const struct task_types *types, const char *prefix,
                                   struct task_problems *problems);
 void task_spec_free(struct task_spec *s); /* NULL is fine */

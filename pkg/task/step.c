@@ -1,0 +1,585 @@
+#include "pkg/task/step.h"
+
+#include <stdlib.h>
+
+#define BACKOFF_CAP_S  3600
+#define LOSS_BACKOFF_S 1
+#define STALE_MAX      16 /* late reports recorded per task: a peer must not grow the audit */
+
+static const char *const event_names[TASK_EVENT_TYPES] = {
+#define X(name, text) text,
+    TASK_EVENTS(X)
+#undef X
+};
+
+struct edge {
+    enum task_state from;
+    enum task_event_type event;
+    enum task_state to;
+    const char *why;
+};
+
+static const struct edge edges[] = {
+#define X(from, event, to, why) {TASK_##from, TE_##event, TASK_##to, why},
+    TASK_EDGES(X)
+#undef X
+};
+
+static const struct edge *edge_find(enum task_state from, enum task_event_type ev,
+                                    enum task_state to)
+{
+    for (size_t i = 0; i < ARRAY_LEN(edges); i++) {
+        if (edges[i].from == from && edges[i].event == ev && edges[i].to == to) {
+            return &edges[i];
+        }
+    }
+    return NULL;
+}
+
+bool task_edge_allowed(enum task_state from, enum task_state to)
+{
+    for (size_t i = 0; i < ARRAY_LEN(edges); i++) {
+        if (edges[i].from == from && edges[i].to == to) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool task_outcome_parse(const char *text, enum task_outcome *ret)
+{
+    static const char *const names[] = {"succeeded", "failed", "cancelled", "lost"};
+
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        if (streq(text, names[i])) {
+            *ret = (enum task_outcome)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+int64_t task_backoff_ms(int base_s, int n, uint64_t random)
+{
+    int64_t limit = (int64_t)base_s * 1000;
+
+    for (int i = 1; i < n && limit < BACKOFF_CAP_S * 1000; i++) {
+        limit *= 2;
+    }
+    limit = MIN(limit, (int64_t)BACKOFF_CAP_S * 1000);
+    return limit <= 0 ? 0 : (int64_t)(random % (uint64_t)(limit + 1));
+}
+
+void task_audit_done(struct task_audit *a)
+{
+    free(a->worker_id);
+    free(a->detail);
+    *a = (struct task_audit){0};
+}
+
+/* The only place that changes a state. */
+static void move(struct task *t, const struct task_event *ev, enum task_state to,
+                 struct task_audit *audit, const char *name)
+{
+    MUST(edge_find(t->state, ev->type, to));
+    *audit = (struct task_audit){
+        .seq = ++t->seq,
+        .at = ev->now,
+        .attempt = t->attempt,
+        .from = t->state,
+        .to = to,
+        .event = name,
+        .worker_id = xstrdup(ev->worker ? ev->worker : t->worker_id),
+    };
+    t->state = to;
+}
+
+static void add_member(struct buf *b, const char *key, const char *json)
+{
+    buf_addf(b, "%c\"%s\":%s", b->len ? ',' : '{', key, json);
+}
+
+static void add_text(struct buf *b, const char *key, const char *text)
+{
+    if (text) {
+        buf_addf(b, "%c\"%s\":", b->len ? ',' : '{', key);
+        json_add_string(b, text, strlen(text));
+    }
+}
+
+static void add_number(struct buf *b, const char *key, int64_t n)
+{
+    buf_addf(b, "%c\"%s\":%lld", b->len ? ',' : '{', key, (long long)n);
+}
+
+static char *close_detail(struct buf *b)
+{
+    if (b->len) {
+        buf_addc(b, '}');
+        return buf_take(b);
+    }
+    return NULL;
+}
+
+static void set_ready_time(struct task *t, int64_t when)
+{
+    t->run_after = when;
+    t->rank = when - (int64_t)t->priority * TASK_AGEING_MS;
+    t->queue_deadline = t->queue_timeout_s ? when + (int64_t)t->queue_timeout_s * 1000 : INT64_MIN;
+}
+
+static void clear_grant(struct task *t)
+{
+    t->token = 0;
+    t->claim_beat = 0;
+}
+
+/* A report of an attempt that is not, or no longer, the one that holds the grant. */
+static enum step_rc stale(struct task *t, const struct task_event *ev, struct task_audit *audit,
+                          const char **reason)
+{
+    *reason = task_state_final(t->state) ? "ended" : "superseded";
+    if (t->stale >= STALE_MAX) {
+        return STEP_REFUSED;
+    }
+    struct buf detail CLEANUP(buf_free);
+    buf_init(&detail, 4096);
+    add_text(&detail, "report", event_names[ev->type]);
+    add_number(&detail, "ofAttempt", ev->attempt);
+    add_text(&detail, "reason", *reason);
+    t->stale++;
+    *audit = (struct task_audit){.seq = ++t->seq,
+                                 .at = ev->now,
+                                 .attempt = t->attempt,
+                                 .from = t->state,
+                                 .to = t->state,
+                                 .event = "superseded",
+                                 .worker_id = xstrdup(ev->worker),
+                                 .detail = close_detail(&detail)};
+    return STEP_RECORD;
+}
+
+static bool holds_grant(const struct task *t, const struct task_event *ev)
+{
+    return t->state == TASK_RUNNING && t->attempt == ev->attempt && t->token == ev->token;
+}
+
+static enum step_rc on_claim(struct task *t, const struct task_event *ev, struct task_audit *audit,
+                             const char **reason)
+{
+    if (task_state_final(t->state)) {
+        *reason = t->state == TASK_CANCELLED ? "cancelled" : "ended";
+        return STEP_REFUSED;
+    }
+    if (t->attempt != ev->attempt || t->state == TASK_SCHEDULED) {
+        *reason = "superseded";
+        return STEP_REFUSED;
+    }
+    if (t->state == TASK_RUNNING) {
+        if (!streq(t->worker_id, ev->worker) || t->incarnation != ev->incarnation) {
+            *reason = "running";
+            return STEP_REFUSED;
+        }
+        /* The grant was lost on its way. The claim that counts is the last one: see Leases. */
+        if (t->claim_beat >= ev->beat) {
+            return STEP_SAME;
+        }
+        move(t, ev, TASK_RUNNING, audit, "reclaimed");
+        t->claim_beat = ev->beat;
+        return STEP_APPLIED;
+    }
+    move(t, ev, TASK_RUNNING, audit, "granted");
+    str_replace_owned(&t->worker_id, ev->worker);
+    t->incarnation = ev->incarnation;
+    t->token = ev->token;
+    t->claim_beat = ev->beat;
+    t->started_at = ev->now;
+    t->finished_at = INT64_MIN;
+    str_replace_owned(&t->application_id, NULL);
+    str_replace_owned(&t->progress, NULL);
+    return STEP_APPLIED;
+}
+
+static void finish(struct task *t, const struct task_event *ev, const char *error)
+{
+    t->finished_at = ev->now;
+    str_replace_owned(&t->error, error);
+    clear_grant(t);
+}
+
+/* The next attempt: SCHEDULED after `delay_ms`. */
+static void again(struct task *t, const struct task_event *ev, int64_t delay_ms)
+{
+    t->attempt++;
+    set_ready_time(t, ev->now + delay_ms);
+    clear_grant(t);
+}
+
+static char *error_json(const char *kind, const char *message)
+{
+    struct buf b CLEANUP(buf_free);
+
+    buf_init(&b, 4096);
+    add_text(&b, "kind", kind);
+    add_text(&b, "message", message);
+    add_member(&b, "exitCode", "null");
+    add_member(&b, "signal", "null");
+    return close_detail(&b);
+}
+
+static void note_retry(struct buf *detail, const struct task *t, int64_t delay_ms)
+{
+    add_number(detail, "nextAttempt", t->attempt);
+    add_number(detail, "backoffMs", delay_ms);
+}
+
+/* True where this death, together with the last one, shows that the task kills its workers. */
+static bool is_poison(const struct task *t, const struct task_event *ev)
+{
+    char *here CLEANUP(freep) =
+        ev->signature ? xasprintf("%s@%s", ev->signature, t->worker_id) : NULL;
+
+    if (!here || !t->loss_signature || streq(here, t->loss_signature)) {
+        return false;
+    }
+    size_t n = strlen(ev->signature) + 1;
+    return strncmp(here, t->loss_signature, n) == 0;
+}
+
+static void remember_signature(struct task *t, const struct task_event *ev)
+{
+    char *here CLEANUP(freep) =
+        ev->signature ? xasprintf("%s@%s", ev->signature, t->worker_id) : NULL;
+
+    str_replace_owned(&t->loss_signature, here);
+}
+
+/* The attempt ended without an outcome of its own; by a report (RESULT with outcome lost) or by
+ * none (LOST). */
+static void attempt_lost(struct task *t, const struct task_event *ev, struct task_audit *audit)
+{
+    struct buf detail CLEANUP(buf_free);
+    const char *why = ev->reason ? ev->reason : "the worker stopped it";
+
+    buf_init(&detail, 128 * 1024);
+    add_text(&detail, "reason", why);
+    if (ev->error) {
+        add_member(&detail, "error", ev->error);
+    }
+    t->losses++;
+    if (t->cancel_requested) {
+        move(t, ev, TASK_CANCELLED, audit, "cancelled");
+        finish(t, ev, NULL);
+    } else if (is_poison(t, ev)) {
+        char *text CLEANUP(freep) =
+            xasprintf("two workers died of it (%s); not tried again", ev->signature);
+        char *error CLEANUP(freep) = error_json("poison", text);
+        move(t, ev, TASK_DEAD, audit, "dead");
+        finish(t, ev, error);
+    } else if (t->losses > ev->max_losses) {
+        char *text CLEANUP(freep) = xasprintf("lost %d times; last: %s", t->losses, why);
+        char *error CLEANUP(freep) = error_json("lost", text);
+        move(t, ev, TASK_FAILED, audit, "failed");
+        finish(t, ev, error);
+    } else {
+        int64_t delay = task_backoff_ms(LOSS_BACKOFF_S, t->losses, ev->random);
+        remember_signature(t, ev);
+        move(t, ev, TASK_SCHEDULED, audit, "lost");
+        again(t, ev, delay);
+        note_retry(&detail, t, delay);
+    }
+    audit->detail = close_detail(&detail);
+}
+
+static void attempt_failed(struct task *t, const struct task_event *ev, struct task_audit *audit)
+{
+    struct buf detail CLEANUP(buf_free);
+
+    buf_init(&detail, 128 * 1024);
+    if (ev->error) {
+        add_member(&detail, "error", ev->error);
+    }
+    t->failures++;
+    if (is_poison(t, ev)) {
+        char *text CLEANUP(freep) =
+            xasprintf("two workers died of it (%s); not tried again", ev->signature);
+        char *error CLEANUP(freep) = error_json("poison", text);
+        move(t, ev, TASK_DEAD, audit, "dead");
+        finish(t, ev, error);
+    } else if (t->failures >= t->max_attempts) {
+        move(t, ev, TASK_FAILED, audit, "failed");
+        finish(t, ev, ev->error);
+    } else {
+        int64_t delay = task_backoff_ms(t->backoff_s, t->failures, ev->random);
+        remember_signature(t, ev);
+        move(t, ev, TASK_SCHEDULED, audit, "retry");
+        str_replace_owned(&t->error, ev->error);
+        again(t, ev, delay);
+        note_retry(&detail, t, delay);
+    }
+    audit->detail = close_detail(&detail);
+}
+
+static enum step_rc on_result(struct task *t, const struct task_event *ev, struct task_audit *audit,
+                              const char **reason)
+{
+    if (!holds_grant(t, ev)) {
+        return stale(t, ev, audit, reason);
+    }
+    if (ev->application_id) {
+        str_replace_owned(&t->application_id, ev->application_id);
+    }
+    if (ev->progress) {
+        str_replace_owned(&t->progress, ev->progress);
+    }
+    if (ev->started_at != INT64_MIN) {
+        t->started_at = ev->started_at;
+    }
+    switch (ev->outcome) {
+    case OUTCOME_SUCCEEDED:
+        move(t, ev, TASK_SUCCEEDED, audit, "succeeded");
+        finish(t, ev, NULL);
+        str_replace_owned(&t->output, ev->output);
+        break;
+    case OUTCOME_CANCELLED:
+        move(t, ev, TASK_CANCELLED, audit, "cancelled");
+        finish(t, ev, ev->error);
+        break;
+    case OUTCOME_FAILED:
+        if (t->cancel_requested) {
+            move(t, ev, TASK_CANCELLED, audit, "cancelled");
+            finish(t, ev, ev->error);
+            break;
+        }
+        str_replace_owned(&t->output, ev->output);
+        attempt_failed(t, ev, audit);
+        break;
+    case OUTCOME_LOST:
+        attempt_lost(t, ev, audit);
+        break;
+    }
+    return STEP_APPLIED;
+}
+
+static enum step_rc on_lost(struct task *t, const struct task_event *ev, struct task_audit *audit,
+                            const char **reason)
+{
+    if (!holds_grant(t, ev)) {
+        *reason = "superseded";
+        return STEP_REFUSED;
+    }
+    attempt_lost(t, ev, audit);
+    return STEP_APPLIED;
+}
+
+static enum step_rc on_cancel(struct task *t, const struct task_event *ev, struct task_audit *audit,
+                              const char **reason)
+{
+    struct buf detail CLEANUP(buf_free);
+
+    if (task_state_final(t->state)) {
+        *reason = "ended";
+        return STEP_REFUSED;
+    }
+    buf_init(&detail, 4096);
+    add_text(&detail, "by", ev->reason);
+    if (t->state == TASK_RUNNING) {
+        if (t->cancel_requested) {
+            return STEP_SAME;
+        }
+        move(t, ev, TASK_RUNNING, audit, "cancelRequested");
+        t->cancel_requested = true;
+    } else {
+        move(t, ev, TASK_CANCELLED, audit, "cancelled");
+        t->cancel_requested = true;
+        finish(t, ev, NULL);
+    }
+    audit->detail = close_detail(&detail);
+    return STEP_APPLIED;
+}
+
+static enum step_rc on_requeue(struct task *t, const struct task_event *ev,
+                               struct task_audit *audit, const char **reason)
+{
+    struct buf detail CLEANUP(buf_free);
+
+    if (!task_state_final(t->state) || t->state == TASK_SUCCEEDED) {
+        *reason = t->state == TASK_SUCCEEDED ? "ended" : "running";
+        return STEP_REFUSED;
+    }
+    buf_init(&detail, 4096);
+    add_text(&detail, "by", ev->reason);
+    move(t, ev, TASK_READY, audit, "requeued");
+    audit->detail = close_detail(&detail);
+    t->requeues++;
+    t->failures = 0;
+    t->losses = 0;
+    t->cancel_requested = false;
+    t->finished_at = INT64_MIN;
+    str_replace_owned(&t->loss_signature, NULL);
+    str_replace_owned(&t->error, NULL);
+    str_replace_owned(&t->output, NULL);
+    again(t, ev, 0);
+    audit->attempt = t->attempt;
+    return STEP_APPLIED;
+}
+
+static enum step_rc on_application(struct task *t, const struct task_event *ev,
+                                   struct task_audit *audit, const char **reason)
+{
+    struct buf detail CLEANUP(buf_free);
+
+    if (!holds_grant(t, ev)) {
+        *reason = "superseded";
+        return STEP_REFUSED;
+    }
+    if (streq(t->application_id, ev->application_id)) {
+        return STEP_SAME;
+    }
+    buf_init(&detail, 4096);
+    add_text(&detail, "applicationId", ev->application_id);
+    move(t, ev, TASK_RUNNING, audit, "application");
+    audit->detail = close_detail(&detail);
+    str_replace_owned(&t->application_id, ev->application_id);
+    return STEP_APPLIED;
+}
+
+static enum step_rc on_survived(struct task *t, const struct task_event *ev,
+                                struct task_audit *audit, const char **reason)
+{
+    if (!holds_grant(t, ev) || !streq(t->worker_id, ev->worker)) {
+        *reason = "superseded";
+        return STEP_REFUSED;
+    }
+    if (t->incarnation >= ev->incarnation) {
+        return STEP_SAME;
+    }
+    move(t, ev, TASK_RUNNING, audit, "survived");
+    t->incarnation = ev->incarnation;
+    t->claim_beat = 0;
+    return STEP_APPLIED;
+}
+
+static enum step_rc on_queue_timeout(struct task *t, const struct task_event *ev,
+                                     struct task_audit *audit, const char **reason)
+{
+    if ((t->state != TASK_READY && t->state != TASK_FED && t->state != TASK_SCHEDULED) ||
+        t->queue_deadline == INT64_MIN || t->queue_deadline > ev->now) {
+        *reason = "superseded";
+        return STEP_REFUSED;
+    }
+    char *text CLEANUP(freep) =
+        xasprintf("waited longer than queueTimeoutSeconds (%d)", t->queue_timeout_s);
+    char *error CLEANUP(freep) = error_json("timeout", text);
+    move(t, ev, TASK_FAILED, audit, "failed");
+    finish(t, ev, error);
+    audit->detail = xasprintf("{\"error\":%s}", error);
+    return STEP_APPLIED;
+}
+
+/* Moves that only need the right state to start from. */
+static enum step_rc on_plain(struct task *t, const struct task_event *ev, enum task_state from,
+                             enum task_state to, const char *name, struct task_audit *audit,
+                             const char **reason)
+{
+    if (t->state != from || (ev->attempt && ev->attempt != t->attempt)) {
+        *reason = "superseded";
+        return STEP_REFUSED;
+    }
+    move(t, ev, to, audit, name);
+    return STEP_APPLIED;
+}
+
+enum step_rc task_step(struct task *t, const struct task_event *ev, struct task_audit *audit,
+                       const char **reason)
+{
+    *audit = (struct task_audit){0};
+    *reason = "";
+    switch (ev->type) {
+    case TE_DUE:
+        if (t->state == TASK_SCHEDULED && t->run_after > ev->now) {
+            *reason = "superseded";
+            return STEP_REFUSED;
+        }
+        return on_plain(t, ev, TASK_SCHEDULED, TASK_READY, "ready", audit, reason);
+    case TE_FED:
+        return on_plain(t, ev, TASK_READY, TASK_FED, "fed", audit, reason);
+    case TE_UNFED:
+        return on_plain(t, ev, TASK_FED, TASK_READY, "unfed", audit, reason);
+    case TE_CLAIM:
+        return on_claim(t, ev, audit, reason);
+    case TE_APPLICATION:
+        return on_application(t, ev, audit, reason);
+    case TE_SURVIVED:
+        return on_survived(t, ev, audit, reason);
+    case TE_RESULT:
+        return on_result(t, ev, audit, reason);
+    case TE_LOST:
+        return on_lost(t, ev, audit, reason);
+    case TE_CANCEL:
+        return on_cancel(t, ev, audit, reason);
+    case TE_QUEUE_TIMEOUT:
+        return on_queue_timeout(t, ev, audit, reason);
+    case TE_REQUEUE:
+        return on_requeue(t, ev, audit, reason);
+    case TE_ACCEPT:
+    case TASK_EVENT_TYPES:
+        break;
+    }
+    UNREACHABLE("event that no row can have");
+}
+
+void task_accepted(struct task *t, struct task_audit *audit)
+{
+    MUST(t->seq == 0 && edge_find(TASK_NEW, TE_ACCEPT, t->state));
+    t->seq = 1;
+    *audit = (struct task_audit){.seq = 1,
+                                 .at = t->submitted_at,
+                                 .attempt = t->attempt,
+                                 .from = TASK_NEW,
+                                 .to = t->state,
+                                 .event = "accepted"};
+}
+
+void task_states_markdown(struct buf *out)
+{
+    buf_adds(out,
+             "# States of a task\n\nGenerated from `pkg/task/task.h` and `pkg/task/step.h`.\n\n"
+             "| state | number | shown as | final |\n|---|---|---|---|\n");
+#define X(name, number, text, outside, final)                                                      \
+    buf_addf(out, "| %s | %d | %s | %s |\n", text, number, outside, (final) ? "yes" : "");
+    TASK_STATES(X)
+#undef X
+    buf_adds(out, "\n| from | event | to | why |\n|---|---|---|---|\n");
+    for (size_t i = 0; i < ARRAY_LEN(edges); i++) {
+        const struct edge *e = &edges[i];
+        buf_addf(out, "| %s | %s | %s | %s |\n",
+                 e->from == TASK_NEW ? "(new)" : task_state_name(e->from), event_names[e->event],
+                 task_state_name(e->to), e->why);
+    }
+}
+
+void task_edges_sql(struct buf *out)
+{
+    bool first = true;
+
+    for (int from = TASK_SCHEDULED; from <= TASK_DEAD; from++) {
+        bool open = false;
+
+        for (int to = TASK_SCHEDULED; to <= TASK_DEAD; to++) {
+            if (from != to && task_edge_allowed((enum task_state)from, (enum task_state)to)) {
+                if (open) {
+                    buf_addf(out, ", %d", to);
+                } else {
+                    buf_addf(out, "%s(old.state = %d and new.state in (%d", first ? "" : " or ",
+                             from, to);
+                }
+                open = true;
+                first = false;
+            }
+        }
+        if (open) {
+            buf_adds(out, "))");
+        }
+    }
+}
