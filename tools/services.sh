@@ -177,13 +177,14 @@ pg_init() {
     : >"$PG/ready"
 }
 
-pg_check() {
-    grep -q '^ready' "$PG/data/postmaster.pid" 2>/dev/null
-}
+pg_check() { # the server writes its pid and its status there
+    local pid
+    pid=$(running_pid postgres) && [ "$(head -n 1 "$PG/data/postmaster.pid")" = "$pid" ] &&
+        grep -q '^ready' "$PG/data/postmaster.pid"
+} 2>/dev/null
 
 pg_launch() {
     ports postgres 1
-    rm -f "$PG/data/postmaster.pid"
     (cd / && spawn postgres "${AS[@]}" "$PG_BIN/postgres" -D "$PG/data" -p "${PORTS[0]}" \
         -c listen_addresses=127.0.0.1 -c unix_socket_directories= \
         -c max_connections=60 -c shared_buffers=32MB -c max_wal_size=256MB -c jit=off \
