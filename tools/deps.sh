@@ -19,14 +19,8 @@ LINT=(clang libclang-rt-dev clang-format clang-tidy shellcheck codespell gcovr v
 JAVA=openjdk-17-jre-headless
 JDK=openjdk-17-jdk-headless
 
-die() {
-    echo "deps: $*" >&2
-    exit 1
-}
-
-say() {
-    echo "deps: $*"
-}
+# shellcheck source=tools/proc.sh
+. tools/proc.sh
 
 retry() { # COMMAND...: a network step, up to three times
     local try
