@@ -1,5 +1,6 @@
 # SJE: build, install, run and test. `make help` lists the targets.
-# Objects live in build/<flavour>/; flavours: release (default), asan, coverage, tsan.
+# Objects live in build/<flavour>/; flavours: release (default), asan, coverage, tsan,
+# fuzz (clang only).
 
 FLAVOUR ?= release
 CC      ?= gcc
@@ -24,6 +25,8 @@ CFLAGS_release  := -O2 -g -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 $(HARDEN)
 CFLAGS_asan     := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 CFLAGS_tsan     := -O1 -g -fsanitize=thread
 CFLAGS_coverage := -O0 -g --coverage -fprofile-update=atomic
+CFLAGS_fuzz     := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all
+LDFLAGS_fuzz     := -fsanitize=address,undefined
 LDFLAGS_release  := -pie -Wl,-z,relro,-z,now,-z,noexecstack
 LDFLAGS_asan     := -fsanitize=address,undefined
 LDFLAGS_tsan     := -fsanitize=thread
@@ -41,13 +44,16 @@ PROGRAMS := $(notdir $(wildcard cmd/*))
 UNIT     := $(patsubst tests/unit/%.c,$(OUT)/tests/unit/%,$(wildcard tests/unit/test_*.c))
 INTEGRATION := $(patsubst tests/integration/%.c,$(OUT)/tests/integration/%,$(wildcard tests/integration/test_*.c))
 
-.PHONY: all help clean unit-bins integration-bins
+FUZZ := $(patsubst tests/fuzz/%.c,$(OUT)/tests/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+
+.PHONY: all help clean examples docs unit-bins integration-bins fuzz-bins
+.PHONY: run stop test unit integration e2e asan lint fmt coverage fuzz valgrind
 .SECONDARY:
 
 all: $(PROGRAMS:%=$(BIN)/%) ## build the programs
 
 help: ## this list
-	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z][a-z0-9 -]*):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 $(OUT)/%.o: %.c
 	@mkdir -p $(@D)
@@ -70,8 +76,44 @@ $(foreach p,$(PROGRAMS),$(eval $(call program_rule,$(p))))
 $(OUT)/tests/%: $(OUT)/tests/%.o $(LIB)
 	$(CC) $(LDFLAGS_ALL) -o $@ $^ -lcmocka $(PKG_LIBS)
 
+# Fuzz targets: with libFuzzer in flavour fuzz, else with a main that replays a corpus.
+FUZZ_MAIN := $(if $(filter fuzz,$(FLAVOUR)),,$(OUT)/tests/fuzz/replay.o)
+$(OUT)/tests/fuzz/fuzz_%: $(OUT)/tests/fuzz/fuzz_%.o $(FUZZ_MAIN) $(LIB)
+	$(CC) $(LDFLAGS_ALL) $(if $(FUZZ_MAIN),,-fsanitize=fuzzer) -o $@ $^ $(PKG_LIBS)
+
 unit-bins: $(UNIT)
 integration-bins: $(INTEGRATION)
+fuzz-bins: $(FUZZ)
+
+build/examples/done: tools/examples.sh $(wildcard examples/java/*/*.java)
+	tools/examples.sh $(@D)
+examples: build/examples/done ## the Java examples (needs javac and .venv)
+
+run: ## install what is missing, start everything below ./var, run a word count
+	@tools/run.sh start
+stop: ## stop what `make run` started
+	@tools/run.sh stop
+test: ## unit, integration and end-to-end tests
+	@tools/test.sh $(FLAVOUR) unit integration e2e
+unit integration e2e: ## one kind of tests
+	@tools/test.sh $(FLAVOUR) $@
+asan: ## unit and integration tests under the address and undefined-behaviour sanitizers
+	@tools/test.sh asan unit integration
+valgrind: ## unit tests and a short run of the server under valgrind
+	@tools/valgrind.sh
+fuzz: ## libFuzzer on each target for FUZZ_SECONDS (60)
+	@tools/fuzz.sh $(or $(FUZZ_SECONDS),60)
+coverage: ## all tests; a browsable report in coverage-report/
+	@tools/coverage.sh
+lint: ## every check of the source
+	@tools/lint.sh
+fmt: ## format the source
+	git ls-files '*.c' '*.h' | xargs clang-format -i
+
+$(OUT)/gen-docs: $(OUT)/tools/gen-docs.o $(LIB)
+	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(PKG_LIBS)
+docs: $(OUT)/gen-docs ## the documents that are generated from code
+	$< states > docs/states.md
 
 clean: ## remove what was built
 	rm -rf build coverage-report
