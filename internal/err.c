@@ -27,10 +27,41 @@ static const struct err_row *find(int code)
     UNREACHABLE("unknown error code");
 }
 
-static void set_text(struct err *e, int code, const char *fmt, va_list ap)
+/* Drops the part of a character that a cut has left at the end. */
+static void trim_character(char *text)
 {
+    size_t n = strlen(text);
+    size_t back = 0;
+
+    while (back < 3 && back < n && ((unsigned char)text[n - 1 - back] & 0xc0) == 0x80) {
+        back++;
+    }
+    if (back == n) {
+        return;
+    }
+    unsigned char c = (unsigned char)text[n - 1 - back];
+    size_t need = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : c >= 0xc0 ? 1 : 0;
+    if (back < need) {
+        text[n - 1 - back] = '\0';
+    }
+}
+
+/* By way of a copy: the arguments may point into *e ("while …: %s", e->text). */
+static void set_text(struct err *e, int code, int errnum, const char *fmt, va_list ap) PRINTF(4, 0);
+static void set_text(struct err *e, int code, int errnum, const char *fmt, va_list ap)
+{
+    char text[sizeof(e->text)];
+    int n = vsnprintf(text, sizeof(text), fmt, ap);
+
+    if (n < 0) {
+        snprintf(text, sizeof(text), "%s", err_text(code));
+    }
+    if (n >= 0 && errnum && (size_t)n < sizeof(text)) {
+        snprintf(text + n, sizeof(text) - (size_t)n, ": %s", strerror(errnum));
+    }
+    trim_character(text);
+    memcpy(e->text, text, strlen(text) + 1);
     e->code = code;
-    vsnprintf(e->text, sizeof(e->text), fmt, ap);
 }
 
 int err_set(struct err *reterr, int code, const char *fmt, ...)
@@ -39,7 +70,7 @@ int err_set(struct err *reterr, int code, const char *fmt, ...)
         va_list ap;
 
         va_start(ap, fmt);
-        set_text(reterr, code, fmt, ap);
+        set_text(reterr, code, 0, fmt, ap);
         va_end(ap);
     }
     return code;
@@ -51,10 +82,8 @@ int err_errno(struct err *reterr, int code, int errnum, const char *fmt, ...)
         va_list ap;
 
         va_start(ap, fmt);
-        set_text(reterr, code, fmt, ap);
+        set_text(reterr, code, errnum, fmt, ap);
         va_end(ap);
-        size_t n = strlen(reterr->text);
-        snprintf(reterr->text + n, sizeof(reterr->text) - n, ": %s", strerror(errnum));
     }
     return code;
 }
