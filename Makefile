@@ -15,10 +15,11 @@ OUT  := build/$(FLAVOUR)
 BIN  := $(OUT)/bin
 PKGS := libuv jansson yaml-0.1 libpq librabbitmq libmicrohttpd
 
+# clang does not see the fall-through comments in uthash's macros.
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
 	-Wold-style-definition -Wvla -Wformat=2 -Wundef -Wconversion -Wno-sign-conversion \
-	-Wswitch-enum -Wimplicit-fallthrough -Wpointer-arith -Wwrite-strings -Wcast-qual \
-	-Wdouble-promotion $(if $(CI),-Werror,$(WERROR))
+	-Wswitch-enum -Wpointer-arith -Wwrite-strings -Wcast-qual -Wdouble-promotion \
+	$(if $(findstring clang,$(CC)),,-Wimplicit-fallthrough) $(if $(CI),-Werror,$(WERROR))
 HARDEN := -fstack-protector-strong -fstack-clash-protection -fcf-protection -fPIE
 CPPFLAGS += -I. -D_GNU_SOURCE -DSJE_VERSION='"$(VERSION)"'
 CFLAGS_release  := -O2 -g -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 $(HARDEN)

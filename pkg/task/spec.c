@@ -134,7 +134,7 @@ static bool integral(const json_t *v, int64_t *ret)
         *ret = json_integer_value(v);
         return true;
     }
-    double d = json_is_real(v) ? json_real_value(v) : NAN;
+    double d = json_is_real(v) ? json_real_value(v) : (double)NAN;
     if (!(d >= -9e15 && d <= 9e15) || d != floor(d)) {
         return false;
     }
@@ -160,7 +160,7 @@ static void check_int(struct check *c, const char *name, const json_t *v, int64_
 static void check_number(struct check *c, const char *name, const json_t *v, double min, double max,
                          double *ret)
 {
-    double d = json_is_number(v) ? json_number_value(v) : NAN;
+    double d = json_is_number(v) ? json_number_value(v) : (double)NAN;
 
     if (!(d >= min && d <= max)) {
         problem(c, name, "must be a number from %g to %g", min, max);
