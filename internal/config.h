@@ -1,8 +1,16 @@
 /* config.h: settings from sje-config.yaml and the environment; one table, config.def.
  *
- * Precedence: environment, file, default. An unknown key, a wrong type or a value out of range is one error that names
- * file and line (or the variable). The result is immutable and handed down as `const struct config *`; a reload makes a
- * new one. Secrets are marked in the table and never printed. config.c is the only file that includes yaml.h.
+ * Precedence: environment, file, default. An unknown key, a wrong type or a value out of range is
+ * one error that names file and line (or the variable), what is wrong and what is allowed. The
+ * result is handed down as `const struct config *`; a reload makes a new one. Secrets are marked in
+ * the table and never printed.
+ *
+ * config_yaml.c is the only file that includes yaml.h.
+ *
+ * The environment name of a key is the prefix of its section and the key in capitals:
+ * dbConfig.sslMode is SJE_DB_SSL_MODE. SJE_NODE_NODE_ID may be shortened to SJE_NODE_ID. A variable
+ * that begins with the prefix of a section and names no key is an error; other SJE_ variables
+ * belong to others.
  */
 #ifndef SJE_CONFIG_H
 #define SJE_CONFIG_H
@@ -12,6 +20,7 @@
 #include "internal/json.h"
 
 #define CONFIG_LIST_MAX 32
+#define CONFIG_FILE_MAX (1024 * 1024)
 
 /* A list of strings. */
 struct config_list {
@@ -19,6 +28,7 @@ struct config_list {
     int count;
 };
 
+/* No string is NULL after loading, except as noted. Limits and meanings are in config.def. */
 struct config {
     struct {
         char *host; /* may be a comma list of host[:port] */
@@ -41,9 +51,9 @@ struct config {
     struct {
         char *bind;
         int port;
-        int max_body_mb;      /* 16 */
-        int max_connections;  /* 4096 */
-        int timeout_seconds;  /* 30 */
+        int max_body_mb;
+        int max_connections;
+        int timeout_seconds;
     } api;
     struct {
         struct config_list roles;
@@ -56,9 +66,9 @@ struct config {
         char *plugin_dir;
         int heartbeat_seconds;
         int dead_after_seconds;
-        int kill_grace_seconds;  /* 10 */
-        int log_limit_mb;        /* 64, per stream and attempt */
-        int keep_finished_hours; /* 168: directories of finished attempts */
+        int kill_grace_seconds;
+        int log_limit_mb;        /* per stream and attempt */
+        int keep_finished_hours; /* directories of finished attempts */
         char *manager_url;       /* "": workers beat over HTTP there when the broker is away */
         struct {
             char *home;
@@ -68,27 +78,45 @@ struct config {
         } spark;
     } node;
     struct {
-        int feed_ageing_seconds;     /* 600: a priority step in waiting time */
-        int max_losses;              /* 5: then FAILED with kind lost */
+        int feed_ageing_seconds; /* a priority step in waiting time */
+        int max_losses;          /* then FAILED with kind lost */
     } manager;
     struct {
         char *log_level;
         char *log_format;
     } monitoring;
+
+    char *source;  /* the file that was read; NULL: none */
+    char *warning; /* one sentence for the log; NULL: none */
 };
 
-/* `path` NULL: sje-config.yaml in the working directory, then /etc/sje/; no file at all is fine then. *ret is owned by
- * the caller. */
+/* `path` NULL: sje-config.yaml in the working directory, then in /etc/sje/; no file at all is fine
+ * then. *ret is owned by the caller. */
 int config_load(const char *path, struct config **ret, struct err *reterr) NODISCARD;
 /* The same from memory; `name` stands for the file in messages. For tests and fuzzing. */
-int config_load_text(const char *name, const char *text, size_t len, struct config **ret, struct err *reterr) NODISCARD;
+int config_load_text(const char *name, const char *text, size_t len, struct config **ret,
+                     struct err *reterr) NODISCARD;
 void config_free(struct config *c); /* NULL is fine */
+void config_freep(struct config **c);
+
+/* Sets one key ("executorNodeConfig.roles") as the environment would; `origin` ("--role") stands
+ * for the file in messages. */
+int config_override(struct config *c, const char *origin, const char *path, const char *text,
+                    struct err *reterr) NODISCARD;
+/* Keys that may change at run time: applies {"section":{"key":value}} to a copy. ERR_INVALID names
+ * the key. */
+int config_patch(const struct config *c, const json_t *patch, struct config **ret,
+                 struct err *reterr) NODISCARD;
+/* A copy of `c` with what may change at run time taken from `fresh`. The paths of the other keys
+ * that differ (they need a restart) are appended to `skipped`, separated by ", ". */
+struct config *config_reload(const struct config *c, const struct config *fresh,
+                             struct buf *skipped);
+
 bool config_has_role(const struct config *c, const char *role);
-/* The settings in force as a JSON object by section and key; secrets as "***" where set, "" where not. */
+/* The settings in force as a JSON object by section and key; secrets as "***" where set, "" where
+ * not, also those among spark.conf that look like one by their name. */
 void config_json(const struct config *c, struct buf *out);
 /* docs/config.md: one row per key, from the table. */
 void config_markdown(struct buf *out);
-/* Keys that may change at run time: applies {"section":{"key":value}} to a copy. ERR_INVALID names the key. */
-int config_patch(const struct config *c, const json_t *patch, struct config **ret, struct err *reterr) NODISCARD;
 
 #endif

@@ -52,6 +52,16 @@ struct str str_cut(struct str s, char sep, struct str *rest)
     return (struct str){s.p, n};
 }
 
+size_t str_chars(struct str s)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < s.len; i++) {
+        n += ((unsigned char)s.p[i] & 0xc0) != 0x80;
+    }
+    return n;
+}
+
 bool str_to_i64(struct str s, int64_t min, int64_t max, int64_t *ret)
 {
     bool neg = s.len > 0 && s.p[0] == '-';

@@ -25,6 +25,8 @@ struct str str_trim(struct str s);
 /* Cuts `s` at the first `sep`: returns the part before, moves *rest behind it. */
 struct str str_cut(struct str s, char sep, struct str *rest);
 
+size_t str_chars(struct str s); /* characters, of well-formed UTF-8 */
+
 /* The whole slice must be a number within the bounds; false leaves *ret alone. */
 bool str_to_i64(struct str s, int64_t min, int64_t max, int64_t *ret);
 bool str_to_double(struct str s, double *ret);
