@@ -16,6 +16,8 @@
 
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 #define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+#define CONTAINER_OF_CONST(ptr, type, member)                                                          \
+    ((const type *)(const void *)((const char *)(ptr) - offsetof(type, member)))
 #define CLEANUP(fn) __attribute__((cleanup(fn)))
 #define NODISCARD __attribute__((warn_unused_result))
 #define PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))

@@ -15,7 +15,7 @@
 
 struct manager;
 
-/* ERR_CONFIG and the like; broker and database may be away. `types` lives as long as the manager.
+/* Broker and database may be away; what the database refuses (password, name) is an error. `c` and `types` lives as long as the manager.
  */
 int manager_start(uv_loop_t *loop, const struct config *c, const struct task_types *types,
                   struct manager **ret, struct err *reterr) NODISCARD;

@@ -128,9 +128,11 @@ static void set_ready_time(struct task *t, int64_t when)
     t->queue_deadline = t->queue_timeout_s ? when + (int64_t)t->queue_timeout_s * 1000 : INT64_MIN;
 }
 
-static void clear_grant(struct task *t)
+/* The token stays after a report was applied: the same report again is then a repetition, not a
+ * stranger. */
+static void clear_grant(struct task *t, bool reported)
 {
-    t->token = 0;
+    t->token = reported ? t->token : 0;
     t->claim_beat = 0;
 }
 
@@ -139,7 +141,8 @@ static enum step_rc stale(struct task *t, const struct task_event *ev, struct ta
                           const char **reason)
 {
     *reason = task_state_final(t->state) ? "ended" : "superseded";
-    if (t->stale >= STALE_MAX) {
+    bool repeated = t->token == ev->token && t->state != TASK_RUNNING;
+    if (repeated || t->stale >= STALE_MAX) {
         return STEP_REFUSED;
     }
     struct buf detail CLEANUP(buf_free);
@@ -204,7 +207,7 @@ static void finish(struct task *t, const struct task_event *ev, const char *erro
 {
     t->finished_at = ev->now;
     str_replace_owned(&t->error, error);
-    clear_grant(t);
+    clear_grant(t, ev->type == TE_RESULT);
 }
 
 /* The next attempt: SCHEDULED after `delay_ms`. */
@@ -212,7 +215,7 @@ static void again(struct task *t, const struct task_event *ev, int64_t delay_ms)
 {
     t->attempt++;
     set_ready_time(t, ev->now + delay_ms);
-    clear_grant(t);
+    clear_grant(t, ev->type == TE_RESULT);
 }
 
 static char *error_json(const char *kind, const char *message)

@@ -70,8 +70,9 @@ const char *task_class_name(enum task_class c)
 /* Every owned string of a row, so that copying and freeing cannot differ. */
 #define TASK_STRINGS(X)                                                                            \
     X(pool)                                                                                        \
-    X(job_type) X(job_id) X(spec) X(worker_id) X(application_id) X(loss_signature) X(progress)     \
-        X(output) X(error)
+    X(job_type)                                                                                    \
+    X(job_id) X(spec) X(worker_id) X(application_id) X(loss_signature) X(progress) X(output)       \
+        X(error)
 
 void task_done(struct task *t)
 {

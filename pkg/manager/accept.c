@@ -1,0 +1,277 @@
+/* POST -> rows: everything that came in while a batch was under way goes into the next one (group
+ * commit). */
+#include "internal/clock.h"
+#include "internal/log.h"
+#include "pkg/manager/mgr.h"
+
+#include <stdlib.h>
+
+#define BATCH_TASKS   5000
+#define IN_FLIGHT     2
+#define WAITING_MAX   200000 /* tasks; above: 503 */
+#define KEYED_RETRIES 50
+
+struct request {
+    struct list_node node;
+    struct manager *m;
+    struct task *rows;
+    size_t n;
+    char *key;
+    uint8_t hash[32];
+    int tries;
+    accept_done_fn *cb;
+    void *arg;
+};
+
+struct accept_batch {
+    struct manager *m;
+    struct list requests;
+    struct task *rows; /* moved out of the requests */
+    size_t n;
+};
+
+static void request_free(struct request *r)
+{
+    for (size_t i = 0; i < r->n; i++) {
+        task_done(&r->rows[i]);
+    }
+    free(r->rows);
+    free(r->key);
+    free(r);
+}
+
+static void answer_error(struct request *r, int rc, const struct err *why)
+{
+    struct accept_reply reply = {.rc = rc};
+
+    if (why) {
+        reply.why = *why;
+    } else {
+        err_set(&reply.why, rc, "%s", err_text(rc));
+    }
+    r->cb(r->arg, &reply);
+    request_free(r);
+}
+
+static void answer_ids(struct request *r, const struct id *ids, size_t n, bool replayed)
+{
+    struct accept_reply reply = {.tasks = ids, .count = n, .replayed = replayed};
+
+    r->cb(r->arg, &reply);
+}
+
+/* The rows are durable: everybody who can use them right away gets them. */
+static void publish_rows(struct manager *m, const struct task *rows, size_t n)
+{
+    bool tell = false;
+
+    for (size_t i = 0; i < n; i++) {
+        if (rows[i].state == TASK_SCHEDULED) {
+            m->next_due = MIN(m->next_due, rows[i].run_after);
+            continue;
+        }
+        tell = true;
+        if (m->epoch) {
+            ledger_offer(m->ledger, &rows[i]);
+            feed_changed(m->feed, &rows[i]);
+        }
+    }
+    if (tell && !m->epoch) {
+        struct buf b CLEANUP(buf_free);
+
+        buf_init(&b, 256);
+        buf_addf(&b, "{\"v\":1,\"type\":\"ready\",\"pool\":\"%s\"}", rows[0].pool);
+        mgr_send(m, "sje.ctl", "", &b);
+    }
+}
+
+static void request_done(struct request *r)
+{
+    struct id *ids CLEANUP(freep) = xcalloc(r->n, sizeof(*ids));
+
+    for (size_t i = 0; i < r->n; i++) {
+        ids[i] = r->rows[i].id;
+    }
+    answer_ids(r, ids, r->n, false);
+    publish_rows(r->m, r->rows, r->n);
+    request_free(r);
+}
+
+static void wake(struct manager *m);
+
+static void on_inserted(void *arg, int rc, const struct err *why)
+{
+    struct accept_batch *b = arg;
+    struct manager *m = b->m;
+    struct list_node *n;
+    size_t at = 0;
+
+    while ((n = list_pop(&b->requests))) {
+        struct request *r = CONTAINER_OF(n, struct request, node);
+
+        memcpy(r->rows, b->rows + at, r->n * sizeof(*r->rows));
+        at += r->n;
+        if (rc < 0) {
+            answer_error(r, rc, why);
+        } else {
+            request_done(r);
+        }
+    }
+    free(b->rows);
+    free(b);
+    m->accept_in_flight--;
+    wake(m);
+}
+
+static void send_batch(struct manager *m)
+{
+    struct accept_batch *b = xmalloc(sizeof(*b));
+    struct list_node *n;
+    struct err why = {0};
+
+    b->m = m;
+    list_init(&b->requests);
+    b->rows = xcalloc(m->accept_waiting_tasks, sizeof(*b->rows));
+    while ((n = list_first(&m->accept_waiting))) {
+        struct request *r = CONTAINER_OF(n, struct request, node);
+
+        if (b->n && b->n + r->n > BATCH_TASKS) {
+            break;
+        }
+        list_remove(n);
+        list_push(&b->requests, n);
+        memcpy(b->rows + b->n, r->rows, r->n * sizeof(*r->rows));
+        memset(r->rows, 0, r->n * sizeof(*r->rows));
+        b->n += r->n;
+        m->accept_waiting_tasks -= r->n;
+    }
+    m->accept_in_flight++;
+    int rc = store_insert(m->db, b->rows, b->n, on_inserted, b);
+    if (rc < 0) {
+        err_set(&why, rc, "%s", err_text(rc));
+        on_inserted(b, rc, &why);
+    }
+}
+
+static void on_check(uv_check_t *h)
+{
+    struct manager *m = h->data;
+
+    uv_idle_stop(&m->accept_spin);
+    while (m->accept_waiting.count && m->accept_in_flight < IN_FLIGHT) {
+        send_batch(m);
+    }
+}
+
+static void on_spin(uv_idle_t *h)
+{
+    (void)h;
+}
+
+static void wake(struct manager *m)
+{
+    if (m->accept_waiting.count && !m->stopping) {
+        MUST(uv_idle_start(&m->accept_spin, on_spin) == 0);
+    }
+}
+
+static void on_keyed(void *arg, int rc, bool replayed, const struct id *ids, size_t n,
+                     const struct err *why);
+
+static void send_keyed(struct request *r)
+{
+    int rc = store_insert_keyed(r->m->db, r->rows, r->n, r->key, r->hash, on_keyed, r);
+
+    if (rc < 0) {
+        answer_error(r, rc, NULL);
+    }
+}
+
+static void on_keyed(void *arg, int rc, bool replayed, const struct id *ids, size_t n,
+                     const struct err *why)
+{
+    struct request *r = arg;
+
+    if (rc == ERR_BUSY && ++r->tries < KEYED_RETRIES) {
+        send_keyed(r);
+        return;
+    }
+    if (rc < 0) {
+        answer_error(r, rc, why);
+        return;
+    }
+    if (replayed) {
+        answer_ids(r, ids, n, true);
+        request_free(r);
+        return;
+    }
+    request_done(r);
+}
+
+void accept_init(struct manager *m)
+{
+    list_init(&m->accept_waiting);
+    MUST(uv_check_init(m->loop, &m->accept_check) == 0);
+    MUST(uv_idle_init(m->loop, &m->accept_spin) == 0);
+    m->accept_check.data = m;
+    m->accept_spin.data = m;
+    MUST(uv_check_start(&m->accept_check, on_check) == 0);
+}
+
+void accept_stop(struct manager *m)
+{
+    static const struct err why = {ERR_CLOSED, "closing down"};
+    struct list_node *n;
+
+    while ((n = list_pop(&m->accept_waiting))) {
+        answer_error(CONTAINER_OF(n, struct request, node), ERR_CLOSED, &why);
+    }
+    m->accept_waiting_tasks = 0;
+}
+
+static struct request *request_new(struct manager *m, struct accept_request *a, accept_done_fn *cb,
+                                   void *arg)
+{
+    struct request *r = xmalloc(sizeof(*r));
+    int64_t now = mgr_now(m);
+
+    r->m = m;
+    r->cb = cb;
+    r->arg = arg;
+    r->n = a->count;
+    r->rows = xcalloc(a->count, sizeof(*r->rows));
+    r->key = xstrdup(a->idempotency_key);
+    memcpy(r->hash, a->body_hash, sizeof(r->hash));
+    for (size_t i = 0; i < a->count; i++) {
+        struct task_audit audit;
+
+        task_from_spec(&r->rows[i], a->specs[i], now);
+        task_accepted(&r->rows[i], &audit);
+        task_audit_done(&audit);
+        task_spec_free(a->specs[i]);
+    }
+    free(a->specs);
+    a->specs = NULL;
+    return r;
+}
+
+void manager_accept(struct manager *m, struct accept_request *a, accept_done_fn *cb, void *arg)
+{
+    struct request *r = request_new(m, a, cb, arg);
+
+    if (m->stopping) {
+        answer_error(r, ERR_CLOSED, NULL);
+    } else if (!m->db_ready || !db_is_up(m->db)) {
+        answer_error(r, ERR_DB_DOWN, NULL);
+    } else if (m->accept_waiting_tasks + r->n > WAITING_MAX) {
+        answer_error(r, ERR_BUSY, NULL);
+    } else if (r->n == 0) {
+        request_done(r);
+    } else if (r->key) {
+        send_keyed(r);
+    } else {
+        list_push(&m->accept_waiting, &r->node);
+        m->accept_waiting_tasks += r->n;
+        wake(m);
+    }
+}

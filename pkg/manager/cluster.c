@@ -1,0 +1,380 @@
+/* What /health, /mgmt and /metrics show of the cluster. */
+#include "internal/clock.h"
+#include "pkg/manager/mgr.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static json_t *time_json(int64_t wall_ms)
+{
+    char text[CLOCK_TEXT_LEN];
+
+    if (wall_ms <= 0) {
+        return json_null();
+    }
+    clock_format(wall_ms, text);
+    return json_string(text);
+}
+
+static json_t *text_json(const char *s)
+{
+    return s ? json_string_lossy(s, strlen(s)) : json_null();
+}
+
+static void set(json_t *obj, const char *key, json_t *v)
+{
+    MUST(json_object_set_new(obj, key, v) == 0);
+}
+
+static json_t *part_json(bool up, const char *version, const char *error)
+{
+    json_t *j = json_object();
+
+    set(j, "status", json_string(up ? "up" : "down"));
+    if (up) {
+        set(j, "version", text_json(version));
+    } else {
+        set(j, "error", text_json(*error ? error : "not connected yet"));
+    }
+    return j;
+}
+
+bool manager_health(struct manager *m, struct buf *out)
+{
+    bool db_up = m->db_ready && db_is_up(m->db);
+    bool mq_up = m->pub && mq_is_up(m->pub) && mq_is_up(m->sub);
+    json_auto_t *j = json_object();
+
+    set(j, "status", json_string(db_up && mq_up ? "up" : "down"));
+    set(j, "database", part_json(db_up, db_server_version(m->db), db_last_error(m->db)));
+    set(j, "broker", part_json(mq_up, mq_server_version(m->pub), mq_last_error(m->pub)));
+    set(j, "leader", json_boolean(m->epoch != 0));
+    set(j, "version", json_string(SJE_VERSION));
+    json_write(j, out);
+    return db_up && mq_up;
+}
+
+static json_t *strings_json(char **list)
+{
+    json_t *j = json_array();
+
+    for (size_t i = 0; list && list[i]; i++) {
+        json_array_append_new(j, text_json(list[i]));
+    }
+    return j;
+}
+
+static json_t *lease_json(const struct lease *l)
+{
+    char task[ID_TEXT_LEN];
+    json_t *j = json_object();
+    json_t *progress = NULL;
+
+    id_format(&l->task, task);
+    set(j, "taskId", json_string(task));
+    set(j, "attempt", json_integer(l->attempt));
+    set(j, "slots", json_integer(l->slots));
+    set(j, "phase", text_json(l->phase));
+    set(j, "applicationId", text_json(l->application_id));
+    set(j, "uiUrl", text_json(l->ui_url));
+    if (l->progress && json_read(l->progress, strlen(l->progress), &progress, NULL) < 0) {
+        progress = NULL;
+    }
+    set(j, "progress", progress ? progress : json_null());
+    set(j, "leaseMsLeft", json_integer(MAX(l->deadline - clock_boot_ms(), (int64_t)0)));
+    return j;
+}
+
+static json_t *worker_json(struct fleet_worker *w, bool with_tasks)
+{
+    json_t *j = json_object();
+
+    set(j, "workerId", text_json(w->id));
+    set(j, "host", text_json(w->host));
+    set(j, "state", json_string(worker_state_name(w->state)));
+    set(j, "slots", json_integer(w->slots));
+    set(j, "running", json_integer((json_int_t)w->leases.count));
+    set(j, "usedSlots", json_integer(w->used));
+    set(j, "cpus", json_integer(w->cpus));
+    set(j, "memoryMb", json_integer(w->memory_mb));
+    set(j, "pools", strings_json(w->pools));
+    set(j, "jobTypes", strings_json(w->job_types));
+    set(j, "draining", json_boolean(w->drain || w->draining));
+    set(j, "version", text_json(w->version));
+    set(j, "pid", json_integer(w->pid));
+    set(j, "incarnation", json_integer(w->inc));
+    set(j, "startedAt", time_json(w->started_at));
+    set(j, "lastHeartbeatAt", time_json(w->last_beat_wall));
+    if (with_tasks) {
+        json_t *tasks = json_array();
+
+        LIST_EACH(&w->leases, n)
+        {
+            json_array_append_new(tasks, lease_json(CONTAINER_OF(n, struct lease, node)));
+        }
+        set(j, "tasks", tasks);
+    }
+    return j;
+}
+
+void manager_workers(struct manager *m, struct buf *out)
+{
+    json_auto_t *j = json_object();
+    json_t *list = json_array();
+
+    for (struct fleet_worker *w = m->fleet.workers; w; w = w->hh.next) {
+        json_array_append_new(list, worker_json(w, false));
+    }
+    set(j, "workers", list);
+    json_write(j, out);
+}
+
+int manager_worker(struct manager *m, const char *id, struct buf *out, struct err *reterr)
+{
+    struct fleet_worker *w = fleet_find(&m->fleet, id);
+
+    if (!w) {
+        return err_set(reterr, ERR_NOT_FOUND, "no such worker");
+    }
+    json_auto_t *j = worker_json(w, true);
+    json_write(j, out);
+    return 0;
+}
+
+struct status_counts {
+    int workers[5];
+    int slots;
+    int used;
+};
+
+static struct status_counts count(const struct manager *m)
+{
+    struct status_counts c = {0};
+
+    for (const struct fleet_worker *w = m->fleet.workers; w; w = w->hh.next) {
+        c.workers[w->state]++;
+        if (w->state == WORKER_UP || w->state == WORKER_DRAINING) {
+            c.slots += w->slots;
+            c.used += w->used;
+        }
+    }
+    return c;
+}
+
+void manager_status(struct manager *m, struct buf *out)
+{
+    static const enum worker_state order[] = {WORKER_UP, WORKER_DRAINING, WORKER_SUSPECT,
+                                              WORKER_DEAD, WORKER_STOPPED};
+    struct status_counts c = count(m);
+    json_auto_t *j = json_object();
+    json_t *workers = json_object();
+
+    for (size_t i = 0; i < ARRAY_LEN(order); i++) {
+        set(workers, worker_state_name(order[i]), json_integer(c.workers[order[i]]));
+    }
+    set(j, "managerId", json_string(m->id));
+    set(j, "version", json_string(SJE_VERSION));
+    set(j, "leader", json_boolean(m->epoch != 0));
+    set(j, "epoch", json_integer(m->epoch));
+    set(j, "workers", workers);
+    set(j, "slots", json_integer(c.slots));
+    set(j, "usedSlots", json_integer(c.used));
+    set(j, "running", json_integer((json_int_t)HASH_COUNT(m->fleet.leases)));
+    set(j, "database",
+        part_json(m->db_ready && db_is_up(m->db), db_server_version(m->db), db_last_error(m->db)));
+    set(j, "broker", part_json(mq_is_up(m->pub), mq_server_version(m->pub), mq_last_error(m->pub)));
+    json_write(j, out);
+}
+
+/* ---- queues ---- */
+
+struct queues_call {
+    struct manager *m;
+    json_fn *cb;
+    void *arg;
+};
+
+struct feed_lookup {
+    const char *pool;
+    struct feed_pool_info info;
+    bool found;
+};
+
+static void match_pool(void *arg, const struct feed_pool_info *info)
+{
+    struct feed_lookup *l = arg;
+
+    if (streq(l->pool, info->pool)) {
+        l->info = *info;
+        l->found = true;
+    }
+}
+
+/* Why nothing of this pool starts, or NULL where it does. */
+static const char *reason_of(const struct manager *m, const char *pool, bool paused, int64_t queued)
+{
+    int total = 0;
+    int available = 0;
+    int largest = 0;
+
+    fleet_slots(&m->fleet, pool, &total, &available, &largest);
+    if (queued == 0) {
+        return NULL;
+    }
+    return paused              ? "the pool is paused"
+           : total == 0        ? "no worker that takes work serves this pool"
+           : !mq_is_up(m->pub) ? "the broker is away"
+           : available == 0    ? "all slots are taken"
+                               : NULL;
+}
+
+static json_t *queue_json(struct manager *m, const struct db_result *res, int i)
+{
+    json_t *j = json_object();
+    const char *pool = db_get_text(res, i, 0).p;
+    int64_t ready = db_get_int(res, i, 2);
+    int64_t fed = db_get_int(res, i, 3);
+    struct feed_lookup l = {.pool = pool};
+
+    feed_each(m->feed, match_pool, &l);
+    set(j, "pool", text_json(pool));
+    set(j, "paused", json_boolean(db_get_bool(res, i, 5)));
+    set(j, "scheduled", json_integer(db_get_int(res, i, 1)));
+    set(j, "ready", json_integer(ready));
+    set(j, "fed", json_integer(fed));
+    set(j, "queued", json_integer(db_get_int(res, i, 1) + ready + fed));
+    set(j, "running", json_integer(db_get_int(res, i, 4)));
+    set(j, "outstanding", l.found ? json_integer((json_int_t)l.info.outstanding) : json_null());
+    set(j, "window", l.found ? json_integer((json_int_t)l.info.window) : json_null());
+    set(j, "waitingFor", text_json(reason_of(m, pool, db_get_bool(res, i, 5), ready + fed)));
+    return j;
+}
+
+static void on_queues(void *arg, int rc, const struct db_result *res, const struct err *why)
+{
+    struct queues_call *c CLEANUP(freep) = arg;
+    struct buf b CLEANUP(buf_free);
+    json_auto_t *j = json_object();
+    json_t *list = json_array();
+
+    for (int i = 0; rc == 0 && i < db_rows(res); i++) {
+        json_array_append_new(list, queue_json(c->m, res, i));
+    }
+    set(j, "queues", list);
+    buf_init(&b, 4 << 20);
+    json_write(j, &b);
+    c->cb(c->arg, rc, (struct str){b.data, b.len}, why);
+}
+
+void manager_queues(struct manager *m, json_fn *cb, void *arg)
+{
+    /* Each branch counts over a partial index of its own. */
+    static const char sql[] =
+        "with n(pool, state, n) as ("
+        "select pool, 1, count(*) from task where state = 1 group by pool union all "
+        "select pool, 2, count(*) from task where state = 2 group by pool union all "
+        "select pool, 3, count(*) from task where state = 3 group by pool union all "
+        "select pool, 4, count(*) from task where state = 4 group by pool), "
+        "p(pool) as (select pool from n union select name from pool union select "
+        "unnest($1::text[])) "
+        "select p.pool, coalesce(sum(n.n) filter (where n.state = 1), 0)::bigint, "
+        "coalesce(sum(n.n) filter (where n.state = 2), 0)::bigint, "
+        "coalesce(sum(n.n) filter (where n.state = 3), 0)::bigint, "
+        "coalesce(sum(n.n) filter (where n.state = 4), 0)::bigint, "
+        "coalesce(bool_or(q.paused), false) "
+        "from p left join n on n.pool = p.pool left join pool q on q.name = p.pool "
+        "group by p.pool order by p.pool limit 1000";
+    struct queues_call *c = xmalloc(sizeof(*c));
+    struct db_params p CLEANUP(db_params_free);
+    struct db_array served CLEANUP(db_array_free);
+    struct err e = {0};
+
+    *c = (struct queues_call){m, cb, arg};
+    db_params_init(&p);
+    db_array_init(&served, DB_TEXT);
+    for (const struct fleet_worker *w = m->fleet.workers; w; w = w->hh.next) {
+        for (size_t i = 0; w->pools && w->pools[i]; i++) {
+            db_array_text(&served, w->pools[i]);
+        }
+    }
+    db_add_array(&p, &served);
+    int rc = m->db_ready ? db_exec(m->db_read, sql, &p, on_queues, c) : ERR_DB_DOWN;
+    if (rc < 0) {
+        free(c);
+        err_set(&e, rc, "%s", err_text(rc));
+        cb(arg, rc, (struct str){"", 0}, &e);
+    }
+}
+
+/* ---- orders ---- */
+
+int manager_drain(struct manager *m, const char *worker_id, bool on, struct err *reterr)
+{
+    struct fleet_worker *w = fleet_find(&m->fleet, worker_id);
+    struct buf b CLEANUP(buf_free);
+
+    if (!w) {
+        return err_set(reterr, ERR_NOT_FOUND, "no such worker");
+    }
+    w->drain = on;
+    if (w->state == WORKER_UP || w->state == WORKER_DRAINING) {
+        w->state = on ? WORKER_DRAINING : WORKER_UP;
+    }
+    lead_worker_seen(m, w);
+    feed_fleet_changed(m->feed);
+    buf_init(&b, 256);
+    buf_addf(&b, "{\"v\":1,\"type\":\"drain\",\"on\":%s}", on ? "true" : "false");
+    if (w->reply) {
+        mgr_send(m, "", w->reply, &b);
+    }
+    return 0;
+}
+
+struct pause_call {
+    struct manager *m;
+    char *pool;
+    bool on;
+    void (*cb)(void *arg, int rc, const struct err *why);
+    void *arg;
+};
+
+static void on_paused(void *arg, int rc, const struct db_result *res, const struct err *why)
+{
+    struct pause_call *c CLEANUP(freep) = arg;
+    char *pool CLEANUP(freep) = c->pool;
+
+    (void)res;
+    if (rc == 0) {
+        feed_pause(c->m->feed, pool, c->on);
+        lead_audit(c->m, c->on ? "poolPaused" : "poolResumed", pool, NULL);
+    }
+    c->cb(c->arg, rc, why);
+}
+
+void manager_pause(struct manager *m, const char *pool, bool on,
+                   void (*cb)(void *arg, int rc, const struct err *why), void *arg)
+{
+    static const char sql[] =
+        "insert into pool (name, paused, changed_at) values ($1, $2, now()) "
+        "on conflict (name) do update set paused = excluded.paused, changed_at = now()";
+    struct pause_call *c = xmalloc(sizeof(*c));
+    struct db_params p CLEANUP(db_params_free);
+    struct err e = {0};
+
+    *c = (struct pause_call){m, xstrdup(pool), on, cb, arg};
+    db_params_init(&p);
+    db_add_text(&p, pool);
+    db_add_bool(&p, on);
+    int rc = m->db_ready ? db_exec(m->db_read, sql, &p, on_paused, c) : ERR_DB_DOWN;
+    if (rc < 0) {
+        free(c->pool);
+        free(c);
+        err_set(&e, rc, "%s", err_text(rc));
+        cb(arg, rc, &e);
+    }
+}
+
+int manager_beat_http(struct manager *m, struct str body, struct buf *answer, struct err *reterr)
+{
+    return intake_beat(m, body, answer, reterr);
+}

@@ -1,0 +1,60 @@
+/* feed.h: the leader's feeder: READY tasks go to the broker just in time and in exact order.
+ *
+ * Per pool that some live worker serves it holds the best READY tasks (bounded) in a heap by (rank,
+ * id) and keeps about as many hints in the broker as the pool can start at once. Everything READY
+ * up to the `horizon` is in the heap; what lies behind is read from the database when the heap runs
+ * low. A hint is only a hint: publishing one twice is harmless, so the mark FED is written lazily,
+ * and not at all where the claim is faster.
+ */
+#ifndef SJE_MANAGER_FEED_H
+#define SJE_MANAGER_FEED_H
+
+#include "internal/mq.h"
+#include "pkg/manager/fleet.h"
+#include "pkg/manager/ledger.h"
+
+struct feed;
+
+struct feed_options {
+    uv_loop_t *loop;
+    struct db *db;
+    struct ledger *ledger;
+    struct fleet *fleet;
+    void *arg;
+    struct mq *(*publisher)(void *arg); /* the connection, or NULL while it is down */
+    int64_t (*now)(void *arg);          /* wall ms, by the database's clock */
+};
+
+struct feed *feed_new(const struct feed_options *o);
+void feed_close(struct feed *f, void (*on_closed)(void *arg), void *arg);
+
+/* Leadership. Stopping forgets everything. */
+void feed_start(struct feed *f, int64_t epoch);
+void feed_stop(struct feed *f);
+
+/* A row changed (any manager's accept, the ledger's hook, a scan). */
+void feed_changed(struct feed *f, const struct task *row);
+/* Workers came or went, slots were freed. */
+void feed_fleet_changed(struct feed *f);
+/* Somebody else made tasks ready, or a second has passed. */
+void feed_rescan(struct feed *f);
+/* The publishing connection is new: queues are declared again. */
+void feed_broker_up(struct feed *f);
+void feed_pause(struct feed *f, const char *pool, bool paused);
+
+struct feed_pool_info {
+    const char *pool;
+    bool paused;
+    size_t buffered;    /* READY tasks in memory */
+    size_t outstanding; /* hints published and not yet claimed */
+    size_t window;
+    bool complete; /* buffered is all there is */
+};
+void feed_each(const struct feed *f, void (*fn)(void *arg, const struct feed_pool_info *info),
+               void *arg);
+
+/* "sje.work.<pool>.<class>" into text. */
+#define FEED_QUEUE_LEN 96
+void feed_queue_name(char text[FEED_QUEUE_LEN], const char *pool, enum task_class c);
+
+#endif

@@ -1,0 +1,373 @@
+#include "pkg/manager/fleet.h"
+
+#include <stdlib.h>
+
+static const char *const state_names[] = {"UP", "DRAINING", "SUSPECT", "DEAD", "STOPPED"};
+
+const char *worker_state_name(enum worker_state s)
+{
+    return state_names[s];
+}
+
+static void strings_free(char **list)
+{
+    for (size_t i = 0; list && list[i]; i++) {
+        free(list[i]);
+    }
+    free(list);
+}
+
+static char **strings_of(const json_t *array)
+{
+    size_t n = json_array_size(array);
+    char **list = xcalloc(n + 1, sizeof(*list));
+    size_t used = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        const char *s = json_string_value(json_array_get(array, i));
+
+        if (s) {
+            list[used++] = xstrdup(s);
+        }
+    }
+    return list;
+}
+
+void fleet_init(struct fleet *f, int64_t dead_after_ms)
+{
+    *f = (struct fleet){.dead_after_ms = dead_after_ms};
+}
+
+static void lease_free(struct fleet *f, struct lease *l)
+{
+    HASH_DEL(f->leases, l);
+    list_remove(&l->node);
+    l->worker->used -= l->slots;
+    free(l->pool);
+    free(l->application_id);
+    free(l->ui_url);
+    free(l->phase);
+    free(l->progress);
+    free(l);
+}
+
+static void worker_free(struct fleet *f, struct fleet_worker *w)
+{
+    MUST(w->leases.count == 0);
+    HASH_DEL(f->workers, w);
+    free(w->id);
+    free(w->host);
+    free(w->version);
+    free(w->reply);
+    strings_free(w->pools);
+    strings_free(w->job_types);
+    free(w);
+}
+
+void fleet_done(struct fleet *f)
+{
+    struct lease *l;
+    struct lease *lt;
+    struct fleet_worker *w;
+    struct fleet_worker *wt;
+
+    HASH_ITER(hh, f->leases, l, lt)
+    {
+        lease_free(f, l);
+    }
+    HASH_ITER(hh, f->workers, w, wt)
+    {
+        worker_free(f, w);
+    }
+}
+
+struct fleet_worker *fleet_find(struct fleet *f, const char *id)
+{
+    struct fleet_worker *w = NULL;
+
+    HASH_FIND_STR(f->workers, id, w);
+    return w;
+}
+
+static struct fleet_worker *worker_get(struct fleet *f, const char *id)
+{
+    struct fleet_worker *w = fleet_find(f, id);
+
+    if (!w) {
+        w = xmalloc(sizeof(*w));
+        w->id = xstrdup(id);
+        w->host = xstrdup("");
+        w->state = WORKER_DEAD; /* until it beats */
+        w->last_beat = INT64_MIN;
+        list_init(&w->leases);
+        HASH_ADD_KEYPTR(hh, f->workers, w->id, strlen(w->id), w);
+    }
+    return w;
+}
+
+struct lease *fleet_lease(struct fleet *f, const struct id *task)
+{
+    struct lease *l = NULL;
+
+    HASH_FIND(hh, f->leases, task, sizeof(*task), l);
+    return l;
+}
+
+static void renew(struct lease *l, int64_t now)
+{
+    l->deadline = now + l->lease_ms + LEASE_MARGIN_MS;
+}
+
+struct lease *fleet_grant(struct fleet *f, const struct task *row, int64_t now)
+{
+    struct lease *l = fleet_lease(f, &row->id);
+
+    if (l && (l->attempt != row->attempt || l->token != row->token ||
+              !streq(l->worker->id, row->worker_id))) {
+        lease_free(f, l);
+        l = NULL;
+    }
+    if (!l) {
+        l = xmalloc(sizeof(*l));
+        l->task = row->id;
+        l->attempt = row->attempt;
+        l->token = row->token;
+        l->slots = row->slots;
+        l->pool = xstrdup(row->pool);
+        l->application_id = xstrdup(row->application_id);
+        l->progress = xstrdup(row->progress);
+        l->lease_ms = row->lease_s ? (int64_t)row->lease_s * 1000 : f->dead_after_ms;
+        l->worker = worker_get(f, row->worker_id);
+        l->worker->used += l->slots;
+        list_push(&l->worker->leases, &l->node);
+        HASH_ADD(hh, f->leases, task, sizeof(l->task), l);
+        renew(l, now);
+    }
+    l->inc = row->incarnation;
+    l->claim_beat = MAX(l->claim_beat, row->claim_beat);
+    l->cancel = row->cancel_requested;
+    return l;
+}
+
+void fleet_release(struct fleet *f, const struct id *task)
+{
+    struct lease *l = fleet_lease(f, task);
+
+    if (l) {
+        lease_free(f, l);
+    }
+}
+
+static void lose(const struct beat_effects *fx, struct lease *l, const char *why, bool by_restart)
+{
+    if (!l->lost && fx->gone) {
+        l->lost = true;
+        fx->gone(fx->arg, l, why, by_restart);
+    }
+}
+
+static void beat_lease(struct fleet *f, const struct beat *b, const struct beat_run *r, int64_t now,
+                       const struct beat_effects *fx)
+{
+    struct lease *l = fleet_lease(f, &r->task);
+
+    if (!l) {
+        if (fx->unknown) {
+            fx->unknown(fx->arg, r);
+        }
+        return;
+    }
+    if (l->attempt != r->attempt || l->token != r->token || !streq(l->worker->id, b->worker)) {
+        if (l->attempt < r->attempt) {
+            if (fx->unknown) {
+                fx->unknown(fx->arg, r); /* ours is the old one */
+            }
+        } else if (fx->revoke) {
+            fx->revoke(fx->arg, r);
+        }
+        return;
+    }
+    l->seen_beat = b->beat;
+    renew(l, now);
+    if (l->inc < b->inc) {
+        l->inc = b->inc;
+        l->claim_beat = 0;
+        if (fx->survived) {
+            fx->survived(fx->arg, l, b);
+        }
+    }
+    if (r->application_id && !streq(l->application_id, r->application_id)) {
+        str_replace_owned(&l->application_id, r->application_id);
+        if (fx->application) {
+            fx->application(fx->arg, l, r->application_id);
+        }
+    }
+    str_replace_owned(&l->ui_url, r->ui_url);
+    str_replace_owned(&l->phase, r->phase);
+    if (r->progress) {
+        free(l->progress);
+        l->progress = json_text(r->progress);
+    }
+}
+
+static bool is_claiming(const struct beat *b, const struct lease *l)
+{
+    for (size_t i = 0; i < b->n_claiming; i++) {
+        if (id_eq(&b->claiming[i].task, &l->task) && b->claiming[i].attempt == l->attempt) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* An attempt that the worker does not list in a beat sent after its claim is not there. */
+static void beat_missing(struct fleet_worker *w, const struct beat *b,
+                         const struct beat_effects *fx)
+{
+    LIST_EACH(&w->leases, n)
+    {
+        struct lease *l = CONTAINER_OF(n, struct lease, node);
+
+        if (l->seen_beat == b->beat && l->inc == b->inc) {
+            continue;
+        }
+        if (l->inc < b->inc) {
+            lose(fx, l, "its worker was restarted and did not bring it back", true);
+        } else if (l->inc == b->inc && b->beat > l->claim_beat && !is_claiming(b, l)) {
+            lose(fx, l, "its worker no longer has it", false);
+        }
+    }
+}
+
+static enum worker_state state_of(const struct fleet_worker *w)
+{
+    return w->stopping ? WORKER_STOPPED : w->drain || w->draining ? WORKER_DRAINING : WORKER_UP;
+}
+
+struct fleet_worker *fleet_beat(struct fleet *f, const struct beat *b, int64_t now, int64_t wall,
+                                const struct beat_effects *fx, bool *ret_changed)
+{
+    struct fleet_worker *w = worker_get(f, b->worker);
+
+    if (b->inc < w->inc || (b->inc == w->inc && b->beat <= w->beat)) {
+        return NULL;
+    }
+    str_replace_owned(&w->host, b->host);
+    str_replace_owned(&w->version, b->version);
+    str_replace_owned(&w->reply, b->reply);
+    strings_free(w->pools);
+    strings_free(w->job_types);
+    w->pools = strings_of(b->pools);
+    w->job_types = strings_of(b->job_types);
+    w->inc = b->inc;
+    w->beat = b->beat;
+    w->last_beat = now;
+    w->last_beat_wall = wall;
+    w->started_at = b->started_at;
+    w->pid = b->pid;
+    w->slots = b->slots;
+    w->cpus = b->cpus;
+    w->memory_mb = b->memory_mb;
+    w->draining = b->draining;
+    w->stopping = b->stopping;
+    *ret_changed = w->state != state_of(w);
+    w->state = state_of(w);
+    for (size_t i = 0; i < b->n_running; i++) {
+        beat_lease(f, b, &b->running[i], now, fx);
+    }
+    beat_missing(w, b, fx);
+    return w;
+}
+
+void fleet_freeze(struct fleet *f, int64_t now)
+{
+    struct lease *l;
+    struct lease *lt;
+    struct fleet_worker *w;
+    struct fleet_worker *wt;
+
+    f->frozen_until = now + f->dead_after_ms;
+    HASH_ITER(hh, f->leases, l, lt)
+    {
+        l->deadline = MAX(l->deadline, now + l->lease_ms + LEASE_MARGIN_MS);
+    }
+    HASH_ITER(hh, f->workers, w, wt)
+    {
+        if (w->state != WORKER_DEAD && w->state != WORKER_STOPPED) {
+            w->last_beat = now;
+        }
+    }
+}
+
+/* More than half of a fleet that went silent at once is not dead: it is us, or the network. */
+static bool too_many_silent(const struct fleet *f, int64_t now, int64_t heartbeat_ms)
+{
+    int alive = 0;
+    int silent = 0;
+
+    for (const struct fleet_worker *w = f->workers; w; w = w->hh.next) {
+        if (w->state != WORKER_DEAD && w->state != WORKER_STOPPED) {
+            alive++;
+            silent += now - w->last_beat > 2 * heartbeat_ms;
+        }
+    }
+    return alive >= 4 && silent * 2 > alive;
+}
+
+void fleet_tick(struct fleet *f, int64_t now, int64_t heartbeat_ms, bool reap,
+                void (*on_state)(void *arg, struct fleet_worker *w, enum worker_state from),
+                const struct beat_effects *fx, void *arg)
+{
+    struct lease *l;
+    struct lease *lt;
+    struct fleet_worker *w;
+    struct fleet_worker *wt;
+
+    HASH_ITER(hh, f->workers, w, wt)
+    {
+        enum worker_state from = w->state;
+        int64_t silent = w->last_beat == INT64_MIN ? INT64_MAX : now - w->last_beat;
+
+        if (from == WORKER_DEAD || from == WORKER_STOPPED) {
+            continue;
+        }
+        w->state = silent > f->dead_after_ms       ? WORKER_DEAD
+                   : silent > heartbeat_ms * 5 / 2 ? WORKER_SUSPECT
+                                                   : state_of(w);
+        if (w->state != from) {
+            on_state(arg, w, from);
+        }
+    }
+    if (!reap || now < f->frozen_until || too_many_silent(f, now, heartbeat_ms)) {
+        return;
+    }
+    HASH_ITER(hh, f->leases, l, lt)
+    {
+        if (now > l->deadline) {
+            lose(fx, l, "its worker is silent: the lease ran out", false);
+        }
+    }
+}
+
+bool fleet_serves(const struct fleet_worker *w, const char *pool)
+{
+    for (size_t i = 0; w->pools && w->pools[i]; i++) {
+        if (strcmp(w->pools[i], pool) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void fleet_slots(const struct fleet *f, const char *pool, int *ret_total, int *ret_free,
+                 int *ret_largest)
+{
+    *ret_total = *ret_free = *ret_largest = 0;
+    for (const struct fleet_worker *w = f->workers; w; w = w->hh.next) {
+        if (w->state == WORKER_UP && fleet_serves(w, pool)) {
+            *ret_total += w->slots;
+            *ret_free += MAX(w->slots - w->used, 0);
+            *ret_largest = MAX(*ret_largest, w->slots);
+        }
+    }
+}

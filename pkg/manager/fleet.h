@@ -1,0 +1,146 @@
+/* fleet.h: the workers and their leases, in memory. No I/O; time is passed in (CLOCK_BOOTTIME ms).
+ *
+ * Every manager hears every beat and so knows the fleet; only the leader renews and reaps. The
+ * deadlines here end LEASE_MARGIN_MS after the worker's own, so that an attempt has been stopped
+ * before it is given to somebody else. See docs/protocol.md, Leases.
+ */
+#ifndef SJE_MANAGER_FLEET_H
+#define SJE_MANAGER_FLEET_H
+
+#include "internal/list.h"
+#include "pkg/task/step.h"
+
+#include <uthash.h>
+
+#define LEASE_MARGIN_MS 5000
+
+enum worker_state { WORKER_UP, WORKER_DRAINING, WORKER_SUSPECT, WORKER_DEAD, WORKER_STOPPED };
+const char *worker_state_name(enum worker_state s);
+
+struct fleet_worker {
+    char *id;
+    UT_hash_handle hh;
+    char *host;
+    char *version;
+    char *reply; /* its queue */
+    int64_t inc;
+    int64_t beat;      /* number of the last one */
+    int64_t last_beat; /* boot ms */
+    int64_t last_beat_wall;
+    int64_t started_at; /* wall ms */
+    int pid;
+    int slots;
+    int cpus;
+    int memory_mb;
+    char **pools; /* NULL-terminated, owned */
+    char **job_types;
+    bool drain;    /* as ordered by an operator */
+    bool draining; /* as the worker says */
+    bool stopping;
+    enum worker_state state;
+    int used; /* slots of its leases */
+    struct list leases;
+};
+
+struct lease {
+    struct id task;
+    UT_hash_handle hh;
+    struct list_node node; /* worker->leases */
+    struct fleet_worker *worker;
+    int32_t attempt;
+    int64_t token;
+    int64_t inc;
+    int32_t claim_beat;
+    int slots;
+    int64_t lease_ms;
+    int64_t deadline;  /* boot ms */
+    int64_t seen_beat; /* number of the last beat that listed it */
+    bool cancel;       /* the task is to be cancelled */
+    bool lost;         /* already told */
+    char *pool;
+    char *application_id;
+    char *ui_url;
+    char *phase;
+    char *progress; /* JSON */
+};
+
+struct fleet {
+    struct fleet_worker *workers;
+    struct lease *leases;
+    int64_t dead_after_ms;
+    int64_t frozen_until; /* no lease runs out before; boot ms */
+};
+
+void fleet_init(struct fleet *f, int64_t dead_after_ms);
+void fleet_done(struct fleet *f);
+
+struct fleet_worker *fleet_find(struct fleet *f, const char *id);
+struct lease *fleet_lease(struct fleet *f, const struct id *task);
+
+/* From the row of a RUNNING task: makes or replaces its lease, with a whole lease from now on. */
+struct lease *fleet_grant(struct fleet *f, const struct task *row, int64_t now);
+/* The attempt is over. NULL-safe by task id. */
+void fleet_release(struct fleet *f, const struct id *task);
+
+/* One entry of a beat's `running`. Slices of the decoded message. */
+struct beat_run {
+    struct id task;
+    int32_t attempt;
+    int64_t token;
+    const char *phase;
+    const char *application_id;
+    const char *ui_url;
+    const json_t *progress;
+};
+struct beat {
+    const char *worker;
+    const char *host;
+    const char *version;
+    const char *reply;
+    int64_t inc;
+    int64_t beat;
+    int64_t started_at;
+    int pid;
+    int slots;
+    int cpus;
+    int memory_mb;
+    bool draining;
+    bool stopping;
+    const json_t *pools;
+    const json_t *job_types;
+    const struct beat_run *running;
+    size_t n_running;
+    const struct beat_run *claiming; /* task and attempt only */
+    size_t n_claiming;
+};
+
+/* Effects of a beat, for whoever acts on them (the leader). All may be NULL. */
+struct beat_effects {
+    void *arg;
+    void (*unknown)(void *arg, const struct beat_run *r); /* no lease known: look it up */
+    void (*revoke)(void *arg, const struct beat_run *r);  /* not this worker's attempt */
+    void (*survived)(void *arg, const struct lease *l,
+                     const struct beat *b); /* taken back by a new process */
+    void (*application)(void *arg, const struct lease *l, const char *app_id);  /* first seen */
+    void (*gone)(void *arg, struct lease *l, const char *why, bool by_restart); /* lost at once */
+};
+/* Takes the beat in: NULL where it is older than what is known (a late one, or of an earlier
+ * process). *ret_changed: the worker appeared, came back or changed its mind about draining. */
+struct fleet_worker *fleet_beat(struct fleet *f, const struct beat *b, int64_t now, int64_t wall,
+                                const struct beat_effects *fx, bool *ret_changed);
+
+/* Looks at silence: SUSPECT after two beats missed, DEAD after dead_after_ms; calls `on_state` for
+ * each change, and with `reap` `gone` for every lease that ran out. */
+void fleet_tick(struct fleet *f, int64_t now, int64_t heartbeat_ms, bool reap,
+                void (*on_state)(void *arg, struct fleet_worker *w, enum worker_state from),
+                const struct beat_effects *fx, void *arg);
+/* We were deaf (paused, cut off from the broker): nobody is silent before a whole lease from now
+ * has passed. */
+void fleet_freeze(struct fleet *f, int64_t now);
+
+/* Slots of a pool: all and free, over workers that take work. */
+void fleet_slots(const struct fleet *f, const char *pool, int *ret_total, int *ret_free,
+                 int *ret_largest);
+bool fleet_serves(const struct fleet_worker *w, const char *pool);
+
+#endif

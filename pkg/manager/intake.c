@@ -1,0 +1,568 @@
+/* Claims, beats and results from workers: decode, submit to the ledger, answer. */
+#include "internal/clock.h"
+#include "internal/log.h"
+#include "pkg/manager/mgr.h"
+
+#include <stdlib.h>
+
+/* One delivery, from arrival to ack. */
+struct delivery {
+    struct list_node node; /* m->held_results, with `body` */
+    struct manager *m;
+    uint64_t epoch;
+    uint64_t tag;
+    char *reply;
+    size_t remaining;
+    bool failed; /* a part could not be written: the whole is taken again later */
+    char *body;  /* results only: for taking it again */
+    size_t body_len;
+    struct buf grants; /* claims */
+    size_t n_grants;
+    struct buf denies;
+    size_t n_denies;
+    struct task_ref *settled; /* results: applied or never to be */
+    size_t n_settled;
+};
+
+/* The ledger's argument for one entry of a delivery. */
+struct part {
+    struct delivery *d;
+    struct id task;
+    int32_t attempt;
+    int64_t token;
+};
+
+static struct delivery *delivery_new(struct manager *m, const struct mq_delivery *md,
+                                     const char *reply, size_t n)
+{
+    struct delivery *d = xmalloc(sizeof(*d));
+
+    d->m = m;
+    d->epoch = md->epoch;
+    d->tag = md->tag;
+    d->reply = xstrdup(reply);
+    d->remaining =
+        n + 1; /* one for the reader, so that it cannot end before all parts are submitted */
+    buf_init(&d->grants, GRANT_MAX + MESSAGE_MAX);
+    buf_init(&d->denies, MESSAGE_MAX);
+    return d;
+}
+
+static void delivery_free(struct delivery *d)
+{
+    buf_free(&d->grants);
+    buf_free(&d->denies);
+    free(d->reply);
+    free(d->body);
+    free(d->settled);
+    free(d);
+}
+
+static struct part *part_new(struct delivery *d, const struct id *task, int32_t attempt)
+{
+    struct part *p = xmalloc(sizeof(*p));
+
+    *p = (struct part){.d = d, .task = *task, .attempt = attempt};
+    return p;
+}
+
+static void ack(struct delivery *d)
+{
+    if (d->m->sub) {
+        mq_ack(d->m->sub, d->epoch, d->tag, false);
+    }
+}
+
+/* ---- claims ---- */
+
+static void flush_grants(struct delivery *d)
+{
+    struct buf b CLEANUP(buf_free);
+
+    if (d->n_grants == 0 && d->n_denies == 0) {
+        return;
+    }
+    buf_init(&b, GRANT_MAX + 2 * MESSAGE_MAX);
+    grants_begin(&b, d->m->id);
+    buf_add(&b, d->grants.data, d->grants.len);
+    grants_denies(&b);
+    buf_add(&b, d->denies.data, d->denies.len);
+    grants_end(&b);
+    mgr_send(d->m, "", d->reply, &b);
+    buf_reset(&d->grants);
+    buf_reset(&d->denies);
+    d->n_grants = d->n_denies = 0;
+}
+
+static void claim_part_done(struct delivery *d)
+{
+    if (--d->remaining == 0) {
+        flush_grants(d);
+        ack(d);
+        delivery_free(d);
+    }
+}
+
+static int64_t lease_ms_of(const struct manager *m, const struct task *t)
+{
+    return t->lease_s ? (int64_t)t->lease_s * 1000 : m->dead_after_ms;
+}
+
+static void on_claim_answer(void *arg, const struct ledger_answer *a)
+{
+    struct part *p CLEANUP(freep) = arg;
+    struct delivery *d = p->d;
+    bool granted = a->rc == 0 && (a->step == STEP_APPLIED || a->step == STEP_SAME) && a->task &&
+                   a->task->state == TASK_RUNNING && a->task->attempt == p->attempt;
+
+    if (granted) {
+        size_t len = strlen(a->task->spec) + 300;
+
+        if (d->n_grants && d->grants.len + len > MESSAGE_MAX) {
+            flush_grants(d);
+        }
+        grants_add(&d->grants, d->n_grants++ == 0, a->task, lease_ms_of(d->m, a->task));
+    } else if (a->rc == 0 || a->rc == ERR_NOT_FOUND) {
+        const char *reason = a->rc == ERR_NOT_FOUND ? "unknown"
+                             : *a->reason           ? a->reason
+                                                    : "superseded";
+
+        deny_add(&d->denies, d->n_denies++ == 0, &p->task, p->attempt, reason);
+    }
+    /* Else the database is away: no answer, the worker asks again. */
+    claim_part_done(d);
+}
+
+static int64_t new_token(void)
+{
+    return (int64_t)(random_u64() >> 1 | 1);
+}
+
+static void take_claims(struct manager *m, const struct mq_delivery *md, const struct claim_msg *c)
+{
+    struct delivery *d = delivery_new(m, md, c->reply, c->n);
+
+    for (size_t i = 0; i < c->n; i++) {
+        struct task_event ev = {.type = TE_CLAIM,
+                                .now = mgr_now(m),
+                                .attempt = c->claims[i].attempt,
+                                .worker = c->worker,
+                                .incarnation = c->inc,
+                                .token = new_token(),
+                                .beat = (int32_t)c->beat};
+        struct part *p = part_new(d, &c->claims[i].task, c->claims[i].attempt);
+
+        ledger_submit(m->ledger, &p->task, &ev, 0, on_claim_answer, p);
+    }
+    claim_part_done(d);
+}
+
+static void on_claim(void *arg, const struct mq_delivery *md)
+{
+    struct manager *m = arg;
+    struct message msg CLEANUP(message_free);
+    struct err e = {0};
+
+    if (message_read(md->body, &msg, &e) < 0 || msg.type != MSG_CLAIM) {
+        log_warn(NULL, "claim: %s; dropped", *e.text ? e.text : "not a claim");
+        mq_ack(m->sub, md->epoch, md->tag, false);
+        return;
+    }
+    take_claims(m, md, &msg.claim);
+}
+
+/* ---- results ---- */
+
+static void results_part_done(struct delivery *d)
+{
+    struct manager *m = d->m;
+
+    if (--d->remaining) {
+        return;
+    }
+    if (d->n_settled) {
+        struct buf b CLEANUP(buf_free);
+
+        buf_init(&b, MESSAGE_MAX);
+        tasks_write(&b, "applied", d->settled, d->n_settled);
+        mgr_send(m, "", d->reply, &b);
+    }
+    if (d->failed && !m->stopping) {
+        list_push(&m->held_results, &d->node);
+        return;
+    }
+    if (!d->failed) {
+        ack(d);
+    }
+    delivery_free(d);
+}
+
+static void on_result_answer(void *arg, const struct ledger_answer *a)
+{
+    struct part *p CLEANUP(freep) = arg;
+    struct delivery *d = p->d;
+
+    if (a->rc < 0 && a->rc != ERR_NOT_FOUND) {
+        d->failed = true;
+    } else {
+        if (a->rc == ERR_NOT_FOUND || a->step == STEP_RECORD) {
+            char text[ID_TEXT_LEN];
+            char *fields CLEANUP(freep) = NULL;
+
+            id_format(&p->task, text);
+            fields = xasprintf("task=%s attempt=%d", text, p->attempt);
+            log_warn(fields, "result of an attempt that %s; ignoring",
+                     a->rc == ERR_NOT_FOUND ? "is unknown here" : "no longer counts");
+        }
+        d->settled[d->n_settled++] = (struct task_ref){p->task, p->attempt};
+    }
+    results_part_done(d);
+}
+
+static void submit_result(struct manager *m, struct part *p, const struct result_msg *r,
+                          const struct result_entry *e)
+{
+    struct task_event ev = {.type = TE_RESULT,
+                            .now = mgr_now(m),
+                            .random = random_u64(),
+                            .attempt = e->attempt,
+                            .worker = r->worker,
+                            .incarnation = r->inc,
+                            .token = e->token,
+                            .outcome = e->outcome,
+                            .error = e->error,
+                            .output = e->output,
+                            .progress = e->progress,
+                            .application_id = e->application_id,
+                            .started_at = e->started_at,
+                            .signature = e->signature,
+                            .max_losses = m->max_losses};
+
+    ledger_submit(m->ledger, &p->task, &ev, 0, on_result_answer, p);
+}
+
+static void take_results(struct delivery *d, const struct result_msg *r)
+{
+    struct manager *m = d->m;
+
+    d->settled = xcalloc(r->n, sizeof(*d->settled));
+    for (size_t i = 0; i < r->n; i++) {
+        submit_result(m, part_new(d, &r->results[i].task, r->results[i].attempt), r,
+                      &r->results[i]);
+    }
+    results_part_done(d);
+}
+
+static void on_results(void *arg, const struct mq_delivery *md)
+{
+    struct manager *m = arg;
+    struct message msg CLEANUP(message_free);
+    struct err e = {0};
+
+    if (message_read(md->body, &msg, &e) < 0 || msg.type != MSG_RESULTS) {
+        log_warn(NULL, "result: %s; dropped", *e.text ? e.text : "not a result");
+        mq_ack(m->sub, md->epoch, md->tag, false);
+        return;
+    }
+    struct delivery *d = delivery_new(m, md, msg.results.reply, msg.results.n);
+    d->body = xmemdup(md->body.p, md->body.len);
+    d->body_len = md->body.len;
+    take_results(d, &msg.results);
+}
+
+void intake_retry(struct manager *m)
+{
+    struct list again;
+    struct list_node *n;
+
+    list_init(&again);
+    while ((n = list_pop(&m->held_results))) {
+        list_push(&again, n);
+    }
+    while ((n = list_pop(&again))) {
+        struct delivery *d = CONTAINER_OF(n, struct delivery, node);
+        struct message msg CLEANUP(message_free);
+
+        MUST(message_read((struct str){d->body, d->body_len}, &msg, NULL) == 0);
+        free(d->settled);
+        d->n_settled = 0;
+        d->failed = false;
+        d->remaining = msg.results.n + 1;
+        take_results(d, &msg.results);
+    }
+}
+
+/* Their tags are dead: the broker delivers them again. */
+void intake_drop(struct manager *m)
+{
+    struct list_node *n;
+
+    while ((n = list_pop(&m->held_results))) {
+        delivery_free(CONTAINER_OF(n, struct delivery, node));
+    }
+}
+
+/* ---- beats ---- */
+
+/* What one beat leads to, gathered for its answer. */
+struct beat_call {
+    struct manager *m;
+    const struct beat *beat;
+    struct task_ref *unsure;
+    size_t n_unsure;
+    struct task_ref *revoke;
+    size_t n_revoke;
+};
+
+struct unknown_call {
+    struct manager *m;
+    struct task_ref ref;
+    char *reply;
+};
+
+static void write_beat_ack(struct manager *m, struct buf *b, int64_t beat, bool drain)
+{
+    buf_addf(b, "{\"v\":1,\"type\":\"beat-ack\",\"manager\":\"%s\",\"beat\":%lld,\"drain\":%s",
+             m->id, (long long)beat, drain ? "true" : "false");
+}
+
+static void on_unknown_answer(void *arg, const struct ledger_answer *a)
+{
+    struct unknown_call *c CLEANUP(freep) = arg;
+    char *reply CLEANUP(freep) = c->reply;
+    struct manager *m = c->m;
+
+    if (a->rc < 0 && a->rc != ERR_NOT_FOUND) {
+        return; /* the next beat asks again */
+    }
+    if (a->rc == 0 && a->task && (a->step == STEP_APPLIED || a->step == STEP_SAME)) {
+        fleet_grant(&m->fleet, a->task, clock_boot_ms());
+        return;
+    }
+    struct buf b CLEANUP(buf_free);
+    buf_init(&b, MESSAGE_MAX);
+    write_beat_ack(m, &b, 0, false);
+    buf_adds(&b, ",\"revoke\":");
+    refs_write(&b, &c->ref, 1);
+    buf_addc(&b, '}');
+    mgr_send(m, "", reply, &b);
+}
+
+/* An attempt that the worker runs and we do not know: the row tells whether it may. */
+static void on_unknown(void *arg, const struct beat_run *r)
+{
+    struct beat_call *bc = arg;
+
+    bc->unsure[bc->n_unsure++] = (struct task_ref){r->task, r->attempt};
+    if (streq(r->phase, "ended")) {
+        return; /* its result is on its way, or was applied */
+    }
+    struct unknown_call *c = xmalloc(sizeof(*c));
+    *c = (struct unknown_call){bc->m, {r->task, r->attempt}, xstrdup(bc->beat->reply)};
+    struct task_event ev = {.type = TE_SURVIVED,
+                            .now = mgr_now(bc->m),
+                            .attempt = r->attempt,
+                            .worker = bc->beat->worker,
+                            .incarnation = bc->beat->inc,
+                            .token = r->token};
+    ledger_submit(bc->m->ledger, &r->task, &ev, 0, on_unknown_answer, c);
+}
+
+static void on_revoke(void *arg, const struct beat_run *r)
+{
+    struct beat_call *bc = arg;
+
+    bc->revoke[bc->n_revoke++] = (struct task_ref){r->task, r->attempt};
+}
+
+static void on_survived(void *arg, const struct lease *l, const struct beat *b)
+{
+    struct beat_call *bc = arg;
+    struct task_event ev = {.type = TE_SURVIVED,
+                            .now = mgr_now(bc->m),
+                            .attempt = l->attempt,
+                            .worker = b->worker,
+                            .incarnation = b->inc,
+                            .token = l->token};
+
+    ledger_submit(bc->m->ledger, &l->task, &ev, 0, NULL, NULL);
+}
+
+static void on_application(void *arg, const struct lease *l, const char *application_id)
+{
+    struct beat_call *bc = arg;
+    struct task_event ev = {.type = TE_APPLICATION,
+                            .now = mgr_now(bc->m),
+                            .attempt = l->attempt,
+                            .worker = l->worker->id,
+                            .token = l->token,
+                            .application_id = application_id};
+
+    ledger_submit(bc->m->ledger, &l->task, &ev, 0, NULL, NULL);
+}
+
+static void on_gone(void *arg, struct lease *l, const char *why, bool by_restart)
+{
+    struct beat_call *bc = arg;
+
+    (void)by_restart;
+    lead_lost(bc->m, l, why);
+}
+
+static void add_cancels(struct fleet_worker *w, struct buf *b)
+{
+    bool first = true;
+
+    buf_adds(b, ",\"cancel\":[");
+    LIST_EACH(&w->leases, n)
+    {
+        struct lease *l = CONTAINER_OF(n, struct lease, node);
+        struct buf one CLEANUP(buf_free);
+
+        if (!l->cancel) {
+            continue;
+        }
+        buf_init(&one, 256);
+        refs_write(&one, &(struct task_ref){l->task, l->attempt}, 1);
+        buf_adds(b, first ? "" : ",");
+        buf_add(b, one.data + 1, one.len - 2);
+        first = false;
+    }
+    buf_addc(b, ']');
+}
+
+static int take_beat(struct manager *m, const struct beat *b, struct buf *answer)
+{
+    struct beat_call bc = {.m = m, .beat = b};
+    struct beat_effects fx = {&bc, on_unknown, on_revoke, on_survived, on_application, on_gone};
+    struct beat_effects none = {0};
+    struct task_ref *unsure CLEANUP(freep) = xcalloc(b->n_running, sizeof(*unsure));
+    struct task_ref *revoke CLEANUP(freep) = xcalloc(b->n_running, sizeof(*revoke));
+    bool changed = false;
+
+    bc.unsure = unsure;
+    bc.revoke = revoke;
+    struct fleet_worker *w =
+        fleet_beat(&m->fleet, b, clock_boot_ms(), mgr_now(m), m->epoch ? &fx : &none, &changed);
+    if (!w) {
+        return ERR_CONFLICT; /* older than what we know */
+    }
+    if (changed) {
+        lead_worker_seen(m, w);
+    }
+    feed_fleet_changed(m->feed);
+    if (!m->epoch) {
+        return ERR_BUSY;
+    }
+    write_beat_ack(m, answer, b->beat, w->drain);
+    buf_adds(answer, ",\"unsure\":");
+    refs_write(answer, unsure, bc.n_unsure);
+    buf_adds(answer, ",\"revoke\":");
+    refs_write(answer, revoke, bc.n_revoke);
+    add_cancels(w, answer);
+    buf_addc(answer, '}');
+    return 0;
+}
+
+int intake_beat(struct manager *m, struct str body, struct buf *answer, struct err *reterr)
+{
+    struct message msg CLEANUP(message_free);
+    int rc = message_read(body, &msg, reterr);
+
+    if (rc < 0) {
+        return rc;
+    }
+    if (msg.type != MSG_BEAT) {
+        return err_set(reterr, ERR_PARSE, "not a beat");
+    }
+    rc = take_beat(m, &msg.beat, answer);
+    return rc < 0 ? err_set(reterr, rc,
+                            rc == ERR_BUSY ? "this manager does not lead" : "an older beat")
+                  : 0;
+}
+
+static void on_own_message(void *arg, const struct mq_delivery *md)
+{
+    struct manager *m = arg;
+    struct message msg CLEANUP(message_free);
+    struct buf answer CLEANUP(buf_free);
+    struct err e = {0};
+
+    buf_init(&answer, 4 * MESSAGE_MAX);
+    if (message_read(md->body, &msg, &e) < 0) {
+        log_warn(NULL, "message: %s; dropped", e.text);
+        return;
+    }
+    switch (msg.type) {
+    case MSG_BEAT:
+        if (take_beat(m, &msg.beat, &answer) == 0) {
+            mgr_send(m, "", msg.beat.reply, &answer);
+        }
+        break;
+    case MSG_READY:
+        feed_rescan(m->feed);
+        break;
+    case MSG_FINAL:
+        for (size_t i = 0; i < msg.n_finals; i++) {
+            look_final(m, &msg.finals[i]);
+        }
+        break;
+    case MSG_LOG:
+        logs_reply(m, &msg);
+        break;
+    case MSG_CLAIM:
+    case MSG_RESULTS:
+        log_warn(NULL, "message of a kind that does not belong into this queue; dropped");
+        break;
+    }
+}
+
+void intake_tell_cancel(struct manager *m, const struct task *row)
+{
+    struct fleet_worker *w = row->worker_id ? fleet_find(&m->fleet, row->worker_id) : NULL;
+    struct buf b CLEANUP(buf_free);
+
+    if (!w || !w->reply) {
+        return; /* the answer to its next beat tells it */
+    }
+    buf_init(&b, 1024);
+    tasks_write(&b, "cancel", &(struct task_ref){row->id, row->attempt}, 1);
+    mgr_send(m, "", w->reply, &b);
+}
+
+/* ---- topology ---- */
+
+static void on_cancelled(void *arg)
+{
+    /* The queue was deleted under us: everything again, from scratch. */
+    intake_up(arg);
+}
+
+static void on_declared(void *arg, int rc, const struct err *why, uint32_t count)
+{
+    (void)arg;
+    (void)count;
+    if (rc < 0 && rc != ERR_MQ_DOWN && rc != ERR_CLOSED) {
+        log_error(NULL, "the broker refused to set up a queue: %s; connecting again", why->text);
+    }
+}
+
+void intake_up(struct manager *m)
+{
+    struct mq *q = m->sub;
+    int rc = mq_declare_exchange(q, "sje.beat", "fanout", on_declared, m);
+
+    rc = rc < 0 ? rc : mq_declare_exchange(q, "sje.ctl", "fanout", on_declared, m);
+    rc = rc < 0 ? rc : mq_declare_queue(q, "sje.claim", 0, on_declared, m);
+    rc = rc < 0 ? rc : mq_declare_queue(q, "sje.result", MQ_QUORUM, on_declared, m);
+    rc = rc < 0 ? rc : mq_declare_queue(q, m->queue, MQ_EXCLUSIVE, on_declared, m);
+    rc = rc < 0 ? rc : mq_bind(q, m->queue, "sje.beat", "", on_declared, m);
+    rc = rc < 0 ? rc : mq_bind(q, m->queue, "sje.ctl", "", on_declared, m);
+    rc = rc < 0 ? rc : mq_consume(q, "sje.claim", "claim", false, on_claim, on_cancelled, m);
+    rc = rc < 0 ? rc : mq_consume(q, "sje.result", "result", false, on_results, on_cancelled, m);
+    rc = rc < 0 ? rc : mq_consume(q, m->queue, "own", true, on_own_message, on_cancelled, m);
+    if (rc < 0) {
+        log_warn(NULL, "setting up the broker's queues: %s; again with the next connection",
+                 err_text(rc));
+    }
+}

@@ -1,0 +1,385 @@
+/* Leadership and what only the leader does: due tasks, queue timeouts, silent workers. */
+#include "internal/clock.h"
+#include "internal/log.h"
+#include "pkg/manager/mgr.h"
+
+#include <stdlib.h>
+
+#define LOCK_KEY      0x534a454c454144LL /* "SJELEAD" */
+#define LOCK_RETRY_MS 1000
+#define SCAN_LIMIT    1000
+#define PAUSED_MS     3000 /* a tick this late means that we were stopped: nobody else was silent */
+#define RUNNING_TICKS 15
+#define RESCAN_TICKS  5
+
+/* ---- audit of the cluster ---- */
+
+static void on_audited(void *arg, int rc, const struct db_result *res, const struct err *why)
+{
+    (void)arg;
+    (void)res;
+    if (rc < 0 && rc != ERR_CLOSED) {
+        log_warn(NULL, "audit of the cluster: %s; this line of it is lost", why->text);
+    }
+}
+
+void lead_audit(struct manager *m, const char *event, const char *subject, const char *detail_json)
+{
+    static const char sql[] = "insert into cluster_event (at, manager_id, event, subject, detail) "
+                              "values (now(), $1, $2, $3, $4::text::json)";
+    struct db_params p CLEANUP(db_params_free);
+
+    db_params_init(&p);
+    db_add_text(&p, m->id);
+    db_add_text(&p, event);
+    db_add_text(&p, subject);
+    db_add_text(&p, detail_json);
+    if (db_exec(m->db_read, sql, &p, on_audited, NULL) < 0) {
+        log_warn(NULL, "audit of the cluster: %s of %s is lost: the database is away", event,
+                 subject);
+    }
+}
+
+/* ---- workers ---- */
+
+static void save_worker(struct manager *m, const struct fleet_worker *w)
+{
+    static const char sql[] =
+        "insert into worker (id, host, incarnation, state, draining, slots, last_seen_at) "
+        "values ($1, $2, $3, $4, $5, $6, now()) on conflict (id) do update set host = "
+        "excluded.host, "
+        "incarnation = excluded.incarnation, state = excluded.state, draining = excluded.draining, "
+        "slots = excluded.slots, last_seen_at = excluded.last_seen_at";
+    struct db_params p CLEANUP(db_params_free);
+
+    db_params_init(&p);
+    db_add_text(&p, w->id);
+    db_add_text(&p, w->host);
+    db_add_bigint(&p, w->inc);
+    db_add_text(&p, worker_state_name(w->state));
+    db_add_bool(&p, w->drain);
+    db_add_int(&p, w->slots);
+    if (db_exec(m->db_read, sql, &p, on_audited, NULL) < 0) {
+        log_warn(NULL, "worker %s is %s; not saved: the database is away", w->id,
+                 worker_state_name(w->state));
+    }
+}
+
+void lead_worker_seen(struct manager *m, const struct fleet_worker *w)
+{
+    char *fields CLEANUP(freep) = xasprintf("worker=%s", w->id);
+
+    log_info(fields, "worker is %s: %d slots on %s, version %s", worker_state_name(w->state),
+             w->slots, w->host, w->version ? w->version : "?");
+    if (m->epoch) {
+        char *detail CLEANUP(freep) =
+            xasprintf("{\"state\":\"%s\",\"slots\":%d,\"incarnation\":%lld}",
+                      worker_state_name(w->state), w->slots, (long long)w->inc);
+
+        save_worker(m, w);
+        lead_audit(m, "worker", w->id, detail);
+    }
+}
+
+static void on_worker_state(void *arg, struct fleet_worker *w, enum worker_state from)
+{
+    struct manager *m = arg;
+
+    (void)from;
+    lead_worker_seen(m, w);
+    feed_fleet_changed(m->feed);
+}
+
+/* ---- losses ---- */
+
+struct lost_call {
+    struct manager *m;
+    struct id task;
+    int64_t token;
+};
+
+static void on_lost_answer(void *arg, const struct ledger_answer *a)
+{
+    struct lost_call *c CLEANUP(freep) = arg;
+    struct lease *l = fleet_lease(&c->m->fleet, &c->task);
+
+    if (!l || l->token != c->token) {
+        return;
+    }
+    if (a->rc == 0 && a->step == STEP_REFUSED) {
+        fleet_release(&c->m->fleet, &c->task); /* it had ended elsewhere */
+    } else if (a->rc < 0) {
+        l->lost = false; /* the next tick says it again */
+    }
+}
+
+void lead_lost(struct manager *m, struct lease *l, const char *why)
+{
+    struct lost_call *c = xmalloc(sizeof(*c));
+    struct task_event ev = {.type = TE_LOST,
+                            .now = mgr_now(m),
+                            .random = random_u64(),
+                            .attempt = l->attempt,
+                            .token = l->token,
+                            .worker = l->worker->id,
+                            .reason = why,
+                            .max_losses = m->max_losses};
+    char text[ID_TEXT_LEN];
+
+    id_format(&l->task, text);
+    char *fields CLEANUP(freep) =
+        xasprintf("task=%s attempt=%d worker=%s", text, l->attempt, l->worker->id);
+    log_warn(fields, "attempt lost: %s; it is tried again", why);
+    *c = (struct lost_call){m, l->task, l->token};
+    ledger_submit(m->ledger, &l->task, &ev, m->epoch, on_lost_answer, c);
+}
+
+static void on_lease_over(void *arg, struct lease *l, const char *why, bool by_restart)
+{
+    (void)by_restart;
+    lead_lost(arg, l, why);
+}
+
+void lead_freeze(struct manager *m)
+{
+    fleet_freeze(&m->fleet, clock_boot_ms());
+}
+
+/* ---- scans ---- */
+
+/* A scan belongs to the epoch in which it was started. */
+struct scan_call {
+    struct manager *m;
+    int64_t epoch;
+};
+
+static struct scan_call *scan_call(struct manager *m)
+{
+    struct scan_call *c = xmalloc(sizeof(*c));
+
+    *c = (struct scan_call){m, m->epoch};
+    return c;
+}
+
+static void submit_rows(struct manager *m, const struct task *rows, size_t n,
+                        enum task_event_type type)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct task_event ev = {.type = type, .now = mgr_now(m)};
+
+        ledger_offer(m->ledger, &rows[i]);
+        ledger_submit(m->ledger, &rows[i].id, &ev, m->epoch, NULL, NULL);
+    }
+}
+
+static void on_due(void *arg, int rc, const struct task *rows, size_t n, const struct err *why)
+{
+    struct scan_call *c CLEANUP(freep) = arg;
+
+    (void)why;
+    if (rc == 0 && c->epoch == c->m->epoch) {
+        submit_rows(c->m, rows, n, TE_DUE);
+        if (n == SCAN_LIMIT) {
+            c->m->next_due = mgr_now(c->m);
+        }
+    }
+}
+
+static void on_overdue(void *arg, int rc, const struct task *rows, size_t n, const struct err *why)
+{
+    struct scan_call *c CLEANUP(freep) = arg;
+
+    (void)why;
+    if (rc == 0 && c->epoch == c->m->epoch) {
+        submit_rows(c->m, rows, n, TE_QUEUE_TIMEOUT);
+    }
+}
+
+static void scan_running(struct manager *m, const struct id *after);
+
+static void on_running(void *arg, int rc, const struct task *rows, size_t n, const struct err *why)
+{
+    struct scan_call *c CLEANUP(freep) = arg;
+    struct manager *m = c->m;
+
+    (void)why;
+    if (rc < 0 || c->epoch != m->epoch) {
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const struct task *known = ledger_peek(m->ledger, &rows[i].id);
+
+        if (!known || known->seq <= rows[i].seq) {
+            fleet_grant(&m->fleet, &rows[i], clock_boot_ms());
+        }
+    }
+    if (n == SCAN_LIMIT) {
+        struct id last = rows[n - 1].id;
+
+        scan_running(m, &last);
+    }
+}
+
+static void drop_call(struct scan_call *c, int rc)
+{
+    if (rc < 0) {
+        free(c); /* the next tick tries again */
+    }
+}
+
+static void scan_running(struct manager *m, const struct id *after)
+{
+    struct scan_call *c = scan_call(m);
+
+    drop_call(c, store_scan_running(m->db_read, after, SCAN_LIMIT, on_running, c));
+}
+
+static void scan_due(struct manager *m)
+{
+    struct scan_call *c = scan_call(m);
+
+    m->next_due = INT64_MAX;
+    drop_call(c, store_scan_due(m->db_read, mgr_now(m), SCAN_LIMIT, on_due, c));
+    c = scan_call(m);
+    drop_call(c, store_scan_queue_timeout(m->db_read, mgr_now(m), SCAN_LIMIT, on_overdue, c));
+}
+
+/* ---- what operators ordered ---- */
+
+static void on_pools(void *arg, int rc, const struct db_result *res, const struct err *why)
+{
+    struct manager *m = arg;
+
+    (void)why;
+    for (int i = 0; rc == 0 && i < db_rows(res); i++) {
+        feed_pause(m->feed, db_get_text(res, i, 0).p, db_get_bool(res, i, 1));
+    }
+}
+
+static void on_drains(void *arg, int rc, const struct db_result *res, const struct err *why)
+{
+    struct manager *m = arg;
+
+    (void)why;
+    for (int i = 0; rc == 0 && i < db_rows(res); i++) {
+        struct fleet_worker *w = fleet_find(&m->fleet, db_get_text(res, i, 0).p);
+
+        if (w) {
+            w->drain = db_get_bool(res, i, 1);
+        }
+    }
+}
+
+void lead_pools(struct manager *m)
+{
+    static const char pools[] = "select name, paused from pool";
+    static const char drains[] = "select id, draining from worker";
+
+    if (db_exec(m->db_read, pools, NULL, on_pools, m) < 0 ||
+        db_exec(m->db_read, drains, NULL, on_drains, m) < 0) {
+        log_debug(NULL, "pauses and drains are read when the database is back");
+    }
+}
+
+/* ---- leadership ---- */
+
+static void elect(struct manager *m);
+
+static void on_epoch(void *arg, int rc, const struct db_result *res, const struct err *why)
+{
+    struct manager *m = arg;
+    static const struct id first = {{0}};
+
+    if (!m->electing) {
+        return; /* the lock was lost meanwhile */
+    }
+    if (rc < 0) {
+        log_warn(NULL, "cannot take the lead: %s; trying again", why->text);
+        return; /* the tick tries again */
+    }
+    m->electing = false;
+    m->epoch = db_get_int(res, 0, 0);
+    m->next_due = 0;
+    m->ticks = 0;
+    log_info(NULL, "this manager leads now, epoch %lld", (long long)m->epoch);
+    lead_audit(m, "leader", m->id, NULL);
+    lead_freeze(m);
+    lead_pools(m);
+    scan_running(m, &first);
+    feed_start(m->feed, m->epoch);
+}
+
+static void elect(struct manager *m)
+{
+    static const char sql[] =
+        "update leader set epoch = epoch + 1, manager_id = $1, since = now() returning epoch";
+    struct db_params p CLEANUP(db_params_free);
+
+    db_params_init(&p);
+    db_add_text(&p, m->id);
+    if (db_exec(m->db_read, sql, &p, on_epoch, m) < 0) {
+        log_debug(NULL, "cannot take the lead yet: the database is away");
+    }
+}
+
+static void on_held(void *arg)
+{
+    struct manager *m = arg;
+
+    m->electing = true;
+    if (m->db_ready) {
+        elect(m);
+    }
+}
+
+static void on_lost(void *arg)
+{
+    struct manager *m = arg;
+
+    m->electing = false;
+    if (m->epoch) {
+        log_warn(NULL, "this manager no longer leads: its connection with the lock was lost");
+        m->epoch = 0;
+        feed_stop(m->feed);
+    }
+}
+
+void lead_start(struct manager *m)
+{
+    struct db_options o = m->db_options;
+
+    o.name = "sje-leader";
+    o.connections = 1;
+    o.on_up = NULL;
+    o.on_down = NULL;
+    m->lock = db_lock_new(m->loop, &o, LOCK_KEY, LOCK_RETRY_MS, on_held, on_lost, m);
+}
+
+void lead_tick(struct manager *m)
+{
+    static const struct id first = {{0}};
+    struct beat_effects fx = {.arg = m, .gone = on_lease_over};
+    int64_t now = clock_boot_ms();
+    bool deaf =
+        !m->sub || !mq_is_up(m->sub) || !m->pub || !mq_is_up(m->pub) || mq_is_blocked(m->pub);
+
+    m->ticks++;
+    if (m->electing && m->db_ready) {
+        elect(m);
+    }
+    if (deaf || now - m->last_tick > PAUSED_MS || !db_is_up(m->db)) {
+        lead_freeze(m);
+    }
+    m->last_tick = now;
+    fleet_tick(&m->fleet, now, m->heartbeat_ms, m->epoch != 0, on_worker_state, &fx, m);
+    if (!m->epoch || !db_is_up(m->db_read)) {
+        return;
+    }
+    scan_due(m);
+    if (m->ticks % RUNNING_TICKS == 0) {
+        scan_running(m, &first);
+    }
+    if (m->ticks % RESCAN_TICKS == 0) {
+        feed_rescan(m->feed);
+    }
+}

@@ -1,0 +1,384 @@
+#include "pkg/manager/messages.h"
+
+#include "internal/str.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+void hint_write(char body[HINT_MAX], char *message_id, const struct id *task, int32_t attempt,
+                int slots, int64_t rank)
+{
+    char text[ID_TEXT_LEN];
+
+    id_format(task, text);
+    snprintf(
+        body, HINT_MAX,
+        "{\"v\":1,\"type\":\"hint\",\"task\":\"%s\",\"attempt\":%d,\"slots\":%d,\"rank\":%lld}",
+        text, attempt, slots, (long long)rank);
+    snprintf(message_id, 64, "%s:%d", text, attempt);
+}
+
+/* ---- reading ---- */
+
+static int broken(struct err *reterr, const char *what)
+{
+    return err_set(reterr, ERR_PARSE, "message without a good \"%s\"", what);
+}
+
+static bool read_ref(const json_t *j, struct id *task, int32_t *attempt)
+{
+    const char *text = json_get_string(j, "task");
+    int64_t n = json_get_int(j, "attempt", 0);
+
+    if (!text || !id_parse(text, strlen(text), task) || n < 1 || n > INT32_MAX) {
+        return false;
+    }
+    *attempt = (int32_t)n;
+    return true;
+}
+
+static bool read_token(const json_t *j, int64_t *ret)
+{
+    return str_to_i64(str_of(json_get_string(j, "token")), INT64_MIN, INT64_MAX, ret);
+}
+
+/* The name of a worker is part of a queue's name and is printed: only what a node may be called. */
+static bool good_name(const char *s)
+{
+    size_t n = s ? strlen(s) : 0;
+
+    for (size_t i = 0; i < n; i++) {
+        char c = s[i];
+        bool alnum = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+
+        if (!alnum && !(i && (c == '.' || c == '_' || c == '-'))) {
+            return false;
+        }
+    }
+    return n > 0 && n <= 200;
+}
+
+static int read_claim(struct message *m, struct err *reterr)
+{
+    const json_t *list = json_object_get(m->doc, "claims");
+    size_t n = json_array_size(list);
+    struct claim_msg *c = &m->claim;
+
+    c->worker = json_get_string(m->doc, "worker");
+    c->reply = json_get_string(m->doc, "reply");
+    c->inc = json_get_int(m->doc, "inc", 0);
+    c->beat = json_get_int(m->doc, "beat", 0);
+    if (!good_name(c->worker) || !good_name(c->reply) || n > ENTRIES_MAX || c->beat < 0 ||
+        c->beat > INT32_MAX) {
+        return broken(reterr, "worker, reply, beat or claims");
+    }
+    c->claims = xcalloc(n, sizeof(*c->claims));
+    for (size_t i = 0; i < n; i++) {
+        if (!read_ref(json_array_get(list, i), &c->claims[i].task, &c->claims[i].attempt)) {
+            return broken(reterr, "claims");
+        }
+        c->n++;
+    }
+    return 0;
+}
+
+static int read_runs(const json_t *list, bool with_token, struct beat_run **ret, size_t *ret_n,
+                     struct err *reterr)
+{
+    size_t n = json_array_size(list);
+
+    if (n > 100 * ENTRIES_MAX) {
+        return broken(reterr, "running");
+    }
+    *ret = xcalloc(n, sizeof(**ret));
+    for (size_t i = 0; i < n; i++) {
+        const json_t *j = json_array_get(list, i);
+        struct beat_run *r = &(*ret)[i];
+
+        if (!read_ref(j, &r->task, &r->attempt) || (with_token && !read_token(j, &r->token))) {
+            return broken(reterr, with_token ? "running" : "claiming");
+        }
+        r->phase = json_get_string(j, "phase");
+        r->application_id = json_get_string(j, "applicationId");
+        r->ui_url = json_get_string(j, "uiUrl");
+        r->progress = json_object_get(j, "progress");
+        if (r->application_id && strlen(r->application_id) > 256) {
+            r->application_id = NULL;
+        }
+        if (r->ui_url && strlen(r->ui_url) > 512) {
+            r->ui_url = NULL;
+        }
+        if (!json_is_object(r->progress) || json_object_size(r->progress) > 8) {
+            r->progress = NULL;
+        }
+    }
+    *ret_n = n;
+    return 0;
+}
+
+static int read_beat(struct message *m, struct err *reterr)
+{
+    const json_t *j = m->doc;
+    struct beat *b = &m->beat;
+
+    *b = (struct beat){
+        .worker = json_get_string(j, "worker"),
+        .host = json_get_string(j, "host"),
+        .version = json_get_string(j, "version"),
+        .reply = json_get_string(j, "reply"),
+        .inc = json_get_int(j, "inc", 0),
+        .beat = json_get_int(j, "beat", 0),
+        .started_at = json_get_int(j, "startedAt", 0),
+        .pid = (int)json_get_int(j, "pid", 0),
+        .slots = (int)MIN(MAX(json_get_int(j, "slots", 0), (int64_t)0), (int64_t)100000),
+        .cpus = (int)json_get_int(j, "cpus", 0),
+        .memory_mb = (int)json_get_int(j, "memoryMb", 0),
+        .draining = json_get_bool(j, "draining", false),
+        .stopping = json_get_bool(j, "stopping", false),
+        .pools = json_object_get(j, "pools"),
+        .job_types = json_object_get(j, "jobTypes"),
+    };
+    if (!good_name(b->worker) || !good_name(b->reply) || b->inc < 1 || b->beat < 1 ||
+        json_array_size(b->pools) > 64 || json_array_size(b->job_types) > 256) {
+        return broken(reterr, "worker, reply, inc, beat, pools or jobTypes");
+    }
+    int rc = read_runs(json_object_get(j, "running"), true, &m->running, &b->n_running, reterr);
+    if (rc == 0) {
+        rc = read_runs(json_object_get(j, "claiming"), false, &m->claiming, &b->n_claiming, reterr);
+    }
+    b->running = m->running;
+    b->claiming = m->claiming;
+    return rc;
+}
+
+/* JSON text of a member, or NULL where it is absent, null or longer than max. */
+static char *member_text(const json_t *j, const char *key, size_t max)
+{
+    const json_t *v = json_object_get(j, key);
+
+    if (!v || json_is_null(v)) {
+        return NULL;
+    }
+    char *text = json_text(v);
+    if (strlen(text) > max) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}
+
+/* Out of memory and crashes may be the task's doing; a plain exit or a time limit is not. */
+static char *signature_of(const json_t *error)
+{
+    const char *kind = json_get_string(error, "kind");
+    int64_t sig = json_get_int(error, "signal", 0);
+
+    if (streq(kind, "oom")) {
+        return xstrdup("oom");
+    }
+    if (streq(kind, "killed") && sig > 0) {
+        return xasprintf("signal %d", (int)sig);
+    }
+    return NULL;
+}
+
+static int read_results(struct message *m, struct err *reterr)
+{
+    const json_t *list = json_object_get(m->doc, "results");
+    size_t n = json_array_size(list);
+    struct result_msg *r = &m->results;
+
+    r->worker = json_get_string(m->doc, "worker");
+    r->reply = json_get_string(m->doc, "reply");
+    r->inc = json_get_int(m->doc, "inc", 0);
+    if (!good_name(r->worker) || !good_name(r->reply) || n > ENTRIES_MAX) {
+        return broken(reterr, "worker, reply or results");
+    }
+    r->results = xcalloc(n, sizeof(*r->results));
+    for (size_t i = 0; i < n; i++) {
+        const json_t *j = json_array_get(list, i);
+        const json_t *error = json_object_get(j, "error");
+        struct result_entry *e = &r->results[i];
+
+        r->n++;
+        if (!read_ref(j, &e->task, &e->attempt) || !read_token(j, &e->token) ||
+            !task_outcome_parse(json_get_string(j, "outcome"), &e->outcome)) {
+            return broken(reterr, "results");
+        }
+        e->error = json_is_object(error) ? member_text(j, "error", 16384) : NULL;
+        e->signature = signature_of(error);
+        e->output = member_text(j, "output", TASK_OUTPUT_MAX * 6); /* JSON may escape each byte */
+        e->progress = member_text(j, "progress", 4096);
+        e->application_id = json_get_string(j, "applicationId");
+        e->started_at = json_get_int(j, "startedAtMs", INT64_MIN);
+    }
+    return 0;
+}
+
+static int read_finals(struct message *m, struct err *reterr)
+{
+    const json_t *list = json_object_get(m->doc, "tasks");
+    size_t n = json_array_size(list);
+
+    if (n > ENTRIES_MAX) {
+        return broken(reterr, "tasks");
+    }
+    m->finals = xcalloc(n, sizeof(*m->finals));
+    for (size_t i = 0; i < n; i++) {
+        const char *text = json_string_value(json_array_get(list, i));
+
+        if (!text || !id_parse(text, strlen(text), &m->finals[i])) {
+            return broken(reterr, "tasks");
+        }
+        m->n_finals++;
+    }
+    return 0;
+}
+
+static int read_ready(struct message *m, struct err *reterr)
+{
+    m->pool = json_get_string(m->doc, "pool");
+    return m->pool ? 0 : broken(reterr, "pool");
+}
+
+static int read_log(struct message *m, struct err *reterr)
+{
+    const json_t *j = m->doc;
+
+    m->rid = json_get_int(j, "rid", -1);
+    m->found = json_get_bool(j, "found", false);
+    m->ended = json_get_bool(j, "ended", false);
+    m->size = json_get_int(j, "size", 0);
+    m->offset = json_get_int(j, "offset", 0);
+    return m->rid >= 0 && m->size >= 0 && m->offset >= 0 ? 0
+                                                         : broken(reterr, "rid, size or offset");
+}
+
+int message_read(struct str body, struct message *m, struct err *reterr)
+{
+    static const struct {
+        const char *name;
+        enum message_type type;
+        int (*read)(struct message *m, struct err *reterr);
+    } types[] = {
+        {"claim", MSG_CLAIM, read_claim},       {"beat", MSG_BEAT, read_beat},
+        {"results", MSG_RESULTS, read_results}, {"ready", MSG_READY, read_ready},
+        {"final", MSG_FINAL, read_finals},      {"log", MSG_LOG, read_log},
+    };
+    struct str head = body;
+    struct str data = {body.p, 0};
+    const char *line = body.len ? memchr(body.p, '\n', body.len) : NULL;
+
+    *m = (struct message){0};
+    if (line) {
+        head.len = (size_t)(line - body.p);
+        data = (struct str){line + 1, body.len - head.len - 1};
+    }
+    int rc = json_read(head.p, head.len, &m->doc, reterr);
+    if (rc < 0) {
+        return rc;
+    }
+    if (json_get_int(m->doc, "v", 0) != 1) {
+        return broken(reterr, "v");
+    }
+    m->data = data;
+    const char *name = json_get_string(m->doc, "type");
+    for (size_t i = 0; i < ARRAY_LEN(types); i++) {
+        if (streq(name, types[i].name)) {
+            m->type = types[i].type;
+            return types[i].read(m, reterr);
+        }
+    }
+    return broken(reterr, "type");
+}
+
+void message_free(struct message *m)
+{
+    for (size_t i = 0; i < m->results.n; i++) {
+        struct result_entry *e = &m->results.results[i];
+
+        free(e->error);
+        free(e->output);
+        free(e->progress);
+        free(e->signature);
+    }
+    free(m->results.results);
+    free(m->claim.claims);
+    free(m->running);
+    free(m->claiming);
+    free(m->finals);
+    json_decref(m->doc);
+    *m = (struct message){0};
+}
+
+/* ---- writing ---- */
+
+static void ref_write(struct buf *b, const struct id *task, int32_t attempt)
+{
+    char text[ID_TEXT_LEN];
+
+    id_format(task, text);
+    buf_addf(b, "\"task\":\"%s\",\"attempt\":%d", text, attempt);
+}
+
+void grants_begin(struct buf *b, const char *manager)
+{
+    buf_addf(b, "{\"v\":1,\"type\":\"grants\",\"manager\":\"%s\",\"grants\":[", manager);
+}
+
+void grants_add(struct buf *b, bool first, const struct task *row, int64_t lease_ms)
+{
+    buf_adds(b, first ? "{" : ",{");
+    ref_write(b, &row->id, row->attempt);
+    buf_addf(b, ",\"token\":\"%lld\",\"leaseMs\":%lld,\"failures\":%d,\"losses\":%d,\"spec\":",
+             (long long)row->token, (long long)lease_ms, row->failures, row->losses);
+    buf_adds(b, row->spec);
+    buf_addc(b, '}');
+}
+
+void grants_denies(struct buf *b)
+{
+    buf_adds(b, "],\"denies\":[");
+}
+
+void deny_add(struct buf *b, bool first, const struct id *task, int32_t attempt, const char *reason)
+{
+    buf_adds(b, first ? "{" : ",{");
+    ref_write(b, task, attempt);
+    buf_addf(b, ",\"reason\":\"%s\"}", reason);
+}
+
+void grants_end(struct buf *b)
+{
+    buf_adds(b, "]}");
+}
+
+void refs_write(struct buf *b, const struct task_ref *refs, size_t n)
+{
+    buf_addc(b, '[');
+    for (size_t i = 0; i < n; i++) {
+        buf_adds(b, i ? ",{" : "{");
+        ref_write(b, &refs[i].task, refs[i].attempt);
+        buf_addc(b, '}');
+    }
+    buf_addc(b, ']');
+}
+
+void tasks_write(struct buf *b, const char *type, const struct task_ref *refs, size_t n)
+{
+    buf_addf(b, "{\"v\":1,\"type\":\"%s\",\"tasks\":", type);
+    refs_write(b, refs, n);
+    buf_addc(b, '}');
+}
+
+void finals_write(struct buf *b, const struct id *ids, size_t n)
+{
+    buf_adds(b, "{\"v\":1,\"type\":\"final\",\"tasks\":[");
+    for (size_t i = 0; i < n; i++) {
+        char text[ID_TEXT_LEN];
+
+        id_format(&ids[i], text);
+        buf_addf(b, "%s\"%s\"", i ? "," : "", text);
+    }
+    buf_adds(b, "]}");
+}

@@ -1,0 +1,96 @@
+/* messages.h: the messages of docs/protocol.md that managers send and take, to and from JSON text.
+ * No I/O.
+ *
+ * Readers take the whole body of a peer: bounded, any member may be missing or of a wrong type
+ * (ERR_PARSE then). What they return points into the parsed document, which `doc` owns;
+ * message_free() ends it all.
+ */
+#ifndef SJE_MANAGER_MESSAGES_H
+#define SJE_MANAGER_MESSAGES_H
+
+#include "internal/str.h"
+#include "pkg/manager/fleet.h"
+#include "pkg/task/step.h"
+
+#define MESSAGE_MAX (256 * 1024)
+#define GRANT_MAX   (1536 * 1024) /* a message with a single large grant */
+#define HINT_MAX    192
+#define ENTRIES_MAX 1000
+
+/* Writes body and message id (64 bytes). */
+void hint_write(char body[HINT_MAX], char *message_id, const struct id *task, int32_t attempt,
+                int slots, int64_t rank);
+
+struct claim_msg {
+    const char *worker;
+    const char *reply;
+    int64_t inc;
+    int64_t beat;
+    size_t n;
+    struct {
+        struct id task;
+        int32_t attempt;
+    } * claims;
+};
+
+struct result_entry {
+    struct id task;
+    int32_t attempt;
+    int64_t token;
+    enum task_outcome outcome;
+    char *error; /* JSON text, owned by the message; NULL where absent */
+    char *output;
+    char *progress;
+    const char *application_id;
+    int64_t started_at;
+    char *signature; /* what another worker could die of too; owned; NULL */
+};
+struct result_msg {
+    const char *worker;
+    const char *reply;
+    int64_t inc;
+    size_t n;
+    struct result_entry *results;
+};
+
+enum message_type { MSG_CLAIM, MSG_BEAT, MSG_RESULTS, MSG_READY, MSG_FINAL, MSG_LOG };
+struct message {
+    enum message_type type;
+    json_t *doc;
+    struct claim_msg claim;
+    struct beat beat;
+    struct beat_run *running; /* owned; beat.running points to it */
+    struct beat_run *claiming;
+    struct result_msg results;
+    const char *pool;  /* MSG_READY */
+    struct id *finals; /* MSG_FINAL; owned */
+    size_t n_finals;
+    /* MSG_LOG: a header line, then bytes */
+    int64_t rid;
+    bool found;
+    bool ended;
+    int64_t size;
+    int64_t offset;
+    struct str data; /* points into the body */
+};
+int message_read(struct str body, struct message *m, struct err *reterr) NODISCARD;
+void message_free(struct message *m); /* for CLEANUP(message_free) */
+
+/* Parts of a grants message are appended one by one between begin and end. */
+void grants_begin(struct buf *b, const char *manager);
+void grants_add(struct buf *b, bool first, const struct task *row, int64_t lease_ms);
+void grants_denies(struct buf *b);
+void deny_add(struct buf *b, bool first, const struct id *task, int32_t attempt,
+              const char *reason);
+void grants_end(struct buf *b);
+
+/* {"v":1,"type":TYPE,"tasks":[{task,attempt}…]} for "cancel" and "applied". */
+struct task_ref {
+    struct id task;
+    int32_t attempt;
+};
+void tasks_write(struct buf *b, const char *type, const struct task_ref *refs, size_t n);
+void refs_write(struct buf *b, const struct task_ref *refs, size_t n); /* the array alone */
+void finals_write(struct buf *b, const struct id *ids, size_t n);
+
+#endif

@@ -1,0 +1,116 @@
+/* mgr.h: the inside of `struct manager`, for the files of this folder only.
+ *
+ * manager.c owns it and wires the parts; each other file is one step of the protocol:
+ *   accept.c   POST -> rows                 intake.c  claims, beats and results from workers
+ *   lead.c     leadership, ticks, reaping   look.c    get, wait, list, cancel, requeue
+ *   logs.c     logs relayed from workers    cluster.c what /health and /mgmt show
+ */
+#ifndef SJE_MANAGER_MGR_H
+#define SJE_MANAGER_MGR_H
+
+#include "internal/db.h"
+#include "internal/mq.h"
+#include "pkg/manager/feed.h"
+#include "pkg/manager/fleet.h"
+#include "pkg/manager/ledger.h"
+#include "pkg/manager/manager.h"
+#include "pkg/manager/messages.h"
+#include "pkg/manager/store.h"
+
+struct accept_batch;
+struct waiter_task;
+struct log_call;
+
+struct manager {
+    uv_loop_t *loop;
+    const struct task_types *types;
+    char id[64]; /* host.pid.random: names its queue */
+    char queue[96];
+    int64_t heartbeat_ms;
+    int64_t dead_after_ms;
+    int max_losses;
+    struct db_options db_options; /* strings owned by config_copy */
+    struct config *config;        /* not owned; the one in force */
+
+    struct db *db;      /* accept and ledger */
+    struct db *db_read; /* everything that people ask: cannot delay a grant */
+    struct mq *pub;
+    struct mq *sub;
+    bool db_ready; /* migrated */
+    struct ledger *ledger;
+    struct fleet fleet;
+    struct feed *feed;
+    struct db_lock *lock;
+    int64_t epoch; /* 0: not leading */
+    bool electing;
+    int64_t clock_offset; /* database's wall ms - CLOCK_BOOTTIME ms */
+    bool clock_known;
+    int64_t next_due; /* wall ms of the next known SCHEDULED task; INT64_MAX: none known */
+    int64_t last_tick;
+    int ticks;
+    uv_timer_t tick;
+    struct migrate *migrating;
+
+    /* accept.c */
+    struct list accept_waiting;
+    size_t accept_waiting_tasks;
+    int accept_in_flight;
+    uv_check_t accept_check;
+    uv_idle_t accept_spin;
+    /* intake.c: results whose write failed because the database was away */
+    struct list held_results;
+    /* look.c */
+    struct waiter_task *waiters;
+    /* logs.c */
+    struct log_call *log_calls;
+    int64_t next_rid;
+    /* finals of this turn, to be told to other managers */
+    struct id finals[256];
+    size_t n_finals;
+
+    bool stopping;
+    int closing; /* parts still to close */
+    void (*on_stopped)(void *arg);
+    void *on_stopped_arg;
+};
+
+/* Wall ms by the database's clock, immune to jumps of ours. */
+int64_t mgr_now(const struct manager *m);
+/* Transient message to one queue; lost where the broker is away. */
+void mgr_send(struct manager *m, const char *exchange, const char *key, const struct buf *body);
+/* The publishing connection, or NULL while it is down. */
+struct mq *mgr_publisher(void *arg);
+
+/* accept.c */
+void accept_init(struct manager *m);
+void accept_stop(struct manager *m); /* answers what waits */
+
+/* intake.c */
+void intake_up(struct manager *m);    /* the consuming connection is new: declare and consume */
+void intake_retry(struct manager *m); /* the database is back */
+void intake_drop(struct manager *m);  /* deliveries of a lost connection */
+int intake_beat(struct manager *m, struct str body, struct buf *answer, struct err *reterr);
+void intake_tell_cancel(struct manager *m, const struct task *row);
+
+/* lead.c */
+void lead_start(struct manager *m);
+void lead_tick(struct manager *m);
+void lead_freeze(struct manager *m);
+void lead_audit(struct manager *m, const char *event, const char *subject, const char *detail_json);
+
+void lead_pools(struct manager *m);
+void lead_lost(struct manager *m, struct lease *l, const char *why);
+void lead_worker_seen(struct manager *m, const struct fleet_worker *w);
+
+/* look.c */
+void look_changed(struct manager *m, const struct task *row);
+void look_final(struct manager *m, const struct id *id); /* by another manager */
+void look_tick(struct manager *m);
+void look_stop(struct manager *m);
+
+/* logs.c */
+void logs_reply(struct manager *m, const struct message *msg);
+void logs_tick(struct manager *m);
+void logs_stop(struct manager *m);
+
+#endif

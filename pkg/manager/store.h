@@ -1,0 +1,58 @@
+/* store.h: all SQL on tasks. One statement each, one transaction each; results come by callback.
+ *
+ * Callers own nothing that they pass in: rows are encoded before a call returns. Rows handed to a
+ * callback are valid during it (task_copy() to keep). Errors are those of db.h.
+ */
+#ifndef SJE_MANAGER_STORE_H
+#define SJE_MANAGER_STORE_H
+
+#include "internal/db.h"
+#include "pkg/manager/manager.h"
+#include "pkg/task/step.h"
+
+/* A decision to be written: `row` as it is to be, based on old_seq, with its audit lines. */
+struct store_change {
+    const struct task *row;
+    int32_t old_seq;
+    const struct task_audit *audit;
+    size_t n_audit;
+};
+
+typedef void store_done_fn(void *arg, int rc, const struct err *why);
+/* written: the tasks whose change was written; the others were changed by somebody else meanwhile.
+ */
+typedef void store_written_fn(void *arg, int rc, const struct id *written, size_t n,
+                              const struct err *why);
+typedef void store_rows_fn(void *arg, int rc, const struct task *rows, size_t n,
+                           const struct err *why);
+
+/* New tasks, each with its first audit line. */
+int store_insert(struct db *db, const struct task *rows, size_t n, store_done_fn *cb,
+                 void *arg) NODISCARD;
+
+/* The same under an Idempotency-Key. `ids` are the tasks of the first answer; ERR_CONFLICT: another
+ * body; ERR_BUSY: somebody else is answering this very key: ask again. */
+typedef void store_keyed_fn(void *arg, int rc, bool replayed, const struct id *ids, size_t n,
+                            const struct err *why);
+int store_insert_keyed(struct db *db, const struct task *rows, size_t n, const char *key,
+                       const uint8_t hash[32], store_keyed_fn *cb, void *arg) NODISCARD;
+
+/* epoch 0: any manager may write this; else only while the leader of that epoch leads. `changes`
+ * must be sorted by task id, so that two managers cannot lock each other out. */
+int store_write(struct db *db, const struct store_change *changes, size_t n, int64_t epoch,
+                store_written_fn *cb, void *arg) NODISCARD;
+
+int store_load(struct db *db, const struct id *ids, size_t n, store_rows_fn *cb,
+               void *arg) NODISCARD;
+/* READY (or FED) tasks of a pool in the order of dispatch, behind (rank, id). */
+int store_scan_queue(struct db *db, enum task_state state, const char *pool, int64_t rank,
+                     const struct id *after, int limit, store_rows_fn *cb, void *arg) NODISCARD;
+int store_scan_due(struct db *db, int64_t now, int limit, store_rows_fn *cb, void *arg) NODISCARD;
+int store_scan_queue_timeout(struct db *db, int64_t now, int limit, store_rows_fn *cb,
+                             void *arg) NODISCARD;
+int store_scan_running(struct db *db, const struct id *after, int limit, store_rows_fn *cb,
+                       void *arg) NODISCARD;
+int store_list(struct db *db, const struct list_filter *f, store_rows_fn *cb, void *arg) NODISCARD;
+int store_events(struct db *db, const struct id *id, events_fn *cb, void *arg) NODISCARD;
+
+#endif
