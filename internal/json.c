@@ -74,7 +74,7 @@ json_t *json_string_lossy(const char *p, size_t len)
     if (plain) {
         return plain;
     }
-    struct buf b CLEANUP(buf_free);
+    struct buf b CLEANUP(buf_free) = {0};
     buf_init(&b, len * 3 + 1);
     for (size_t i = 0; i < len;) {
         size_t n = MIN((size_t)4, len - i);

@@ -77,7 +77,7 @@ static void publish_rows(struct manager *m, const struct task *rows, size_t n)
         }
     }
     if (tell && !m->epoch) {
-        struct buf b CLEANUP(buf_free);
+        struct buf b CLEANUP(buf_free) = {0};
 
         buf_init(&b, 256);
         buf_addf(&b, "{\"v\":1,\"type\":\"ready\",\"pool\":\"%s\"}", rows[0].pool);

@@ -253,7 +253,7 @@ static json_t *queue_json(struct manager *m, const struct db_result *res, int i)
 static void on_queues(void *arg, int rc, const struct db_result *res, const struct err *why)
 {
     struct queues_call *c CLEANUP(freep) = arg;
-    struct buf b CLEANUP(buf_free);
+    struct buf b CLEANUP(buf_free) = {0};
     json_auto_t *j = json_object();
     json_t *list = json_array();
 
@@ -311,7 +311,7 @@ void manager_queues(struct manager *m, json_fn *cb, void *arg)
 int manager_drain(struct manager *m, const char *worker_id, bool on, struct err *reterr)
 {
     struct fleet_worker *w = fleet_find(&m->fleet, worker_id);
-    struct buf b CLEANUP(buf_free);
+    struct buf b CLEANUP(buf_free) = {0};
 
     if (!w) {
         return err_set(reterr, ERR_NOT_FOUND, "no such worker");

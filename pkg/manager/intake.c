@@ -77,7 +77,7 @@ static void ack(struct delivery *d)
 
 static void flush_grants(struct delivery *d)
 {
-    struct buf b CLEANUP(buf_free);
+    struct buf b CLEANUP(buf_free) = {0};
 
     if (d->n_grants == 0 && d->n_denies == 0) {
         return;
@@ -181,7 +181,7 @@ static void results_part_done(struct delivery *d)
         return;
     }
     if (d->n_settled) {
-        struct buf b CLEANUP(buf_free);
+        struct buf b CLEANUP(buf_free) = {0};
 
         buf_init(&b, MESSAGE_MAX);
         tasks_write(&b, "applied", d->settled, d->n_settled);
@@ -339,7 +339,7 @@ static void on_unknown_answer(void *arg, const struct ledger_answer *a)
         fleet_grant(&m->fleet, a->task, clock_boot_ms());
         return;
     }
-    struct buf b CLEANUP(buf_free);
+    struct buf b CLEANUP(buf_free) = {0};
     buf_init(&b, MESSAGE_MAX);
     write_beat_ack(m, &b, 0, false);
     buf_adds(&b, ",\"revoke\":");
@@ -417,7 +417,7 @@ static void add_cancels(struct fleet_worker *w, struct buf *b)
     LIST_EACH(&w->leases, n)
     {
         struct lease *l = CONTAINER_OF(n, struct lease, node);
-        struct buf one CLEANUP(buf_free);
+        struct buf one CLEANUP(buf_free) = {0};
 
         if (!l->cancel) {
             continue;
@@ -485,7 +485,7 @@ static void on_own_message(void *arg, const struct mq_delivery *md)
 {
     struct manager *m = arg;
     struct message msg CLEANUP(message_free);
-    struct buf answer CLEANUP(buf_free);
+    struct buf answer CLEANUP(buf_free) = {0};
     struct err e = {0};
 
     buf_init(&answer, 4 * MESSAGE_MAX);
@@ -520,7 +520,7 @@ static void on_own_message(void *arg, const struct mq_delivery *md)
 void intake_tell_cancel(struct manager *m, const struct task *row)
 {
     struct fleet_worker *w = row->worker_id ? fleet_find(&m->fleet, row->worker_id) : NULL;
-    struct buf b CLEANUP(buf_free);
+    struct buf b CLEANUP(buf_free) = {0};
 
     if (!w || !w->reply) {
         return; /* the answer to its next beat tells it */

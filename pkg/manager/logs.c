@@ -52,7 +52,7 @@ static void ask(struct log_call *c)
 {
     struct manager *m = c->m;
     struct fleet_worker *w = fleet_find(&m->fleet, c->worker);
-    struct buf b CLEANUP(buf_free);
+    struct buf b CLEANUP(buf_free) = {0};
     char task[ID_TEXT_LEN];
 
     if (!w || !w->reply || w->state == WORKER_DEAD || w->state == WORKER_STOPPED) {

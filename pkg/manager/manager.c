@@ -53,7 +53,7 @@ void mgr_send(struct manager *m, const char *exchange, const char *key, const st
 
 static void flush_finals(struct manager *m)
 {
-    struct buf b CLEANUP(buf_free);
+    struct buf b CLEANUP(buf_free) = {0};
 
     if (m->n_finals == 0) {
         return;

@@ -9,14 +9,15 @@
 
 #include "internal/buf.h"
 #include "internal/config.h"
+#include "internal/str.h"
 #include "pkg/task/task.h"
 
 #include <uv.h>
 
 struct manager;
 
-/* Broker and database may be away; what the database refuses (password, name) is an error. `c` and `types` lives as long as the manager.
- */
+/* Broker and database may be away; what the database refuses (password, name) is an error. `c` and
+ * `types` live as long as the manager. */
 int manager_start(uv_loop_t *loop, const struct config *c, const struct task_types *types,
                   struct manager **ret, struct err *reterr) NODISCARD;
 /* Ordered stop: no more accepts, batches in flight finish (or time out), connections close. */

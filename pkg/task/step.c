@@ -145,7 +145,7 @@ static enum step_rc stale(struct task *t, const struct task_event *ev, struct ta
     if (repeated || t->stale >= STALE_MAX) {
         return STEP_REFUSED;
     }
-    struct buf detail CLEANUP(buf_free);
+    struct buf detail CLEANUP(buf_free) = {0};
     buf_init(&detail, 4096);
     add_text(&detail, "report", event_names[ev->type]);
     add_number(&detail, "ofAttempt", ev->attempt);
@@ -220,7 +220,7 @@ static void again(struct task *t, const struct task_event *ev, int64_t delay_ms)
 
 static char *error_json(const char *kind, const char *message)
 {
-    struct buf b CLEANUP(buf_free);
+    struct buf b CLEANUP(buf_free) = {0};
 
     buf_init(&b, 4096);
     add_text(&b, "kind", kind);
@@ -261,7 +261,7 @@ static void remember_signature(struct task *t, const struct task_event *ev)
  * none (LOST). */
 static void attempt_lost(struct task *t, const struct task_event *ev, struct task_audit *audit)
 {
-    struct buf detail CLEANUP(buf_free);
+    struct buf detail CLEANUP(buf_free) = {0};
     const char *why = ev->reason ? ev->reason : "the worker stopped it";
 
     buf_init(&detail, 128 * 1024);
@@ -296,7 +296,7 @@ static void attempt_lost(struct task *t, const struct task_event *ev, struct tas
 
 static void attempt_failed(struct task *t, const struct task_event *ev, struct task_audit *audit)
 {
-    struct buf detail CLEANUP(buf_free);
+    struct buf detail CLEANUP(buf_free) = {0};
 
     buf_init(&detail, 128 * 1024);
     if (ev->error) {
@@ -378,7 +378,7 @@ static enum step_rc on_lost(struct task *t, const struct task_event *ev, struct 
 static enum step_rc on_cancel(struct task *t, const struct task_event *ev, struct task_audit *audit,
                               const char **reason)
 {
-    struct buf detail CLEANUP(buf_free);
+    struct buf detail CLEANUP(buf_free) = {0};
 
     if (task_state_final(t->state)) {
         *reason = "ended";
@@ -404,7 +404,7 @@ static enum step_rc on_cancel(struct task *t, const struct task_event *ev, struc
 static enum step_rc on_requeue(struct task *t, const struct task_event *ev,
                                struct task_audit *audit, const char **reason)
 {
-    struct buf detail CLEANUP(buf_free);
+    struct buf detail CLEANUP(buf_free) = {0};
 
     if (!task_state_final(t->state) || t->state == TASK_SUCCEEDED) {
         *reason = t->state == TASK_SUCCEEDED ? "ended" : "running";
@@ -430,7 +430,7 @@ static enum step_rc on_requeue(struct task *t, const struct task_event *ev,
 static enum step_rc on_application(struct task *t, const struct task_event *ev,
                                    struct task_audit *audit, const char **reason)
 {
-    struct buf detail CLEANUP(buf_free);
+    struct buf detail CLEANUP(buf_free) = {0};
 
     if (!holds_grant(t, ev)) {
         *reason = "superseded";

@@ -1,0 +1,418 @@
+/* The life of a task: every state with every event, budgets, poison, late reports, and what the generated texts say. */
+#include "pkg/task/step.h"
+
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#define NOW 1700000000000
+
+static struct task fresh(void)
+{
+    struct task t = {.id = id_new(),
+                     .seq = 1,
+                     .state = TASK_READY,
+                     .attempt = 1,
+                     .max_attempts = 3,
+                     .backoff_s = 5,
+                     .slots = 1,
+                     .priority = 5,
+                     .queue_deadline = INT64_MIN,
+                     .started_at = INT64_MIN,
+                     .finished_at = INT64_MIN,
+                     .pool = xstrdup("default"),
+                     .job_type = xstrdup("Noop"),
+                     .spec = xstrdup("{}")};
+    return t;
+}
+
+static struct task_event claim_by(const char *worker, int attempt, int64_t token)
+{
+    return (struct task_event){.type = TE_CLAIM,
+                               .now = NOW,
+                               .attempt = attempt,
+                               .worker = worker,
+                               .incarnation = 7,
+                               .token = token,
+                               .beat = 3};
+}
+
+static struct task_event result_of(const struct task *t, enum task_outcome outcome)
+{
+    return (struct task_event){.type = TE_RESULT,
+                               .now = NOW + 1000,
+                               .random = 12345,
+                               .attempt = t->attempt,
+                               .token = t->token,
+                               .worker = t->worker_id,
+                               .outcome = outcome,
+                               .error = outcome == OUTCOME_SUCCEEDED ? NULL : "{\"kind\":\"exit\"}",
+                               .started_at = INT64_MIN,
+                               .max_losses = 5};
+}
+
+static enum step_rc step(struct task *t, const struct task_event *ev, const char **reason)
+{
+    struct task_audit audit;
+    int32_t seq = t->seq;
+    enum task_state from = t->state;
+    enum step_rc rc = task_step(t, ev, &audit, reason);
+
+    if (rc == STEP_APPLIED || rc == STEP_RECORD) {
+        assert_int_equal(t->seq, seq + 1);
+        assert_int_equal(audit.seq, t->seq);
+        assert_int_equal(audit.from, from);
+        assert_int_equal(audit.to, t->state);
+        if (audit.detail) {
+            json_t *j = NULL;
+            assert_int_equal(json_read(audit.detail, strlen(audit.detail), &j, NULL), 0);
+            assert_true(json_is_object(j));
+            json_decref(j);
+        }
+    } else {
+        assert_int_equal(t->seq, seq);
+        assert_int_equal(t->state, from);
+    }
+    task_audit_done(&audit);
+    return rc;
+}
+
+static void grant(struct task *t, const char *worker, int64_t token)
+{
+    struct task_event ev = claim_by(worker, t->attempt, token);
+    const char *reason = NULL;
+
+    assert_int_equal(step(t, &ev, &reason), STEP_APPLIED);
+    assert_int_equal(t->state, TASK_RUNNING);
+}
+
+static void make_due(struct task *t)
+{
+    struct task_event ev = {.type = TE_DUE, .now = t->run_after};
+    const char *reason = NULL;
+
+    assert_int_equal(step(t, &ev, &reason), STEP_APPLIED);
+    assert_int_equal(t->state, TASK_READY);
+}
+
+static void test_claims_are_idempotent_and_exclusive(void **state)
+{
+    struct task t = fresh();
+    struct task_event same = claim_by("w1", 1, 99);
+    struct task_event other = claim_by("w2", 1, 100);
+    struct task_event restarted = claim_by("w1", 1, 101);
+    const char *reason = NULL;
+
+    (void)state;
+    grant(&t, "w1", 42);
+    assert_int_equal(step(&t, &same, &reason), STEP_SAME);
+    assert_int_equal(t.token, 42);
+    assert_int_equal(step(&t, &other, &reason), STEP_REFUSED);
+    assert_string_equal(reason, "running");
+    restarted.incarnation = 8;
+    assert_int_equal(step(&t, &restarted, &reason), STEP_REFUSED);
+    /* Asked again after a further beat: the claim that counts is the last one. */
+    same.beat = 9;
+    assert_int_equal(step(&t, &same, &reason), STEP_APPLIED);
+    assert_int_equal(t.claim_beat, 9);
+    assert_int_equal(t.token, 42);
+    task_done(&t);
+}
+
+static void test_success_is_final(void **state)
+{
+    struct task t = fresh();
+    const char *reason = NULL;
+
+    (void)state;
+    grant(&t, "w1", 42);
+    struct task_event ok = result_of(&t, OUTCOME_SUCCEEDED);
+    ok.output = "{\"n\":1}";
+    assert_int_equal(step(&t, &ok, &reason), STEP_APPLIED);
+    assert_int_equal(t.state, TASK_SUCCEEDED);
+    assert_string_equal(t.output, "{\"n\":1}");
+    assert_int_equal(t.finished_at, NOW + 1000);
+    /* The same report again is a repetition, not worth a line of the audit. */
+    assert_int_equal(step(&t, &ok, &reason), STEP_REFUSED);
+    assert_string_equal(reason, "ended");
+    struct task_event bad = result_of(&t, OUTCOME_FAILED);
+    bad.token = 1;
+    assert_int_equal(step(&t, &bad, &reason), STEP_RECORD);
+    assert_int_equal(t.state, TASK_SUCCEEDED);
+    struct task_event again = {.type = TE_REQUEUE, .now = NOW};
+    assert_int_equal(step(&t, &again, &reason), STEP_REFUSED);
+    task_done(&t);
+}
+
+static void test_failures_use_up_attempts(void **state)
+{
+    struct task t = fresh();
+    const char *reason = NULL;
+
+    (void)state;
+    for (int i = 1; i <= 3; i++) {
+        assert_int_equal(t.attempt, i);
+        grant(&t, "w1", 40 + i);
+        struct task_event bad = result_of(&t, OUTCOME_FAILED);
+        assert_int_equal(step(&t, &bad, &reason), STEP_APPLIED);
+        if (i < 3) {
+            assert_int_equal(t.state, TASK_SCHEDULED);
+            assert_true(t.run_after >= bad.now && t.run_after <= bad.now + 5000 * i * 2);
+            make_due(&t);
+        }
+    }
+    assert_int_equal(t.state, TASK_FAILED);
+    assert_int_equal(t.failures, 3);
+    assert_string_equal(t.error, "{\"kind\":\"exit\"}");
+    struct task_event again = {.type = TE_REQUEUE, .now = NOW, .reason = "an operator"};
+    assert_int_equal(step(&t, &again, &reason), STEP_APPLIED);
+    assert_int_equal(t.state, TASK_READY);
+    assert_int_equal(t.attempt, 4);
+    assert_int_equal(t.failures, 0);
+    assert_null(t.error);
+    task_done(&t);
+}
+
+static void test_losses_are_counted_apart(void **state)
+{
+    struct task t = fresh();
+    const char *reason = NULL;
+
+    (void)state;
+    t.max_attempts = 1;
+    for (int i = 1; i <= 6; i++) {
+        grant(&t, "w1", i);
+        struct task_event lost = {.type = TE_LOST,
+                                  .now = NOW,
+                                  .attempt = t.attempt,
+                                  .token = t.token,
+                                  .reason = "silent",
+                                  .max_losses = 5};
+        struct task_event late = result_of(&t, OUTCOME_SUCCEEDED);
+        assert_int_equal(step(&t, &lost, &reason), STEP_APPLIED);
+        assert_int_equal(t.failures, 0);
+        assert_int_equal(t.losses, i);
+        /* The attempt is over: its worker comes too late, and that is recorded. */
+        assert_int_equal(step(&t, &late, &reason), STEP_RECORD);
+        assert_int_not_equal(t.state, TASK_SUCCEEDED);
+        if (i <= 5) {
+            assert_int_equal(t.state, TASK_SCHEDULED);
+            make_due(&t);
+        }
+    }
+    assert_int_equal(t.state, TASK_FAILED);
+    assert_non_null(strstr(t.error, "\"lost\""));
+    task_done(&t);
+}
+
+static enum task_state two_deaths(const char *worker1, const char *worker2, const char *sig1, const char *sig2)
+{
+    struct task t = fresh();
+    const char *reason = NULL;
+    const char *workers[] = {worker1, worker2};
+    const char *signatures[] = {sig1, sig2};
+
+    t.max_attempts = 9;
+    for (int i = 0; i < 2; i++) {
+        grant(&t, workers[i], i + 1);
+        struct task_event dead = result_of(&t, OUTCOME_FAILED);
+        dead.signature = signatures[i];
+        assert_int_equal(step(&t, &dead, &reason), STEP_APPLIED);
+        if (t.state == TASK_SCHEDULED) {
+            make_due(&t);
+        }
+    }
+    enum task_state end = t.state;
+    task_done(&t);
+    return end;
+}
+
+static void test_poison_is_the_same_death_on_two_workers(void **state)
+{
+    (void)state;
+    assert_int_equal(two_deaths("w1", "w2", "oom", "oom"), TASK_DEAD);
+    assert_int_equal(two_deaths("w1", "w1", "oom", "oom"), TASK_READY);
+    assert_int_equal(two_deaths("w1", "w2", "oom", "signal 11"), TASK_READY);
+    assert_int_equal(two_deaths("w1", "w2", "oom", NULL), TASK_READY);
+    assert_int_equal(two_deaths("w1", "w2", "signal 1", "signal 11"), TASK_READY);
+}
+
+static void test_cancel(void **state)
+{
+    struct task t = fresh();
+    struct task_event cancel = {.type = TE_CANCEL, .now = NOW, .reason = "a client"};
+    const char *reason = NULL;
+
+    (void)state;
+    assert_int_equal(step(&t, &cancel, &reason), STEP_APPLIED);
+    assert_int_equal(t.state, TASK_CANCELLED);
+    assert_int_equal(step(&t, &cancel, &reason), STEP_REFUSED);
+    struct task_event claim = claim_by("w1", 1, 3);
+    assert_int_equal(step(&t, &claim, &reason), STEP_REFUSED);
+    assert_string_equal(reason, "cancelled");
+    task_done(&t);
+
+    t = fresh();
+    grant(&t, "w1", 5);
+    assert_int_equal(step(&t, &cancel, &reason), STEP_APPLIED);
+    assert_int_equal(t.state, TASK_RUNNING);
+    assert_int_equal(step(&t, &cancel, &reason), STEP_SAME);
+    /* It ended by itself first: that is the outcome. */
+    struct task copy;
+    task_copy(&copy, &t);
+    struct task_event ok = result_of(&copy, OUTCOME_SUCCEEDED);
+    assert_int_equal(step(&copy, &ok, &reason), STEP_APPLIED);
+    assert_int_equal(copy.state, TASK_SUCCEEDED);
+    task_done(&copy);
+    /* A failure or a loss after a cancel is not tried again. */
+    task_copy(&copy, &t);
+    struct task_event bad = result_of(&copy, OUTCOME_FAILED);
+    assert_int_equal(step(&copy, &bad, &reason), STEP_APPLIED);
+    assert_int_equal(copy.state, TASK_CANCELLED);
+    task_done(&copy);
+    struct task_event lost = {.type = TE_LOST, .now = NOW, .attempt = 1, .token = 5, .max_losses = 5};
+    assert_int_equal(step(&t, &lost, &reason), STEP_APPLIED);
+    assert_int_equal(t.state, TASK_CANCELLED);
+    task_done(&t);
+}
+
+static void test_survivor_changes_incarnation_only(void **state)
+{
+    struct task t = fresh();
+    const char *reason = NULL;
+
+    (void)state;
+    grant(&t, "w1", 5);
+    struct task_event back = {
+        .type = TE_SURVIVED, .now = NOW, .attempt = 1, .token = 5, .worker = "w1", .incarnation = 8};
+    assert_int_equal(step(&t, &back, &reason), STEP_APPLIED);
+    assert_int_equal(t.incarnation, 8);
+    assert_int_equal(step(&t, &back, &reason), STEP_SAME);
+    back.worker = "w2";
+    assert_int_equal(step(&t, &back, &reason), STEP_REFUSED);
+    back.worker = "w1";
+    back.token = 6;
+    assert_int_equal(step(&t, &back, &reason), STEP_REFUSED);
+    task_done(&t);
+}
+
+static void test_queue_timeout(void **state)
+{
+    struct task t = fresh();
+    struct task_event over = {.type = TE_QUEUE_TIMEOUT, .now = NOW};
+    const char *reason = NULL;
+
+    (void)state;
+    assert_int_equal(step(&t, &over, &reason), STEP_REFUSED);
+    t.queue_deadline = NOW;
+    t.queue_timeout_s = 3;
+    assert_int_equal(step(&t, &over, &reason), STEP_APPLIED);
+    assert_int_equal(t.state, TASK_FAILED);
+    assert_non_null(strstr(t.error, "queueTimeoutSeconds (3)"));
+    task_done(&t);
+}
+
+/* Any events in any order: no illegal move (move() would abort), one final outcome unless requeued, seq without gaps. */
+static void test_any_order(void **state)
+{
+    static const char *const workers[] = {"w1", "w2"};
+    unsigned seed = 20261122;
+
+    (void)state;
+    for (int round = 0; round < 20000; round++) {
+        struct task t = fresh();
+        enum task_state final = TASK_NEW;
+
+        t.queue_deadline = round % 3 ? INT64_MIN : NOW;
+        for (int i = 0; i < 30; i++) {
+            const char *reason = NULL;
+            struct task_event ev = {.type = (enum task_event_type)(1 + rand_r(&seed) % (TASK_EVENT_TYPES - 1)),
+                                    .now = t.run_after + NOW,
+                                    .random = (uint64_t)rand_r(&seed),
+                                    .attempt = rand_r(&seed) % 4 ? t.attempt : t.attempt - 1,
+                                    .token = rand_r(&seed) % 4 ? t.token : 77,
+                                    .worker = workers[rand_r(&seed) % 2],
+                                    .incarnation = rand_r(&seed) % 3,
+                                    .beat = rand_r(&seed) % 5,
+                                    .outcome = (enum task_outcome)(rand_r(&seed) % 4),
+                                    .application_id = "app-1",
+                                    .signature = rand_r(&seed) % 2 ? "oom" : NULL,
+                                    .started_at = INT64_MIN,
+                                    .max_losses = 2};
+            if (ev.type == TE_CLAIM) {
+                ev.token = 1 + rand_r(&seed);
+            }
+            bool requeued = step(&t, &ev, &reason) == STEP_APPLIED && ev.type == TE_REQUEUE;
+            assert_non_null(reason);
+            if (final != TASK_NEW && !requeued) {
+                assert_int_equal(t.state, final);
+            }
+            final = task_state_final(t.state) ? t.state : TASK_NEW;
+        }
+        task_done(&t);
+    }
+}
+
+static void test_backoff_is_bounded(void **state)
+{
+    (void)state;
+    for (uint64_t r = 0; r < 1000; r++) {
+        assert_in_range(task_backoff_ms(5, 1, r * 7919), 0, 5000);
+        assert_in_range(task_backoff_ms(5, 3, r * 104729), 0, 20000);
+        assert_in_range(task_backoff_ms(5, 1000, r * 1299709), 0, 3600 * 1000);
+        assert_int_equal(task_backoff_ms(0, 5, r), 0);
+    }
+}
+
+static char *read_file(const char *path)
+{
+    struct buf b;
+    FILE *f = fopen(path, "r");
+
+    assert_non_null(f);
+    buf_init(&b, 1 << 20);
+    for (int c; (c = fgetc(f)) != EOF;) {
+        buf_addc(&b, (char)c);
+    }
+    fclose(f);
+    return buf_take(&b);
+}
+
+/* The guard in the database and the document are the table, to the letter. */
+static void test_generated_texts_agree(void **state)
+{
+    struct buf b;
+    char *sql = read_file("configs/sql/0001_init.sql");
+    char *doc = read_file("docs/states.md");
+
+    (void)state;
+    buf_init(&b, 1 << 20);
+    task_edges_sql(&b);
+    assert_non_null(strstr(sql, b.data));
+    buf_reset(&b);
+    task_states_markdown(&b);
+    assert_string_equal(doc, b.data);
+    buf_free(&b);
+    free(sql);
+    free(doc);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_claims_are_idempotent_and_exclusive),
+        cmocka_unit_test(test_success_is_final),
+        cmocka_unit_test(test_failures_use_up_attempts),
+        cmocka_unit_test(test_losses_are_counted_apart),
+        cmocka_unit_test(test_poison_is_the_same_death_on_two_workers),
+        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_survivor_changes_incarnation_only),
+        cmocka_unit_test(test_queue_timeout),
+        cmocka_unit_test(test_any_order),
+        cmocka_unit_test(test_backoff_is_bounded),
+        cmocka_unit_test(test_generated_texts_agree),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
