@@ -13,10 +13,11 @@
 #define BUFFER_HIGH   2000
 #define SCAN_LIMIT    1000
 #define WINDOW_MAX    20000
-#define MARK_DELAY_MS 50    /* a claim within this time saves the mark */
-#define LOST_AFTER_MS 15000 /* a hint that is neither claimed nor in the queue is published again  \
-                             */
-#define PAUSE_MS 1000       /* after a refused publish */
+#define MARK_DELAY_MS 50 /* a claim within this time saves the mark */
+#define LOST_AFTER_MS                                                                              \
+    15000             /* a hint that is neither claimed nor in the queue is published again        \
+                       */
+#define PAUSE_MS 1000 /* after a refused publish */
 
 enum entry_state { HELD, SENT, FED };
 

@@ -71,8 +71,8 @@ const char *task_class_name(enum task_class c)
 #define TASK_STRINGS(X)                                                                            \
     X(pool)                                                                                        \
     X(job_type)                                                                                    \
-    X(job_id) X(spec) X(worker_id) X(application_id) X(loss_signature) X(progress) X(output)       \
-        X(error)
+    X(job_id)                                                                                      \
+    X(spec) X(worker_id) X(application_id) X(loss_signature) X(progress) X(output) X(error)
 
 void task_done(struct task *t)
 {

@@ -1,4 +1,5 @@
-/* The ledger over a database that lives in this file: batching, order, overtaken writes, failures, epochs. */
+/* The ledger over a database that lives in this file: batching, order, overtaken writes, failures,
+ * epochs. */
 #include "pkg/manager/ledger.h"
 
 #include "pkg/manager/store.h"
@@ -21,7 +22,7 @@ struct stored {
 };
 static struct stored *table;
 static int64_t leader_epoch;
-static int fail_with;          /* next statements answer this */
+static int fail_with; /* next statements answer this */
 static int loads;
 static int writes;
 static int largest_write;
@@ -112,8 +113,8 @@ int store_load(struct db *db, const struct id *ids, size_t n, store_rows_fn *cb,
     return 0;
 }
 
-int store_write(struct db *db, const struct store_change *changes, size_t n, int64_t epoch, store_written_fn *cb,
-                void *arg)
+int store_write(struct db *db, const struct store_change *changes, size_t n, int64_t epoch,
+                store_written_fn *cb, void *arg)
 {
     struct job *j = job(arg, n);
 
@@ -191,14 +192,23 @@ static struct task ready_task(void)
 
 static struct task_event claim(const char *worker, int64_t token)
 {
-    return (struct task_event){
-        .type = TE_CLAIM, .now = NOW, .attempt = 1, .worker = worker, .incarnation = 1, .token = token, .beat = 1};
+    return (struct task_event){.type = TE_CLAIM,
+                               .now = NOW,
+                               .attempt = 1,
+                               .worker = worker,
+                               .incarnation = 1,
+                               .token = token,
+                               .beat = 1};
 }
 
 static struct task_event success(int64_t token)
 {
-    return (struct task_event){
-        .type = TE_RESULT, .now = NOW, .attempt = 1, .worker = "w", .token = token, .started_at = INT64_MIN};
+    return (struct task_event){.type = TE_RESULT,
+                               .now = NOW,
+                               .attempt = 1,
+                               .worker = "w",
+                               .token = token,
+                               .started_at = INT64_MIN};
 }
 
 static int setup(void **state)
@@ -207,7 +217,8 @@ static int setup(void **state)
     fail_with = loads = writes = largest_write = hooks = 0;
     leader_epoch = 1;
     assert_int_equal(uv_loop_init(&loop), 0);
-    struct ledger_options o = {.loop = &loop, .on_change = on_change, .in_flight = 2, .cache_bytes = 1 << 20};
+    struct ledger_options o = {
+        .loop = &loop, .on_change = on_change, .in_flight = 2, .cache_bytes = 1 << 20};
     ledger = ledger_new(&o);
     return 0;
 }
@@ -363,7 +374,8 @@ static void test_a_database_that_is_away_is_told(void **state)
     run();
     assert_int_equal(a.rc, 0);
     assert_int_equal(a.step, STEP_APPLIED);
-    /* The write may have happened although its answer was lost: the same claim gets the same grant. */
+    /* The write may have happened although its answer was lost: the same claim gets the same grant.
+     */
     fail_with = ERR_DB_DOWN;
     struct task_event again = claim("w", 6);
     again.beat = 2;

@@ -29,7 +29,8 @@ static void refuse(const char *text, const char *field, const char *part)
     struct task_problems p;
     struct task_spec *s = parse(text, &p);
 
-    if (s || p.count == 0 || strcmp(p.list[0].field, field) != 0 || !strstr(p.list[0].message, part)) {
+    if (s || p.count == 0 || strcmp(p.list[0].field, field) != 0 ||
+        !strstr(p.list[0].message, part)) {
         fail_msg("%s: %s %s: %s", text, s ? "accepted" : "refused", p.count ? p.list[0].field : "",
                  p.count ? p.list[0].message : "");
     }
@@ -62,12 +63,17 @@ static void test_everything(void **state)
 {
     struct task_problems p;
     struct task_spec *s = parse(
-        "{\"jobType\":\"sparkapp\",\"jobId\":\"abc\",\"sparkAppPath\":\"/a/b.jar\",\"mainClass\":\"x.Y\","
+        "{\"jobType\":\"sparkapp\",\"jobId\":\"abc\",\"sparkAppPath\":\"/a/"
+        "b.jar\",\"mainClass\":\"x.Y\","
         "\"parameters\":{\"z\":1,\"a\":{\"b\":[1]}},\"args\":[\"q\"],\"dependencies\":[\"l.jar\"],"
-        "\"conf\":{\"spark.executor.instances\":2,\"spark.x\":true,\"spark.y\":\"s\"},\"priority\":9.0,"
-        "\"maxAttempts\":3,\"retryBackoffSeconds\":0,\"timeoutSeconds\":3600,\"queueTimeoutSeconds\":60,"
-        "\"delaySeconds\":0.5,\"leaseSeconds\":60,\"resources\":{\"slots\":2,\"cpus\":1.5,\"memoryMb\":1024},"
-        "\"pool\":\"gpu-1\",\"labels\":{\"team\":\"risk\"},\"env\":{\"A\":\"1\"},\"master\":\"local[2]\"}",
+        "\"conf\":{\"spark.executor.instances\":2,\"spark.x\":true,\"spark.y\":\"s\"},\"priority\":"
+        "9.0,"
+        "\"maxAttempts\":3,\"retryBackoffSeconds\":0,\"timeoutSeconds\":3600,"
+        "\"queueTimeoutSeconds\":60,"
+        "\"delaySeconds\":0.5,\"leaseSeconds\":60,\"resources\":{\"slots\":2,\"cpus\":1.5,"
+        "\"memoryMb\":1024},"
+        "\"pool\":\"gpu-1\",\"labels\":{\"team\":\"risk\"},\"env\":{\"A\":\"1\"},\"master\":"
+        "\"local[2]\"}",
         &p);
 
     (void)state;
@@ -114,32 +120,35 @@ static void test_refusals(void **state)
     refuse("{\"jobType\":\"Noop\",\"labels\":{\"a\":{}}}", "labels.a", "a string");
     refuse("{\"jobType\":\"SparkApp\"}", "sparkAppPath", "required");
     refuse("{\"jobType\":\"SparkApp\",\"sparkAppPath\":\"a.sh\"}", "sparkAppPath", ".jar or .py");
-    refuse("{\"jobType\":\"SparkApp\",\"sparkAppPath\":\"--kill.py\"}", "sparkAppPath", "begin with '-'");
-    refuse("{\"jobType\":\"SparkApp\",\"sparkAppPath\":\"a.py\",\"mainClass\":\"X\"}", "mainClass", "with a .jar");
-    refuse("{\"jobType\":\"SparkApp\",\"sparkAppPath\":\"a.py\",\"args\":[1]}", "args[0]", "a string");
+    refuse("{\"jobType\":\"SparkApp\",\"sparkAppPath\":\"--kill.py\"}", "sparkAppPath",
+           "begin with '-'");
+    refuse("{\"jobType\":\"SparkApp\",\"sparkAppPath\":\"a.py\",\"mainClass\":\"X\"}", "mainClass",
+           "with a .jar");
+    refuse("{\"jobType\":\"SparkApp\",\"sparkAppPath\":\"a.py\",\"args\":[1]}", "args[0]",
+           "a string");
     refuse("{\"jobType\":\"Command\"}", "command", "required");
     refuse("{\"jobType\":\"Command\",\"command\":[]}", "command", "must not be empty");
     refuse("{\"jobType\":\"Command\",\"command\":\"ls\"}", "command", "array of strings");
     refuse("{\"jobType\":\"Command\",\"command\":[\"\"]}", "command[0]", "must not be empty");
-    refuse("{\"jobType\":\"Command\",\"command\":[\"x\"],\"env\":{\"A=B\":\"1\"}}", "env.A=B", "'='");
+    refuse("{\"jobType\":\"Command\",\"command\":[\"x\"],\"env\":{\"A=B\":\"1\"}}", "env.A=B",
+           "'='");
 }
 
 static void test_long_id(void **state)
 {
     char text[1200];
-    char id[600] = "";
+    char id[2 * 256 + 1] = "";
     struct task_problems p;
 
     (void)state;
     for (int i = 0; i < 256; i++) {
-        strcat(id, "\xc3\xa4");
+        memcpy(id + 2 * (size_t)i, "\xc3\xa4", 2);
     }
     snprintf(text, sizeof(text), "{\"jobType\":\"Noop\",\"jobId\":\"%s\"}", id);
     struct task_spec *s = parse(text, &p);
     assert_non_null(s); /* characters are counted, not bytes */
     task_spec_free(s);
-    strcat(id, "x");
-    snprintf(text, sizeof(text), "{\"jobType\":\"Noop\",\"jobId\":\"%s\"}", id);
+    snprintf(text, sizeof(text), "{\"jobType\":\"Noop\",\"jobId\":\"%sx\"}", id);
     refuse(text, "jobId", "257 characters");
 }
 
@@ -168,8 +177,11 @@ static void test_all_problems_are_told_and_bounded(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything), cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_long_id),  cmocka_unit_test(test_all_problems_are_told_and_bounded),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_everything),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_long_id),
+        cmocka_unit_test(test_all_problems_are_told_and_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

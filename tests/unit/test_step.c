@@ -1,4 +1,5 @@
-/* The life of a task: every state with every event, budgets, poison, late reports, and what the generated texts say. */
+/* The life of a task: every state with every event, budgets, poison, late reports, and what the
+ * generated texts say. */
 #include "pkg/task/step.h"
 
 #include <setjmp.h>
@@ -207,7 +208,8 @@ static void test_losses_are_counted_apart(void **state)
     task_done(&t);
 }
 
-static enum task_state two_deaths(const char *worker1, const char *worker2, const char *sig1, const char *sig2)
+static enum task_state two_deaths(const char *worker1, const char *worker2, const char *sig1,
+                                  const char *sig2)
 {
     struct task t = fresh();
     const char *reason = NULL;
@@ -272,7 +274,8 @@ static void test_cancel(void **state)
     assert_int_equal(step(&copy, &bad, &reason), STEP_APPLIED);
     assert_int_equal(copy.state, TASK_CANCELLED);
     task_done(&copy);
-    struct task_event lost = {.type = TE_LOST, .now = NOW, .attempt = 1, .token = 5, .max_losses = 5};
+    struct task_event lost = {
+        .type = TE_LOST, .now = NOW, .attempt = 1, .token = 5, .max_losses = 5};
     assert_int_equal(step(&t, &lost, &reason), STEP_APPLIED);
     assert_int_equal(t.state, TASK_CANCELLED);
     task_done(&t);
@@ -285,8 +288,12 @@ static void test_survivor_changes_incarnation_only(void **state)
 
     (void)state;
     grant(&t, "w1", 5);
-    struct task_event back = {
-        .type = TE_SURVIVED, .now = NOW, .attempt = 1, .token = 5, .worker = "w1", .incarnation = 8};
+    struct task_event back = {.type = TE_SURVIVED,
+                              .now = NOW,
+                              .attempt = 1,
+                              .token = 5,
+                              .worker = "w1",
+                              .incarnation = 8};
     assert_int_equal(step(&t, &back, &reason), STEP_APPLIED);
     assert_int_equal(t.incarnation, 8);
     assert_int_equal(step(&t, &back, &reason), STEP_SAME);
@@ -314,7 +321,8 @@ static void test_queue_timeout(void **state)
     task_done(&t);
 }
 
-/* Any events in any order: no illegal move (move() would abort), one final outcome unless requeued, seq without gaps. */
+/* Any events in any order: no illegal move (move() would abort), one final outcome unless requeued,
+ * seq without gaps. */
 static void test_any_order(void **state)
 {
     static const char *const workers[] = {"w1", "w2"};
@@ -328,19 +336,20 @@ static void test_any_order(void **state)
         t.queue_deadline = round % 3 ? INT64_MIN : NOW;
         for (int i = 0; i < 30; i++) {
             const char *reason = NULL;
-            struct task_event ev = {.type = (enum task_event_type)(1 + rand_r(&seed) % (TASK_EVENT_TYPES - 1)),
-                                    .now = t.run_after + NOW,
-                                    .random = (uint64_t)rand_r(&seed),
-                                    .attempt = rand_r(&seed) % 4 ? t.attempt : t.attempt - 1,
-                                    .token = rand_r(&seed) % 4 ? t.token : 77,
-                                    .worker = workers[rand_r(&seed) % 2],
-                                    .incarnation = rand_r(&seed) % 3,
-                                    .beat = rand_r(&seed) % 5,
-                                    .outcome = (enum task_outcome)(rand_r(&seed) % 4),
-                                    .application_id = "app-1",
-                                    .signature = rand_r(&seed) % 2 ? "oom" : NULL,
-                                    .started_at = INT64_MIN,
-                                    .max_losses = 2};
+            struct task_event ev = {
+                .type = (enum task_event_type)(1 + rand_r(&seed) % (TASK_EVENT_TYPES - 1)),
+                .now = t.run_after + NOW,
+                .random = (uint64_t)rand_r(&seed),
+                .attempt = rand_r(&seed) % 4 ? t.attempt : t.attempt - 1,
+                .token = rand_r(&seed) % 4 ? t.token : 77,
+                .worker = workers[rand_r(&seed) % 2],
+                .incarnation = rand_r(&seed) % 3,
+                .beat = rand_r(&seed) % 5,
+                .outcome = (enum task_outcome)(rand_r(&seed) % 4),
+                .application_id = "app-1",
+                .signature = rand_r(&seed) % 2 ? "oom" : NULL,
+                .started_at = INT64_MIN,
+                .max_losses = 2};
             if (ev.type == TE_CLAIM) {
                 ev.token = 1 + rand_r(&seed);
             }
