@@ -1,0 +1,294 @@
+/* Workers, beats and leases with a clock that the test moves. */
+#include "pkg/manager/fleet.h"
+
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#define DEAD_MS 30000
+#define BEAT_MS 5000
+
+static struct fleet fleet;
+static int unknown;
+static int revoked;
+static int survived;
+static int applications;
+static int gone;
+static int states;
+static char why_gone[100];
+
+static void on_unknown(void *arg, const struct beat_run *r)
+{
+    (void)arg;
+    (void)r;
+    unknown++;
+}
+
+static void on_revoke(void *arg, const struct beat_run *r)
+{
+    (void)arg;
+    (void)r;
+    revoked++;
+}
+
+static void on_survived(void *arg, const struct lease *l, const struct beat *b)
+{
+    (void)arg;
+    (void)l;
+    (void)b;
+    survived++;
+}
+
+static void on_application(void *arg, const struct lease *l, const char *id)
+{
+    (void)arg;
+    (void)l;
+    (void)id;
+    applications++;
+}
+
+static void on_gone(void *arg, struct lease *l, const char *why, bool by_restart)
+{
+    (void)arg;
+    (void)l;
+    (void)by_restart;
+    gone++;
+    snprintf(why_gone, sizeof(why_gone), "%s", why);
+}
+
+static void on_state(void *arg, struct fleet_worker *w, enum worker_state from)
+{
+    (void)arg;
+    (void)w;
+    (void)from;
+    states++;
+}
+
+static const struct beat_effects effects = {NULL, on_unknown, on_revoke, on_survived, on_application, on_gone};
+
+static int setup(void **state)
+{
+    (void)state;
+    unknown = revoked = survived = applications = gone = states = 0;
+    fleet_init(&fleet, DEAD_MS);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    fleet_done(&fleet);
+    return 0;
+}
+
+static json_t *pools;
+
+static struct fleet_worker *beat(const char *worker, int64_t inc, int64_t n, int64_t now, const struct beat_run *runs,
+                                 size_t n_runs, const struct beat_run *claims, size_t n_claims)
+{
+    bool changed = false;
+    struct beat b = {.worker = worker,
+                     .host = "h",
+                     .version = "1",
+                     .reply = "q",
+                     .inc = inc,
+                     .beat = n,
+                     .slots = 4,
+                     .pools = pools,
+                     .running = runs,
+                     .n_running = n_runs,
+                     .claiming = claims,
+                     .n_claiming = n_claims};
+
+    return fleet_beat(&fleet, &b, now, now, &effects, &changed);
+}
+
+static struct task running_task(const char *worker, int64_t token)
+{
+    return (struct task){.id = id_new(),
+                         .state = TASK_RUNNING,
+                         .attempt = 1,
+                         .token = token,
+                         .slots = 2,
+                         .incarnation = 1,
+                         .claim_beat = 1,
+                         .worker_id = xstrdup(worker),
+                         .pool = xstrdup("default")};
+}
+
+static void tick(int64_t now)
+{
+    fleet_tick(&fleet, now, BEAT_MS, true, on_state, &effects, NULL);
+}
+
+static void test_silence(void **state)
+{
+    struct task t = running_task("w1", 5);
+    struct beat_run run = {.task = t.id, .attempt = 1, .token = 5};
+
+    (void)state;
+    fleet_grant(&fleet, &t, 1000);
+    beat("w1", 1, 2, 2000, &run, 1, NULL, 0);
+    assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_UP);
+    tick(2000 + 3 * BEAT_MS);
+    assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_SUSPECT);
+    tick(2000 + DEAD_MS + 1);
+    assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_DEAD);
+    /* The lease ends only when the worker must have stopped the task by itself. */
+    assert_int_equal(gone, 0);
+    tick(2000 + DEAD_MS + LEASE_MARGIN_MS);
+    assert_int_equal(gone, 0);
+    tick(2000 + DEAD_MS + LEASE_MARGIN_MS + 1);
+    assert_int_equal(gone, 1);
+    tick(2000 + DEAD_MS + LEASE_MARGIN_MS + 2);
+    assert_int_equal(gone, 1); /* told once */
+    task_done(&t);
+}
+
+static void test_task_with_a_lease_of_its_own(void **state)
+{
+    struct task t = running_task("w1", 5);
+
+    (void)state;
+    t.lease_s = 300;
+    fleet_grant(&fleet, &t, 0);
+    tick(300000);
+    assert_int_equal(gone, 0);
+    tick(300000 + LEASE_MARGIN_MS + 1);
+    assert_int_equal(gone, 1);
+    task_done(&t);
+}
+
+static void test_frozen_reaper(void **state)
+{
+    struct task t = running_task("w1", 5);
+
+    (void)state;
+    fleet_grant(&fleet, &t, 0);
+    fleet_freeze(&fleet, 100000);
+    tick(100001);
+    tick(100000 + DEAD_MS - 1);
+    assert_int_equal(gone, 0);
+    tick(100000 + DEAD_MS + LEASE_MARGIN_MS + 1);
+    assert_int_equal(gone, 1);
+    task_done(&t);
+}
+
+static void test_missing_from_a_beat(void **state)
+{
+    struct task t = running_task("w1", 5);
+    struct beat_run ref = {.task = t.id, .attempt = 1, .token = 5};
+
+    (void)state;
+    t.claim_beat = 3;
+    fleet_grant(&fleet, &t, 0);
+    /* Sent before the claim, arrived late: proves nothing. */
+    beat("w1", 1, 3, 10, NULL, 0, NULL, 0);
+    assert_int_equal(gone, 0);
+    /* Still waiting for the grant. */
+    beat("w1", 1, 4, 20, NULL, 0, &ref, 1);
+    assert_int_equal(gone, 0);
+    beat("w1", 1, 5, 30, &ref, 1, NULL, 0);
+    assert_int_equal(gone, 0);
+    beat("w1", 1, 6, 40, NULL, 0, NULL, 0);
+    assert_int_equal(gone, 1);
+    assert_non_null(strstr(why_gone, "no longer has it"));
+    task_done(&t);
+}
+
+static void test_restart(void **state)
+{
+    struct task kept = running_task("w1", 5);
+    struct task left = running_task("w1", 6);
+    struct beat_run run = {.task = kept.id, .attempt = 1, .token = 5};
+
+    (void)state;
+    fleet_grant(&fleet, &kept, 0);
+    fleet_grant(&fleet, &left, 0);
+    assert_int_equal(fleet_find(&fleet, "w1")->used, 4);
+    assert_non_null(beat("w1", 2, 1, 10, &run, 1, NULL, 0));
+    assert_int_equal(survived, 1);
+    assert_int_equal(gone, 1);
+    assert_non_null(strstr(why_gone, "restarted"));
+    /* A late beat of the process before is not listened to. */
+    assert_null(beat("w1", 1, 99, 20, NULL, 0, NULL, 0));
+    assert_null(beat("w1", 2, 1, 20, NULL, 0, NULL, 0));
+    assert_int_equal(gone, 1);
+    task_done(&kept);
+    task_done(&left);
+}
+
+static void test_strangers(void **state)
+{
+    struct task t = running_task("w1", 5);
+    struct beat_run mine = {.task = t.id, .attempt = 1, .token = 5};
+    struct beat_run other = {.task = id_new(), .attempt = 1, .token = 9};
+
+    (void)state;
+    fleet_grant(&fleet, &t, 0);
+    beat("w2", 1, 1, 10, &mine, 1, NULL, 0);
+    assert_int_equal(revoked, 1);
+    beat("w1", 1, 2, 10, &other, 1, &mine, 1);
+    assert_int_equal(unknown, 1);
+    mine.token = 6;
+    beat("w1", 1, 3, 10, &mine, 1, NULL, 0);
+    assert_int_equal(revoked, 2);
+    task_done(&t);
+}
+
+static void test_application_is_told_once(void **state)
+{
+    struct task t = running_task("w1", 5);
+    struct beat_run run = {.task = t.id, .attempt = 1, .token = 5, .application_id = "local-1"};
+
+    (void)state;
+    fleet_grant(&fleet, &t, 0);
+    beat("w1", 1, 2, 10, &run, 1, NULL, 0);
+    beat("w1", 1, 3, 20, &run, 1, NULL, 0);
+    assert_int_equal(applications, 1);
+    task_done(&t);
+}
+
+static void test_slots(void **state)
+{
+    struct task t = running_task("w1", 5);
+    struct beat_run run = {.task = t.id, .attempt = 1, .token = 5};
+    int total = 0;
+    int available = 0;
+    int largest = 0;
+
+    (void)state;
+    fleet_slots(&fleet, "default", &total, &available, &largest);
+    assert_int_equal(total, 0);
+    fleet_grant(&fleet, &t, 0);
+    beat("w1", 1, 2, 10, &run, 1, NULL, 0);
+    beat("w2", 1, 1, 10, NULL, 0, NULL, 0);
+    fleet_slots(&fleet, "default", &total, &available, &largest);
+    assert_int_equal(total, 8);
+    assert_int_equal(available, 6);
+    assert_int_equal(largest, 4);
+    fleet_slots(&fleet, "gpu", &total, &available, &largest);
+    assert_int_equal(total, 0);
+    fleet_release(&fleet, &t.id);
+    fleet_slots(&fleet, "default", &total, &available, &largest);
+    assert_int_equal(available, 8);
+    task_done(&t);
+}
+
+#define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(test_silence),    T(test_task_with_a_lease_of_its_own), T(test_frozen_reaper),
+        T(test_missing_from_a_beat), T(test_restart),
+        T(test_strangers),  T(test_application_is_told_once), T(test_slots),
+    };
+
+    pools = json_pack("[s]", "default");
+    int rc = cmocka_run_group_tests(tests, NULL, NULL);
+    json_decref(pools);
+    return rc;
+}
