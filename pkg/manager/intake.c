@@ -317,6 +317,7 @@ struct beat_call {
 struct unknown_call {
     struct manager *m;
     struct task_ref ref;
+    int64_t beat; /* that listed it */
     char *reply;
 };
 
@@ -341,8 +342,7 @@ static void on_unknown_answer(void *arg, const struct ledger_answer *a)
     }
     struct buf b CLEANUP(buf_free) = {0};
     buf_init(&b, MESSAGE_MAX);
-    write_beat_ack(m, &b, 0, false);
-    buf_adds(&b, ",\"revoke\":");
+    buf_addf(&b, "{\"v\":1,\"type\":\"revoke\",\"beat\":%lld,\"tasks\":", (long long)c->beat);
     refs_write(&b, &c->ref, 1);
     buf_addc(&b, '}');
     mgr_send(m, "", reply, &b);
@@ -358,7 +358,7 @@ static void on_unknown(void *arg, const struct beat_run *r)
         return; /* its result is on its way, or was applied */
     }
     struct unknown_call *c = xmalloc(sizeof(*c));
-    *c = (struct unknown_call){bc->m, {r->task, r->attempt}, xstrdup(bc->beat->reply)};
+    *c = (struct unknown_call){bc->m, {r->task, r->attempt}, bc->beat->beat, xstrdup(bc->beat->reply)};
     struct task_event ev = {.type = TE_SURVIVED,
                             .now = mgr_now(bc->m),
                             .attempt = r->attempt,
