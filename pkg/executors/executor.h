@@ -59,6 +59,7 @@ struct exec_exit {
     int64_t finished_at;
     int64_t stdout_bytes;
     int64_t stderr_bytes;
+    int64_t dropped_bytes; /* of both, that a full disk did not take */
     int64_t max_rss_kb;
     int64_t cpu_ms;
     char message[256];

@@ -1,20 +1,40 @@
 /* plan.h: what the worker asks the shim to start. The file format is shared by worker and shim; the
  * shim parses it with libc alone.
  *
- * The file `plan` is a sequence of NUL-terminated records `key=value`, in any order:
- *   version=1            must be first
- *   arg=TEXT             one per argument, in order; the first names the program (looked up in
- * PATH) env=NAME=VALUE       added to the environment that the shim inherited, which it first
- * clears cwd=DIR stdin=FILE           absent: /dev/null timeoutMs=N          0: none. Run time
- * after which the task is stopped with reason `timeout` graceMs=N            between TERM and KILL,
- * for timeout and lease leaseUntil=N         CLOCK_BOOTTIME ms: the first deadline logLimit=N bytes
- * per stream memoryMax=N          bytes, 0: none (cgroup v2 where the node allows it)
- *   onLease=kill|detach  what to do at the lease's end
+ * The file `plan` is a sequence of NUL-terminated records `key=value`. The first is the version,
+ * the others come in any order; those marked with + may be repeated, arg and logLimit are required.
+ * - version=1
+ * - arg=TEXT (+): the command line; its first names the program, looked up in the task's PATH
+ * - env=NAME=VALUE (+): the task's whole environment; nothing is inherited
+ * - cwd=DIR: absent, the attempt's directory
+ * - stdin=FILE: absent, /dev/null
+ * - timeoutMs=N: run time after which the task is stopped with reason `timeout`; 0: none
+ * - graceMs=N: between TERM and KILL, after a timeout or a TERM to the shim
+ * - leaseUntil=N: CLOCK_BOOTTIME ms, the first deadline; 0: none
+ * - onLease=kill: at the lease's end TERM, and KILL after PLAN_LEASE_GRACE_MS at most;
+ * - onLease=detach: KILL at once, so that an application in the cluster does not notice
+ * - logLimit=N: bytes of each stream that are kept
+ * - cgroup=DIR: a delegated cgroup v2 directory in which the shim makes one for the task
+ * - memoryMax=N: bytes, 0: none; needs cgroup
+ *
+ * A shim whose standard input is a socket takes it as the first control connection, so a worker
+ * that has just started it need not wait until `sock` is there.
  */
 #ifndef SJE_EXECUTORS_PLAN_H
 #define SJE_EXECUTORS_PLAN_H
 
 #define PLAN_VERSION 1
 #define SHIM_VERSION 1
+
+#define PLAN_SIZE_MAX   (8 * 1024 * 1024)
+#define PLAN_MEMBERS    65536 /* arguments, and variables, at most */
+#define PLAN_SEGMENTS   8     /* of a log: the first and the last seven are kept */
+#define PLAN_SEGMENT    4096  /* bytes in a segment at least */
+#define PLAN_LINE_MAX   128   /* of a control line, with its newline */
+#define PLAN_RECORD_MAX 4096  /* of exit.json */
+
+/* The manager grants a lost attempt anew 5 s after the worker's deadline (docs/protocol.md,
+ * Leases). */
+#define PLAN_LEASE_GRACE_MS 2000
 
 #endif

@@ -1,0 +1,79 @@
+/* shimdir.h: the directory of one attempt, which the worker shares with its shim (docs/protocol.md,
+ * Worker and shim): plan, control socket, log, exit record.
+ *
+ * `dir` is workDir/tasks/<task>.<attempt>. The task may write there what it likes, so nothing in it
+ * is trusted: no symbolic link is followed, only regular files are opened, every length is bounded.
+ * All functions do short blocking file I/O. One thread.
+ */
+#ifndef SJE_EXECUTORS_SHIMDIR_H
+#define SJE_EXECUTORS_SHIMDIR_H
+
+#include "pkg/executors/executor.h"
+
+/* tasks_dir/<task>.<attempt>; owned by the caller. */
+char *shimdir_path(const char *tasks_dir, const struct id *task, int32_t attempt);
+/* Makes it (0700) with `work` in it. ERR_CONFLICT where it exists. */
+int shimdir_create(const char *dir, struct err *reterr) NODISCARD;
+/* Removes it with all that is below. Fine where it does not exist. */
+int shimdir_remove(const char *dir, struct err *reterr);
+/* Calls `found` for each attempt's directory; other names are ignored. A missing tasks_dir is
+ * empty. */
+int shimdir_list(const char *tasks_dir,
+                 void (*found)(void *arg, const struct id *task, int32_t attempt), void *arg,
+                 struct err *reterr) NODISCARD;
+
+/* A small file as a whole; ERR_NOT_FOUND, ERR_TOO_LARGE (limit of `out`), ERR_IO. `out` is
+ * appended. */
+int shimdir_read_file(const char *dir, const char *name, struct buf *out,
+                      struct err *reterr) NODISCARD;
+/* Replaces `name` by temporary file, fsync and rename; mode 0600. */
+int shimdir_write_file(const char *dir, const char *name, const void *p, size_t n,
+                       struct err *reterr) NODISCARD;
+
+/* What the plan says beside the executor's part. */
+struct shim_limits {
+    int64_t timeout_ms;  /* 0: none */
+    int64_t grace_ms;    /* for the timeout and a TERM to the shim */
+    int64_t lease_until; /* clock_boot_ms(); 0: none */
+    int64_t log_limit;   /* bytes per stream */
+    int64_t memory_max;  /* bytes, 0: none */
+    const char *cgroup;  /* from cgroup_prepare(), NULL: none */
+};
+int shim_plan_write(const char *dir, const struct exec_plan *p, const struct shim_limits *l,
+                    struct err *reterr) NODISCARD;
+
+/* A new control connection (non-blocking, close-on-exec); the caller owns it. ERR_NOT_FOUND where
+ * no shim listens: it has ended, has not yet begun, or was killed. */
+int shim_connect(const char *dir, int *ret_fd, struct err *reterr) NODISCARD;
+/* Makes sure that no shim will ever start in `dir`, and that none is left: call it before an
+ * attempt without exit record is given up. ERR_BUSY where a shim is alive. */
+int shim_fence(const char *dir, struct err *reterr) NODISCARD;
+/* Kills what is left of an attempt whose shim was killed: every process of ours that has the text
+ * `env` (NAME=VALUE) in its environment. Returns how many were signalled. */
+int shim_kill_strays(const char *env);
+
+/* exit.json. ERR_NOT_FOUND where it is not there, ERR_PARSE where it is not a record. */
+int shim_exit_read(const char *dir, struct exec_exit *ret, struct err *reterr) NODISCARD;
+int shim_exit_parse(const char *p, size_t n, struct exec_exit *ret, struct err *reterr) NODISCARD;
+
+/* The log. `stream` is "stdout" or "stderr". */
+bool shim_log_is_stream(const char *stream);
+/* Length so far, with what was dropped. 0 where there is nothing. */
+int64_t shim_log_size(const char *dir, const char *stream);
+/* Appends up to `limit` bytes from `offset` on, within one segment, so the answer may be short:
+ * *ret_offset is where they begin (more than asked where the middle was dropped, `size` where there
+ * is nothing behind offset), *ret_size is the length of the whole log so far. */
+int shim_log_read(const char *dir, const char *stream, int64_t offset, size_t limit,
+                  struct buf *out, int64_t *ret_offset, int64_t *ret_size,
+                  struct err *reterr) NODISCARD;
+/* Appends the last n bytes, as far as they were kept without a gap. */
+int shim_log_tail(const char *dir, const char *stream, size_t n, struct buf *out,
+                  struct err *reterr) NODISCARD;
+
+/* Once at the worker's start: makes the process's own cgroup v2 ready for tasks: moves the process
+ * into a child `worker` and enables the memory controller for the siblings to come. Returns the
+ * directory for struct shim_limits, owned by the caller, or NULL where there is no delegated cgroup
+ * v2. */
+char *cgroup_prepare(void);
+
+#endif
