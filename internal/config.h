@@ -78,7 +78,6 @@ struct config {
         } spark;
     } node;
     struct {
-        int feed_ageing_seconds; /* a priority step in waiting time */
         int max_losses;          /* then FAILED with kind lost */
     } manager;
     struct {

@@ -126,7 +126,7 @@ void config_markdown(struct buf *out)
     buf_adds(
         out,
         "# Configuration\n\n"
-        "<!-- Generated from internal/config.def by `sje-executor --print-config-docs`. -->\n\n"
+        "<!-- Generated from internal/config.def by `make docs`. -->\n\n"
         "`sje-executor` reads `sje-config.yaml` from the working directory, else from `/etc/sje/`, "
         "or the\n"
         "file given with `--config`. Every setting can come from the environment, which wins over "
