@@ -114,6 +114,8 @@ fmt: ## format the source
 $(OUT)/gen-docs: $(OUT)/tools/gen-docs.o $(LIB)
 	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(PKG_LIBS)
 docs: $(OUT)/gen-docs ## the documents that are generated from code
+	$< config > docs/config.md
+	$< errors > docs/errors.md
 	$< states > docs/states.md
 
 clean: ## remove what was built

@@ -1,5 +1,7 @@
 #include "internal/err.h"
 
+#include "internal/buf.h"
+
 #include <stdio.h>
 
 struct err_row {
@@ -111,4 +113,19 @@ int err_exit_status(int code)
 bool err_retryable(int code)
 {
     return find(code)->retry;
+}
+
+void err_markdown(struct buf *out)
+{
+    buf_adds(out,
+             "# Errors\n\n"
+             "<!-- Generated from internal/err.def by `make docs`. -->\n\n"
+             "One code decides what the HTTP API answers, with which status a program ends, and "
+             "whether the\nsame call may be tried again as it is.\n\n"
+             "| code | meaning | HTTP status | exit status | try again |\n"
+             "|---|---|---|---|---|\n");
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        buf_addf(out, "| `%s` | %s | %d | %d | %s |\n", rows[i].name, rows[i].text, rows[i].http,
+                 rows[i].exit, rows[i].retry ? "yes" : "no");
+    }
 }

@@ -32,4 +32,7 @@ int err_http_status(int code);
 int err_exit_status(int code);
 bool err_retryable(int code);
 
+struct buf;
+void err_markdown(struct buf *out); /* docs/errors.md */
+
 #endif

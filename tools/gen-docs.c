@@ -1,4 +1,5 @@
 /* gen-docs: writes a document that is generated from code to stdout. `make docs` runs it. */
+#include "internal/config.h"
 #include "pkg/task/step.h"
 
 #include <stdio.h>
@@ -8,6 +9,8 @@ static const struct {
     const char *name;
     void (*write)(struct buf *out);
 } documents[] = {
+    {"config", config_markdown},
+    {"errors", err_markdown},
     {"states", task_states_markdown},
 };
 
