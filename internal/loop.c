@@ -1,0 +1,50 @@
+#include "internal/loop.h"
+
+#include "internal/log.h"
+#include "internal/metrics.h"
+
+#define NS_PER_MS 1000000u
+#define SLOW_MS   1000u
+
+static void on_timer(uv_timer_t *t)
+{
+    struct loop_watch *w = t->data;
+    uint64_t now = uv_hrtime();
+    uint64_t due = w->last_ns + w->interval_ms * NS_PER_MS;
+    uint64_t lag_ms = now > due ? (now - due) / NS_PER_MS : 0;
+
+    w->last_ns = now;
+    METRIC_OBSERVE(loop_lag_seconds, (double)lag_ms / 1000);
+    if (lag_ms > SLOW_MS) {
+        log_warn(NULL, "the loop stood still for %llu ms; leases may be at risk",
+                 (unsigned long long)lag_ms);
+    }
+    if (w->on_tick) {
+        w->on_tick(w->arg);
+    }
+}
+
+static void on_timer_closed(uv_handle_t *h)
+{
+    struct loop_watch *w = h->data;
+
+    if (w->on_closed) {
+        w->on_closed(w->arg);
+    }
+}
+
+void loop_watch_start(struct loop_watch *w, uv_loop_t *loop, int64_t max_ms,
+                      void (*on_tick)(void *arg), void *arg)
+{
+    *w = (struct loop_watch){.on_tick = on_tick, .arg = arg, .last_ns = uv_hrtime()};
+    w->interval_ms = max_ms > 0 ? MIN(MAX((uint64_t)max_ms / 2, 1u), LOOP_TICK_MS) : LOOP_TICK_MS;
+    w->timer.data = w;
+    MUST(uv_timer_init(loop, &w->timer) == 0);
+    MUST(uv_timer_start(&w->timer, on_timer, w->interval_ms, w->interval_ms) == 0);
+}
+
+void loop_watch_close(struct loop_watch *w, void (*on_closed)(void *arg))
+{
+    w->on_closed = on_closed;
+    uv_close((uv_handle_t *)&w->timer, on_timer_closed);
+}
