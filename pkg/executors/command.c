@@ -1,0 +1,91 @@
+/* A program with arguments, run without a shell; and plug-ins, which are programs that get the task
+ * as JSON. */
+#include "internal/str.h"
+#include "pkg/executors/common.h"
+#include "pkg/executors/shimdir.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int set_cwd(struct exec_plan *plan, const char *cwd, struct err *reterr)
+{
+    struct stat st = {0};
+
+    if (!cwd) {
+        return 0;
+    }
+    if (stat(cwd, &st) < 0 || !S_ISDIR(st.st_mode)) {
+        return err_errno(reterr, ERR_NOT_FOUND, errno ? errno : ENOTDIR,
+                         "cwd %.150s is not a directory", cwd);
+    }
+    str_replace_owned(&plan->cwd, cwd);
+    return 0;
+}
+
+static int set_stdin(struct exec_plan *plan, const struct exec_attempt *a, const char *text,
+                     size_t n, struct err *reterr)
+{
+    int rc = shimdir_write_file(a->dir, "stdin", text, n, reterr);
+
+    if (rc == 0) {
+        plan->stdin_file = xasprintf("%s/stdin", a->dir);
+    }
+    return rc;
+}
+
+static int command_prepare(const struct exec_node *node, struct exec_attempt *a,
+                           struct exec_plan *plan, struct err *reterr)
+{
+    const struct task_spec *s = a->spec;
+    int rc = 0;
+
+    (void)node;
+    for (size_t i = 0; i < json_array_size(s->command); i++) {
+        exec_arg(plan, json_string_value(json_array_get(s->command, i)));
+    }
+    exec_env_begin(plan, a);
+    exec_env_add(plan, s->env);
+    rc = set_cwd(plan, s->cwd, reterr);
+    if (rc == 0 && s->stdin_text) {
+        rc = set_stdin(plan, a, s->stdin_text, strlen(s->stdin_text), reterr);
+    }
+    return rc < 0 ? rc : exec_plan_check(plan, reterr);
+}
+
+static int plugin_prepare(const struct exec_node *node, struct exec_attempt *a,
+                          struct exec_plan *plan, struct err *reterr)
+{
+    const struct task_spec *s = a->spec;
+    char *relative CLEANUP(freep) = xasprintf("%s/%s", node->plugin_dir, s->job_type);
+    char *program CLEANUP(freep) = realpath(relative, NULL);
+    char *text CLEANUP(freep) = json_text(s->json);
+
+    if (!program || access(program, X_OK) < 0) {
+        return err_errno(reterr, ERR_NOT_FOUND, errno, "plug-in %.150s cannot be run", relative);
+    }
+    exec_arg(plan, program);
+    for (size_t i = 0; i < json_array_size(s->args); i++) {
+        exec_arg(plan, json_string_value(json_array_get(s->args, i)));
+    }
+    exec_env_begin(plan, a);
+    exec_env_add(plan, s->env);
+    int rc = set_cwd(plan, s->cwd, reterr);
+    if (rc == 0) {
+        rc = set_stdin(plan, a, text, strlen(text), reterr);
+    }
+    return rc < 0 ? rc : exec_plan_check(plan, reterr);
+}
+
+static void process_finish(const struct exec_node *node, const struct exec_attempt *a,
+                           const struct exec_exit *e, struct exec_result *ret)
+{
+    (void)node;
+    exec_finish_process(a, e, NULL, ret);
+}
+
+const struct executor executor_command = {
+    .name = JOB_COMMAND, .prepare = command_prepare, .finish = process_finish};
+const struct executor executor_plugin = {
+    .name = "(plug-in)", .prepare = plugin_prepare, .finish = process_finish};

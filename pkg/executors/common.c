@@ -1,0 +1,218 @@
+#include "pkg/executors/common.h"
+
+#include "internal/str.h"
+#include "pkg/executors/shimdir.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define ARGV_MAX      (2u << 20)
+#define ENV_MAX       (1u << 20)
+#define STDOUT_TAIL   4096
+#define STDERR_TAIL   4096
+#define MESSAGE_BYTES 1024
+
+extern char **environ;
+
+void exec_plan_init(struct exec_plan *p)
+{
+    *p = (struct exec_plan){0};
+    buf_init(&p->argv, ARGV_MAX);
+    buf_init(&p->env, ENV_MAX);
+}
+
+void exec_plan_free(struct exec_plan *p)
+{
+    buf_free(&p->argv);
+    buf_free(&p->env);
+    free(p->cwd);
+    free(p->stdin_file);
+    p->cwd = NULL;
+    p->stdin_file = NULL;
+}
+
+void exec_result_free(struct exec_result *r)
+{
+    json_decref(r->error);
+    json_decref(r->output);
+    *r = (struct exec_result){0};
+}
+
+void exec_arg(struct exec_plan *plan, const char *s)
+{
+    buf_add(&plan->argv, s, strlen(s) + 1);
+}
+
+void exec_env_set(struct exec_plan *plan, const char *name, const char *value)
+{
+    char *line CLEANUP(freep) = xasprintf("%s=%s", name, value);
+
+    buf_add(&plan->env, line, strlen(line) + 1);
+}
+
+void exec_env_add(struct exec_plan *plan, const json_t *obj)
+{
+    const char *key;
+    json_t *v;
+
+    json_object_foreach((json_t *)(uintptr_t)obj, key, v)
+    {
+        exec_env_set(plan, key, json_string_value(v));
+    }
+}
+
+void exec_env_begin(struct exec_plan *plan, const struct exec_attempt *a)
+{
+    char task[ID_TEXT_LEN];
+    char number[32];
+    char *path CLEANUP(freep) = xasprintf("%s/output", a->dir);
+    char *work CLEANUP(freep) = xasprintf("%s/work", a->dir);
+
+    for (char **e = environ; *e; e++) {
+        if (strncmp(*e, "SJE_", 4) != 0 && strncmp(*e, "NOTIFY_SOCKET=", 14) != 0) {
+            buf_add(&plan->env, *e, strlen(*e) + 1);
+        }
+    }
+    id_format(&a->task, task);
+    exec_env_set(plan, "SJE_TASK_ID", task);
+    exec_env_set(plan, "SJE_JOB_ID", a->spec->job_id ? a->spec->job_id : "");
+    snprintf(number, sizeof(number), "%d", a->attempt);
+    exec_env_set(plan, "SJE_ATTEMPT", number);
+    snprintf(number, sizeof(number), "%lld", (long long)a->token);
+    exec_env_set(plan, "SJE_TOKEN", number);
+    exec_env_set(plan, "SJE_OUTPUT", path);
+    exec_env_set(plan, "SJE_WORK_DIR", work);
+    plan->cwd = xstrdup(work);
+}
+
+int exec_plan_check(const struct exec_plan *plan, struct err *reterr)
+{
+    if (plan->argv.failed || plan->env.failed) {
+        return err_set(reterr, ERR_TOO_LARGE, "the %s is over the limit",
+                       plan->argv.failed ? "command line" : "environment");
+    }
+    return 0;
+}
+
+/* ---- judging ---- */
+
+static json_t *text_json(const char *s)
+{
+    return json_string_lossy(s, strlen(s));
+}
+
+static json_t *error_json(const char *kind, const char *message, const struct exec_exit *e)
+{
+    bool exited = e->launched && e->exit_code >= 0;
+
+    return json_pack("{s:s, s:o, s:o, s:o}", "kind", kind, "message", text_json(message),
+                     "exitCode", exited ? json_integer(e->exit_code) : json_null(), "signal",
+                     e->signal > 0 ? json_integer(e->signal) : json_null());
+}
+
+/* The file named in SJE_OUTPUT. false: not there, so stdout speaks. */
+static bool own_output(const struct exec_attempt *a, json_t **ret)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+    struct err why = {0};
+    json_t *j = NULL;
+
+    buf_init(&b, TASK_OUTPUT_MAX);
+    int rc = shimdir_read_file(a->dir, "output", &b, &why);
+    if (rc == ERR_NOT_FOUND || (rc == 0 && b.len == 0)) {
+        return false;
+    }
+    rc = rc < 0 ? rc : json_read(b.data, b.len, &j, &why);
+    if (rc < 0) {
+        /* The work is done; what it wanted to say of it cannot be taken. */
+        char *text CLEANUP(freep) =
+            rc == ERR_TOO_LARGE ? xasprintf("SJE_OUTPUT is larger than %d bytes", TASK_OUTPUT_MAX)
+                                : xasprintf("SJE_OUTPUT is not JSON: %s", why.text);
+        j = json_pack("{s:o}", "warning", text_json(text));
+    }
+    *ret = j;
+    return true;
+}
+
+static json_t *output_of(const struct exec_attempt *a)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+    json_t *j = NULL;
+
+    if (own_output(a, &j)) {
+        return j;
+    }
+    buf_init(&b, STDOUT_TAIL);
+    if (shim_log_tail(a->dir, "stdout", STDOUT_TAIL, &b, NULL) < 0 || b.len == 0) {
+        return NULL;
+    }
+    return json_string_lossy(b.data, b.len);
+}
+
+/* The last line of stderr that is not empty. */
+static void last_line(const struct exec_attempt *a, char text[MESSAGE_BYTES])
+{
+    struct buf b CLEANUP(buf_free) = {0};
+
+    text[0] = '\0';
+    buf_init(&b, STDERR_TAIL);
+    if (shim_log_tail(a->dir, "stderr", STDERR_TAIL, &b, NULL) < 0 || b.len == 0) {
+        return;
+    }
+    struct str rest = {b.data, b.len};
+    struct str last = {"", 0};
+    while (rest.len) {
+        struct str line = str_trim(str_cut(rest, '\n', &rest));
+
+        last = line.len ? line : last;
+    }
+    snprintf(text, MESSAGE_BYTES, "%.*s", (int)MIN(last.len, (size_t)MESSAGE_BYTES - 1), last.p);
+}
+
+static json_t *failure(const struct exec_attempt *a, const struct exec_exit *e, const char *cause)
+{
+    char line[MESSAGE_BYTES] = "";
+    char plain[160];
+
+    if (!e->launched) {
+        return error_json("launch", *e->message ? e->message : "could not be started", e);
+    }
+    if (e->oom) {
+        return error_json("oom", "killed by the kernel: out of memory", e);
+    }
+    if (e->signal > 0) {
+        snprintf(plain, sizeof(plain), "killed by signal %d (%s)", e->signal, strsignal(e->signal));
+        return error_json("killed", plain, e);
+    }
+    if (!cause) {
+        last_line(a, line);
+    }
+    snprintf(plain, sizeof(plain), "exit code %d", e->exit_code);
+    return error_json("exit", cause ? cause : *line ? line : plain, e);
+}
+
+void exec_finish_process(const struct exec_attempt *a, const struct exec_exit *e, const char *cause,
+                         struct exec_result *ret)
+{
+    char text[160];
+
+    *ret = (struct exec_result){.outcome = EXEC_FAILED};
+    if (streq(e->reason, "cancel")) {
+        ret->outcome = EXEC_CANCELLED;
+        ret->error = error_json("cancelled", "stopped on request", e);
+    } else if (streq(e->reason, "lease") || streq(e->reason, "revoked") ||
+               streq(e->reason, "shutdown") || streq(e->reason, "crash")) {
+        ret->outcome = EXEC_LOST;
+        ret->error = error_json("lost", *e->message ? e->message : e->reason, e);
+    } else if (streq(e->reason, "timeout")) {
+        snprintf(text, sizeof(text), "ran longer than timeoutSeconds (%d) and was stopped",
+                 a->spec->timeout_s);
+        ret->error = error_json("timeout", text, e);
+    } else if (e->launched && e->exit_code == 0 && e->signal == 0) {
+        ret->outcome = EXEC_SUCCEEDED;
+        ret->output = output_of(a);
+    } else {
+        ret->error = failure(a, e, cause);
+        own_output(a, &ret->output);
+    }
+}

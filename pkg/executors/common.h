@@ -1,0 +1,27 @@
+/* common.h: what every executor that starts a process does alike. */
+#ifndef SJE_EXECUTORS_COMMON_H
+#define SJE_EXECUTORS_COMMON_H
+
+#include "pkg/executors/executor.h"
+
+/* The environment: what the worker itself has (PATH, HOME, ...; nothing of SJE's own settings,
+ * which hold secrets), then SJE_TASK_ID and the like. Later settings win. */
+void exec_env_begin(struct exec_plan *plan, const struct exec_attempt *a);
+void exec_env_set(struct exec_plan *plan, const char *name, const char *value);
+void exec_env_add(struct exec_plan *plan, const json_t *obj); /* object of strings or NULL */
+
+void exec_arg(struct exec_plan *plan, const char *s);
+/* ERR_TOO_LARGE where argv or env went over their limits. */
+int exec_plan_check(const struct exec_plan *plan, struct err *reterr) NODISCARD;
+
+/* Judges a process by its exit record: outcome, error and output. `cause` is the root cause where
+ * the executor found one; NULL: the last line of stderr, else the exit code, is told. */
+void exec_finish_process(const struct exec_attempt *a, const struct exec_exit *e, const char *cause,
+                         struct exec_result *ret);
+
+extern const struct executor executor_spark;
+extern const struct executor executor_command;
+extern const struct executor executor_noop;
+extern const struct executor executor_plugin; /* for every executable of the plug-in directory */
+
+#endif

@@ -1,0 +1,458 @@
+/* Spark applications: what spark-submit is told, and how its end is judged. Progress: sparkui.c.
+ *
+ * Settings, which may hold secrets, go into a 0600 properties file and never into argv. The
+ * driver's UI gets a port that was free, so that progress can be read from it; the application is
+ * tagged with task and attempt. */
+#include "internal/str.h"
+#include "pkg/executors/common.h"
+#include "pkg/executors/executor.h"
+#include "pkg/executors/rootcause.h"
+#include "pkg/executors/shimdir.h"
+#include "pkg/executors/sparkui.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <math.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PROPERTIES_MAX (4u << 20)
+#define TAIL_BYTES     (64u << 10)
+
+/* ---- where Spark is ---- */
+
+static bool has_submit(const char *home)
+{
+    char *path CLEANUP(freep) = xasprintf("%s/bin/spark-submit", home);
+
+    return access(path, X_OK) == 0;
+}
+
+/* <venv>/bin/python -> <venv>/lib/python3.x/site-packages/pyspark */
+static char *home_of_python(const char *python)
+{
+    const char *slash = strrchr(python, '/');
+    char *bin CLEANUP(freep) = slash ? xstrndup(python, (size_t)(slash - python)) : NULL;
+    char *pattern CLEANUP(freep) =
+        bin ? xasprintf("%s/../lib/python3*/site-packages/pyspark", bin) : NULL;
+    glob_t g = {0};
+    char *home = NULL;
+
+    if (pattern && glob(pattern, 0, NULL, &g) == 0 && has_submit(g.gl_pathv[0])) {
+        home = realpath(g.gl_pathv[0], NULL);
+    }
+    globfree(&g);
+    return home;
+}
+
+static char *home_in_path(void)
+{
+    struct str path = str_of(getenv("PATH"));
+
+    while (path.len) {
+        struct str dir = str_cut(path, ':', &path);
+        char *submit CLEANUP(freep) = xasprintf("%.*s/spark-submit", (int)dir.len, dir.p);
+        char *real CLEANUP(freep) = access(submit, X_OK) == 0 ? realpath(submit, NULL) : NULL;
+        char *slash = real ? strstr(real, "/bin/spark-submit") : NULL;
+
+        if (slash) {
+            return xstrndup(real, (size_t)(slash - real));
+        }
+    }
+    return NULL;
+}
+
+/* NULL where there is none. */
+static char *find_home(const struct exec_node *node)
+{
+    const char *env = getenv("SPARK_HOME");
+
+    if (*node->spark_home) {
+        return has_submit(node->spark_home) ? realpath(node->spark_home, NULL) : NULL;
+    }
+    if (env && has_submit(env)) {
+        return xstrdup(env);
+    }
+    char *home = home_of_python(node->python);
+    return home ? home : home_in_path();
+}
+
+/* ---- paths ---- */
+
+/* "s3a://…", "local:…": not ours to look at. */
+static bool has_scheme(const char *path)
+{
+    const char *colon = strchr(path, ':');
+    const char *slash = strchr(path, '/');
+
+    return colon && colon != path && (!slash || colon < slash);
+}
+
+static char *absolute(const char *path)
+{
+    char cwd[4096];
+
+    if (has_scheme(path) || path[0] == '/' || !getcwd(cwd, sizeof(cwd))) {
+        return xstrdup(path);
+    }
+    return xasprintf("%s/%s", cwd, path);
+}
+
+static int check_app(const char *path, struct err *reterr)
+{
+    char magic[4] = {0};
+
+    if (has_scheme(path)) {
+        return 0;
+    }
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) {
+        return err_errno(reterr, ERR_NOT_FOUND, errno, "sparkAppPath %.150s cannot be read", path);
+    }
+    struct stat st = {0};
+    bool regular = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+    ssize_t n = regular ? read(fd, magic, sizeof(magic)) : 0;
+    close(fd);
+    if (!regular) {
+        return err_set(reterr, ERR_INVALID, "sparkAppPath %.150s is not a file", path);
+    }
+    if (str_ends(str_of(path), STR(".jar")) && (n != 4 || memcmp(magic, "PK\003\004", 4) != 0)) {
+        return err_set(reterr, ERR_INVALID, "sparkAppPath %.150s is not a jar file", path);
+    }
+    return 0;
+}
+
+/* ---- the properties file ---- */
+
+/* Java's properties escape everything outside of printable ASCII, and what would end a key. */
+static void add_escaped(struct buf *b, const char *s, bool key)
+{
+    for (const unsigned char *p = (const unsigned char *)s; *p; p++) {
+        bool leading = p == (const unsigned char *)s;
+
+        if (*p == '\n') {
+            buf_adds(b, "\\n");
+        } else if (*p == '\r') {
+            buf_adds(b, "\\r");
+        } else if (*p == '\t') {
+            buf_adds(b, "\\t");
+        } else if (*p == '\\' || *p == '=' || *p == ':' || *p == '#' || *p == '!' ||
+                   (*p == ' ' && (key || leading))) {
+            buf_addc(b, '\\');
+            buf_addc(b, (char)*p);
+        } else {
+            buf_addc(b, (char)*p); /* spark-submit reads the file as UTF-8 */
+        }
+    }
+}
+
+static void add_property(struct buf *b, const char *key, const char *value)
+{
+    add_escaped(b, key, true);
+    buf_addc(b, '=');
+    add_escaped(b, value, false);
+    buf_addc(b, '\n');
+}
+
+static void add_properties(struct buf *b, const json_t *obj)
+{
+    const char *key;
+    json_t *v;
+
+    json_object_foreach((json_t *)(uintptr_t)obj, key, v)
+    {
+        if (json_is_string(v)) {
+            add_property(b, key, json_string_value(v));
+        }
+    }
+}
+
+/* --properties-file makes spark-submit ignore the site's defaults: they come first here. */
+static void add_site_defaults(struct buf *b, const char *home)
+{
+    const char *conf = getenv("SPARK_CONF_DIR");
+    char *path CLEANUP(freep) = conf ? xasprintf("%s/spark-defaults.conf", conf)
+                                     : xasprintf("%s/conf/spark-defaults.conf", home);
+    FILE *f = fopen(path, "re");
+
+    if (!f) {
+        return;
+    }
+    char part[4096];
+    size_t n;
+    while ((n = fread(part, 1, sizeof(part), f)) > 0 && b->len < PROPERTIES_MAX / 2) {
+        buf_add(b, part, n);
+    }
+    buf_addc(b, '\n');
+    fclose(f);
+}
+
+static const char *conf_of(const struct exec_node *node, const struct exec_attempt *a,
+                           const char *key)
+{
+    const char *v = a->spec->conf ? json_get_string(a->spec->conf, key) : NULL;
+
+    return v || !node->spark_conf ? v : json_get_string(node->spark_conf, key);
+}
+
+static bool is_local(const char *master)
+{
+    return strncmp(master, "local", 5) == 0;
+}
+
+static void add_resources(struct buf *b, const struct task_spec *s, const char *master)
+{
+    char text[32];
+
+    if (s->memory_mb > 0) {
+        snprintf(text, sizeof(text), "%dm", s->memory_mb);
+        add_property(b, is_local(master) ? "spark.driver.memory" : "spark.executor.memory", text);
+    }
+    if (s->cpus > 0 && !is_local(master)) {
+        snprintf(text, sizeof(text), "%d", (int)ceil(s->cpus));
+        add_property(b, "spark.cores.max", text);
+    }
+}
+
+/* What the application is found again by, on every kind of cluster. */
+static void add_tags(struct buf *b, const struct exec_attempt *a)
+{
+    char task[ID_TEXT_LEN];
+    char tag[80];
+
+    id_format(&a->task, task);
+    snprintf(tag, sizeof(tag), "sje-%s-%d", task, a->attempt);
+    add_property(b, "spark.sje.tag", tag);
+    add_property(b, "spark.yarn.tags", tag);
+    add_property(b, "spark.kubernetes.driver.label.sje-tag", tag);
+    add_property(b, "spark.kubernetes.executor.label.sje-tag", tag);
+}
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash ? slash + 1 : path;
+}
+
+static int write_properties(const struct exec_node *node, struct exec_attempt *a, const char *home,
+                            const char *master, struct err *reterr)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+    char port[16];
+
+    buf_init(&b, PROPERTIES_MAX);
+    add_site_defaults(&b, home);
+    /* Defaults that a user may change, then the node's, what resources ask for, the task's, and
+     * what must be. */
+    add_property(&b, "spark.app.name",
+                 a->spec->job_id && *a->spec->job_id ? a->spec->job_id
+                                                     : base_name(a->spec->app_path));
+    add_property(&b, "spark.ui.showConsoleProgress", "false");
+    snprintf(port, sizeof(port), "%u", a->ui_port);
+    add_property(&b, "spark.ui.port", port);
+    add_properties(&b, node->spark_conf);
+    add_resources(&b, a->spec, master);
+    add_properties(&b, a->spec->conf);
+    add_tags(&b, a);
+    if (b.failed) {
+        return err_set(reterr, ERR_TOO_LARGE, "conf is over the limit of %u bytes", PROPERTIES_MAX);
+    }
+    return shimdir_write_file(a->dir, "spark.properties", b.data, b.len, reterr);
+}
+
+/* Free now; somebody may take it before the driver does, and then the driver takes the next one. */
+static uint16_t free_port(void)
+{
+    struct sockaddr_in sa = {.sin_family = AF_INET};
+    socklen_t n = sizeof(sa);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    uint16_t port = 0;
+
+    if (fd >= 0) {
+        if (bind(fd, (struct sockaddr *)&sa, n) == 0 &&
+            getsockname(fd, (struct sockaddr *)&sa, &n) == 0) {
+            port = ntohs(sa.sin_port);
+        }
+        close(fd);
+    }
+    return port;
+}
+
+/* ---- argv ---- */
+
+enum { JARS, PY_FILES, FILES, KINDS };
+
+static int kind_of(const char *path)
+{
+    struct str p = str_of(path);
+
+    if (str_ends(p, STR(".jar"))) {
+        return JARS;
+    }
+    return str_ends(p, STR(".py")) || str_ends(p, STR(".zip")) || str_ends(p, STR(".egg"))
+               ? PY_FILES
+               : FILES;
+}
+
+static int add_dependencies(struct exec_plan *plan, const json_t *list, struct err *reterr)
+{
+    static const char *const options[KINDS] = {"--jars", "--py-files", "--files"};
+
+    for (int kind = 0; kind < KINDS; kind++) {
+        struct buf joined CLEANUP(buf_free) = {0};
+
+        buf_init(&joined, 1 << 20);
+        for (size_t i = 0; i < json_array_size(list); i++) {
+            const char *dep = json_string_value(json_array_get(list, i));
+            char *path CLEANUP(freep) = absolute(dep);
+
+            if (kind_of(dep) != kind) {
+                continue;
+            }
+            if (strchr(dep, ',')) {
+                return err_set(reterr, ERR_INVALID,
+                               "dependency %.150s: a comma is not possible here", dep);
+            }
+            if (!has_scheme(path) && access(path, R_OK) < 0) {
+                return err_errno(reterr, ERR_NOT_FOUND, errno, "dependency %.150s cannot be read",
+                                 path);
+            }
+            buf_addf(&joined, "%s%s", joined.len ? "," : "", path);
+        }
+        if (joined.failed) {
+            return err_set(reterr, ERR_TOO_LARGE, "dependencies are over the limit");
+        }
+        if (joined.len) {
+            exec_arg(plan, options[kind]);
+            exec_arg(plan, joined.data);
+        }
+    }
+    return 0;
+}
+
+/* {"p1":"v","p2":{"a":1}} -> --p1 v --p2 {"a":1}, in the order given. */
+static void add_parameters(struct exec_plan *plan, const json_t *obj)
+{
+    const char *key;
+    json_t *v;
+
+    json_object_foreach((json_t *)(uintptr_t)obj, key, v)
+    {
+        char *name CLEANUP(freep) = xasprintf("--%s", key);
+        char *text CLEANUP(freep) =
+            json_is_string(v) ? xstrdup(json_string_value(v)) : json_text(v);
+
+        exec_arg(plan, name);
+        exec_arg(plan, text);
+    }
+}
+
+static char *master_of(const struct exec_node *node, const struct task_spec *s)
+{
+    const char *master = s->master             ? s->master
+                         : *node->spark_master ? node->spark_master
+                                               : "local[*]";
+
+    if (!s->master && s->cpus > 0 && streq(master, "local[*]")) {
+        return xasprintf("local[%d]", (int)ceil(s->cpus));
+    }
+    return xstrdup(master);
+}
+
+static int spark_prepare(const struct exec_node *node, struct exec_attempt *a,
+                         struct exec_plan *plan, struct err *reterr)
+{
+    const struct task_spec *s = a->spec;
+    char *home CLEANUP(freep) = find_home(node);
+    char *master CLEANUP(freep) = master_of(node, s);
+    char *app CLEANUP(freep) = absolute(s->app_path);
+
+    if (!home) {
+        return err_set(reterr, ERR_CONFIG,
+                       "Spark is not found on this node%s%s; set executorNodeConfig.spark.home",
+                       *node->spark_home ? ": no bin/spark-submit in " : "", node->spark_home);
+    }
+    int rc = check_app(app, reterr);
+    if (rc < 0) {
+        return rc;
+    }
+    a->ui_port = free_port();
+    rc = write_properties(node, a, home, master, reterr);
+    if (rc == 0) {
+        rc = spark_ui_save(a, reterr);
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    char *submit CLEANUP(freep) = xasprintf("%s/bin/spark-submit", home);
+    char *properties CLEANUP(freep) = xasprintf("%s/spark.properties", a->dir);
+    exec_arg(plan, submit);
+    exec_arg(plan, "--master");
+    exec_arg(plan, master);
+    exec_arg(plan, "--properties-file");
+    exec_arg(plan, properties);
+    if (s->main_class) {
+        exec_arg(plan, "--class");
+        exec_arg(plan, s->main_class);
+    }
+    rc = add_dependencies(plan, s->dependencies, reterr);
+    if (rc < 0) {
+        return rc;
+    }
+    exec_arg(plan, app);
+    add_parameters(plan, s->parameters);
+    for (size_t i = 0; i < json_array_size(s->args); i++) {
+        exec_arg(plan, json_string_value(json_array_get(s->args, i)));
+    }
+    exec_env_begin(plan, a);
+    exec_env_set(plan, "SPARK_HOME", home);
+    if (*node->python) {
+        exec_env_set(plan, "PYSPARK_PYTHON", node->python);
+    }
+    exec_env_add(plan, s->env);
+    const char *mode = conf_of(node, a, "spark.submit.deployMode");
+    plan->detach_on_lease = streq(mode, "cluster");
+    return exec_plan_check(plan, reterr);
+}
+
+/* ---- the end ---- */
+
+static void tail(const char *dir, const char *stream, struct buf *b)
+{
+    buf_init(b, TAIL_BYTES + 1);
+    if (shim_log_tail(dir, stream, TAIL_BYTES, b, NULL) < 0) {
+        buf_reset(b); /* without a log there is only the exit code to tell */
+    }
+}
+
+static void spark_finish(const struct exec_node *node, const struct exec_attempt *a,
+                         const struct exec_exit *e, struct exec_result *ret)
+{
+    struct buf out CLEANUP(buf_free) = {0};
+    struct buf err CLEANUP(buf_free) = {0};
+    char text[1024] = "";
+
+    (void)node;
+    if (e->launched && e->exit_code != 0) {
+        tail(a->dir, "stdout", &out);
+        tail(a->dir, "stderr", &err);
+        root_cause((struct str){out.data ? out.data : "", out.len},
+                   (struct str){err.data ? err.data : "", err.len}, text, sizeof(text));
+    }
+    exec_finish_process(a, e, *text ? text : NULL, ret);
+}
+
+const struct executor executor_spark = {
+    .name = JOB_SPARK,
+    .prepare = spark_prepare,
+    .watch = spark_ui_watch,
+    .unwatch = spark_ui_unwatch,
+    .finish = spark_finish,
+};
