@@ -71,7 +71,12 @@ $(BIN)/$(1): $(patsubst %.c,$(OUT)/%.o,$(wildcard cmd/$(1)/*.c)) $(LIB)
 	$$(CC) $$(LDFLAGS_ALL) -o $$@ $$^ $$(LIBS_$(1)) $$(PKG_LIBS)
 endef
 LIBS_sje := -lcurl
-$(foreach p,$(PROGRAMS),$(eval $(call program_rule,$(p))))
+$(foreach p,$(filter-out sje-shim,$(PROGRAMS)),$(eval $(call program_rule,$(p))))
+
+# The shim: libc alone, static, because there is one per running task and it starts with each.
+$(BIN)/sje-shim: $(patsubst %.c,$(OUT)/%.o,$(wildcard cmd/sje-shim/*.c))
+	@mkdir -p $(@D)
+	$(CC) $(patsubst -pie,-static-pie,$(LDFLAGS_ALL)) -o $@ $^
 
 # Tests: one binary per file, linked with the library and cmocka.
 $(OUT)/tests/%: $(OUT)/tests/%.o $(LIB)
@@ -82,7 +87,7 @@ FUZZ_MAIN := $(if $(filter fuzz,$(FLAVOUR)),,$(OUT)/tests/fuzz/replay.o)
 $(OUT)/tests/fuzz/fuzz_%: $(OUT)/tests/fuzz/fuzz_%.o $(FUZZ_MAIN) $(LIB)
 	$(CC) $(LDFLAGS_ALL) $(if $(FUZZ_MAIN),,-fsanitize=fuzzer) -o $@ $^ $(PKG_LIBS)
 
-unit-bins: $(UNIT)
+unit-bins: $(UNIT) $(BIN)/sje-shim
 integration-bins: $(INTEGRATION)
 fuzz-bins: $(FUZZ)
 

@@ -1,0 +1,97 @@
+/* A cgroup v2 of the task's own, where the worker has found a delegated one: kills without a race,
+ * limits memory and tells whether the kernel killed for want of it. Without one all of this is left
+ * out.
+ */
+#include "cmd/sje-shim/shim.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char *file(const struct shim *s, const char *name, char path[600])
+{
+    snprintf(path, 600, "%s/%s", s->cgroup, name);
+    return path;
+}
+
+void group_make(struct shim *s)
+{
+    char path[600];
+    char number[32];
+
+    if (!s->plan.cgroup || strlen(s->plan.cgroup) > 400) {
+        return;
+    }
+    snprintf(s->cgroup, sizeof(s->cgroup), "%s/task-%d", s->plan.cgroup, (int)getpid());
+    if (mkdir(s->cgroup, 0755) != 0 && errno != EEXIST) {
+        s->cgroup[0] = '\0';
+        return;
+    }
+    if (s->plan.memory_max > 0) {
+        snprintf(number, sizeof(number), "%lld", (long long)s->plan.memory_max);
+        write_text(file(s, "memory.max", path), number);
+        write_text(file(s, "memory.oom.group", path), "1");
+    }
+}
+
+void group_enter(const struct shim *s)
+{
+    char path[600];
+
+    if (*s->cgroup) {
+        write_text(file(s, "cgroup.procs", path), "0");
+    }
+}
+
+void group_kill(const struct shim *s)
+{
+    char path[600];
+
+    if (*s->cgroup) {
+        write_text(file(s, "cgroup.kill", path), "1");
+    }
+}
+
+/* The number behind `key` in a file of lines "key number". */
+static int64_t counter(const char *path, const char *key)
+{
+    char text[16384];
+    int64_t n = 0;
+
+    if (read_text(path, text, sizeof(text)) <= 0) {
+        return 0;
+    }
+    for (char *line = text; line && *line;) {
+        char *next = strchr(line, '\n');
+        if (next) {
+            *next++ = '\0';
+        }
+        size_t len = strlen(key);
+        if (strncmp(line, key, len) == 0 && line[len] == ' ') {
+            return parse_number(line + len + 1, &n) ? n : 0;
+        }
+        line = next;
+    }
+    return 0;
+}
+
+bool group_saw_oom(const struct shim *s)
+{
+    char path[600];
+
+    return *s->cgroup && counter(file(s, "memory.events", path), "oom_kill") > 0;
+}
+
+void group_remove(struct shim *s)
+{
+    if (*s->cgroup) {
+        rmdir(s->cgroup);
+    }
+}
+
+int64_t machine_oom_kills(void)
+{
+    return counter("/proc/vmstat", "oom_kill");
+}

@@ -1,0 +1,78 @@
+#include "cmd/sje-shim/shim.h"
+
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static int64_t clock_ms(clockid_t clock)
+{
+    struct timespec t;
+
+    clock_gettime(clock, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+int64_t boot_ms(void)
+{
+    return clock_ms(CLOCK_BOOTTIME);
+}
+
+int64_t wall_ms(void)
+{
+    return clock_ms(CLOCK_REALTIME);
+}
+
+bool parse_number(const char *text, int64_t *ret)
+{
+    int64_t n = 0;
+
+    if (!*text) {
+        return false;
+    }
+    for (; *text; text++) {
+        if (*text < '0' || *text > '9' || n > NUMBER_MAX / 10) {
+            return false;
+        }
+        n = n * 10 + (*text - '0');
+    }
+    *ret = n;
+    return true;
+}
+
+/* The first thing that went wrong explains the others. */
+void note(struct shim *s, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (!*s->message) {
+        va_start(ap, fmt);
+        vsnprintf(s->message, sizeof(s->message), fmt, ap);
+        va_end(ap);
+    }
+}
+
+ssize_t read_text(const char *path, char *text, size_t n)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return -1;
+    }
+    ssize_t got = read(fd, text, n - 1);
+    close(fd);
+    text[got > 0 ? got : 0] = '\0';
+    return got;
+}
+
+bool write_text(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return false;
+    }
+    bool ok = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+    close(fd);
+    return ok;
+}
