@@ -1,0 +1,637 @@
+#include "pkg/worker/core_priv.h"
+
+#include <stdlib.h>
+
+#undef uthash_fatal
+#define uthash_fatal(msg) UNREACHABLE(msg)
+
+static const char *const state_names[] = {
+#define X(name, text, meaning) [WCORE_##name] = (text),
+    WCORE_STATES(X)
+#undef X
+};
+
+const char *wcore_state_name(enum wcore_state s)
+{
+    return state_names[s];
+}
+
+bool wcore_edge_allowed(enum wcore_state from, enum wcore_state to)
+{
+    static const struct {
+        enum wcore_state from;
+        enum wcore_state to;
+    } edges[] = {
+#define X(from, to, why) {WCORE_##from, WCORE_##to},
+        WCORE_EDGES(X)
+#undef X
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(edges); i++) {
+        if (edges[i].from == from && edges[i].to == to) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- the table of attempts ---- */
+
+static bool earlier(const struct heap_node *x, const struct heap_node *y)
+{
+    return CONTAINER_OF(x, const struct wcore_attempt, timer)->due <
+           CONTAINER_OF(y, const struct wcore_attempt, timer)->due;
+}
+
+static bool holds_slots(enum wcore_state s)
+{
+    return s >= WCORE_CLAIMING && s <= WCORE_STOPPING;
+}
+
+struct wcore_attempt *wcore_find(struct wcore *c, const struct wcore_key *k)
+{
+    struct wcore_attempt *a = NULL;
+
+    HASH_FIND(hh, c->table, k, sizeof(*k), a);
+    return a;
+}
+
+struct wcore_attempt *wcore_add(struct wcore *c, const struct wcore_key *k)
+{
+    struct wcore_attempt *a = xcalloc(1, sizeof(*a));
+
+    a->key = *k;
+    a->due = INT64_MAX;
+    HASH_ADD(hh, c->table, key, sizeof(a->key), a);
+    return a;
+}
+
+void wcore_move(struct wcore *c, struct wcore_attempt *a, enum wcore_state to, const char *why)
+{
+    enum wcore_state from = a->state;
+
+    MUST(wcore_edge_allowed(from, to));
+    c->used += (holds_slots(to) - holds_slots(from)) * a->slots;
+    if (list_linked(&a->in_state)) {
+        list_remove(&a->in_state);
+    }
+    a->state = to;
+    if (to != WCORE_GONE) {
+        list_push(&c->in_state[to], &a->in_state);
+    }
+    if (c->ops->moved) {
+        c->ops->moved(c->arg, a, from, why);
+    }
+}
+
+static void release(struct wcore *c, struct wcore_attempt *a)
+{
+    wcore_set_timer(c, a, INT64_MAX);
+    if (heap_linked(&a->order)) {
+        heap_remove(&c->waiting, &a->order);
+    }
+    if (list_linked(&a->outgoing)) {
+        list_remove(&a->outgoing);
+    }
+    HASH_DELETE(hh, c->table, a);
+    free(a);
+}
+
+void wcore_drop(struct wcore *c, struct wcore_attempt *a, const char *why)
+{
+    assert(!a->hint_open);
+    wcore_move(c, a, WCORE_GONE, why);
+    release(c, a);
+}
+
+void wcore_set_timer(struct wcore *c, struct wcore_attempt *a, int64_t due)
+{
+    a->due = due;
+    if (due == INT64_MAX) {
+        if (heap_linked(&a->timer)) {
+            heap_remove(&c->timers, &a->timer);
+        }
+    } else if (heap_linked(&a->timer)) {
+        heap_fix(&c->timers, &a->timer);
+    } else {
+        heap_push(&c->timers, &a->timer);
+    }
+}
+
+/* ---- the end of an attempt ---- */
+
+static void queue_result(struct wcore *c, struct wcore_attempt *a)
+{
+    wcore_set_timer(c, a, INT64_MAX);
+    if (!list_linked(&a->outgoing)) {
+        list_push(&c->results, &a->outgoing);
+    }
+}
+
+static void end(struct wcore *c, struct wcore_attempt *a, const char *why)
+{
+    wcore_move(c, a, WCORE_ENDED, why);
+    queue_result(c, a);
+}
+
+static void forget(struct wcore *c, struct wcore_attempt *a, const char *why)
+{
+    c->ops->forget(c->arg, a);
+    wcore_drop(c, a, why);
+}
+
+static void conclude(struct wcore *c, struct wcore_attempt *a, enum wcore_verdict v,
+                     const char *why)
+{
+    c->ops->conclude(c->arg, a, v, why);
+    end(c, a, why);
+}
+
+static void send_results(struct wcore *c, int64_t now)
+{
+    while (c->up[WCORE_LINK_PUBLISH] && c->results.count) {
+        struct wcore_attempt *batch[WCORE_BATCH];
+        size_t n = 0;
+
+        while (n < WCORE_BATCH && c->results.count) {
+            batch[n++] = CONTAINER_OF(list_pop(&c->results), struct wcore_attempt, outgoing);
+        }
+        int rc = c->ops->send_results(c->arg, batch, n);
+        for (size_t i = 0; i < n; i++) {
+            wcore_set_timer(c, batch[i], now + (rc ? WCORE_RETRY_MS : WCORE_RESULT_RESEND_MS));
+        }
+    }
+}
+
+/* ---- stopping ---- */
+
+static void watch(struct wcore *c, struct wcore_attempt *a)
+{
+    int64_t due = a->deadline;
+
+    if (a->state == WCORE_STOPPING) {
+        due = a->lease_over || a->forget ? a->kill_at : MIN(a->kill_at, a->deadline);
+    }
+    wcore_set_timer(c, a, due);
+}
+
+/* Also for what is being stopped already: it then has less time. */
+static void stop(struct wcore *c, int64_t now, struct wcore_attempt *a, enum wcore_stop why,
+                 int64_t grace_ms)
+{
+    static const char *const words[] = {
+        [WCORE_STOP_CANCEL] = "cancelled",
+        [WCORE_STOP_SHUTDOWN] = "the worker shuts down",
+        [WCORE_STOP_REVOKED] = "revoked",
+        [WCORE_STOP_LEASE] = "the lease is over",
+    };
+    int64_t kill_at = now + grace_ms + WCORE_KILL_AFTER_MS;
+
+    if (a->state == WCORE_STOPPING) {
+        a->kill_at = MIN(a->kill_at, kill_at);
+    } else {
+        a->kill_at = kill_at;
+        wcore_move(c, a, WCORE_STOPPING, words[why]);
+        c->news = true;
+    }
+    c->ops->stop(c->arg, a, why, grace_ms);
+    watch(c, a);
+}
+
+static bool is_live(const struct wcore_attempt *a)
+{
+    return a->state == WCORE_STARTING || a->state == WCORE_RUNNING || a->state == WCORE_STOPPING;
+}
+
+static void revoke(struct wcore *c, int64_t now, struct wcore_attempt *a)
+{
+    if (a->state == WCORE_ENDED) {
+        forget(c, a, "revoked");
+    } else if (is_live(a) && !a->forget) {
+        a->forget = true;
+        stop(c, now, a, WCORE_STOP_REVOKED, 0);
+    }
+}
+
+static void watch_due(struct wcore *c, int64_t now, struct wcore_attempt *a)
+{
+    if (!a->lease_over && !a->forget && now >= a->deadline) {
+        a->lease_over = true;
+        stop(c, now, a, WCORE_STOP_LEASE, 0);
+        return;
+    }
+    a->kill_at = now + WCORE_KILL_AFTER_MS;
+    c->ops->kill(c->arg, a);
+    watch(c, a);
+}
+
+/* ---- events: grants ---- */
+
+bool wcore_on_grant(struct wcore *c, int64_t now, const struct wcore_key *k, int64_t token,
+                    int64_t lease_ms, const void *spec)
+{
+    struct wcore_attempt *a = wcore_find(c, k);
+
+    if (!a || a->state != WCORE_CLAIMING) {
+        /* Ours for the manager, not for us: the next beat, which does not list it, ends it. */
+        c->news = c->news || !a;
+        return false;
+    }
+    wcore_close_hint(c, a, true);
+    if (list_linked(&a->outgoing)) {
+        list_remove(&a->outgoing);
+    }
+    wcore_set_timer(c, a, INT64_MAX);
+    a->token = token;
+    a->lease_ms = lease_ms;
+    /* The claim may have been sent several times, and any of them may have been granted. */
+    a->deadline = a->claimed_at + lease_ms;
+    struct wcore_key before = {.task = k->task, .attempt = k->attempt - 1};
+    struct wcore_attempt *superseded = wcore_find(c, &before);
+    if (superseded) {
+        revoke(c, now, superseded);
+    }
+    if (a->cancelled) {
+        conclude(c, a, WCORE_CANCELLED, "cancelled before it was started");
+    } else if (now >= a->deadline) {
+        conclude(c, a, WCORE_LOST, "the lease was over before the grant came");
+    } else if (c->stop_tasks) {
+        conclude(c, a, WCORE_LOST, "the worker shuts down");
+    } else {
+        wcore_move(c, a, WCORE_STARTING, "granted");
+        enum wcore_started s = c->ops->start(c->arg, a, spec);
+        if (s == WCORE_START_UNDER_WAY) {
+            watch(c, a);
+            c->news = true;
+        } else {
+            end(c, a, "ended at once");
+        }
+        if (s == WCORE_START_NO_SPACE) {
+            c->hold_off_until = now + WCORE_HOLD_OFF_MS;
+            c->news = true;
+        }
+    }
+    return true;
+}
+
+/* ---- events: what the managers say of granted attempts ---- */
+
+static void renew(struct wcore *c, enum wcore_state s, int64_t beat, int64_t sent_at)
+{
+    LIST_EACH(&c->in_state[s], it)
+    {
+        struct wcore_attempt *a = CONTAINER_OF(it, struct wcore_attempt, in_state);
+
+        if (a->first_beat && a->first_beat <= beat && !a->forget && !a->lease_over &&
+            sent_at + a->lease_ms > a->deadline) {
+            a->deadline = sent_at + a->lease_ms;
+            watch(c, a);
+            c->ops->lease(c->arg, a);
+        }
+    }
+}
+
+bool wcore_on_beat_ack(struct wcore *c, int64_t now, int64_t beat)
+{
+    (void)now;
+    if (beat < 1 || c->beats[beat % WCORE_BEATS_REMEMBERED].beat != beat) {
+        return false;
+    }
+    int64_t sent_at = c->beats[beat % WCORE_BEATS_REMEMBERED].sent_at;
+    renew(c, WCORE_STARTING, beat, sent_at);
+    renew(c, WCORE_RUNNING, beat, sent_at);
+    renew(c, WCORE_STOPPING, beat, sent_at);
+    return true;
+}
+
+void wcore_on_revoke(struct wcore *c, int64_t now, const struct wcore_key *k, int64_t beat)
+{
+    struct wcore_attempt *a = wcore_find(c, k);
+
+    /* An answer to a beat that did not list it speaks of an earlier life of the same attempt. */
+    if (a && a->first_beat && a->first_beat <= beat) {
+        revoke(c, now, a);
+    }
+}
+
+void wcore_on_cancel(struct wcore *c, int64_t now, const struct wcore_key *k)
+{
+    struct wcore_attempt *a = wcore_find(c, k);
+
+    if (a && a->state == WCORE_CLAIMING) {
+        a->cancelled = true;
+    } else if (a && (a->state == WCORE_STARTING || a->state == WCORE_RUNNING)) {
+        stop(c, now, a, WCORE_STOP_CANCEL, c->set.grace_ms);
+    }
+}
+
+void wcore_on_drain(struct wcore *c, bool on)
+{
+    c->news = c->news || c->draining != on;
+    c->draining = on;
+}
+
+void wcore_on_applied(struct wcore *c, const struct wcore_key *k)
+{
+    struct wcore_attempt *a = wcore_find(c, k);
+
+    if (a && a->state == WCORE_ENDED) {
+        forget(c, a, "result applied");
+    }
+}
+
+/* ---- events: the task ---- */
+
+void wcore_on_started(struct wcore *c, int64_t now, struct wcore_attempt *a)
+{
+    (void)now;
+    if (a->state == WCORE_STARTING) {
+        wcore_move(c, a, WCORE_RUNNING, "started");
+        c->news = true;
+    }
+}
+
+void wcore_on_ended(struct wcore *c, int64_t now, struct wcore_attempt *a)
+{
+    (void)now;
+    MUST(is_live(a));
+    c->news = true;
+    if (a->forget) {
+        forget(c, a, "stopped; it was not ours any more");
+    } else {
+        end(c, a, "ended");
+    }
+}
+
+void wcore_on_news(struct wcore *c)
+{
+    c->news = true;
+}
+
+/* ---- events: the broker ---- */
+
+static void due_at_once(struct wcore *c, int64_t now, enum wcore_state s)
+{
+    LIST_EACH(&c->in_state[s], it)
+    {
+        struct wcore_attempt *a = CONTAINER_OF(it, struct wcore_attempt, in_state);
+
+        if (!list_linked(&a->outgoing)) {
+            wcore_set_timer(c, a, now);
+        }
+    }
+}
+
+void wcore_on_link(struct wcore *c, int64_t now, enum wcore_link l, bool up)
+{
+    if (c->up[l] == up) {
+        return;
+    }
+    c->up[l] = up;
+    if (l == WCORE_LINK_CONSUME && !up) {
+        c->consuming = false;
+        wcore_lose_hints(c);
+    }
+    if (up && c->up[WCORE_LINK_CONSUME] && c->up[WCORE_LINK_PUBLISH]) {
+        /* Answers may have been lost with the queue they went to. */
+        due_at_once(c, now, WCORE_CLAIMING);
+        due_at_once(c, now, WCORE_ENDED);
+        c->beat_at = now;
+    }
+}
+
+/* ---- beats ---- */
+
+static int64_t beat_due(const struct wcore *c)
+{
+    if (!c->ready || c->stopped) {
+        return INT64_MAX;
+    }
+    return c->news ? MIN(c->beat_at, c->beat_tried_at + WCORE_BEAT_GAP_MS) : c->beat_at;
+}
+
+static void send_beat(struct wcore *c, int64_t now)
+{
+    int64_t n = c->beat + 1;
+    int64_t tenth = MAX(c->set.heartbeat_ms / 10, (int64_t)1);
+
+    c->news = false;
+    c->beat_tried_at = now;
+    c->beat_at = now + c->set.heartbeat_ms - tenth +
+                 (int64_t)(c->ops->random(c->arg) % (uint64_t)(2 * tenth + 1));
+    if (c->ops->send_beat(c->arg, n) != 0) {
+        return;
+    }
+    c->beat = n;
+    c->beats[n % WCORE_BEATS_REMEMBERED].beat = n;
+    c->beats[n % WCORE_BEATS_REMEMBERED].sent_at = now;
+    for (enum wcore_state s = WCORE_STARTING; s <= WCORE_ENDED; s++) {
+        LIST_EACH(&c->in_state[s], it)
+        {
+            struct wcore_attempt *a = CONTAINER_OF(it, struct wcore_attempt, in_state);
+
+            a->first_beat = a->first_beat ? a->first_beat : n;
+        }
+    }
+}
+
+/* ---- time ---- */
+
+static void fire(struct wcore *c, int64_t now, struct wcore_attempt *a)
+{
+    switch (a->state) {
+    case WCORE_HELD:
+        wcore_close_hint(c, a, false);
+        wcore_drop(c, a, "needs more slots than there are");
+        break;
+    case WCORE_CLAIMING:
+        wcore_claim_due(c, now, a);
+        break;
+    case WCORE_STARTING:
+    case WCORE_RUNNING:
+    case WCORE_STOPPING:
+        watch_due(c, now, a);
+        break;
+    case WCORE_ENDED:
+        queue_result(c, a);
+        break;
+    case WCORE_GONE:
+    case WCORE_STATE_COUNT:
+        UNREACHABLE("a timer without attempt");
+    }
+}
+
+int64_t wcore_step(struct wcore *c, int64_t now)
+{
+    struct heap_node *t = NULL;
+
+    while ((t = heap_min(&c->timers)) && CONTAINER_OF(t, struct wcore_attempt, timer)->due <= now) {
+        fire(c, now, CONTAINER_OF(t, struct wcore_attempt, timer));
+    }
+    if (c->hold_off_until && now >= c->hold_off_until) {
+        c->hold_off_until = 0;
+        c->news = true;
+    }
+    if (now >= beat_due(c)) {
+        send_beat(c, now);
+    }
+    wcore_intake(c, now);
+    wcore_send_claims(c, now);
+    send_results(c, now);
+    t = heap_min(&c->timers);
+    int64_t due = t ? CONTAINER_OF(t, struct wcore_attempt, timer)->due : INT64_MAX;
+    due = MIN(due, wcore_intake_due(c));
+    return MIN(due, beat_due(c));
+}
+
+/* ---- the core itself ---- */
+
+static void check_settings(const struct wcore_settings *s)
+{
+    MUST(s->slots > 0 && s->heartbeat_ms > 0 && s->grace_ms >= 0);
+}
+
+struct wcore *wcore_new(const struct wcore_ops *ops, void *arg, const struct wcore_settings *s)
+{
+    struct wcore *c = xcalloc(1, sizeof(*c));
+
+    check_settings(s);
+    c->ops = ops;
+    c->arg = arg;
+    c->set = *s;
+    for (size_t i = 0; i < ARRAY_LEN(c->in_state); i++) {
+        list_init(&c->in_state[i]);
+    }
+    heap_init(&c->timers, earlier);
+    list_init(&c->claims);
+    list_init(&c->results);
+    wcore_intake_init(c);
+    return c;
+}
+
+void wcore_free(struct wcore *c)
+{
+    if (!c) {
+        return;
+    }
+    while (c->table) {
+        release(c, c->table);
+    }
+    heap_done(&c->timers);
+    heap_done(&c->waiting);
+    free(c);
+}
+
+void wcore_configure(struct wcore *c, const struct wcore_settings *s)
+{
+    check_settings(s);
+    c->set = *s;
+    c->news = true;
+}
+
+struct wcore_attempt *wcore_adopt(struct wcore *c, int64_t now, const struct wcore_key *k,
+                                  int32_t slots, int64_t token, int64_t lease_ms, bool ended,
+                                  void *user)
+{
+    if (wcore_find(c, k)) {
+        return NULL;
+    }
+    struct wcore_attempt *a = wcore_add(c, k);
+    a->slots = slots;
+    a->token = token;
+    a->lease_ms = lease_ms;
+    a->deadline = now + lease_ms; /* no later; the shim knows the true one */
+    a->user = user;
+    if (ended) {
+        end(c, a, "found ended after a restart");
+    } else {
+        wcore_move(c, a, WCORE_RUNNING, "found alive after a restart");
+        watch(c, a);
+    }
+    return a;
+}
+
+void wcore_ready(struct wcore *c, int64_t now)
+{
+    c->ready = true;
+    c->beat_at = now;
+}
+
+void wcore_stop(struct wcore *c, int64_t now, bool stop_tasks)
+{
+    c->stopping = true;
+    c->stop_tasks = stop_tasks;
+    for (enum wcore_state s = WCORE_STARTING; stop_tasks && s <= WCORE_RUNNING; s++) {
+        LIST_EACH(&c->in_state[s], it)
+        {
+            stop(c, now, CONTAINER_OF(it, struct wcore_attempt, in_state), WCORE_STOP_SHUTDOWN,
+                 c->set.grace_ms);
+        }
+    }
+}
+
+bool wcore_is_quiet(const struct wcore *c)
+{
+    size_t live = 0;
+
+    for (enum wcore_state s = WCORE_STARTING; s <= WCORE_STOPPING; s++) {
+        live += c->in_state[s].count;
+    }
+    return c->in_state[WCORE_CLAIMING].count == 0 && c->in_state[WCORE_ENDED].count == 0 &&
+           (!c->stop_tasks || live == 0);
+}
+
+void wcore_last_beat(struct wcore *c, int64_t now)
+{
+    for (enum wcore_state s = WCORE_HELD; s <= WCORE_CLAIMING; s++) {
+        LIST_EACH(&c->in_state[s], it)
+        {
+            struct wcore_attempt *a = CONTAINER_OF(it, struct wcore_attempt, in_state);
+
+            wcore_close_hint(c, a, false);
+            wcore_drop(c, a, "the worker stops");
+        }
+    }
+    c->stopping = true;
+    c->stopped = true;
+    if (c->ready) {
+        send_beat(c, now);
+    }
+}
+
+/* ---- looking ---- */
+
+struct list *wcore_in_state(struct wcore *c, enum wcore_state s)
+{
+    return &c->in_state[s];
+}
+
+size_t wcore_count(const struct wcore *c, enum wcore_state s)
+{
+    return c->in_state[s].count;
+}
+
+int wcore_slots(const struct wcore *c)
+{
+    return c->set.slots;
+}
+
+int wcore_slots_free(const struct wcore *c)
+{
+    return (int)MAX(c->set.slots - c->used, (int64_t)0);
+}
+
+bool wcore_is_draining(const struct wcore *c)
+{
+    return c->draining || c->stopping;
+}
+
+bool wcore_is_holding_off(const struct wcore *c)
+{
+    return c->hold_off_until != 0;
+}
+
+bool wcore_has_stopped(const struct wcore *c)
+{
+    return c->stopped;
+}

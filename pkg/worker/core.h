@@ -1,0 +1,221 @@
+/* core.h: what a worker decides, and nothing of how it is done.
+ *
+ * A pure state machine: events come in together with the time, effects go out through `struct
+ * wcore_ops`. No I/O, no clock and no chance of its own, so the same code runs in the product
+ * (worker.c) and in a seeded simulation. Rules and messages: docs/protocol.md.
+ *
+ * Event functions note what happened and do what cannot wait (ack, start, stop). Everything that is
+ * better done once for many events (claims, results, beats, consumers) is done by wcore_step(),
+ * which the owner calls after each batch of events and when the time it returned has come.
+ *
+ * Times are milliseconds of clock_boot_ms(). Attempts belong to the core; `user` in them belongs to
+ * the owner. Operations must not call event functions. One thread.
+ */
+#ifndef SJE_WORKER_CORE_H
+#define SJE_WORKER_CORE_H
+
+#include "internal/heap.h"
+#include "internal/id.h"
+#include "internal/list.h"
+
+#include <uthash.h>
+
+#define WCORE_CLAIM_RESEND_MS  2000
+#define WCORE_CLAIM_RETRY_MS   500   /* after the answer "retry" */
+#define WCORE_CLAIM_GIVE_UP_MS 20000 /* then the hint goes back */
+#define WCORE_HELD_MS          200   /* without a free slot, then the hints go back */
+#define WCORE_PAUSE_MS         5000  /* before anything smaller than the blocked head is taken */
+#define WCORE_OVERSIZED_MS     1000  /* a hint for more slots than there are is kept so long */
+#define WCORE_RESULT_RESEND_MS 10000
+#define WCORE_RETRY_MS         1000  /* after a send that failed */
+#define WCORE_BEAT_GAP_MS      200   /* between two beats at least */
+#define WCORE_KILL_AFTER_MS    5000  /* what should have ended by then is killed */
+#define WCORE_HOLD_OFF_MS      60000 /* without new work after the disk was full */
+#define WCORE_BATCH            500   /* claims or results handed to one operation */
+#define WCORE_ATTEMPTS_MAX     1000  /* claimed or granted; what a beat can list */
+#define WCORE_HELD_MAX         4096
+
+/* The life of an attempt on this node. X(name, text, meaning) */
+#define WCORE_STATES(X)                                                                            \
+    X(GONE, "gone", "not known here (any more)")                                                   \
+    X(HELD, "held", "the hint is here, unacked; no slot was free for it yet")                      \
+    X(CLAIMING, "claiming", "claimed, not answered; its slots are reserved")                       \
+    X(STARTING, "starting", "granted; the task is being started")                                  \
+    X(RUNNING, "running", "the task runs")                                                         \
+    X(STOPPING, "stopping", "asked to stop; its processes may still be there")                     \
+    X(ENDED, "ended", "no process is left; the result is not known to be applied")
+
+enum wcore_state {
+#define X(name, text, meaning) WCORE_##name,
+    WCORE_STATES(X)
+#undef X
+        WCORE_STATE_COUNT
+};
+
+/* Every move an attempt may make. X(from, to, why) */
+#define WCORE_EDGES(X)                                                                             \
+    X(GONE, HELD, "a hint came")                                                                   \
+    X(GONE, RUNNING, "found alive after a restart")                                                \
+    X(GONE, ENDED, "found ended after a restart")                                                  \
+    X(HELD, CLAIMING, "slots are free")                                                            \
+    X(HELD, GONE, "given back")                                                                    \
+    X(CLAIMING, STARTING, "granted")                                                               \
+    X(CLAIMING, ENDED, "granted, but not to be started")                                           \
+    X(CLAIMING, GONE, "denied or given up")                                                        \
+    X(STARTING, RUNNING, "started")                                                                \
+    X(STARTING, STOPPING, "to be stopped")                                                         \
+    X(STARTING, ENDED, "ended at once")                                                            \
+    X(RUNNING, STOPPING, "to be stopped")                                                          \
+    X(RUNNING, ENDED, "ended")                                                                     \
+    X(STOPPING, ENDED, "stopped")                                                                  \
+    X(STOPPING, GONE, "stopped; it was not ours any more")                                         \
+    X(ENDED, GONE, "result applied, or not wanted any more")
+
+const char *wcore_state_name(enum wcore_state s);
+bool wcore_edge_allowed(enum wcore_state from, enum wcore_state to);
+
+struct wcore_key {
+    struct id task;
+    int32_t attempt;
+};
+
+/* How the broker knows a hint; opaque to the core. */
+struct wcore_delivery {
+    uint64_t epoch;
+    uint64_t tag;
+};
+
+struct wcore_attempt {
+    struct wcore_key key;
+    enum wcore_state state;
+    int32_t slots;
+    int32_t urgency; /* class of the hint: 0 before 1 */
+    int64_t rank;
+    struct wcore_delivery delivery;
+    bool hint_open;  /* delivery is neither acked, nor nacked, nor lost with its connection */
+    bool cancelled;  /* a cancel came while the claim was open */
+    bool forget;     /* revoked: no result */
+    bool lease_over; /* stopped because of it */
+    int64_t claimed_at;
+    int64_t token; /* of the grant */
+    int64_t lease_ms;
+    int64_t deadline;   /* end of the lease */
+    int64_t kill_at;    /* STOPPING */
+    int64_t first_beat; /* number of the first beat that lists it as granted; 0: none yet */
+    void *user;         /* the owner's */
+
+    int64_t due; /* of the timer */
+    struct heap_node timer;
+    struct heap_node order;    /* HELD: place among the hints that wait */
+    struct list_node in_state; /* see wcore_in_state() */
+    struct list_node outgoing; /* a claim or a result that the next step sends */
+    UT_hash_handle hh;
+};
+
+enum wcore_stop { WCORE_STOP_CANCEL, WCORE_STOP_SHUTDOWN, WCORE_STOP_REVOKED, WCORE_STOP_LEASE };
+enum wcore_started {
+    WCORE_START_UNDER_WAY, /* wcore_on_started() and wcore_on_ended() will follow */
+    WCORE_START_ENDED,     /* already over; the owner has its result */
+    WCORE_START_NO_SPACE,  /* the same, failed for want of disk space */
+};
+enum wcore_verdict { WCORE_CANCELLED, WCORE_LOST };
+
+struct wcore_ops {
+    /* Answers to the broker; nack puts the hint back. */
+    void (*ack)(void *arg, struct wcore_delivery d);
+    void (*nack)(void *arg, struct wcore_delivery d);
+    /* Hints are wanted, or not. */
+    void (*consume)(void *arg, bool on);
+    /* Publishing. Not 0: nothing was sent; it is tried again. The send time of a claim and of a
+     * beat is the time that was given to wcore_step(). */
+    int (*send_claims)(void *arg, struct wcore_attempt *const *list, size_t n, int64_t beat);
+    int (*send_results)(void *arg, struct wcore_attempt *const *list, size_t n);
+    /* Must list every attempt in CLAIMING and, apart from it, every one from STARTING to ENDED. */
+    int (*send_beat)(void *arg, int64_t beat);
+    /* The task. `spec` is what came with the grant. */
+    enum wcore_started (*start)(void *arg, struct wcore_attempt *a, const void *spec);
+    void (*lease)(void *arg, struct wcore_attempt *a); /* a->deadline is new */
+    void (*stop)(void *arg, struct wcore_attempt *a, enum wcore_stop why, int64_t grace_ms);
+    void (*kill)(void *arg, struct wcore_attempt *a); /* it did not stop in time */
+    /* Makes the result of an attempt that was granted but is not started. */
+    void (*conclude)(void *arg, struct wcore_attempt *a, enum wcore_verdict v, const char *why);
+    /* The last that is heard of a granted attempt: its result is applied or not wanted. */
+    void (*forget)(void *arg, struct wcore_attempt *a);
+    uint64_t (*random)(void *arg);
+    /* May be NULL: after each change of state, for the log. */
+    void (*moved)(void *arg, const struct wcore_attempt *a, enum wcore_state from, const char *why);
+};
+
+struct wcore_settings {
+    int slots;
+    int64_t heartbeat_ms;
+    int64_t grace_ms; /* between TERM and KILL for a cancel */
+};
+
+struct wcore;
+
+struct wcore *wcore_new(const struct wcore_ops *ops, void *arg, const struct wcore_settings *s);
+void wcore_free(struct wcore *c); /* forgets silently: no operation is called */
+void wcore_configure(struct wcore *c, const struct wcore_settings *s);
+
+/* ---- before the first beat: what survived the last process ---- */
+/* Not for a key that is known (NULL). `ended`: its result is there. */
+struct wcore_attempt *wcore_adopt(struct wcore *c, int64_t now, const struct wcore_key *k,
+                                  int32_t slots, int64_t token, int64_t lease_ms, bool ended,
+                                  void *user);
+/* All survivors are known: beats and then claims may begin. */
+void wcore_ready(struct wcore *c, int64_t now);
+
+/* ---- the broker ---- */
+enum wcore_link { WCORE_LINK_CONSUME, WCORE_LINK_PUBLISH };
+/* Up: declared and usable. Deliveries do not outlive the consuming link. */
+void wcore_on_link(struct wcore *c, int64_t now, enum wcore_link l, bool up);
+struct wcore_hint {
+    struct wcore_key key;
+    int32_t slots;
+    int32_t urgency;
+    int64_t rank;
+    struct wcore_delivery delivery;
+};
+void wcore_on_hint(struct wcore *c, int64_t now, const struct wcore_hint *h);
+/* false: no claim is open for it; dropped. */
+bool wcore_on_grant(struct wcore *c, int64_t now, const struct wcore_key *k, int64_t token,
+                    int64_t lease_ms, const void *spec);
+void wcore_on_deny(struct wcore *c, int64_t now, const struct wcore_key *k, bool retry);
+/* false: we sent no such beat, or too long ago; nothing was done. Renews leases: call it after the
+ * beat's revokes. */
+bool wcore_on_beat_ack(struct wcore *c, int64_t now, int64_t beat);
+void wcore_on_revoke(struct wcore *c, int64_t now, const struct wcore_key *k, int64_t beat);
+void wcore_on_cancel(struct wcore *c, int64_t now, const struct wcore_key *k);
+void wcore_on_drain(struct wcore *c, bool on);
+void wcore_on_applied(struct wcore *c, const struct wcore_key *k);
+
+/* ---- the task ---- */
+void wcore_on_started(struct wcore *c, int64_t now, struct wcore_attempt *a);
+void wcore_on_ended(struct wcore *c, int64_t now, struct wcore_attempt *a);
+/* Something that managers should soon know. */
+void wcore_on_news(struct wcore *c);
+
+/* ---- time ---- */
+/* Returns when it wants to be called again (INT64_MAX: only after events). */
+int64_t wcore_step(struct wcore *c, int64_t now);
+
+/* ---- the end ---- */
+/* No more work is taken; with stop_tasks what runs is stopped. */
+void wcore_stop(struct wcore *c, int64_t now, bool stop_tasks);
+/* Nothing is left that the owner should wait for. */
+bool wcore_is_quiet(const struct wcore *c);
+/* Claims that are still open are given back, then the last beat is sent. */
+void wcore_last_beat(struct wcore *c, int64_t now);
+
+/* ---- looking ---- */
+struct wcore_attempt *wcore_find(struct wcore *c, const struct wcore_key *k); /* NULL */
+struct list *wcore_in_state(struct wcore *c, enum wcore_state s);             /* of in_state */
+size_t wcore_count(const struct wcore *c, enum wcore_state s);
+int wcore_slots(const struct wcore *c);
+int wcore_slots_free(const struct wcore *c); /* never negative */
+bool wcore_is_draining(const struct wcore *c);
+bool wcore_is_holding_off(const struct wcore *c); /* disk full a short while ago */
+bool wcore_has_stopped(const struct wcore *c);    /* the beat that is being sent is the last */
+
+#endif

@@ -1,0 +1,232 @@
+#include "pkg/worker/core_priv.h"
+
+/* First what is to be claimed first: by class, rank, and the task's age. */
+static bool before(const struct heap_node *x, const struct heap_node *y)
+{
+    const struct wcore_attempt *a = CONTAINER_OF(x, const struct wcore_attempt, order);
+    const struct wcore_attempt *b = CONTAINER_OF(y, const struct wcore_attempt, order);
+
+    if (a->urgency != b->urgency) {
+        return a->urgency < b->urgency;
+    }
+    if (a->rank != b->rank) {
+        return a->rank < b->rank;
+    }
+    return memcmp(&a->key, &b->key, sizeof(a->key)) < 0;
+}
+
+void wcore_intake_init(struct wcore *c)
+{
+    heap_init(&c->waiting, before);
+    c->blocked_since = INT64_MAX;
+}
+
+/* ---- hints ---- */
+
+void wcore_close_hint(struct wcore *c, struct wcore_attempt *a, bool ack)
+{
+    if (!a->hint_open) {
+        return;
+    }
+    a->hint_open = false;
+    if (ack) {
+        c->ops->ack(c->arg, a->delivery);
+    } else {
+        c->ops->nack(c->arg, a->delivery);
+    }
+}
+
+void wcore_on_hint(struct wcore *c, int64_t now, const struct wcore_hint *h)
+{
+    struct wcore_attempt *a = wcore_find(c, &h->key);
+
+    if (a && a->state == WCORE_CLAIMING && !a->hint_open) {
+        a->delivery = h->delivery; /* the same hint again, by a new connection */
+        a->hint_open = true;
+        return;
+    }
+    if (a) {
+        c->ops->ack(c->arg, h->delivery);
+        return;
+    }
+    if (!c->consuming || c->in_state[WCORE_HELD].count >= WCORE_HELD_MAX) {
+        c->ops->nack(c->arg, h->delivery);
+        return;
+    }
+    a = wcore_add(c, &h->key);
+    a->slots = MAX(h->slots, 1);
+    a->urgency = h->urgency;
+    a->rank = h->rank;
+    a->delivery = h->delivery;
+    a->hint_open = true;
+    wcore_move(c, a, WCORE_HELD, "a hint came");
+    if (a->slots > c->set.slots) {
+        /* Kept apart for a moment, so that it does not come back to us in a circle. */
+        wcore_set_timer(c, a, now + WCORE_OVERSIZED_MS);
+    } else {
+        heap_push(&c->waiting, &a->order);
+    }
+}
+
+void wcore_lose_hints(struct wcore *c)
+{
+    LIST_EACH(&c->in_state[WCORE_HELD], held)
+    {
+        struct wcore_attempt *a = CONTAINER_OF(held, struct wcore_attempt, in_state);
+
+        a->hint_open = false;
+        wcore_drop(c, a, "the connection that brought it is lost");
+    }
+    LIST_EACH(&c->in_state[WCORE_CLAIMING], claiming)
+    {
+        CONTAINER_OF(claiming, struct wcore_attempt, in_state)->hint_open = false;
+    }
+}
+
+static void give_back(struct wcore *c, const char *why)
+{
+    LIST_EACH(&c->in_state[WCORE_HELD], it)
+    {
+        struct wcore_attempt *a = CONTAINER_OF(it, struct wcore_attempt, in_state);
+
+        wcore_close_hint(c, a, false);
+        wcore_drop(c, a, why);
+    }
+}
+
+/* ---- claims ---- */
+
+static void claim(struct wcore *c, int64_t now, struct wcore_attempt *a)
+{
+    heap_remove(&c->waiting, &a->order);
+    wcore_move(c, a, WCORE_CLAIMING, "slots are free");
+    a->claimed_at = now;
+    list_push(&c->claims, &a->outgoing);
+}
+
+void wcore_claim_due(struct wcore *c, int64_t now, struct wcore_attempt *a)
+{
+    wcore_set_timer(c, a, INT64_MAX);
+    if (now - a->claimed_at >= WCORE_CLAIM_GIVE_UP_MS) {
+        wcore_close_hint(c, a, false);
+        wcore_drop(c, a, "no manager answered the claim");
+        c->news = true;
+    } else {
+        list_push(&c->claims, &a->outgoing);
+    }
+}
+
+void wcore_send_claims(struct wcore *c, int64_t now)
+{
+    while (c->claims.count) {
+        struct wcore_attempt *batch[WCORE_BATCH];
+        size_t n = 0;
+
+        while (n < WCORE_BATCH && c->claims.count) {
+            batch[n++] = CONTAINER_OF(list_pop(&c->claims), struct wcore_attempt, outgoing);
+        }
+        int rc = c->up[WCORE_LINK_PUBLISH] ? c->ops->send_claims(c->arg, batch, n, c->beat) : -1;
+        for (size_t i = 0; i < n; i++) {
+            int64_t next = now + (rc ? WCORE_RETRY_MS : WCORE_CLAIM_RESEND_MS);
+
+            wcore_set_timer(c, batch[i], MIN(next, batch[i]->claimed_at + WCORE_CLAIM_GIVE_UP_MS));
+        }
+    }
+}
+
+void wcore_on_deny(struct wcore *c, int64_t now, const struct wcore_key *k, bool retry)
+{
+    struct wcore_attempt *a = wcore_find(c, k);
+
+    if (!a || a->state != WCORE_CLAIMING) {
+        return;
+    }
+    if (!retry) {
+        wcore_close_hint(c, a, true);
+        wcore_drop(c, a, "denied");
+    } else if (!list_linked(&a->outgoing)) {
+        wcore_set_timer(c, a,
+                        MIN(now + WCORE_CLAIM_RETRY_MS, a->claimed_at + WCORE_CLAIM_GIVE_UP_MS));
+    }
+}
+
+/* ---- which hints we want ---- */
+
+static bool accepting(const struct wcore *c)
+{
+    return c->ready && c->beat > 0 && c->up[WCORE_LINK_CONSUME] && c->up[WCORE_LINK_PUBLISH] &&
+           !c->draining && !c->stopping && !c->hold_off_until;
+}
+
+static bool fits(const struct wcore *c, int32_t slots)
+{
+    size_t open = 0;
+
+    for (enum wcore_state s = WCORE_CLAIMING; s <= WCORE_ENDED; s++) {
+        open += c->in_state[s].count;
+    }
+    return open < WCORE_ATTEMPTS_MAX && c->used + slots <= c->set.slots;
+}
+
+static void claim_what_fits(struct wcore *c, int64_t now)
+{
+    struct heap_node *first = NULL;
+
+    while ((first = heap_min(&c->waiting))) {
+        struct wcore_attempt *a = CONTAINER_OF(first, struct wcore_attempt, order);
+
+        if (!fits(c, a->slots)) {
+            break;
+        }
+        claim(c, now, a);
+        c->blocked_since = INT64_MAX;
+    }
+    if (!first) {
+        c->blocked_since = INT64_MAX;
+    } else if (c->blocked_since == INT64_MAX) {
+        c->blocked_since = now;
+    } else if (now - c->blocked_since >= WCORE_HELD_MS) {
+        c->paused = true;
+        c->blocked_since = INT64_MAX;
+        c->pause_slots = CONTAINER_OF(first, struct wcore_attempt, order)->slots;
+        c->paused_until = now + WCORE_PAUSE_MS;
+    }
+}
+
+void wcore_intake(struct wcore *c, int64_t now)
+{
+    bool open = accepting(c);
+    if (!open) {
+        c->paused = false;
+    } else if (c->paused) {
+        c->paused = !fits(c, c->pause_slots) && !(fits(c, 1) && now >= c->paused_until);
+    }
+    if (open && !c->paused) {
+        claim_what_fits(c, now);
+    } else {
+        c->blocked_since = INT64_MAX;
+    }
+    bool want = open && !c->paused;
+    if (want != c->consuming) {
+        c->consuming = want;
+        if (c->up[WCORE_LINK_CONSUME]) {
+            c->ops->consume(c->arg, want);
+        }
+    }
+    if (!want && c->in_state[WCORE_HELD].count) {
+        give_back(c, c->paused ? "no slot became free" : "no work is taken now");
+    }
+}
+
+int64_t wcore_intake_due(const struct wcore *c)
+{
+    int64_t due = c->hold_off_until && !c->stopping ? c->hold_off_until : INT64_MAX;
+
+    if (c->blocked_since != INT64_MAX) {
+        due = MIN(due, c->blocked_since + WCORE_HELD_MS);
+    }
+    if (c->paused && fits(c, 1)) {
+        due = MIN(due, c->paused_until);
+    }
+    return due;
+}

@@ -1,0 +1,1259 @@
+/* The worker's decisions, with a virtual clock and operations that only write down what was asked.
+ */
+#include "internal/buf.h"
+#include "pkg/worker/core.h"
+
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#define T0 1000000 /* the virtual clock's start */
+
+struct fake {
+    struct wcore *c;
+    struct buf log;
+    int64_t now;
+    int64_t due; /* what the last step returned */
+    int link_rc; /* what sending answers */
+    int beat_rc;
+    bool beats_shown;
+    enum wcore_started start_rc;
+};
+
+static struct wcore_key key(int task, int attempt)
+{
+    struct wcore_key k = {.attempt = attempt};
+
+    k.task.b[14] = (uint8_t)(task >> 8);
+    k.task.b[15] = (uint8_t)task;
+    return k;
+}
+
+static int number(const struct wcore_attempt *a)
+{
+    return a->key.task.b[14] << 8 | a->key.task.b[15];
+}
+
+static void on_ack(void *arg, struct wcore_delivery d)
+{
+    struct fake *f = arg;
+    buf_addf(&f->log, "ack %d; ", (int)d.tag);
+}
+
+static void on_nack(void *arg, struct wcore_delivery d)
+{
+    struct fake *f = arg;
+    buf_addf(&f->log, "nack %d; ", (int)d.tag);
+}
+
+static void on_consume(void *arg, bool on)
+{
+    struct fake *f = arg;
+    buf_addf(&f->log, "consume %s; ", on ? "on" : "off");
+}
+
+static void add_list(struct fake *f, const char *what, struct wcore_attempt *const *list, size_t n)
+{
+    buf_adds(&f->log, what);
+    for (size_t i = 0; i < n; i++) {
+        buf_addf(&f->log, " %d.%d", number(list[i]), list[i]->key.attempt);
+    }
+    buf_adds(&f->log, "; ");
+}
+
+static int on_send_claims(void *arg, struct wcore_attempt *const *list, size_t n, int64_t beat)
+{
+    struct fake *f = arg;
+
+    (void)beat;
+    add_list(f, "claim", list, n);
+    return f->link_rc;
+}
+
+static int on_send_results(void *arg, struct wcore_attempt *const *list, size_t n)
+{
+    struct fake *f = arg;
+    add_list(f, "result", list, n);
+    return f->link_rc;
+}
+
+static int on_send_beat(void *arg, int64_t beat)
+{
+    struct fake *f = arg;
+
+    if (f->beats_shown) {
+        buf_addf(&f->log, "beat %d; ", (int)beat);
+    }
+    return f->beat_rc;
+}
+
+static enum wcore_started on_start(void *arg, struct wcore_attempt *a, const void *spec)
+{
+    struct fake *f = arg;
+    buf_addf(&f->log, "start %d.%d %s; ", number(a), a->key.attempt, (const char *)spec);
+    return f->start_rc;
+}
+
+static void on_lease(void *arg, struct wcore_attempt *a)
+{
+    struct fake *f = arg;
+    buf_addf(&f->log, "lease %d until %d; ", number(a), (int)(a->deadline - T0));
+}
+
+static void on_stop(void *arg, struct wcore_attempt *a, enum wcore_stop why, int64_t grace_ms)
+{
+    static const char *const names[] = {"cancel", "shutdown", "revoked", "lease"};
+    struct fake *f = arg;
+    buf_addf(&f->log, "stop %d %s %d; ", number(a), names[why], (int)grace_ms);
+}
+
+static void on_kill(void *arg, struct wcore_attempt *a)
+{
+    struct fake *f = arg;
+    buf_addf(&f->log, "kill %d; ", number(a));
+}
+
+static void on_conclude(void *arg, struct wcore_attempt *a, enum wcore_verdict v, const char *why)
+{
+    struct fake *f = arg;
+
+    assert_non_null(why);
+    buf_addf(&f->log, "conclude %d %s; ", number(a), v == WCORE_LOST ? "lost" : "cancelled");
+}
+
+static void on_forget(void *arg, struct wcore_attempt *a)
+{
+    struct fake *f = arg;
+    buf_addf(&f->log, "forget %d; ", number(a));
+}
+
+static uint64_t on_random(void *arg)
+{
+    (void)arg;
+    return 500; /* of 0..1000: a heartbeat of exactly 5 s */
+}
+
+static const struct wcore_ops ops = {
+    .ack = on_ack,
+    .nack = on_nack,
+    .consume = on_consume,
+    .send_claims = on_send_claims,
+    .send_results = on_send_results,
+    .send_beat = on_send_beat,
+    .start = on_start,
+    .lease = on_lease,
+    .stop = on_stop,
+    .kill = on_kill,
+    .conclude = on_conclude,
+    .forget = on_forget,
+    .random = on_random,
+};
+
+#define expect(f, text)                                                                            \
+    do {                                                                                           \
+        assert_string_equal((f)->log.data ? (f)->log.data : "", text);                             \
+        buf_reset(&(f)->log);                                                                      \
+        buf_adds(&(f)->log, "");                                                                   \
+    } while (0)
+
+static void step(struct fake *f)
+{
+    f->due = wcore_step(f->c, f->now);
+}
+
+/* Lets time pass, stepping at each moment the core asks for. */
+static void pass(struct fake *f, int64_t ms)
+{
+    int64_t until = f->now + ms;
+
+    step(f);
+    while (f->due <= until) {
+        f->now = f->due > f->now ? f->due : f->now;
+        step(f);
+        assert_true(f->due > f->now); /* no spinning */
+    }
+    f->now = until;
+}
+
+static void open_worker(struct fake *f, int slots)
+{
+    struct wcore_settings s = {.slots = slots, .heartbeat_ms = 5000, .grace_ms = 10000};
+
+    *f = (struct fake){.now = T0, .start_rc = WCORE_START_UNDER_WAY};
+    buf_init(&f->log, 1 << 20);
+    buf_adds(&f->log, "");
+    f->c = wcore_new(&ops, f, &s);
+}
+
+/* A worker that is connected, has sent its first beat and consumes. */
+static void open_ready(struct fake *f, int slots)
+{
+    open_worker(f, slots);
+    wcore_ready(f->c, f->now);
+    wcore_on_link(f->c, f->now, WCORE_LINK_CONSUME, true);
+    wcore_on_link(f->c, f->now, WCORE_LINK_PUBLISH, true);
+    step(f);
+    expect(f, "consume on; ");
+}
+
+static void close_worker(struct fake *f)
+{
+    wcore_free(f->c);
+    buf_free(&f->log);
+}
+
+/* The tag of the delivery is the task's number; tag 0: that. */
+static void hint(struct fake *f, int task, int slots, int urgency, int64_t rank)
+{
+    struct wcore_hint h = {.key = key(task, 1),
+                           .slots = slots,
+                           .urgency = urgency,
+                           .rank = rank,
+                           .delivery = {.epoch = 1, .tag = (uint64_t)task}};
+
+    wcore_on_hint(f->c, f->now, &h);
+}
+
+static bool grant(struct fake *f, int task)
+{
+    struct wcore_key k = key(task, 1);
+    return wcore_on_grant(f->c, f->now, &k, task * 100, 30000, "spec");
+}
+
+static void deny(struct fake *f, int task, bool retry)
+{
+    struct wcore_key k = key(task, 1);
+    wcore_on_deny(f->c, f->now, &k, retry);
+}
+
+static struct wcore_attempt *find(struct fake *f, int task)
+{
+    struct wcore_key k = key(task, 1);
+    return wcore_find(f->c, &k);
+}
+
+static enum wcore_state state(struct fake *f, int task)
+{
+    struct wcore_attempt *a = find(f, task);
+    return a ? a->state : WCORE_GONE;
+}
+
+static void cancel(struct fake *f, int task)
+{
+    struct wcore_key k = key(task, 1);
+    wcore_on_cancel(f->c, f->now, &k);
+}
+
+static void revoke(struct fake *f, int task, int64_t beat)
+{
+    struct wcore_key k = key(task, 1);
+    wcore_on_revoke(f->c, f->now, &k, beat);
+}
+
+static void applied(struct fake *f, int task)
+{
+    struct wcore_key k = key(task, 1);
+    wcore_on_applied(f->c, &k);
+}
+
+static void ended(struct fake *f, int task)
+{
+    wcore_on_ended(f->c, f->now, find(f, task));
+}
+
+/* From the hint to RUNNING; the beat that lists it is sent too. */
+static void run(struct fake *f, int task)
+{
+    hint(f, task, 1, 1, task);
+    step(f);
+    assert_true(grant(f, task));
+    wcore_on_started(f->c, f->now, find(f, task));
+    step(f);
+    assert_int_equal(state(f, task), WCORE_RUNNING);
+    buf_reset(&f->log);
+    buf_adds(&f->log, "");
+}
+
+/* ---- from hint to grant ---- */
+
+static void test_nothing_before_the_first_beat(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_worker(&f, 4);
+    f.beats_shown = true;
+    wcore_on_link(f.c, f.now, WCORE_LINK_CONSUME, true);
+    wcore_on_link(f.c, f.now, WCORE_LINK_PUBLISH, true);
+    step(&f);
+    expect(&f, "");
+    assert_true(f.due == INT64_MAX);
+    f.beat_rc = -1; /* it cannot be sent */
+    wcore_ready(f.c, f.now);
+    step(&f);
+    expect(&f, "beat 1; ");
+    f.beat_rc = 0;
+    pass(&f, 5000);
+    expect(&f, "beat 1; consume on; ");
+    close_worker(&f);
+}
+
+static void test_claims_are_gathered_and_the_hint_is_acked_at_once(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 4);
+    hint(&f, 1, 1, 1, 10);
+    hint(&f, 2, 1, 1, 11);
+    hint(&f, 3, 2, 1, 12);
+    expect(&f, "");
+    step(&f);
+    expect(&f, "claim 1.1 2.1 3.1; ");
+    assert_int_equal(wcore_slots_free(f.c), 0);
+    assert_true(grant(&f, 2));
+    expect(&f, "ack 2; start 2.1 spec; ");
+    deny(&f, 1, false);
+    expect(&f, "ack 1; ");
+    assert_int_equal(wcore_slots_free(f.c), 1);
+    assert_int_equal(find(&f, 2)->token, 200);
+    assert_int_equal(state(&f, 2), WCORE_STARTING);
+    wcore_on_started(f.c, f.now, find(&f, 2));
+    assert_int_equal(state(&f, 2), WCORE_RUNNING);
+    close_worker(&f);
+}
+
+static void test_a_claim_is_resent_and_given_up(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 1);
+    hint(&f, 1, 1, 1, 10);
+    step(&f);
+    expect(&f, "claim 1.1; ");
+    pass(&f, 1999);
+    expect(&f, "");
+    pass(&f, 1);
+    expect(&f, "claim 1.1; ");
+    pass(&f, 17999);
+    expect(&f, "claim 1.1; claim 1.1; claim 1.1; claim 1.1; claim 1.1; claim 1.1; claim 1.1; "
+               "claim 1.1; ");
+    pass(&f, 1);
+    expect(&f, "nack 1; ");
+    assert_int_equal(wcore_slots_free(f.c), 1);
+    assert_false(grant(&f, 1)); /* too late: dropped */
+    expect(&f, "");
+    close_worker(&f);
+}
+
+static void test_a_claim_that_cannot_be_sent_is_tried_again(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 1);
+    f.link_rc = -1;
+    hint(&f, 1, 1, 1, 10);
+    step(&f);
+    expect(&f, "claim 1.1; ");
+    f.link_rc = 0;
+    pass(&f, 1000);
+    expect(&f, "claim 1.1; ");
+    assert_true(grant(&f, 1));
+    assert_int_equal(find(&f, 1)->deadline,
+                     T0 + 30000); /* counted from the first attempt to send */
+    close_worker(&f);
+}
+
+static void test_retry_claims_again(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 1);
+    hint(&f, 1, 1, 1, 10);
+    step(&f);
+    deny(&f, 1, true);
+    expect(&f, "claim 1.1; ");
+    pass(&f, 499);
+    expect(&f, "");
+    pass(&f, 1);
+    expect(&f, "claim 1.1; ");
+    for (int i = 0; i < 38; i++) {
+        deny(&f, 1, true);
+        pass(&f, 500);
+    }
+    buf_reset(&f.log);
+    assert_int_equal(state(&f, 1), WCORE_CLAIMING);
+    deny(&f, 1, true);
+    pass(&f, 500); /* 20 s of retries */
+    expect(&f, "nack 1; ");
+    close_worker(&f);
+}
+
+static void test_unknown_answers_change_nothing(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 2);
+    assert_false(grant(&f, 7));
+    deny(&f, 7, false);
+    deny(&f, 7, true);
+    cancel(&f, 7);
+    revoke(&f, 7, 1);
+    applied(&f, 7);
+    expect(&f, "");
+    run(&f, 1);
+    assert_false(grant(&f, 1)); /* once more */
+    deny(&f, 1, false);
+    applied(&f, 1);
+    expect(&f, "");
+    assert_int_equal(state(&f, 1), WCORE_RUNNING);
+    close_worker(&f);
+}
+
+static void test_a_repeated_hint_is_acked_in_every_state(void **unused)
+{
+    struct fake f;
+    struct wcore_hint h = {.key = key(1, 1), .slots = 1, .delivery = {.epoch = 1, .tag = 77}};
+
+    (void)unused;
+    open_ready(&f, 1);
+    run(&f, 9);
+    hint(&f, 1, 1, 1, 10);
+    wcore_on_hint(f.c, f.now, &h); /* held */
+    expect(&f, "ack 77; ");
+    ended(&f, 9);
+    step(&f);
+    expect(&f, "claim 1.1; result 9.1; ");
+    wcore_on_hint(f.c, f.now, &h); /* claiming */
+    expect(&f, "ack 77; ");
+    grant(&f, 1);
+    expect(&f, "ack 1; start 1.1 spec; ");
+    wcore_on_hint(f.c, f.now, &h); /* starting */
+    wcore_on_started(f.c, f.now, find(&f, 1));
+    wcore_on_hint(f.c, f.now, &h); /* running */
+    cancel(&f, 1);
+    wcore_on_hint(f.c, f.now, &h); /* stopping */
+    ended(&f, 1);
+    wcore_on_hint(f.c, f.now, &h); /* ended */
+    expect(&f, "ack 77; ack 77; stop 1 cancel 10000; ack 77; ack 77; ");
+    close_worker(&f);
+}
+
+/* ---- slots ---- */
+
+static void test_order_is_class_then_rank(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 2);
+    hint(&f, 1, 1, 2, 1);
+    hint(&f, 2, 1, 1, 30);
+    hint(&f, 3, 1, 1, 20);
+    hint(&f, 4, 1, 0, 40);
+    step(&f);
+    expect(&f, "claim 4.1 3.1; ");
+    close_worker(&f);
+}
+
+static void test_a_head_that_does_not_fit_blocks_and_is_given_back(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 4);
+    run(&f, 1);
+    run(&f, 2);
+    hint(&f, 3, 4, 0, 10);
+    hint(&f, 4, 1, 1, 10);
+    step(&f);
+    expect(&f, ""); /* 4 would fit, but 3 comes first */
+    pass(&f, 199);
+    expect(&f, "");
+    pass(&f, 1);
+    expect(&f, "consume off; nack 3; nack 4; ");
+    hint(&f, 5, 1, 1, 10); /* was under way when the consumers were cancelled */
+    expect(&f, "nack 5; ");
+    ended(&f, 1);
+    step(&f);
+    expect(&f, "result 1.1; "); /* one more free, but four are needed */
+    ended(&f, 2);
+    step(&f);
+    expect(&f, "consume on; result 2.1; ");
+    close_worker(&f);
+}
+
+static void test_a_pause_ends_for_smaller_tasks_after_a_while(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 2);
+    run(&f, 1);
+    hint(&f, 2, 2, 0, 10);
+    step(&f);
+    pass(&f, 200);
+    expect(&f, "consume off; nack 2; ");
+    pass(&f, 4999);
+    expect(&f, "");
+    pass(&f, 1);
+    expect(&f, "consume on; ");
+    hint(&f, 3, 1, 0, 10);
+    step(&f);
+    expect(&f, "claim 3.1; ");
+    close_worker(&f);
+}
+
+static void test_without_a_free_slot_a_pause_does_not_end(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 1);
+    run(&f, 1);
+    hint(&f, 2, 1, 1, 10);
+    step(&f);
+    pass(&f, 200);
+    expect(&f, "consume off; nack 2; ");
+    pass(&f, 20000);
+    expect(&f, "");
+    ended(&f, 1);
+    step(&f);
+    expect(&f, "consume on; result 1.1; ");
+    close_worker(&f);
+}
+
+static void test_progress_keeps_the_rest_held(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 1);
+    f.start_rc = WCORE_START_ENDED;
+    hint(&f, 1, 1, 1, 1);
+    for (int i = 1; i < 20; i++) { /* each takes 150 ms to be granted */
+        hint(&f, i + 1, 1, 1, i + 1);
+        step(&f);
+        pass(&f, 150);
+        assert_true(grant(&f, i));
+    }
+    assert_null(strstr(f.log.data, "consume"));
+    assert_null(strstr(f.log.data, "nack"));
+    close_worker(&f);
+}
+
+static void test_a_hint_for_more_slots_than_there_are(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 2);
+    hint(&f, 1, 3, 0, 1);
+    hint(&f, 2, 1, 2, 1);
+    step(&f);
+    expect(&f, "claim 2.1; "); /* it does not block */
+    pass(&f, 999);
+    expect(&f, "");
+    pass(&f, 1);
+    expect(&f, "nack 1; ");
+    close_worker(&f);
+}
+
+static void test_slots_are_free_when_the_process_has_ended(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 1);
+    run(&f, 1);
+    assert_int_equal(wcore_slots_free(f.c), 0);
+    ended(&f, 1);
+    assert_int_equal(wcore_slots_free(f.c), 1); /* before the result is applied */
+    assert_int_equal(state(&f, 1), WCORE_ENDED);
+    close_worker(&f);
+}
+
+static void test_no_more_attempts_than_a_beat_can_list(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 10000);
+    f.start_rc = WCORE_START_ENDED;
+    for (int i = 0; i < WCORE_ATTEMPTS_MAX + 10; i++) {
+        hint(&f, i, 1, 1, i);
+    }
+    step(&f);
+    assert_int_equal(wcore_count(f.c, WCORE_CLAIMING), WCORE_ATTEMPTS_MAX);
+    assert_int_equal(wcore_count(f.c, WCORE_HELD), 10);
+    for (int i = 0; i < WCORE_ATTEMPTS_MAX; i++) {
+        assert_true(grant(&f, i));
+    }
+    step(&f);
+    assert_int_equal(wcore_count(f.c, WCORE_ENDED), WCORE_ATTEMPTS_MAX);
+    assert_int_equal(wcore_count(f.c, WCORE_CLAIMING), 0);
+    for (int i = 0; i < 10; i++) {
+        applied(&f, i);
+    }
+    step(&f);
+    assert_int_equal(wcore_count(f.c, WCORE_CLAIMING), 10);
+    close_worker(&f);
+}
+
+static void test_noop_ends_at_once_and_results_are_gathered(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 3);
+    f.start_rc = WCORE_START_ENDED;
+    hint(&f, 1, 1, 1, 1);
+    hint(&f, 2, 1, 1, 2);
+    hint(&f, 3, 1, 1, 3);
+    step(&f);
+    buf_reset(&f.log);
+    grant(&f, 1);
+    grant(&f, 2);
+    grant(&f, 3);
+    expect(&f, "ack 1; start 1.1 spec; ack 2; start 2.1 spec; ack 3; start 3.1 spec; ");
+    step(&f);
+    expect(&f, "result 1.1 2.1 3.1; ");
+    applied(&f, 1);
+    applied(&f, 2);
+    expect(&f, "forget 1; forget 2; ");
+    pass(&f, 10000);
+    expect(&f, "result 3.1; ");
+    close_worker(&f);
+}
+
+/* ---- leases and beats ---- */
+
+static void test_a_lease_counts_from_the_claim_and_is_renewed_by_the_beat(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 1); /* beat 1 */
+    f.beats_shown = true;
+    hint(&f, 1, 1, 1, 1);
+    step(&f);
+    pass(&f, 1500);
+    grant(&f, 1);
+    assert_int_equal(find(&f, 1)->deadline, T0 + 30000);
+    wcore_on_started(f.c, f.now, find(&f, 1));
+    step(&f); /* beat 2, at 1500 */
+    expect(&f, "claim 1.1; ack 1; start 1.1 spec; beat 2; ");
+    assert_true(wcore_on_beat_ack(f.c, f.now, 1)); /* did not list it */
+    expect(&f, "");
+    pass(&f, 3000);
+    assert_true(wcore_on_beat_ack(f.c, f.now, 2));
+    expect(&f, "lease 1 until 31500; ");
+    assert_true(wcore_on_beat_ack(f.c, f.now, 2));  /* repeated */
+    assert_false(wcore_on_beat_ack(f.c, f.now, 3)); /* not yet sent */
+    assert_false(wcore_on_beat_ack(f.c, f.now, -1));
+    assert_false(wcore_on_beat_ack(f.c, f.now, 0));
+    expect(&f, "");
+    pass(&f, 2000); /* beat 3, at 6500 */
+    wcore_on_beat_ack(f.c, f.now, 3);
+    wcore_on_beat_ack(f.c, f.now, 2); /* late: takes nothing back */
+    expect(&f, "beat 3; lease 1 until 36500; ");
+    close_worker(&f);
+}
+
+static void test_at_the_end_of_the_lease_the_task_is_stopped(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 1);
+    run(&f, 1); /* the beats are never answered */
+    pass(&f, 29999);
+    expect(&f, "");
+    pass(&f, 1);
+    expect(&f, "stop 1 lease 0; ");
+    assert_int_equal(state(&f, 1), WCORE_STOPPING);
+    wcore_on_beat_ack(f.c, f.now, 2); /* too late */
+    expect(&f, "");
+    pass(&f, 5000);
+    expect(&f, "kill 1; ");
+    pass(&f, 5000);
+    expect(&f, "kill 1; ");
+    ended(&f, 1);
+    step(&f);
+    expect(&f, "result 1.1; ");
+    close_worker(&f);
+}
+
+static void test_a_grant_after_the_lease_is_over_does_not_start(void **unused)
+{
+    struct fake f;
+    struct wcore_key k = key(1, 1);
+
+    (void)unused;
+    open_ready(&f, 1);
+    hint(&f, 1, 1, 1, 1);
+    step(&f);
+    pass(&f, 10000);
+    buf_reset(&f.log);
+    assert_true(wcore_on_grant(f.c, f.now, &k, 5, 10000, "spec"));
+    step(&f);
+    expect(&f, "ack 1; conclude 1 lost; result 1.1; ");
+    assert_int_equal(wcore_slots_free(f.c), 1);
+    close_worker(&f);
+}
+
+static void test_beats_are_regular_and_follow_changes(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 4);
+    f.beats_shown = true;
+    pass(&f, 4999);
+    expect(&f, "");
+    pass(&f, 1);
+    expect(&f, "beat 2; ");
+    pass(&f, 50);
+    hint(&f, 1, 1, 1, 1);
+    step(&f);
+    grant(&f, 1);
+    step(&f);
+    expect(&f, "claim 1.1; ack 1; start 1.1 spec; "); /* the last beat is too young */
+    pass(&f, 149);
+    expect(&f, "");
+    pass(&f, 1);
+    expect(&f, "beat 3; ");
+    pass(&f, 4999);
+    expect(&f, "");
+    pass(&f, 1);
+    expect(&f, "beat 4; ");
+    close_worker(&f);
+}
+
+static void test_a_beat_that_cannot_be_sent_is_skipped(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 4);
+    f.beats_shown = true;
+    f.beat_rc = -1;
+    pass(&f, 15000);
+    expect(&f, "beat 2; beat 2; beat 2; ");
+    wcore_on_link(f.c, f.now, WCORE_LINK_PUBLISH, false);
+    f.beat_rc = 0;
+    wcore_on_link(f.c, f.now, WCORE_LINK_PUBLISH, true);
+    step(&f);
+    expect(&f, "beat 2; ");
+    close_worker(&f);
+}
+
+/* ---- cancel ---- */
+
+static void test_cancel_in_each_state(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 2);
+    run(&f, 8);
+    hint(&f, 1, 1, 1, 1);
+    step(&f);
+    hint(&f, 2, 1, 1, 2);
+    cancel(&f, 2); /* held: its claim will be denied */
+    assert_int_equal(state(&f, 2), WCORE_HELD);
+    expect(&f, "claim 1.1; ");
+    cancel(&f, 1); /* the grant is still under way */
+    expect(&f, "");
+    grant(&f, 1);
+    expect(&f, "ack 1; conclude 1 cancelled; ");
+    step(&f);
+    expect(&f, "claim 2.1; result 1.1; ");
+    grant(&f, 2);
+    cancel(&f, 2); /* starting */
+    expect(&f, "ack 2; start 2.1 spec; stop 2 cancel 10000; ");
+    wcore_on_started(f.c, f.now, find(&f, 2)); /* hello comes after the stop */
+    assert_int_equal(state(&f, 2), WCORE_STOPPING);
+    cancel(&f, 2); /* stopping */
+    expect(&f, "");
+    ended(&f, 2);
+    cancel(&f, 2); /* ended */
+    cancel(&f, 8); /* running */
+    expect(&f, "stop 8 cancel 10000; ");
+    pass(&f, 14999);
+    assert_null(strstr(f.log.data, "kill"));
+    pass(&f, 1);
+    assert_non_null(strstr(f.log.data, "kill 8; "));
+    close_worker(&f);
+}
+
+static void test_the_lease_goes_on_while_stopping(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 1);
+    run(&f, 1);
+    pass(&f, 25000);
+    cancel(&f, 1);
+    expect(&f, "stop 1 cancel 10000; ");
+    pass(&f, 5000);
+    expect(&f, "stop 1 lease 0; ");
+    pass(&f, 5000);
+    expect(&f, "kill 1; ");
+    close_worker(&f);
+}
+
+static void test_a_denied_claim_forgets_its_cancel(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 1);
+    hint(&f, 1, 1, 1, 1);
+    step(&f);
+    cancel(&f, 1);
+    deny(&f, 1, false);
+    expect(&f, "claim 1.1; ack 1; ");
+    assert_int_equal(state(&f, 1), WCORE_GONE);
+    close_worker(&f);
+}
+
+/* ---- revoke ---- */
+
+static void test_revoke_stops_and_forgets(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 2);
+    run(&f, 1); /* listed in beat 1 or 2 */
+    pass(&f, 5000);
+    revoke(&f, 1, 2);
+    expect(&f, "stop 1 revoked 0; ");
+    revoke(&f, 1, 2);
+    wcore_on_beat_ack(f.c, f.now, 2);
+    expect(&f, "");
+    pass(&f, 5000);
+    expect(&f, "kill 1; ");
+    ended(&f, 1);
+    expect(&f, "forget 1; ");
+    step(&f);
+    expect(&f, "");
+    assert_int_equal(state(&f, 1), WCORE_GONE);
+    close_worker(&f);
+}
+
+static void test_revoke_of_what_has_ended(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 1);
+    run(&f, 1);
+    ended(&f, 1);
+    pass(&f, 300);
+    revoke(&f, 1, 2);
+    expect(&f, "result 1.1; forget 1; ");
+    pass(&f, 30000);
+    expect(&f, "");
+    close_worker(&f);
+}
+
+static void test_a_late_revoke_of_an_earlier_beat_is_ignored(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 1);
+    hint(&f, 1, 1, 1, 1);
+    step(&f);
+    revoke(&f, 1, 1); /* claiming */
+    grant(&f, 1);
+    revoke(&f, 1, 1); /* no beat has listed it yet */
+    expect(&f, "claim 1.1; ack 1; start 1.1 spec; ");
+    pass(&f, 200); /* beat 2 */
+    revoke(&f, 1, 1);
+    expect(&f, "");
+    revoke(&f, 1, 2);
+    expect(&f, "stop 1 revoked 0; ");
+    close_worker(&f);
+}
+
+static void test_the_next_attempt_of_a_task_ends_the_one_before(void **unused)
+{
+    struct fake f;
+    struct wcore_hint h = {.key = key(1, 2), .slots = 1, .delivery = {.epoch = 1, .tag = 12}};
+
+    (void)unused;
+    open_ready(&f, 2);
+    run(&f, 1);
+    wcore_on_hint(f.c, f.now, &h);
+    step(&f);
+    wcore_on_grant(f.c, f.now, &h.key, 4, 30000, "spec");
+    expect(&f, "claim 1.2; ack 12; stop 1 revoked 0; start 1.2 spec; ");
+    close_worker(&f);
+}
+
+/* ---- results ---- */
+
+static void test_a_result_is_resent_until_applied(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 1);
+    run(&f, 1);
+    ended(&f, 1);
+    step(&f);
+    expect(&f, "result 1.1; ");
+    pass(&f, 9999);
+    expect(&f, "");
+    pass(&f, 1);
+    expect(&f, "result 1.1; ");
+    f.link_rc = -1;
+    pass(&f, 10000);
+    expect(&f, "result 1.1; ");
+    f.link_rc = 0;
+    pass(&f, 1000);
+    expect(&f, "result 1.1; ");
+    applied(&f, 1);
+    applied(&f, 1);
+    expect(&f, "forget 1; ");
+    pass(&f, 30000);
+    expect(&f, "");
+    close_worker(&f);
+}
+
+static void test_results_wait_for_the_broker(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 2);
+    run(&f, 1);
+    run(&f, 2);
+    ended(&f, 2);
+    step(&f);
+    expect(&f, "result 2.1; ");
+    wcore_on_link(f.c, f.now, WCORE_LINK_PUBLISH, false);
+    ended(&f, 1);
+    step(&f);
+    expect(&f, "consume off; ");
+    pass(&f, 15000);
+    expect(&f, "");
+    wcore_on_link(f.c, f.now, WCORE_LINK_PUBLISH, true);
+    step(&f);
+    expect(&f, "consume on; result 1.1 2.1; ");
+    close_worker(&f);
+}
+
+/* ---- connections ---- */
+
+static void test_hints_die_with_their_connection(void **unused)
+{
+    struct fake f;
+    struct wcore_hint again = {.key = key(2, 1), .slots = 1, .delivery = {.epoch = 2, .tag = 99}};
+
+    (void)unused;
+    open_ready(&f, 2);
+    run(&f, 1);
+    hint(&f, 2, 1, 1, 1);
+    step(&f);
+    hint(&f, 3, 1, 1, 1);
+    expect(&f, "claim 2.1; ");
+    wcore_on_link(f.c, f.now, WCORE_LINK_CONSUME, false);
+    step(&f);
+    expect(&f, "");
+    assert_int_equal(state(&f, 3), WCORE_GONE);
+    assert_int_equal(state(&f, 2), WCORE_CLAIMING);
+    wcore_on_link(f.c, f.now, WCORE_LINK_CONSUME, true);
+    step(&f);
+    expect(&f, "consume on; claim 2.1; "); /* the answer may have been lost */
+    wcore_on_hint(f.c, f.now, &again);
+    expect(&f, "");
+    grant(&f, 2);
+    expect(&f, "ack 99; start 2.1 spec; ");
+    close_worker(&f);
+}
+
+static void test_a_grant_without_its_hint_needs_no_ack(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 2);
+    hint(&f, 2, 1, 1, 1);
+    step(&f);
+    wcore_on_link(f.c, f.now, WCORE_LINK_CONSUME, false);
+    grant(&f, 2);
+    expect(&f, "claim 2.1; start 2.1 spec; ");
+    close_worker(&f);
+}
+
+static void test_without_a_publishing_link_no_hints_are_kept(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 1);
+    run(&f, 1);
+    hint(&f, 2, 1, 1, 1);
+    step(&f);
+    wcore_on_link(f.c, f.now, WCORE_LINK_PUBLISH, false);
+    step(&f);
+    expect(&f, "consume off; nack 2; ");
+    assert_int_equal(state(&f, 1), WCORE_RUNNING);
+    close_worker(&f);
+}
+
+/* ---- drain, disk, stop ---- */
+
+static void test_drain_gives_hints_back_and_lets_tasks_run(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 2);
+    run(&f, 1);
+    hint(&f, 2, 1, 1, 1);
+    step(&f);
+    hint(&f, 3, 1, 1, 1);
+    step(&f);
+    wcore_on_drain(f.c, true);
+    step(&f);
+    expect(&f, "claim 2.1; consume off; nack 3; ");
+    grant(&f, 2); /* was on its way */
+    expect(&f, "ack 2; start 2.1 spec; ");
+    assert_true(wcore_is_draining(f.c));
+    ended(&f, 1);
+    step(&f);
+    expect(&f, "result 1.1; ");
+    wcore_on_drain(f.c, false);
+    step(&f);
+    expect(&f, "consume on; ");
+    close_worker(&f);
+}
+
+static void test_a_full_disk_holds_work_off(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 2);
+    hint(&f, 1, 1, 1, 1);
+    step(&f);
+    f.start_rc = WCORE_START_NO_SPACE;
+    grant(&f, 1);
+    step(&f);
+    expect(&f, "claim 1.1; ack 1; start 1.1 spec; consume off; result 1.1; ");
+    applied(&f, 1);
+    assert_true(wcore_is_holding_off(f.c));
+    buf_reset(&f.log);
+    buf_adds(&f.log, "");
+    pass(&f, 59999);
+    expect(&f, "");
+    pass(&f, 1);
+    expect(&f, "consume on; ");
+    assert_false(wcore_is_holding_off(f.c));
+    close_worker(&f);
+}
+
+static void test_stop_leaves_tasks_to_the_next_process(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 3);
+    f.beats_shown = true;
+    run(&f, 1);
+    run(&f, 4);
+    hint(&f, 2, 1, 1, 1);
+    step(&f);
+    hint(&f, 3, 1, 1, 1);
+    step(&f);
+    buf_reset(&f.log);
+    wcore_stop(f.c, f.now, false);
+    step(&f);
+    expect(&f, "consume off; nack 3; ");
+    assert_false(wcore_is_quiet(f.c));
+    ended(&f, 4);
+    step(&f);
+    expect(&f, "result 4.1; ");
+    applied(&f, 4);
+    assert_false(wcore_is_quiet(f.c)); /* a claim is open */
+    deny(&f, 2, false);
+    assert_true(wcore_is_quiet(f.c));
+    wcore_last_beat(f.c, f.now);
+    assert_true(wcore_has_stopped(f.c));
+    expect(&f, "forget 4; ack 2; beat 2; ");
+    pass(&f, 20000);
+    expect(&f, "");
+    close_worker(&f);
+}
+
+static void test_stop_gives_open_claims_back_at_last(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 1);
+    hint(&f, 2, 1, 1, 1);
+    step(&f);
+    wcore_stop(f.c, f.now, false);
+    step(&f);
+    wcore_last_beat(f.c, f.now);
+    expect(&f, "claim 2.1; consume off; nack 2; ");
+    assert_false(grant(&f, 2));
+    close_worker(&f);
+}
+
+static void test_stop_with_tasks(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 4);
+    run(&f, 1);
+    run(&f, 2);
+    hint(&f, 3, 1, 1, 1);
+    step(&f);
+    cancel(&f, 2);
+    buf_reset(&f.log);
+    wcore_stop(f.c, f.now, true);
+    expect(&f, "stop 1 shutdown 10000; ");
+    step(&f);
+    grant(&f, 3);
+    expect(&f, "consume off; ack 3; conclude 3 lost; ");
+    ended(&f, 1);
+    ended(&f, 2);
+    step(&f);
+    expect(&f, "result 3.1 1.1 2.1; ");
+    assert_false(wcore_is_quiet(f.c));
+    applied(&f, 1);
+    applied(&f, 2);
+    applied(&f, 3);
+    assert_true(wcore_is_quiet(f.c));
+    close_worker(&f);
+}
+
+/* ---- survivors ---- */
+
+static void test_survivors_are_taken_back(void **unused)
+{
+    struct fake f;
+    struct wcore_key k1 = key(1, 1);
+    struct wcore_key k2 = key(2, 1);
+
+    (void)unused;
+    open_worker(&f, 2);
+    f.beats_shown = true;
+    assert_non_null(wcore_adopt(f.c, f.now, &k1, 2, 100, 30000, false, NULL));
+    assert_non_null(wcore_adopt(f.c, f.now, &k2, 1, 200, 30000, true, NULL));
+    assert_null(wcore_adopt(f.c, f.now, &k2, 1, 200, 30000, true, NULL));
+    assert_int_equal(wcore_slots_free(f.c), 0);
+    wcore_on_link(f.c, f.now, WCORE_LINK_CONSUME, true);
+    wcore_on_link(f.c, f.now, WCORE_LINK_PUBLISH, true);
+    pass(&f, 1000);
+    wcore_ready(f.c, f.now);
+    step(&f);
+    expect(&f, "result 2.1; beat 1; consume on; ");
+    wcore_on_beat_ack(f.c, f.now, 1);
+    expect(&f, "lease 1 until 31000; ");
+    ended(&f, 1);
+    step(&f);
+    expect(&f, "result 1.1; ");
+    close_worker(&f);
+}
+
+static void test_a_survivor_whose_lease_nobody_renews(void **unused)
+{
+    struct fake f;
+    struct wcore_key k1 = key(1, 1);
+
+    (void)unused;
+    open_worker(&f, 2);
+    wcore_adopt(f.c, f.now, &k1, 3, 100, 30000, false, NULL); /* the node had more slots then */
+    assert_int_equal(wcore_slots_free(f.c), 0);
+    wcore_ready(f.c, f.now);
+    step(&f);
+    pass(&f, 30000);
+    expect(&f, "stop 1 lease 0; ");
+    close_worker(&f);
+}
+
+/* ---- the table ---- */
+
+static void test_every_state_can_be_reached_and_left(void **unused)
+{
+    (void)unused;
+    for (enum wcore_state s = WCORE_GONE; s < WCORE_STATE_COUNT; s++) {
+        int in = 0;
+        int out = 0;
+
+        assert_non_null(wcore_state_name(s));
+        assert_false(wcore_edge_allowed(s, s));
+        for (enum wcore_state t = WCORE_GONE; t < WCORE_STATE_COUNT; t++) {
+            out += wcore_edge_allowed(s, t);
+            in += wcore_edge_allowed(t, s);
+        }
+        assert_true(in > 0 && out > 0);
+    }
+    assert_false(wcore_edge_allowed(WCORE_HELD, WCORE_STARTING)); /* never without a grant */
+    assert_false(wcore_edge_allowed(WCORE_ENDED, WCORE_RUNNING));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_nothing_before_the_first_beat),
+        cmocka_unit_test(test_claims_are_gathered_and_the_hint_is_acked_at_once),
+        cmocka_unit_test(test_a_claim_is_resent_and_given_up),
+        cmocka_unit_test(test_a_claim_that_cannot_be_sent_is_tried_again),
+        cmocka_unit_test(test_retry_claims_again),
+        cmocka_unit_test(test_unknown_answers_change_nothing),
+        cmocka_unit_test(test_a_repeated_hint_is_acked_in_every_state),
+        cmocka_unit_test(test_order_is_class_then_rank),
+        cmocka_unit_test(test_a_head_that_does_not_fit_blocks_and_is_given_back),
+        cmocka_unit_test(test_a_pause_ends_for_smaller_tasks_after_a_while),
+        cmocka_unit_test(test_without_a_free_slot_a_pause_does_not_end),
+        cmocka_unit_test(test_progress_keeps_the_rest_held),
+        cmocka_unit_test(test_a_hint_for_more_slots_than_there_are),
+        cmocka_unit_test(test_slots_are_free_when_the_process_has_ended),
+        cmocka_unit_test(test_no_more_attempts_than_a_beat_can_list),
+        cmocka_unit_test(test_noop_ends_at_once_and_results_are_gathered),
+        cmocka_unit_test(test_a_lease_counts_from_the_claim_and_is_renewed_by_the_beat),
+        cmocka_unit_test(test_at_the_end_of_the_lease_the_task_is_stopped),
+        cmocka_unit_test(test_a_grant_after_the_lease_is_over_does_not_start),
+        cmocka_unit_test(test_beats_are_regular_and_follow_changes),
+        cmocka_unit_test(test_a_beat_that_cannot_be_sent_is_skipped),
+        cmocka_unit_test(test_cancel_in_each_state),
+        cmocka_unit_test(test_the_lease_goes_on_while_stopping),
+        cmocka_unit_test(test_a_denied_claim_forgets_its_cancel),
+        cmocka_unit_test(test_revoke_stops_and_forgets),
+        cmocka_unit_test(test_revoke_of_what_has_ended),
+        cmocka_unit_test(test_a_late_revoke_of_an_earlier_beat_is_ignored),
+        cmocka_unit_test(test_the_next_attempt_of_a_task_ends_the_one_before),
+        cmocka_unit_test(test_a_result_is_resent_until_applied),
+        cmocka_unit_test(test_results_wait_for_the_broker),
+        cmocka_unit_test(test_hints_die_with_their_connection),
+        cmocka_unit_test(test_a_grant_without_its_hint_needs_no_ack),
+        cmocka_unit_test(test_without_a_publishing_link_no_hints_are_kept),
+        cmocka_unit_test(test_drain_gives_hints_back_and_lets_tasks_run),
+        cmocka_unit_test(test_a_full_disk_holds_work_off),
+        cmocka_unit_test(test_stop_leaves_tasks_to_the_next_process),
+        cmocka_unit_test(test_stop_gives_open_claims_back_at_last),
+        cmocka_unit_test(test_stop_with_tasks),
+        cmocka_unit_test(test_survivors_are_taken_back),
+        cmocka_unit_test(test_a_survivor_whose_lease_nobody_renews),
+        cmocka_unit_test(test_every_state_can_be_reached_and_left),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
