@@ -39,8 +39,8 @@ bool wcore_edge_allowed(enum wcore_state from, enum wcore_state to)
 
 static bool earlier(const struct heap_node *x, const struct heap_node *y)
 {
-    return CONTAINER_OF(x, const struct wcore_attempt, timer)->due <
-           CONTAINER_OF(y, const struct wcore_attempt, timer)->due;
+    return CONTAINER_OF_CONST(x, struct wcore_attempt, timer)->due <
+           CONTAINER_OF_CONST(y, struct wcore_attempt, timer)->due;
 }
 
 static bool holds_slots(enum wcore_state s)
@@ -185,7 +185,8 @@ static void stop(struct wcore *c, int64_t now, struct wcore_attempt *a, enum wco
         [WCORE_STOP_REVOKED] = "revoked",
         [WCORE_STOP_LEASE] = "the lease is over",
     };
-    int64_t kill_at = now + grace_ms + WCORE_KILL_AFTER_MS;
+    bool unproven = why == WCORE_STOP_LEASE || why == WCORE_STOP_REVOKED;
+    int64_t kill_at = now + grace_ms + (unproven ? WCORE_KILL_UNPROVEN_MS : WCORE_KILL_AFTER_MS);
 
     if (a->state == WCORE_STOPPING) {
         a->kill_at = MIN(a->kill_at, kill_at);
@@ -220,7 +221,7 @@ static void watch_due(struct wcore *c, int64_t now, struct wcore_attempt *a)
         stop(c, now, a, WCORE_STOP_LEASE, 0);
         return;
     }
-    a->kill_at = now + WCORE_KILL_AFTER_MS;
+    a->kill_at = now + WCORE_KILL_UNPROVEN_MS;
     c->ops->kill(c->arg, a);
     watch(c, a);
 }
@@ -282,8 +283,8 @@ static void renew(struct wcore *c, enum wcore_state s, int64_t beat, int64_t sen
     {
         struct wcore_attempt *a = CONTAINER_OF(it, struct wcore_attempt, in_state);
 
-        if (a->first_beat && a->first_beat <= beat && !a->forget && !a->lease_over &&
-            sent_at + a->lease_ms > a->deadline) {
+        if (a->first_beat && a->first_beat <= beat && a->unsure_beat != beat && !a->forget &&
+            !a->lease_over && sent_at + a->lease_ms > a->deadline) {
             a->deadline = sent_at + a->lease_ms;
             watch(c, a);
             c->ops->lease(c->arg, a);
@@ -311,6 +312,15 @@ void wcore_on_revoke(struct wcore *c, int64_t now, const struct wcore_key *k, in
     /* An answer to a beat that did not list it speaks of an earlier life of the same attempt. */
     if (a && a->first_beat && a->first_beat <= beat) {
         revoke(c, now, a);
+    }
+}
+
+void wcore_on_unsure(struct wcore *c, const struct wcore_key *k, int64_t beat)
+{
+    struct wcore_attempt *a = wcore_find(c, k);
+
+    if (a) {
+        a->unsure_beat = beat;
     }
 }
 

@@ -29,7 +29,8 @@
 #define WCORE_RESULT_RESEND_MS 10000
 #define WCORE_RETRY_MS         1000  /* after a send that failed */
 #define WCORE_BEAT_GAP_MS      200   /* between two beats at least */
-#define WCORE_KILL_AFTER_MS    5000  /* what should have ended by then is killed */
+#define WCORE_KILL_AFTER_MS    20000 /* what has not ended so long after its grace is killed */
+#define WCORE_KILL_UNPROVEN_MS 3000  /* the same for what may run elsewhere soon */
 #define WCORE_HOLD_OFF_MS      60000 /* without new work after the disk was full */
 #define WCORE_BATCH            500   /* claims or results handed to one operation */
 #define WCORE_ATTEMPTS_MAX     1000  /* claimed or granted; what a beat can list */
@@ -99,10 +100,11 @@ struct wcore_attempt {
     int64_t claimed_at;
     int64_t token; /* of the grant */
     int64_t lease_ms;
-    int64_t deadline;   /* end of the lease */
-    int64_t kill_at;    /* STOPPING */
-    int64_t first_beat; /* number of the first beat that lists it as granted; 0: none yet */
-    void *user;         /* the owner's */
+    int64_t deadline;    /* end of the lease */
+    int64_t kill_at;     /* STOPPING */
+    int64_t first_beat;  /* number of the first beat that lists it as granted; 0: none yet */
+    int64_t unsure_beat; /* the last one whose answer does not renew it */
+    void *user;          /* the owner's */
 
     int64_t due; /* of the timer */
     struct heap_node timer;
@@ -182,10 +184,13 @@ void wcore_on_hint(struct wcore *c, int64_t now, const struct wcore_hint *h);
 bool wcore_on_grant(struct wcore *c, int64_t now, const struct wcore_key *k, int64_t token,
                     int64_t lease_ms, const void *spec);
 void wcore_on_deny(struct wcore *c, int64_t now, const struct wcore_key *k, bool retry);
-/* false: we sent no such beat, or too long ago; nothing was done. Renews leases: call it after the
- * beat's revokes. */
-bool wcore_on_beat_ack(struct wcore *c, int64_t now, int64_t beat);
+/* The answer to a beat: first what it says of single attempts, then wcore_on_beat_ack(), which
+ * renews the leases of the others. false: we sent no such beat, or too long ago; nothing was done.
+ */
+void wcore_on_unsure(struct wcore *c, const struct wcore_key *k, int64_t beat);
+/* Not ours, says an answer to this beat: stop it and forget it. */
 void wcore_on_revoke(struct wcore *c, int64_t now, const struct wcore_key *k, int64_t beat);
+bool wcore_on_beat_ack(struct wcore *c, int64_t now, int64_t beat);
 void wcore_on_cancel(struct wcore *c, int64_t now, const struct wcore_key *k);
 void wcore_on_drain(struct wcore *c, bool on);
 void wcore_on_applied(struct wcore *c, const struct wcore_key *k);

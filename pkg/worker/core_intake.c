@@ -3,8 +3,8 @@
 /* First what is to be claimed first: by class, rank, and the task's age. */
 static bool before(const struct heap_node *x, const struct heap_node *y)
 {
-    const struct wcore_attempt *a = CONTAINER_OF(x, const struct wcore_attempt, order);
-    const struct wcore_attempt *b = CONTAINER_OF(y, const struct wcore_attempt, order);
+    const struct wcore_attempt *a = CONTAINER_OF_CONST(x, struct wcore_attempt, order);
+    const struct wcore_attempt *b = CONTAINER_OF_CONST(y, struct wcore_attempt, order);
 
     if (a->urgency != b->urgency) {
         return a->urgency < b->urgency;

@@ -258,6 +258,16 @@ static void applied(struct fake *f, int task)
     wcore_on_applied(f->c, &k);
 }
 
+static void answer_last_beat(struct fake *f)
+{
+    int64_t beat = 50;
+
+    while (!wcore_on_beat_ack(f->c, f->now, beat)) {
+        beat--;
+        assert_true(beat > 0);
+    }
+}
+
 static void ended(struct fake *f, int task)
 {
     wcore_on_ended(f->c, f->now, find(f, task));
@@ -666,6 +676,24 @@ static void test_a_lease_counts_from_the_claim_and_is_renewed_by_the_beat(void *
     close_worker(&f);
 }
 
+static void test_an_unsure_manager_does_not_renew(void **unused)
+{
+    struct fake f;
+    struct wcore_key k = key(1, 1);
+
+    (void)unused;
+    open_ready(&f, 1);
+    run(&f, 1);
+    pass(&f, 5000); /* beat 2 at 200, beat 3 at 5200 */
+    wcore_on_unsure(f.c, &k, 2);
+    assert_true(wcore_on_beat_ack(f.c, f.now, 2));
+    expect(&f, "");
+    pass(&f, 1000);
+    assert_true(wcore_on_beat_ack(f.c, f.now, 3));
+    expect(&f, "lease 1 until 35200; ");
+    close_worker(&f);
+}
+
 static void test_at_the_end_of_the_lease_the_task_is_stopped(void **unused)
 {
     struct fake f;
@@ -680,9 +708,11 @@ static void test_at_the_end_of_the_lease_the_task_is_stopped(void **unused)
     assert_int_equal(state(&f, 1), WCORE_STOPPING);
     wcore_on_beat_ack(f.c, f.now, 2); /* too late */
     expect(&f, "");
-    pass(&f, 5000);
+    pass(&f, 2999);
+    expect(&f, "");
+    pass(&f, 1);
     expect(&f, "kill 1; ");
-    pass(&f, 5000);
+    pass(&f, 3000);
     expect(&f, "kill 1; ");
     ended(&f, 1);
     step(&f);
@@ -786,8 +816,11 @@ static void test_cancel_in_each_state(void **unused)
     cancel(&f, 2); /* ended */
     cancel(&f, 8); /* running */
     expect(&f, "stop 8 cancel 10000; ");
-    pass(&f, 14999);
-    assert_null(strstr(f.log.data, "kill"));
+    for (int i = 0; i < 6; i++) { /* the managers go on renewing its lease */
+        pass(&f, i < 5 ? 5000 : 4999);
+        answer_last_beat(&f);
+        assert_null(strstr(f.log.data, "kill"));
+    }
     pass(&f, 1);
     assert_non_null(strstr(f.log.data, "kill 8; "));
     close_worker(&f);
@@ -1229,6 +1262,7 @@ int main(void)
         cmocka_unit_test(test_no_more_attempts_than_a_beat_can_list),
         cmocka_unit_test(test_noop_ends_at_once_and_results_are_gathered),
         cmocka_unit_test(test_a_lease_counts_from_the_claim_and_is_renewed_by_the_beat),
+        cmocka_unit_test(test_an_unsure_manager_does_not_renew),
         cmocka_unit_test(test_at_the_end_of_the_lease_the_task_is_stopped),
         cmocka_unit_test(test_a_grant_after_the_lease_is_over_does_not_start),
         cmocka_unit_test(test_beats_are_regular_and_follow_changes),
