@@ -39,7 +39,8 @@ PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm
 
 LIB_SRC  := $(wildcard internal/*.c pkg/*/*.c api/*.c)
-LIB_OBJ  := $(LIB_SRC:%.c=$(OUT)/%.o)
+SQL      := $(sort $(wildcard configs/sql/*.sql))
+LIB_OBJ  := $(LIB_SRC:%.c=$(OUT)/%.o) $(OUT)/gen/migrations.o
 LIB      := $(OUT)/libsje.a
 PROGRAMS := $(notdir $(wildcard cmd/*))
 UNIT     := $(patsubst tests/unit/%.c,$(OUT)/tests/unit/%,$(wildcard tests/unit/test_*.c))
@@ -58,6 +59,15 @@ help: ## this list
 
 $(OUT)/%.o: %.c
 	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS_ALL) -c -o $@ $<
+
+# The migrations of the database become part of the program.
+$(OUT)/gen/migrations.c: $(SQL) configs/sql tools/embed-sql.sh
+	@mkdir -p $(@D)
+	tools/embed-sql.sh $(SQL) >$@.tmp
+	@mv $@.tmp $@
+
+$(OUT)/gen/%.o: $(OUT)/gen/%.c
 	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS_ALL) -c -o $@ $<
 
 $(LIB): $(LIB_OBJ)
