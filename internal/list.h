@@ -78,7 +78,11 @@ static inline struct list_node *list_pop(struct list *l)
     return n;
 }
 
-#define LIST_ENTRY(node, type, member) ((node) ? CONTAINER_OF(node, type, member) : NULL)
+#define LIST_ENTRY(node, type, member)                                                             \
+    __extension__({                                                                                \
+        struct list_node *entry_ = (node);                                                         \
+        entry_ ? CONTAINER_OF(entry_, type, member) : NULL;                                        \
+    })
 /* Safe against removal of `it` inside the body. */
 #define LIST_EACH(l, it)                                                                           \
     for (struct list_node *it = (l)->head.next, *it##_next = it->next; it != &(l)->head;           \
