@@ -137,8 +137,6 @@ static void migrate_work(uv_work_t *w)
 static void db_is_ready(struct manager *m)
 {
     m->db_ready = true;
-    read_clock(m);
-    lead_pools(m);
     lead_start(m);
 }
 
@@ -183,6 +181,16 @@ static void on_db_up(void *arg)
     }
     lead_freeze(m);
     intake_retry(m);
+}
+
+static void on_read_up(void *arg)
+{
+    struct manager *m = arg;
+
+    read_clock(m);
+    if (m->db_ready) {
+        lead_pools(m);
+    }
 }
 
 static void on_db_down(void *arg, const struct err *why)
@@ -323,7 +331,7 @@ static void open_database(struct manager *m, const struct config *c)
     m->db = db_open(m->loop, &o);
     o.name = "sje-reader";
     o.connections = 2;
-    o.on_up = NULL;
+    o.on_up = on_read_up;
     o.on_down = NULL;
     m->db_read = db_open(m->loop, &o);
 }
