@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every check of the source. Each counts as one; the last line is `N passed, N failed`.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 
 MAKE=${MAKE:-make}
 JOBS=$(nproc)

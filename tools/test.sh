@@ -85,9 +85,10 @@ services() {
 }
 
 e2e() {
-    local status=0
+    local status=0 options
+    read -ra options <<<"${SJE_TESTS:-}"
     SJE_BIN="$PWD/$OUT/bin" SJE_SERVICES="$RUN/services" SJE_E2E_DIR="$RUN/e2e" \
-        .venv/bin/python -m pytest -c tests/pytest.ini tests/e2e ${SJE_TESTS:-} 2>&1 |
+        .venv/bin/python -m pytest -c tests/pytest.ini tests/e2e "${options[@]}" 2>&1 |
         tee "$RUN/e2e.log" || status=$?
     # its closing line: ==== 1 failed, 20 passed, 1 error in 61.2s ====
     tail -n 1 "$RUN/e2e.log" | awk -v status="$status" '{

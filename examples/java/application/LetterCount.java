@@ -10,13 +10,14 @@ import java.util.Map;
 import java.util.TreeMap;
 import java.util.stream.Collectors;
 
+import org.apache.spark.SparkFiles;
 import org.apache.spark.api.java.JavaRDD;
 import org.apache.spark.api.java.JavaSparkContext;
 import org.apache.spark.sql.SparkSession;
 
 /**
  * Counts the words of a text by their first letter. The letter comes from a second jar, so the task
- * names it under "dependencies". Usage: LetterCount [--min N] TEXT
+ * names that jar, and the text, under "dependencies". Usage: LetterCount [--min N] NAME-OF-TEXT
  */
 public final class LetterCount {
     private LetterCount() {
@@ -33,11 +34,11 @@ public final class LetterCount {
             }
         }
         if (text == null) {
-            throw new IllegalArgumentException("usage: LetterCount [--min N] TEXT");
+            throw new IllegalArgumentException("usage: LetterCount [--min N] NAME-OF-TEXT");
         }
         SparkSession spark = SparkSession.builder().appName("letter count").getOrCreate();
         JavaRDD<String> words = JavaSparkContext.fromSparkContext(spark.sparkContext())
-                .textFile(text, 8)
+                .textFile(Path.of(SparkFiles.get(text)).toUri().toString(), 8)
                 .flatMap(line -> Arrays.asList(line.split("[^\\p{L}]+")).iterator())
                 .filter(word -> !word.isEmpty());
         Map<String, Long> counts = new TreeMap<>(words.map(Letters::initial).countByValue());
