@@ -132,6 +132,7 @@ docs: $(OUT)/gen-docs ## the documents that are generated from code
 	$< config > docs/config.md
 	$< errors > docs/errors.md
 	$< states > docs/states.md
+	$< config > docs/config.md
 
 clean: ## remove what was built
 	rm -rf build coverage-report

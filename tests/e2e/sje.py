@@ -1,0 +1,255 @@
+"""The system as a user has it: services, servers as processes, and a client that speaks HTTP.
+
+Nothing here sleeps for luck: every wait is for a condition, with a limit.
+"""
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from pathlib import Path
+
+import psycopg2
+import requests
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(os.environ.get("SJE_BIN", ROOT / "build/release/bin"))
+FINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
+SLOW = float(os.environ.get("SJE_SLOW", "1"))  # factor on time limits, for sanitizers and valgrind
+
+
+def until(condition, within=30, what="the condition"):
+    """The first true value of condition(), asked for at most that many seconds."""
+    end = time.monotonic() + within * SLOW
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {within}s: {what}")
+        time.sleep(0.05)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def processes_with(needle):
+    """Pids of the processes whose command line or environment holds that text."""
+    needle, found = needle.encode(), []
+    for proc in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (proc / "cmdline").read_bytes() + (proc / "environ").read_bytes()
+            state = (proc / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if needle in text and state != "Z" and int(proc.name) != os.getpid():
+            found.append(int(proc.name))
+    return found
+
+
+class Services:
+    """PostgreSQL and RabbitMQ, started by tools/services.sh in a directory of their own."""
+
+    def __init__(self, directory):
+        self.dir = Path(directory)
+        self.script("start")
+
+    def script(self, *arguments):
+        done = subprocess.run([ROOT / "tools/services.sh", arguments[0], self.dir, *arguments[1:]],
+                              capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def start(self, part):
+        self.script("start", part)
+
+    def stop(self, part):
+        self.script("stop", part)
+
+    @property
+    def env(self):
+        text = (self.dir / "env").read_text()
+        return dict(re.findall(r"(SJE_(?:DB|RABBITMQ)_\w+)=(\S*)", text))
+
+    def database(self, name="sje"):
+        env = self.env
+        db = psycopg2.connect(host=env["SJE_DB_HOST"], port=env["SJE_DB_PORT"], dbname=name,
+                              user=env["SJE_DB_USERNAME"], password=env["SJE_DB_PASSWORD"])
+        db.autocommit = True
+        return db
+
+    def tenant(self):
+        """A database and a virtual host that nobody else uses: settings for one cluster."""
+        name = "t" + uuid.uuid4().hex[:12]
+        db = self.database()
+        db.cursor().execute(f"CREATE DATABASE {name}")
+        db.close()
+        self.script("ctl", "eval", f'rabbit_vhost:add(<<"{name}">>, <<"test">>), '
+                    f'rabbit_auth_backend_internal:set_permissions(<<"sje">>, <<"{name}">>, '
+                    f'<<".*">>, <<".*">>, <<".*">>, <<"test">>).')
+        return {**self.env, "SJE_DB_DATABASE": name, "SJE_RABBITMQ_VHOST": name}
+
+
+class Client:
+    """HTTP calls of one API, each checked for the status that is expected."""
+
+    def __init__(self, url):
+        self.url = url
+        self.http = requests.Session()
+
+    def call(self, method, path, expect=None, **kw):
+        kw.setdefault("timeout", 90 * SLOW)
+        r = self.http.request(method, self.url + path, **kw)
+        if expect is not None:
+            assert r.status_code == expect, f"{method} {path}: {r.status_code} {r.text[:2000]}"
+        return r
+
+    def get(self, path, expect=200, **kw):
+        return self.call("GET", path, expect, **kw)
+
+    def post(self, path, body, expect=202, **kw):
+        return self.call("POST", path, expect, json=body, **kw)
+
+    def submit(self, task, **headers):
+        answer = self.post("/task", task, headers=headers).json()
+        assert answer["state"] == "QUEUED"
+        return answer["taskId"]
+
+    def task(self, task_id):
+        return self.get(f"/task/{task_id}").json()
+
+    def end(self, task_id, within=60):
+        """The task view once it is final."""
+        limit = time.monotonic() + within * SLOW
+        while True:
+            left = max(1, min(60, int(limit - time.monotonic())))
+            t = self.get(f"/task/{task_id}?wait={left}").json()
+            if t["state"] in FINAL:
+                return t
+            assert time.monotonic() < limit, f"not final within {within}s: {t}\n{self.story(task_id)}"
+
+    def run(self, task, within=60):
+        return self.end(self.submit(task), within)
+
+    def running(self, task_id, within=30):
+        def look():
+            t = self.task(task_id)
+            assert t["state"] not in FINAL, t
+            return t if t["state"] == "RUNNING" else None
+        return until(look, within, f"{task_id} is running")
+
+    def events(self, task_id):
+        return self.get(f"/task/{task_id}/events").json()["events"]
+
+    def story(self, task_id):
+        """The words of the audit, in order."""
+        return [e["event"] for e in self.events(task_id)]
+
+    def log(self, task_id, stream="stdout", **params):
+        return self.get(f"/task/{task_id}/log", params={"stream": stream, **params})
+
+    def cancel(self, task_id, expect=202):
+        return self.call("DELETE", f"/task/{task_id}", expect)
+
+
+class Server:
+    """One sje-executor process; started again with the same settings after it ended."""
+
+    def __init__(self, directory, settings, role="all"):
+        self.dir, self.role = Path(directory), role
+        self.dir.mkdir(parents=True, exist_ok=True)
+        self.output = self.dir / "output"
+        env = {k: v for k, v in os.environ.items() if not k.startswith("SJE_")}
+        env.update(settings)
+        self.env, self.process = env, None
+        self.start()
+
+    def start(self):
+        command = [str(BIN / "sje-executor"), "--role", self.role]
+        command = os.environ.get("SJE_WRAP", "").split() + command
+        with open(self.output, "ab") as out:
+            self.process = subprocess.Popen(command, cwd=ROOT, env=self.env, stdout=out, stderr=out,
+                                            stdin=subprocess.DEVNULL)
+
+    def terminate(self, within=30):
+        """SIGTERM; the exit status."""
+        self.process.terminate()
+        try:
+            return self.process.wait(within * SLOW)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)
+            self.process.wait()
+            raise AssertionError(f"{self.role} did not stop within {within}s\n{self.tail()}") from None
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def tail(self, lines=60):
+        return "\n".join(self.output.read_text(errors="replace").splitlines()[-lines:])
+
+
+class Cluster(Client):
+    """A manager and workers with a database and a virtual host of their own."""
+
+    def __init__(self, directory, services, spark, split=False, **settings):
+        port = free_port()
+        super().__init__(f"http://127.0.0.1:{port}")
+        self.dir, self.services = Path(directory), services
+        self.work = self.dir / "work"
+        self.settings = {
+            **services.tenant(), **spark,
+            "SJE_API_PORT": str(port),
+            "SJE_NODE_NODE_ID": "node1",
+            "SJE_NODE_WORK_DIR": str(self.work),
+            "SJE_NODE_KILL_GRACE_SECONDS": "2",
+            "SJE_MONITORING_LOG_LEVEL": "debug",
+            **settings,
+        }
+        if split:
+            self.manager = Server(self.dir / "manager", self.settings, "manager")
+            self.worker = Server(self.dir / "worker", self.settings, "worker")
+            self.servers = [self.manager, self.worker]
+        else:
+            self.manager = self.worker = Server(self.dir / "server", self.settings)
+            self.servers = [self.manager]
+        self.ready()
+
+    def ready(self, within=30):
+        until(self.healthy, within, f"health of {self.url}\n{self.servers[0].tail(20)}")
+        until(lambda: any(w["state"] == "UP" for w in self.workers()), within, "a worker is up")
+
+    def healthy(self):
+        for s in self.servers:
+            assert s.process.poll() is None, f"sje-executor ended: {s.tail()}"
+        try:
+            return self.call("GET", "/health").status_code == 200
+        except requests.ConnectionError:
+            return False
+
+    def workers(self):
+        return self.get("/mgmt/workers").json()["workers"]
+
+    def database(self):
+        return self.services.database(self.settings["SJE_DB_DATABASE"])
+
+    def close(self):
+        """Ends everything that was started, also tasks; a clean stop has exit status 0."""
+        status = {}
+        for s in reversed(self.servers):
+            if s.process.poll() is None:
+                status[s.role] = s.terminate()
+        for pid in processes_with(str(self.work)):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        assert all(code == 0 for code in status.values()), f"exit status {status}\n{self.tail()}"
+
+    def tail(self):
+        return "\n".join(f"---- {s.role}\n{s.tail()}" for s in self.servers)
