@@ -132,7 +132,6 @@ docs: $(OUT)/gen-docs ## the documents that are generated from code
 	$< config > docs/config.md
 	$< errors > docs/errors.md
 	$< states > docs/states.md
-	$< config > docs/config.md
 
 clean: ## remove what was built
 	rm -rf build coverage-report
