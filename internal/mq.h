@@ -13,7 +13,8 @@
  * 5 .. 15 s. Heartbeats are ours, both ways; a request without answer for 60 s is a loss.
  *
  * Threads: the loop thread only. Callbacks may call any function here; mq_close() from inside a
- * callback is allowed. After a loss first the waiting callbacks are called, then on_down.
+ * callback is allowed. After a loss first the waiting callbacks are called, then on_down. The
+ * process must ignore SIGPIPE: libuv writes to sockets without MSG_NOSIGNAL.
  *
  * Errors: ERR_MQ_DOWN; ERR_INVALID (an empty name, more than 255 bytes, flags that exclude each
  * other); ERR_BUSY (too much waits: bytes to be sent, 2^18 messages without confirm, 4,096

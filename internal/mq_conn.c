@@ -92,12 +92,12 @@ void mq_conn_flush(struct mq_conn *c)
 {
     struct buf *out = &c->link.out;
 
-    if (!c->connected || c->writing || (out->len == 0 && !out->failed)) {
-        return;
-    }
     if (out->failed) {
         struct err why = {.code = ERR_BUSY, .text = "the broker does not read what we send"};
         failed(c, &why);
+        return;
+    }
+    if (!c->connected || c->writing || out->len == 0) {
         return;
     }
     uv_buf_t b = uv_buf_init(out->data, (unsigned)out->len);
