@@ -2,6 +2,7 @@
 
 #include "internal/str.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 /* jansson's own limit (2048) is a compile-time constant; ours is lower and checked before it
@@ -37,6 +38,12 @@ int json_read(const char *p, size_t len, json_t **ret, struct err *reterr)
 {
     json_error_t error;
 
+    if (len == 0) {
+        return err_set(reterr, ERR_PARSE, "is empty");
+    }
+    if (memchr(p, '\0', len)) { /* jansson overlooks one behind the value */
+        return err_set(reterr, ERR_PARSE, "holds a NUL byte");
+    }
     if (too_deep(p, len)) {
         return err_set(reterr, ERR_PARSE, "nested deeper than %d levels", JSON_DEPTH);
     }
@@ -49,51 +56,138 @@ int json_read(const char *p, size_t len, json_t **ret, struct err *reterr)
     return 0;
 }
 
-static int append(const char *p, size_t n, void *arg)
+static void write_string(const char *p, size_t len, struct buf *b)
 {
-    return buf_add(arg, p, n) < 0 ? -1 : 0;
+    static const char letters[0x20] = {
+        ['\b'] = 'b', ['\f'] = 'f', ['\n'] = 'n', ['\r'] = 'r', ['\t'] = 't'};
+    size_t done = 0;
+
+    buf_addc(b, '"');
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)p[i];
+
+        if (c >= 0x20 && c != '"' && c != '\\') {
+            continue;
+        }
+        buf_add(b, p + done, i - done);
+        done = i + 1;
+        char letter = c < 0x20 ? letters[c] : (char)c;
+        if (letter) {
+            buf_addf(b, "\\%c", letter);
+        } else {
+            buf_addf(b, "\\u%04x", c);
+        }
+    }
+    buf_add(b, p + done, len - done);
+    buf_addc(b, '"');
+}
+
+/* The shortest form that reads back as the same number: 0.1 stays 0.1. */
+static void write_real(double d, struct buf *b)
+{
+    char text[40];
+
+    for (int digits = 15; digits <= 17; digits++) {
+        double back = 0;
+
+        snprintf(text, sizeof(text), "%.*g", digits, d);
+        if (str_to_double(str_of(text), &back) && back == d) {
+            break;
+        }
+    }
+    buf_addf(b, "%s%s", text, strpbrk(text, ".e") ? "" : ".0");
+}
+
+static void write_array(const json_t *j, struct buf *b)
+{
+    size_t i;
+    json_t *v;
+
+    buf_addc(b, '[');
+    json_array_foreach(j, i, v)
+    {
+        if (i) {
+            buf_addc(b, ',');
+        }
+        json_write(v, b);
+    }
+    buf_addc(b, ']');
+}
+
+static void write_object(const json_t *j, struct buf *b)
+{
+    const char *key;
+    json_t *v;
+    bool first = true;
+
+    buf_addc(b, '{');
+    json_object_foreach((json_t *)(uintptr_t)j, key, v)
+    {
+        if (!first) {
+            buf_addc(b, ',');
+        }
+        first = false;
+        write_string(key, strlen(key), b);
+        buf_addc(b, ':');
+        json_write(v, b);
+    }
+    buf_addc(b, '}');
 }
 
 int json_write(const json_t *j, struct buf *b)
 {
-    return json_dump_callback(j, append, b, JSON_COMPACT | JSON_ENCODE_ANY) < 0 ? ERR_TOO_LARGE : 0;
+    switch (json_typeof(j)) {
+    case JSON_OBJECT:
+        write_object(j, b);
+        break;
+    case JSON_ARRAY:
+        write_array(j, b);
+        break;
+    case JSON_STRING:
+        write_string(json_string_value(j), json_string_length(j), b);
+        break;
+    case JSON_INTEGER:
+        buf_addf(b, "%" JSON_INTEGER_FORMAT, json_integer_value(j));
+        break;
+    case JSON_REAL:
+        write_real(json_real_value(j), b);
+        break;
+    case JSON_TRUE:
+        buf_adds(b, "true");
+        break;
+    case JSON_FALSE:
+        buf_adds(b, "false");
+        break;
+    case JSON_NULL:
+        buf_adds(b, "null");
+        break;
+    }
+    return b->failed ? ERR_TOO_LARGE : 0;
 }
 
 char *json_text(const json_t *j)
 {
-    char *text = json_dumps(j, JSON_COMPACT | JSON_ENCODE_ANY);
+    struct buf b CLEANUP(buf_free) = {.max = SIZE_MAX};
 
-    MUST(text);
-    return text;
+    MUST(json_write(j, &b) == 0);
+    return buf_take(&b);
 }
 
 json_t *json_string_lossy(const char *p, size_t len)
 {
-    json_t *plain = memchr(p, '\0', len) ? NULL : json_stringn(p, len);
+    struct buf b CLEANUP(buf_free) = {.max = SIZE_MAX};
+    json_t *plain = len && memchr(p, '\0', len) ? NULL : json_stringn(len ? p : "", len);
 
-    if (plain) {
-        return plain;
-    }
-    struct buf b CLEANUP(buf_free) = {0};
-    buf_init(&b, len * 3 + 1);
-    for (size_t i = 0; i < len;) {
-        size_t n = MIN((size_t)4, len - i);
+    for (struct str s = {p, len}; !plain && s.len;) {
+        size_t n = *s.p ? str_utf8_head(s) : 0;
 
-        while (n && !(p[i] != '\0' && str_is_utf8(p + i, n))) {
-            n--;
-        }
-        /* The shortest valid prefix is one character: a longer one may hold a NUL. */
-        for (size_t k = 1; k < n; k++) {
-            if (str_is_utf8(p + i, k)) {
-                n = k;
-            }
-        }
-        buf_add(&b, n ? p + i : "\xef\xbf\xbd", n ? n : 3);
-        i += n ? n : 1;
+        buf_add(&b, n ? s.p : "\xef\xbf\xbd", n ? n : 3);
+        n = n ? n : 1;
+        s = (struct str){s.p + n, s.len - n};
     }
-    json_t *j = json_stringn(b.data ? b.data : "", b.len);
-    MUST(j);
-    return j;
+    plain = plain ? plain : json_stringn(b.data, b.len);
+    MUST(plain);
+    return plain;
 }
 
 void json_add_string(struct buf *b, const char *p, size_t len)

@@ -23,8 +23,8 @@ bool str_starts(struct str s, struct str prefix)
 
 bool str_ends(struct str s, struct str suffix)
 {
-    return s.len >= suffix.len &&
-           str_eq((struct str){s.p + s.len - suffix.len, suffix.len}, suffix);
+    return suffix.len == 0 || (s.len >= suffix.len &&
+                               str_eq((struct str){s.p + s.len - suffix.len, suffix.len}, suffix));
 }
 
 struct str str_trim(struct str s)
@@ -44,7 +44,7 @@ struct str str_cut(struct str s, char sep, struct str *rest)
     const char *at = s.len ? memchr(s.p, sep, s.len) : NULL;
 
     if (!at) {
-        *rest = (struct str){s.p + s.len, 0};
+        *rest = (struct str){s.len ? s.p + s.len : s.p, 0}; /* NULL has no offset */
         return s;
     }
     size_t n = (size_t)(at - s.p);
@@ -93,38 +93,56 @@ bool str_to_double(struct str s, double *ret)
     char text[64];
     char *end = NULL;
 
-    if (s.len == 0 || s.len >= sizeof(text) || isspace((unsigned char)s.p[0])) {
+    if (s.len == 0 || s.len >= sizeof(text)) {
         return false;
+    }
+    for (size_t i = 0; i < s.len; i++) { /* strtod would take spaces, "inf" and "0x1p3" too */
+        if (!((s.p[i] >= '0' && s.p[i] <= '9') || (s.p[i] && strchr("+-.eE", s.p[i])))) {
+            return false;
+        }
     }
     memcpy(text, s.p, s.len);
     text[s.len] = '\0';
     errno = 0;
     double v = strtod(text, &end);
-    if (*end != '\0' || errno != 0 || !isfinite(v)) {
+    if (*end != '\0' || (errno != 0 && fabs(v) > 1) || !isfinite(v)) { /* too small is zero */
         return false;
     }
     *ret = v;
     return true;
 }
 
+/* Of the character that begins with c; 0 where none does. */
+static size_t utf8_length(unsigned char c)
+{
+    return c < 0x80 ? 1 : c < 0xc2 ? 0 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 0;
+}
+
+size_t str_utf8_head(struct str s)
+{
+    const unsigned char *p = (const unsigned char *)s.p;
+    size_t n = s.len ? utf8_length(p[0]) : 0;
+
+    if (n == 0 || n > s.len) {
+        return 0;
+    }
+    for (size_t k = 1; k < n; k++) {
+        if ((p[k] & 0xc0) != 0x80) {
+            return 0;
+        }
+    }
+    bool overlong = (p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xf0 && p[1] < 0x90);
+    bool surrogate = p[0] == 0xed && p[1] > 0x9f;
+    bool beyond = p[0] == 0xf4 && p[1] > 0x8f;
+    return overlong || surrogate || beyond ? 0 : n;
+}
+
 bool str_is_utf8(const char *p, size_t len)
 {
-    const unsigned char *s = (const unsigned char *)p;
-
     for (size_t i = 0; i < len;) {
-        unsigned char c = s[i];
-        size_t n = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
+        size_t n = str_utf8_head((struct str){p + i, len - i});
 
-        if (n == 0 || n > len - i) {
-            return false;
-        }
-        for (size_t k = 1; k < n; k++) {
-            if ((s[i + k] & 0xc0) != 0x80) {
-                return false;
-            }
-        }
-        if ((c == 0xe0 && s[i + 1] < 0xa0) || (c == 0xed && s[i + 1] > 0x9f) ||
-            (c == 0xf0 && s[i + 1] < 0x90) || (c == 0xf4 && s[i + 1] > 0x8f)) {
+        if (n == 0) {
             return false;
         }
         i += n;

@@ -26,6 +26,8 @@ struct str str_trim(struct str s);
 struct str str_cut(struct str s, char sep, struct str *rest);
 
 size_t str_chars(struct str s); /* characters, of well-formed UTF-8 */
+/* Length of the character at the head of s; 0 where it is not well-formed, or s is empty. */
+size_t str_utf8_head(struct str s);
 
 /* The whole slice must be a number within the bounds; false leaves *ret alone. */
 bool str_to_i64(struct str s, int64_t min, int64_t max, int64_t *ret);
