@@ -25,8 +25,13 @@ int64_t clock_wall_ms(void)
     return is_virtual ? virtual_wall : read_ms(CLOCK_REALTIME);
 }
 
+/* A peer may have sent any number: what has no four-digit year becomes the nearest that has. */
+#define WALL_MIN (-30610224000000LL) /* 1000-01-01T00:00:00.000Z */
+#define WALL_MAX 253402300799999LL   /* 9999-12-31T23:59:59.999Z */
+
 void clock_format(int64_t wall_ms, char text[CLOCK_TEXT_LEN])
 {
+    wall_ms = MIN(MAX(wall_ms, WALL_MIN), WALL_MAX);
     int64_t ms = ((wall_ms % 1000) + 1000) % 1000;
     time_t secs = (time_t)((wall_ms - ms) / 1000);
     struct tm tm = {0};

@@ -13,7 +13,8 @@
 int64_t clock_boot_ms(void);
 int64_t clock_wall_ms(void); /* Unix time */
 
-/* RFC 3339, UTC, milliseconds. */
+/* RFC 3339, UTC, milliseconds. What lies outside the years 1000 to 9999 becomes the nearest inside.
+ */
 void clock_format(int64_t wall_ms, char text[CLOCK_TEXT_LEN]);
 
 /* From here on time stands still until clock_virtual_advance(). Tests and simulation only. */

@@ -4,10 +4,12 @@
 #include "internal/clock.h"
 #include "internal/str.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <unistd.h>
 
-#define LINE_MAX_BYTES 4096
+#define LINE_MAX_BYTES   4096
+#define FIELDS_MAX_BYTES 512
 
 static const char *const level_names[] = {"error", "warn", "info", "debug"};
 static enum log_level threshold = LOG_INFO;
@@ -43,27 +45,43 @@ void log_set_sink(void (*sink)(const char *line, size_t len))
     line_sink = sink;
 }
 
-/* Quotes for both formats alike: what a peer sent cannot forge a line. */
+/* Quotes for both formats alike: what a peer sent cannot forge a line, nor break JSON. */
 static void add_quoted(struct buf *b, struct str s)
 {
     buf_addc(b, '"');
-    for (size_t i = 0; i < s.len && b->len < LINE_MAX_BYTES - 64; i++) {
-        unsigned char c = (unsigned char)s.p[i];
+    while (s.len && b->len < LINE_MAX_BYTES - 64) {
+        unsigned char c = (unsigned char)s.p[0];
+        size_t n = str_utf8_head(s);
 
-        if (c == '"' || c == '\\') {
-            buf_addc(b, '\\');
-            buf_addc(b, (char)c);
+        if (n == 0) {
+            buf_adds(b, "\xef\xbf\xbd");
         } else if (c < 0x20 || c == 0x7f) {
             buf_addf(b, "\\u%04x", c);
         } else {
-            buf_addc(b, (char)c);
+            if (c == '"' || c == '\\') {
+                buf_addc(b, '\\');
+            }
+            buf_add(b, s.p, n);
         }
+        n = n ? n : 1;
+        s = (struct str){s.p + n, s.len - n};
     }
     buf_addc(b, '"');
 }
 
+static void add_logfmt_fields(struct buf *b, struct str fields)
+{
+    for (size_t i = 0; i < fields.len && i < FIELDS_MAX_BYTES; i++) {
+        unsigned char c = (unsigned char)fields.p[i];
+
+        buf_addc(b, c < 0x20 || c == 0x7f ? '?' : (char)c);
+    }
+    buf_addc(b, ' ');
+}
+
 static void add_json_fields(struct buf *b, struct str fields)
 {
+    fields.len = MIN(fields.len, (size_t)FIELDS_MAX_BYTES);
     while (fields.len) {
         struct str value = str_cut(fields, ' ', &fields);
         struct str key = str_cut(value, '=', &value);
@@ -82,6 +100,7 @@ void log_write(enum log_level level, const char *fields, const char *fmt, ...)
     char storage[1024];
     char stamp[CLOCK_TEXT_LEN];
     struct buf line;
+    int saved_errno = errno;
     va_list ap;
 
     if (!log_enabled(level)) {
@@ -93,8 +112,8 @@ void log_write(enum log_level level, const char *fields, const char *fmt, ...)
     clock_format(clock_wall_ms(), stamp);
     buf_init(&line, LINE_MAX_BYTES);
     if (line_format == LOG_JSON) {
-        buf_addf(&line, "{\"ts\":\"%s\",\"level\":\"%s\",\"proc\":\"%s\"", stamp, level_names[level],
-                 process_name);
+        buf_addf(&line, "{\"ts\":\"%s\",\"level\":\"%s\",\"proc\":\"%s\"", stamp,
+                 level_names[level], process_name);
         add_json_fields(&line, str_of(fields));
         buf_adds(&line, ",\"msg\":");
         add_quoted(&line, str_of(storage));
@@ -102,7 +121,7 @@ void log_write(enum log_level level, const char *fields, const char *fmt, ...)
     } else {
         buf_addf(&line, "ts=%s level=%s proc=%s ", stamp, level_names[level], process_name);
         if (fields) {
-            buf_addf(&line, "%s ", fields);
+            add_logfmt_fields(&line, str_of(fields));
         }
         buf_adds(&line, "msg=");
         add_quoted(&line, str_of(storage));
@@ -115,4 +134,5 @@ void log_write(enum log_level level, const char *fields, const char *fmt, ...)
         (void)ignored;
     }
     buf_free(&line);
+    errno = saved_errno;
 }
