@@ -48,10 +48,11 @@ char *xstrdup(const char *s)
 
 char *xstrndup(const char *s, size_t n)
 {
-    char *p = xmalloc(n + 1);
+    size_t len = n ? strnlen(s, n) : 0;
+    char *p = xmalloc(len + 1);
 
-    if (n) {
-        memcpy(p, s, n);
+    if (len) {
+        memcpy(p, s, len);
     }
     return p;
 }

@@ -41,7 +41,7 @@ void *xmalloc(size_t n);
 void *xcalloc(size_t n, size_t size);
 void *xrealloc(void *p, size_t n); /* the grown part is not zeroed */
 char *xstrdup(const char *s);      /* NULL gives NULL */
-char *xstrndup(const char *s, size_t n);
+char *xstrndup(const char *s, size_t n); /* up to n bytes or the first NUL */
 char *xasprintf(const char *fmt, ...) PRINTF(1, 2);
 void *xmemdup(const void *p, size_t n);
 

@@ -27,18 +27,18 @@ void buf_reset(struct buf *b)
 
 char *buf_reserve(struct buf *b, size_t n)
 {
-    if (b->failed || n > b->max - b->len) {
-        b->failed = true;
-        return NULL;
-    }
-    if (b->len + n + 1 > b->cap) {
-        size_t cap = MAX(b->cap * 2, (size_t)64);
+    bool fits = !b->failed && n <= b->max - b->len && n < SIZE_MAX - b->len;
+    size_t need = b->len + (fits ? n : 0) + 1;
 
-        b->cap = MAX(cap, b->len + n + 1);
+    if (need > b->cap) {
+        size_t room = b->max < SIZE_MAX ? b->max + 1 : b->max;
+
+        b->cap = MAX(need, MIN(MAX(b->cap * 2, (size_t)64), room));
         b->data = xrealloc(b->data, b->cap);
         b->data[b->len] = '\0';
     }
-    return b->data + b->len;
+    b->failed = !fits;
+    return fits ? b->data + b->len : NULL;
 }
 
 void buf_commit(struct buf *b, size_t n)

@@ -1,6 +1,6 @@
 /* buf.h: a growing byte buffer with a limit that must be named.
  *
- * `data` is never NULL after the first append and always ends in a NUL that `len` does not count.
+ * `data` is never NULL after the first append, failed or not, and always ends in a NUL that `len` does not count.
  * An append past `max` appends nothing and sets `failed` for good; callers may append freely and
  * check once. buf_free() copes with a zeroed struct.
  */

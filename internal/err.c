@@ -59,7 +59,10 @@ static void set_text(struct err *e, int code, int errnum, const char *fmt, va_li
         snprintf(text, sizeof(text), "%s", err_text(code));
     }
     if (n >= 0 && errnum && (size_t)n < sizeof(text)) {
-        snprintf(text + n, sizeof(text) - (size_t)n, ": %s", strerror(errnum));
+        char storage[64];
+
+        snprintf(text + n, sizeof(text) - (size_t)n, ": %s",
+                 strerror_r(errnum, storage, sizeof(storage)));
     }
     trim_character(text);
     memcpy(e->text, text, strlen(text) + 1);

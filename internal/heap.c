@@ -82,10 +82,10 @@ struct heap_node *heap_pop(struct heap *h)
 void heap_remove(struct heap *h, struct heap_node *n)
 {
     size_t i = n->index;
-    struct heap_node *last = h->items[h->count];
 
-    assert(heap_linked(n) && h->items[i] == n);
-    h->count--;
+    assert(heap_linked(n) && i <= h->count && h->items[i] == n);
+    struct heap_node *last = h->items[h->count--];
+
     n->index = 0;
     if (last != n) {
         put(h, i, last);

@@ -2,7 +2,7 @@
 
 #include "internal/clock.h"
 
-#include <stdio.h>
+#include <errno.h>
 #include <sys/random.h>
 
 void random_bytes(void *p, size_t n)
@@ -10,11 +10,11 @@ void random_bytes(void *p, size_t n)
     uint8_t *at = p;
 
     while (n) {
-        size_t part = MIN(n, (size_t)256); /* up to 256 bytes getrandom cannot be interrupted */
+        ssize_t part = getrandom(at, n, 0);
 
-        MUST(getrandom(at, part, 0) == (ssize_t)part);
-        at += part;
-        n -= part;
+        MUST(part > 0 || errno == EINTR);
+        at += part > 0 ? part : 0;
+        n -= part > 0 ? (size_t)part : 0;
     }
 }
 
