@@ -10,7 +10,8 @@
 
 static void free_options(struct db_options *o)
 {
-    const char *owned[] = {o->host, o->database, o->username, o->password, o->ssl_mode, o->name};
+    const char *owned[] = {o->host,     o->database, o->username, o->password,
+                           o->ssl_mode, o->name,     o->settings};
 
     for (size_t i = 0; i < ARRAY_LEN(owned); i++) {
         freep(&owned[i]);
@@ -27,6 +28,7 @@ static struct db_options copy_options(const struct db_options *o)
     copy.password = xstrdup(o->password);
     copy.ssl_mode = xstrdup(o->ssl_mode);
     copy.name = xstrdup(o->name);
+    copy.settings = xstrdup(o->settings);
     copy.port = o->port ? o->port : 5432;
     copy.connections = MAX(o->connections, 1);
     copy.max_queued = o->max_queued ? o->max_queued : QUEUED_DEFAULT;

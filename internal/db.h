@@ -40,6 +40,7 @@ struct db_options {
     const char *password; /* "" for none; never logged */
     const char *ssl_mode;
     const char *name;         /* application_name */
+    const char *settings;     /* of each session, "-c name=value ..."; NULL: none */
     int connections;          /* size of the pool */
     int statement_timeout_ms; /* server side; 0: none. 10 s later the connection is given up */
     size_t max_queued;        /* statements in flight before db_exec answers ERR_BUSY; 0: 10,000 */

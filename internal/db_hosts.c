@@ -196,13 +196,13 @@ void db_resolve_cancel(struct db_resolver *r)
 PGconn *db_start_connect(const struct db_options *o, const struct db_host *h)
 {
     char port[8];
-    char settings[256];
+    char settings[512];
 
     snprintf(port, sizeof(port), "%d", h->port);
     snprintf(settings, sizeof(settings),
              "-c statement_timeout=%d -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 "
-             "-c tcp_keepalives_count=3 -c tcp_user_timeout=15000",
-             o->statement_timeout_ms);
+             "-c tcp_keepalives_count=3 -c tcp_user_timeout=15000 %s",
+             o->statement_timeout_ms, o->settings ? o->settings : "");
     const char *const params[][2] = {
         {"host", h->host},
         {"hostaddr", h->addr},

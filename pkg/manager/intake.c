@@ -358,7 +358,8 @@ static void on_unknown(void *arg, const struct beat_run *r)
         return; /* its result is on its way, or was applied */
     }
     struct unknown_call *c = xmalloc(sizeof(*c));
-    *c = (struct unknown_call){bc->m, {r->task, r->attempt}, bc->beat->beat, xstrdup(bc->beat->reply)};
+    *c = (struct unknown_call){
+        bc->m, {r->task, r->attempt}, bc->beat->beat, xstrdup(bc->beat->reply)};
     struct task_event ev = {.type = TE_SURVIVED,
                             .now = mgr_now(bc->m),
                             .attempt = r->attempt,

@@ -139,7 +139,7 @@ static void columns_init(struct columns *c, const enum db_type *types, int n)
 static void columns_add(struct columns *c, struct db_params *p)
 {
     for (int i = 0; i < c->n; i++) {
-        db_add_array(p, &c->a[i]);
+        db_ref_array(p, &c->a[i]);
     }
 }
 
