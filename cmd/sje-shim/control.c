@@ -52,18 +52,21 @@ static bool is_socket(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) == 0 && type == SOCK_STREAM;
 }
 
+/* Whoever connects finds us listening; whoever has made `sock` before us keeps us from starting. */
 bool control_open(struct shim *s, int stdin_fd)
 {
-    struct sockaddr_un a = {.sun_family = AF_UNIX, .sun_path = "sock"};
+    struct sockaddr_un a = {.sun_family = AF_UNIX, .sun_path = "sock.tmp"};
 
     for (int i = 0; i < CONNS_MAX; i++) {
         s->conns[i].fd = -1;
     }
     s->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    unlink(a.sun_path);
     if (s->listener < 0 || bind(s->listener, (struct sockaddr *)&a, sizeof(a)) != 0 ||
-        listen(s->listener, CONNS_MAX) != 0) {
+        listen(s->listener, CONNS_MAX) != 0 || link(a.sun_path, "sock") != 0) {
         return false;
     }
+    unlink(a.sun_path);
     if (stdin_fd >= 0 && is_socket(stdin_fd)) {
         s->conns[0].fd = stdin_fd; /* its hello comes when the task is started */
     } else if (stdin_fd >= 0) {

@@ -2,8 +2,10 @@
  * Worker and shim): plan, control socket, log, exit record.
  *
  * `dir` is workDir/tasks/<task>.<attempt>. The task may write there what it likes, so nothing in it
- * is trusted: no symbolic link is followed, only regular files are opened, every length is bounded.
- * All functions do short blocking file I/O. One thread.
+ * is trusted: only regular files are opened, no symbolic link is followed, every length is bounded.
+ * Short blocking file I/O, except shimdir_remove(), which takes as long as there are files. No
+ * function keeps anything, so any thread may call them. Nothing is fsynced: a power failure ends
+ * the task, and its directory is then of no use.
  */
 #ifndef SJE_EXECUTORS_SHIMDIR_H
 #define SJE_EXECUTORS_SHIMDIR_H
@@ -26,7 +28,7 @@ int shimdir_list(const char *tasks_dir,
  * appended. */
 int shimdir_read_file(const char *dir, const char *name, struct buf *out,
                       struct err *reterr) NODISCARD;
-/* Replaces `name` by temporary file, fsync and rename; mode 0600. */
+/* Replaces `name` by temporary file and rename; mode 0600. */
 int shimdir_write_file(const char *dir, const char *name, const void *p, size_t n,
                        struct err *reterr) NODISCARD;
 
@@ -37,8 +39,9 @@ struct shim_limits {
     int64_t lease_until; /* clock_boot_ms(); 0: none */
     int64_t log_limit;   /* bytes per stream */
     int64_t memory_max;  /* bytes, 0: none */
-    const char *cgroup;  /* from cgroup_prepare(), NULL: none */
+    const char *cgroup;  /* from cgroup_delegated(), NULL: none */
 };
+/* Of a variable that the plan sets twice the later value counts. */
 int shim_plan_write(const char *dir, const struct exec_plan *p, const struct shim_limits *l,
                     struct err *reterr) NODISCARD;
 
@@ -56,24 +59,21 @@ int shim_kill_strays(const char *env);
 int shim_exit_read(const char *dir, struct exec_exit *ret, struct err *reterr) NODISCARD;
 int shim_exit_parse(const char *p, size_t n, struct exec_exit *ret, struct err *reterr) NODISCARD;
 
+/* What to judge where no shim and no record is left: reason "crash". */
+void shim_exit_crashed(struct exec_exit *ret);
+
 /* The log. `stream` is "stdout" or "stderr". */
 bool shim_log_is_stream(const char *stream);
 /* Length so far, with what was dropped. 0 where there is nothing. */
 int64_t shim_log_size(const char *dir, const char *stream);
-/* Appends up to `limit` bytes from `offset` on, within one segment, so the answer may be short:
- * *ret_offset is where they begin (more than asked where the middle was dropped, `size` where there
- * is nothing behind offset), *ret_size is the length of the whole log so far. */
+/* Appends up to `limit` bytes from `offset` on, at most up to the next gap: *ret_offset is where
+ * they begin (more than asked where the middle was dropped, the size where there is nothing behind
+ * `offset`), *ret_size is the length of the whole log so far. */
 int shim_log_read(const char *dir, const char *stream, int64_t offset, size_t limit,
                   struct buf *out, int64_t *ret_offset, int64_t *ret_size,
                   struct err *reterr) NODISCARD;
 /* Appends the last n bytes, as far as they were kept without a gap. */
 int shim_log_tail(const char *dir, const char *stream, size_t n, struct buf *out,
                   struct err *reterr) NODISCARD;
-
-/* Once at the worker's start: makes the process's own cgroup v2 ready for tasks: moves the process
- * into a child `worker` and enables the memory controller for the siblings to come. Returns the
- * directory for struct shim_limits, owned by the caller, or NULL where there is no delegated cgroup
- * v2. */
-char *cgroup_prepare(void);
 
 #endif
