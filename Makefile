@@ -13,7 +13,7 @@ VERSION := 0.1.0
 
 OUT  := build/$(FLAVOUR)
 BIN  := $(OUT)/bin
-PKGS := libuv jansson yaml-0.1 libpq librabbitmq libmicrohttpd
+PKGS := libuv jansson yaml-0.1 libpq librabbitmq libmicrohttpd libcrypto
 
 # clang does not see the fall-through comments in uthash's macros.
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes \

@@ -155,8 +155,11 @@ void logs_reply(struct manager *m, const struct message *msg)
         ask(c);
         return;
     }
-    struct log_part part = {
-        .size = msg->size, .offset = msg->offset, .data = msg->data, .ended = msg->ended};
+    struct log_part part = {.size = msg->size,
+                            .offset = msg->offset,
+                            .attempt = c->attempt,
+                            .data = msg->data,
+                            .ended = msg->ended};
     answer(c, 0, &part, NULL);
 }
 

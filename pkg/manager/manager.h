@@ -93,6 +93,7 @@ void manager_pause(struct manager *m, const char *pool, bool on,
 struct log_part {
     int64_t size;   /* of the whole log so far */
     int64_t offset; /* where data begins */
+    int attempt;    /* which one it is of; 0: none has run yet */
     struct str data;
     bool ended; /* the attempt is over: nothing will be added */
 };

@@ -3,25 +3,14 @@
 #include "internal/http.h"
 
 #include "internal/clock.h"
-#include "internal/json.h"
 #include "internal/metrics.h"
 
-#include <netinet/in.h>
-#include <poll.h>
-#include <setjmp.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
-#include <cmocka.h>
+#include "tests/unit/http_client.h"
 
 #define MAX_BODY  100000
 #define TIMEOUT_S 5
 
-static uv_loop_t loop;
 static struct http *server;
-static bool server_closed;
 static struct http_request *held[1024]; /* what the handler kept */
 static int n_held;
 static int n_gone;
@@ -81,7 +70,7 @@ static void handler(void *arg, struct http_request *r)
 static void on_closed(void *arg)
 {
     (void)arg;
-    server_closed = true;
+    loop_over = true;
 }
 
 static struct http_options options(void)
@@ -103,7 +92,8 @@ static int setup(void **state)
     metrics_reset();
     assert_int_equal(uv_loop_init(&loop), 0);
     assert_int_equal(http_open(&loop, &o, &server, &why), 0);
-    server_closed = false;
+    loop_over = false;
+    client_port = http_port(server);
     n_held = n_gone = n_drained = 0;
     return 0;
 }
@@ -112,156 +102,18 @@ static void close_server(void)
 {
     http_close(server, on_closed, NULL);
     uv_run(&loop, UV_RUN_DEFAULT);
-    assert_true(server_closed);
+    assert_true(loop_over);
     assert_int_equal(uv_loop_close(&loop), 0);
 }
 
 static int teardown(void **state)
 {
     (void)state;
-    if (!server_closed) {
+    if (!loop_over) {
         close_server();
     }
     metrics_reset();
     return 0;
-}
-
-/* ---- a client ---- */
-
-static int client(void)
-{
-    struct sockaddr_in a = {.sin_family = AF_INET,
-                            .sin_port = htons((uint16_t)http_port(server)),
-                            .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    assert_true(fd >= 0);
-    assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
-    return fd;
-}
-
-static void turn(int fd)
-{
-    struct pollfd p = {.fd = fd, .events = POLLIN};
-
-    if (!server_closed) {
-        uv_run(&loop, UV_RUN_NOWAIT);
-    }
-    poll(&p, 1, 1);
-}
-
-static void send_all(int fd, const char *p, size_t n)
-{
-    while (n) {
-        ssize_t sent = send(fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL);
-
-        if (sent < 0 && errno != EAGAIN) {
-            return; /* the server has closed: what it answered is looked at */
-        }
-        p += sent > 0 ? sent : 0;
-        n -= sent > 0 ? (size_t)sent : 0;
-        turn(fd);
-    }
-}
-
-static void send_text(int fd, const char *text)
-{
-    send_all(fd, text, strlen(text));
-}
-
-static char answer[4 * MAX_BODY];
-static size_t answer_len;
-static bool closed; /* by the server, after `answer` */
-
-/* Reads until `end` says so, the server closes, or nothing has come for two seconds. */
-static void receive_until(int fd, bool (*end)(void))
-{
-    int idle = 0;
-
-    answer_len = 0;
-    closed = false;
-    while (!closed && idle < 2000 && !(answer_len && end())) {
-        ssize_t n = recv(fd, answer + answer_len, sizeof(answer) - 1 - answer_len, MSG_DONTWAIT);
-
-        closed = n == 0 || (n < 0 && errno != EAGAIN);
-        answer_len += n > 0 ? (size_t)n : 0;
-        answer[answer_len] = '\0';
-        idle = n > 0 ? 0 : idle + 1;
-        turn(fd);
-    }
-}
-
-static size_t number(const char *p)
-{
-    int64_t n = 0;
-
-    assert_true(str_to_i64((struct str){p, strspn(p, "0123456789")}, 0, INT64_MAX, &n));
-    return (size_t)n;
-}
-
-static bool one_answer(void)
-{
-    const char *body = strstr(answer, "\r\n\r\n");
-    const char *length = strcasestr(answer, "\r\nContent-Length: ");
-
-    if (!body) {
-        return false;
-    }
-    body += 4;
-    return length ? answer_len - (size_t)(body - answer) >= number(length + 18)
-                  : strstr(body, "\r\n0\r\n\r\n") || strncmp(body, "0\r\n\r\n", 5) == 0;
-}
-
-static bool never(void)
-{
-    return false;
-}
-
-static void receive(int fd)
-{
-    receive_until(fd, one_answer);
-}
-
-static int status(void)
-{
-    return strncmp(answer, "HTTP/1.1 ", 9) == 0 ? (int)number(answer + 9) : 0;
-}
-
-static const char *body(void)
-{
-    const char *p = strstr(answer, "\r\n\r\n");
-
-    return p ? p + 4 : "";
-}
-
-/* One request on a connection of its own. */
-static void exchange(const char *text)
-{
-    int fd = client();
-
-    send_text(fd, text);
-    receive(fd);
-    close(fd);
-}
-
-static void assert_problem(int code)
-{
-    json_auto_t *j = NULL;
-
-    assert_int_equal(status(), code);
-    assert_non_null(strstr(answer, "Content-Type: application/problem+json\r\n"));
-    assert_int_equal(json_read(body(), strlen(body()), &j, NULL), 0);
-    assert_int_equal(json_get_int(j, "status", 0), code);
-    assert_true(*json_get_string(j, "title") && *json_get_string(j, "detail"));
-    assert_true(json_is_array(json_object_get(j, "errors")));
-}
-
-static void run_until(bool (*done)(void))
-{
-    for (int i = 0; i < 3000 && !done(); i++) {
-        turn(-1);
-    }
-    assert_true(done());
 }
 
 static int held_wanted;
@@ -768,7 +620,7 @@ static void test_damaged_requests(void **state)
             text[chance(n)] = spice[chance(sizeof(spice))];
         }
         for (size_t at = 0; at < n;) {
-            size_t piece = MIN(1 + chance(n), n - at);
+            size_t piece = 1 + chance(n - at);
 
             send_all(fd, text + at, piece);
             at += piece;

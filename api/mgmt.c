@@ -1,0 +1,188 @@
+/* Health, metrics, the cluster, and the beats of workers that cannot reach the broker. */
+#include "api/call.h"
+#include "internal/metrics.h"
+
+#include <stdlib.h>
+
+/* ---- health and metrics ---- */
+
+void api_health(struct call *c)
+{
+    struct buf b CLEANUP(buf_free);
+
+    buf_init(&b, API_REPLY_MAX);
+    call_json(c, manager_health(c->api->manager, &b) ? 200 : 500, &b);
+}
+
+void api_health_ready(struct call *c)
+{
+    struct buf b CLEANUP(buf_free);
+
+    buf_init(&b, API_REPLY_MAX);
+    call_json(c, manager_health(c->api->manager, &b) ? 200 : 503, &b);
+}
+
+/* The loop turns: that is all that it says. */
+void api_health_live(struct call *c)
+{
+    call_reply(c, 200, NULL, STR("{\"status\":\"up\"}"), NULL, 0);
+}
+
+void api_metrics(struct call *c)
+{
+    struct buf b CLEANUP(buf_free);
+
+    buf_init(&b, API_REPLY_MAX);
+    manager_metrics(c->api->manager);
+    metrics_write(&b);
+    call_reply(c, 200, METRICS_CONTENT_TYPE, (struct str){b.data, b.len}, NULL, 0);
+}
+
+/* ---- the cluster ---- */
+
+static void answer_with(struct call *c, void (*write)(struct manager *m, struct buf *out))
+{
+    struct buf b CLEANUP(buf_free);
+
+    buf_init(&b, API_REPLY_MAX);
+    write(c->api->manager, &b);
+    call_json(c, 200, &b);
+}
+
+void api_mgmt_status(struct call *c)
+{
+    answer_with(c, manager_status);
+}
+
+void api_mgmt_workers(struct call *c)
+{
+    answer_with(c, manager_workers);
+}
+
+void api_mgmt_config(struct call *c)
+{
+    struct buf b CLEANUP(buf_free);
+
+    buf_init(&b, API_REPLY_MAX);
+    config_json(c->api->config, &b);
+    call_json(c, 200, &b);
+}
+
+void api_mgmt_worker(struct call *c)
+{
+    struct buf b CLEANUP(buf_free);
+    struct err why = {0};
+
+    buf_init(&b, API_REPLY_MAX);
+    int rc = manager_worker(c->api->manager, c->name, &b, &why);
+    if (rc < 0) {
+        call_error(c, rc, &why);
+    } else {
+        call_json(c, 200, &b);
+    }
+}
+
+static void drain(struct call *c, bool on)
+{
+    struct err why = {0};
+    int rc = manager_drain(c->api->manager, c->name, on, &why);
+
+    if (rc < 0) {
+        call_error(c, rc, &why);
+    } else {
+        api_mgmt_worker(c);
+    }
+}
+
+void api_mgmt_drain(struct call *c)
+{
+    drain(c, true);
+}
+
+void api_mgmt_undrain(struct call *c)
+{
+    drain(c, false);
+}
+
+/* ---- queues ---- */
+
+static void on_queues(void *arg, int rc, struct str json, const struct err *why)
+{
+    if (rc < 0) {
+        call_error(arg, rc, why);
+    } else {
+        call_reply(arg, 200, NULL, json, NULL, 0);
+    }
+}
+
+void api_mgmt_queues(struct call *c)
+{
+    manager_queues(c->api->manager, on_queues, c);
+}
+
+static void answer_pause(struct call *c, int rc, const struct err *why, bool on)
+{
+    struct buf b CLEANUP(buf_free);
+
+    buf_init(&b, API_REPLY_MAX);
+    if (rc < 0) {
+        call_error(c, rc, why);
+        return;
+    }
+    buf_adds(&b, "{\"pool\":");
+    json_add_string(&b, c->name, strlen(c->name));
+    buf_addf(&b, ",\"paused\":%s}", on ? "true" : "false");
+    call_json(c, 200, &b);
+}
+
+static void on_paused(void *arg, int rc, const struct err *why)
+{
+    answer_pause(arg, rc, why, true);
+}
+
+static void on_unpaused(void *arg, int rc, const struct err *why)
+{
+    answer_pause(arg, rc, why, false);
+}
+
+static bool pool_valid(const char *s)
+{
+    size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789-");
+
+    return s[n] == '\0' && n >= 1 && n <= 63 && s[0] != '-';
+}
+
+static void pause_pool(struct call *c, bool on)
+{
+    if (!pool_valid(c->name)) {
+        call_problem(c, 404, "no such pool");
+        return;
+    }
+    manager_pause(c->api->manager, c->name, on, on ? on_paused : on_unpaused, c);
+}
+
+void api_mgmt_pause(struct call *c)
+{
+    pause_pool(c, true);
+}
+
+void api_mgmt_unpause(struct call *c)
+{
+    pause_pool(c, false);
+}
+
+/* ---- workers ---- */
+
+void api_beat(struct call *c)
+{
+    struct buf b CLEANUP(buf_free);
+    struct err why = {0};
+
+    buf_init(&b, API_REPLY_MAX);
+    int rc = manager_beat_http(c->api->manager, http_body(c->request), &b, &why);
+    if (rc < 0) {
+        call_error(c, rc, &why);
+    } else {
+        call_json(c, 200, &b);
+    }
+}
