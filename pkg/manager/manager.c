@@ -318,7 +318,7 @@ static struct db_options db_options_of(struct manager *m, const struct config *c
         /* Every statement here is meant for an index. A plan that was made while the tables were
          * empty would scan them whole, and a prepared statement keeps its plan. */
         .settings =
-            "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off",
+            "-c enable_seqscan=off -c enable_mergejoin=off -c jit=off",
         .statement_timeout_ms = 30000,
         .max_queued = DB_QUEUE,
         .arg = m,

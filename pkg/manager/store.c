@@ -175,14 +175,13 @@ static const enum db_type insert_types[] = {DB_ID,   DB_INT,  DB_INT,    DB_INT,
                                             DB_INT,  DB_INT,  DB_BIGINT, DB_TIME, DB_TIME, DB_TIME,
                                             DB_TEXT, DB_TEXT, DB_TEXT,   DB_TEXT};
 
-static void insert_params(struct db_params *p, const struct task *rows, size_t n)
+/* The parameters refer to `c` until they are sent. */
+static void insert_params(struct db_params *p, struct columns *c, const struct task *rows, size_t n)
 {
-    struct columns c CLEANUP(columns_free);
-
-    columns_init(&c, insert_types, ARRAY_LEN(insert_types));
+    columns_init(c, insert_types, ARRAY_LEN(insert_types));
     for (size_t i = 0; i < n; i++) {
         const struct task *t = &rows[i];
-        struct db_array *a = c.a;
+        struct db_array *a = c->a;
 
         db_array_id(a++, &t->id);
         db_array_int(a++, (int32_t)t->state);
@@ -201,7 +200,7 @@ static void insert_params(struct db_params *p, const struct task *rows, size_t n
         db_array_text(a++, t->job_id);
         db_array_text(a, t->spec);
     }
-    columns_add(&c, p);
+    columns_add(c, p);
 }
 
 static void on_inserted(void *arg, int rc, const struct db_result *res, const struct err *why)
@@ -216,11 +215,12 @@ int store_insert(struct db *db, const struct task *rows, size_t n, store_done_fn
 {
     static const char sql[] = "with c as materialized (select * from " INSERT_UNNEST
                               "), t as (" INSERT_TASK "from c) " INSERT_EVENT "from c";
+    struct columns columns CLEANUP(columns_free);
     struct db_params p CLEANUP(db_params_free);
     struct call *c = call_new(arg);
 
     db_params_init(&p);
-    insert_params(&p, rows, n);
+    insert_params(&p, &columns, rows, n);
     c->cb.done = cb;
     return send_call(db, sql, &p, on_inserted, c);
 }
@@ -267,11 +267,12 @@ int store_insert_keyed(struct db *db, const struct task *rows, size_t n, const c
         "union all select false, i.body_hash = $18, x.id from idempotency i, "
         "unnest(i.tasks) with ordinality as x(id, n) where i.key = $17 and not exists (select 1 "
         "from k)";
+    struct columns columns CLEANUP(columns_free);
     struct db_params p CLEANUP(db_params_free);
     struct call *c = call_new(arg);
 
     db_params_init(&p);
-    insert_params(&p, rows, n);
+    insert_params(&p, &columns, rows, n);
     db_add_text(&p, key);
     db_add_bytes(&p, hash, 32);
     c->cb.keyed = cb;
@@ -377,7 +378,7 @@ int store_write(struct db *db, const struct store_change *changes, size_t n, int
         "$28::int[], "
         "$29::int[], $30::int[], $31::text[], $32::text[], $33::text[]) as x(task_id, seq, at, "
         "attempt, "
-        "from_state, to_state, event, worker_id, detail) join u on u.id = x.task_id) "
+        "from_state, to_state, event, worker_id, detail) where x.task_id in (select id from u)) "
         "select id from u";
     struct columns rows CLEANUP(columns_free);
     struct columns audit CLEANUP(columns_free);
