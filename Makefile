@@ -128,10 +128,14 @@ fmt: ## format the source
 
 $(OUT)/gen-docs: $(OUT)/tools/gen-docs.o $(LIB)
 	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(PKG_LIBS)
-docs: $(OUT)/gen-docs ## the documents that are generated from code
+docs: $(OUT)/gen-docs $(BIN)/sje ## the documents that are generated from code
 	$< config > docs/config.md
 	$< errors > docs/errors.md
 	$< states > docs/states.md
+	$(BIN)/sje help --markdown > docs/cli.md
+	$(BIN)/sje completion bash > configs/completion/sje.bash
+	$(BIN)/sje completion zsh > configs/completion/_sje
+	$(BIN)/sje completion fish > configs/completion/sje.fish
 
 clean: ## remove what was built
 	rm -rf build coverage-report

@@ -1,0 +1,212 @@
+/* The commands about the cluster. */
+#include "cmd/sje/cli.h"
+
+#include <stdlib.h>
+
+#define CELL_BYTES 4096
+
+int version_run(struct cli *c)
+{
+    if (c->json) {
+        printf("{\"version\":\"%s\"}\n", SJE_VERSION);
+    } else {
+        printf("sje %s\n", SJE_VERSION);
+    }
+    return CLI_OK;
+}
+
+int metrics_run(struct cli *c)
+{
+    struct reply r CLEANUP(reply_done) = {0};
+    int rc = cli_send(c, &(struct request){.path = "/metrics", .text = true}, &r);
+    struct str text = {r.body.data ? r.body.data : "", r.body.len};
+
+    if (rc != CLI_OK) {
+        return rc;
+    }
+    if (r.status != 200) {
+        return cli_refused(c, &r, "metrics");
+    }
+    if (c->json) {
+        json_auto_t *j = json_pack("{s:o}", "metrics", json_string_lossy(text.p, text.len));
+
+        cli_dump_json(c, j);
+        return CLI_OK;
+    }
+    json_auto_t *j = json_string_lossy(text.p, text.len);
+    cli_print_value(c, j, 0);
+    return CLI_OK;
+}
+
+int health_run(struct cli *c)
+{
+    struct reply r CLEANUP(reply_done) = {0};
+    int rc = cli_send(c, &(struct request){.path = "/health"}, &r);
+    const char *status = json_get_string(r.json, "status");
+
+    if (rc != CLI_OK) {
+        return rc;
+    }
+    if (!status || (r.status != 200 && r.status / 100 != 5)) {
+        return cli_refused(c, &r, "health");
+    }
+    if (c->json) {
+        cli_print_json(c, &r);
+    } else if (!c->quiet) {
+        cli_print_flat(c, r.json);
+    }
+    return r.status == 200 && streq(status, "up") ? CLI_OK : CLI_TASK;
+}
+
+static int show_flat(struct cli *c, const char *path, const char *about)
+{
+    struct reply r CLEANUP(reply_done) = {0};
+    int rc = cli_get(c, path, about, &r);
+
+    if (rc == CLI_OK && !json_is_object(r.json)) {
+        return cli_strange(c, about);
+    }
+    if (rc == CLI_OK && c->json) {
+        cli_print_json(c, &r);
+    } else if (rc == CLI_OK) {
+        cli_print_flat(c, r.json);
+    }
+    return rc;
+}
+
+int config_run(struct cli *c)
+{
+    return show_flat(c, "/mgmt/config", "config");
+}
+
+int worker_run(struct cli *c)
+{
+    char *path CLEANUP(freep) = xasprintf("/mgmt/workers/%s", c->operand);
+    char *about CLEANUP(freep) = xasprintf("worker %s", c->operand);
+
+    return show_flat(c, path, about);
+}
+
+/* ---- tables ---- */
+
+/* A number, or how many members a list has. */
+static void add_count(struct buf *b, const json_t *v)
+{
+    if (json_is_array(v)) {
+        buf_addf(b, "%zu", json_array_size(v));
+    } else if (json_is_integer(v)) {
+        buf_addf(b, "%lld", (long long)json_integer_value(v));
+    } else {
+        buf_addc(b, '?');
+    }
+}
+
+static void add_list(struct table *t, const json_t *list)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+
+    buf_init(&b, CELL_BYTES);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *s = json_string_value(json_array_get(list, i));
+
+        buf_addf(&b, "%s%s", i ? "," : "", s ? s : "?");
+    }
+    table_cell_buf(t, &b);
+}
+
+static void add_worker(struct table *t, const struct cli *c, const json_t *w)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+    int64_t at = 0;
+
+    buf_init(&b, CELL_BYTES);
+    table_cell(t, str_of(json_get_string(w, "workerId")));
+    table_cell(t, str_of(json_get_string(w, "state")));
+    add_count(&b, json_object_get(w, "running"));
+    table_cell_buf(t, &b);
+    add_count(&b, json_object_get(w, "slots"));
+    table_cell_buf(t, &b);
+    if (view_time(w, "lastHeartbeatAt", &at)) {
+        text_ago(&b, client_now(c->client) - at);
+    }
+    table_cell_buf(t, &b);
+    table_cell(t, str_of(json_get_string(w, "host")));
+    add_list(t, json_object_get(w, "pools"));
+    table_cell(t, str_of(json_get_string(w, "version")));
+}
+
+int workers_run(struct cli *c)
+{
+    static const struct column columns[] = {
+        {"WORKER", COLUMN_FLEXIBLE}, {"STATE", COLUMN_STATE}, {"RUNNING", COLUMN_RIGHT},
+        {"SLOTS", COLUMN_RIGHT},     {"HEARTBEAT", 0},        {"HOST", COLUMN_FLEXIBLE},
+        {"POOLS", COLUMN_FLEXIBLE},  {"VERSION", 0},          {0}};
+    struct reply r CLEANUP(reply_done) = {0};
+    struct table t CLEANUP(table_done) = {0};
+    int rc = cli_get(c, "/mgmt/workers", "workers", &r);
+    const json_t *workers = json_object_get(r.json, "workers");
+
+    table_init(&t, columns);
+    if (rc != CLI_OK) {
+        return rc;
+    }
+    if (!json_is_array(workers)) {
+        return cli_strange(c, "workers");
+    }
+    if (c->json) {
+        cli_print_json(c, &r);
+        return CLI_OK;
+    }
+    for (size_t i = 0; i < json_array_size(workers); i++) {
+        add_worker(&t, c, json_array_get(workers, i));
+    }
+    if (t.used) {
+        table_print(&t, stdout, cli_width(c), c->out_color);
+    } else {
+        cli_note(c, "no workers; start one with: sje-executor --role worker");
+    }
+    return CLI_OK;
+}
+
+/* ---- orders ---- */
+
+static int order(struct cli *c, const char *what, const char *name, const char *verb,
+                 const char *done)
+{
+    struct reply r CLEANUP(reply_done) = {0};
+    char *path CLEANUP(freep) = xasprintf("/mgmt/%ss/%s/%s", what, c->operand, verb);
+    char *about CLEANUP(freep) = xasprintf("%s %s", name, c->operand);
+    int rc = cli_post(c, path, about, &r);
+
+    if (rc == CLI_OK && c->json) {
+        cli_print_json(c, &r);
+    } else if (rc == CLI_OK) {
+        cli_note(c, "%s %s", about, done);
+    }
+    return rc;
+}
+
+int drain_run(struct cli *c)
+{
+    return order(c, "worker", "worker", "drain", "gets no more tasks; what it runs goes on");
+}
+
+int resume_run(struct cli *c)
+{
+    return order(c, "worker", "worker", "resume", "gets tasks again");
+}
+
+int pause_run(struct cli *c)
+{
+    return order(c, "queue", "pool", "pause", "is held; what runs goes on");
+}
+
+int unpause_run(struct cli *c)
+{
+    return order(c, "queue", "pool", "resume", "is released");
+}
+
+int queues_run(struct cli *c)
+{
+    return show_flat(c, "/mgmt/queues", "queues");
+}
