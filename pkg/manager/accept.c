@@ -2,6 +2,7 @@
  * commit). */
 #include "internal/clock.h"
 #include "internal/log.h"
+#include "internal/metrics.h"
 #include "pkg/manager/mgr.h"
 
 #include <stdlib.h>
@@ -65,6 +66,7 @@ static void publish_rows(struct manager *m, const struct task *rows, size_t n)
 {
     bool tell = false;
 
+    METRIC_ADD(tasks_accepted, n);
     for (size_t i = 0; i < n; i++) {
         if (rows[i].state == TASK_SCHEDULED) {
             m->next_due = MIN(m->next_due, rows[i].run_after);

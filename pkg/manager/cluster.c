@@ -1,5 +1,6 @@
 /* What /health, /mgmt and /metrics show of the cluster. */
 #include "internal/clock.h"
+#include "internal/metrics.h"
 #include "pkg/manager/mgr.h"
 
 #include <stdio.h>
@@ -184,6 +185,29 @@ void manager_status(struct manager *m, struct buf *out)
         part_json(m->db_ready && db_is_up(m->db), db_server_version(m->db), db_last_error(m->db)));
     set(j, "broker", part_json(mq_is_up(m->pub), mq_server_version(m->pub), mq_last_error(m->pub)));
     json_write(j, out);
+}
+
+static void set_outstanding(void *arg, const struct feed_pool_info *info)
+{
+    (void)arg;
+    metric_set(METRIC_hints_outstanding, info->pool, (double)info->outstanding);
+}
+
+void manager_metrics(struct manager *m)
+{
+    struct status_counts c = count(m);
+
+    METRIC_SET(leader, m->epoch != 0);
+    METRIC_SET(database_up, m->db_ready && db_is_up(m->db));
+    METRIC_SET(broker_up, mgr_publisher(m) != NULL);
+    METRIC_SET(slots, c.slots);
+    METRIC_SET(slots_used, c.used);
+    METRIC_SET(ledger_pending, ledger_pending(m->ledger));
+    for (size_t i = 0; i < ARRAY_LEN(c.workers); i++) {
+        metric_set(METRIC_workers, worker_state_name((enum worker_state)i), c.workers[i]);
+    }
+    metric_clear(METRIC_hints_outstanding);
+    feed_each(m->feed, set_outstanding, NULL);
 }
 
 /* ---- queues ---- */

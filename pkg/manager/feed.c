@@ -3,6 +3,7 @@
 #include "internal/clock.h"
 #include "internal/heap.h"
 #include "internal/log.h"
+#include "internal/metrics.h"
 #include "pkg/manager/messages.h"
 #include "pkg/manager/store.h"
 
@@ -323,6 +324,7 @@ static int publish_hint(struct feed *f, struct mq *mq, const struct entry *e)
     if (rc < 0) {
         free(pub);
     } else {
+        METRIC_INC(hints_published);
         f->open_calls++;
     }
     return rc;
@@ -518,6 +520,7 @@ static void republish_old(struct feed_pool *p, int64_t now)
         lost++;
     }
     if (lost) {
+        METRIC_ADD(hints_repeated, lost);
         log_warn(NULL,
                  "pool %s: %zu hints are neither claimed nor in the broker (it has %zu); "
                  "publishing them again",

@@ -1,6 +1,7 @@
 /* Claims, beats and results from workers: decode, submit to the ledger, answer. */
 #include "internal/clock.h"
 #include "internal/log.h"
+#include "internal/metrics.h"
 #include "pkg/manager/mgr.h"
 
 #include <stdlib.h>
@@ -127,6 +128,7 @@ static void on_claim_answer(void *arg, const struct ledger_answer *a)
                              : *a->reason           ? a->reason
                                                     : "superseded";
 
+        METRIC_INC_BY(claims_denied, reason);
         deny_add(&d->denies, d->n_denies++ == 0, &p->task, p->attempt, reason);
     }
     /* Else the database is away: no answer, the worker asks again. */
@@ -209,6 +211,7 @@ static void on_result_answer(void *arg, const struct ledger_answer *a)
             char text[ID_TEXT_LEN];
             char *fields CLEANUP(freep) = NULL;
 
+            METRIC_INC(reports_superseded);
             id_format(&p->task, text);
             fields = xasprintf("task=%s attempt=%d", text, p->attempt);
             log_warn(fields, "result of an attempt that %s; ignoring",

@@ -1,6 +1,7 @@
 /* Leadership and what only the leader does: due tasks, queue timeouts, silent workers. */
 #include "internal/clock.h"
 #include "internal/log.h"
+#include "internal/metrics.h"
 #include "pkg/manager/mgr.h"
 
 #include <stdlib.h>
@@ -129,6 +130,7 @@ void lead_lost(struct manager *m, struct lease *l, const char *why)
     id_format(&l->task, text);
     char *fields CLEANUP(freep) =
         xasprintf("task=%s attempt=%d worker=%s", text, l->attempt, l->worker->id);
+    METRIC_INC(attempts_lost);
     log_warn(fields, "attempt lost: %s; it is tried again", why);
     *c = (struct lost_call){m, l->task, l->token};
     ledger_submit(m->ledger, &l->task, &ev, m->epoch, on_lost_answer, c);

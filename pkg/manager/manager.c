@@ -3,6 +3,7 @@
 
 #include "internal/clock.h"
 #include "internal/log.h"
+#include "internal/metrics.h"
 #include "pkg/manager/mgr.h"
 #include "pkg/manager/migrations.h"
 
@@ -64,9 +65,26 @@ static void flush_finals(struct manager *m)
     mgr_send(m, "sje.ctl", "", &b);
 }
 
+static void count_change(enum task_state from, const struct task *row)
+{
+    if (row->state == TASK_RUNNING && from != TASK_RUNNING) {
+        METRIC_INC(attempts_granted);
+        METRIC_OBSERVE(task_wait_seconds, (double)(row->started_at - row->run_after) / 1000.0);
+    } else if (row->state == TASK_SCHEDULED) {
+        METRIC_INC(attempts_retried);
+    } else if (task_state_final(row->state) && !task_state_final(from)) {
+        METRIC_INC_BY(tasks_ended, task_state_name(row->state));
+        if (from == TASK_RUNNING) {
+            METRIC_OBSERVE(task_run_seconds, (double)(row->finished_at - row->started_at) / 1000.0);
+        }
+    }
+}
+
 static void on_change(void *arg, enum task_state from, const struct task *row)
 {
     struct manager *m = arg;
+
+    count_change(from, row);
 
     if (row->state == TASK_RUNNING) {
         struct lease *l = fleet_grant(&m->fleet, row, clock_boot_ms());
@@ -317,8 +335,7 @@ static struct db_options db_options_of(struct manager *m, const struct config *c
         .name = "sje-manager",
         /* Every statement here is meant for an index. A plan that was made while the tables were
          * empty would scan them whole, and a prepared statement keeps its plan. */
-        .settings =
-            "-c enable_seqscan=off -c enable_mergejoin=off -c jit=off",
+        .settings = "-c enable_seqscan=off -c enable_mergejoin=off -c jit=off",
         .statement_timeout_ms = 30000,
         .max_queued = DB_QUEUE,
         .arg = m,
@@ -421,11 +438,6 @@ int manager_start(uv_loop_t *loop, const struct config *c, const struct task_typ
 void manager_reconfigure(struct manager *m, const struct config *c)
 {
     set_limits(m, c);
-}
-
-void manager_metrics(struct manager *m)
-{
-    (void)m;
 }
 
 /* ---- stop: answer what waits, let batches end, close connections, then the parts behind them ----
