@@ -1,5 +1,4 @@
 """Commands: how a process is started, watched, bounded and ended."""
-import os
 import time
 
 import pytest
@@ -142,9 +141,3 @@ def test_descriptors_and_environment_of_the_server_stay_out(sje):
     assert int(text.split()[0]) <= 4, text
     for name in ("SJE_DB_PASSWORD", "SJE_RABBITMQ_PASSWORD"):
         assert name not in text and sje.settings[name] not in text
-
-
-def test_the_node_offers_its_plain_environment(sje):
-    task_id = sje.submit(shell('[ -n "$PATH" ] && [ -w "$SJE_WORK_DIR" ] && [ "$PWD" = "$(realpath "$PWD")" ]'))
-    assert sje.end(task_id)["state"] == "SUCCEEDED"
-    assert os.path.isdir(sje.work)
