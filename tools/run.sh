@@ -65,20 +65,18 @@ fail_executor() { # WHAT
 }
 
 word_count() {
-    local id
+    local task id
     echo
     echo "\$ sje submit --wait $EXAMPLE"
-    "$BIN/sje" submit --wait "$EXAMPLE" || die "the word count failed; see var/log and var/work"
-    id=$("$BIN/sje" list --json | python3 -c '
+    task=$("$BIN/sje" submit --wait --json "$EXAMPLE") || die "the word count failed: $task"
+    id=$(python3 -c '
 import json, sys
-print(next(t["taskId"] for t in json.load(sys.stdin)["tasks"] if t["jobId"] == "word count"))')
-    echo
-    "$BIN/sje" status "$id" --json | python3 -c '
-import json, sys
-out = json.load(sys.stdin)["output"]
-print("{words} words, {distinct} different ones, in {text}; the most frequent:".format(**out))
-for row in out["top"]:
-    print("{:>8}  {}".format(row["count"], row["word"]))'
+task = json.loads(sys.argv[1])
+out = task["output"]
+print(task["taskId"])
+print("\n{words} words, {distinct} different ones, in {text}; the most frequent:".format(**out),
+      *("{:>8}  {}".format(row["count"], row["word"]) for row in out["top"]), sep="\n", file=sys.stderr)
+' "$task")
     cat <<END
 
 The task                $id

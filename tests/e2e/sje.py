@@ -195,9 +195,10 @@ class Server:
 
 
 class Cluster(Client):
-    """A manager and workers with a database and a virtual host of their own."""
+    """A manager and a worker with a database and a virtual host of their own: one process with both
+    roles, two processes (split), or the manager alone (worker=False)."""
 
-    def __init__(self, directory, services, spark, split=False, **settings):
+    def __init__(self, directory, services, spark, split=False, worker=True, **settings):
         port = free_port()
         super().__init__(f"http://127.0.0.1:{port}")
         self.dir, self.services = Path(directory), services
@@ -211,18 +212,16 @@ class Cluster(Client):
             "SJE_MONITORING_LOG_LEVEL": "debug",
             **settings,
         }
-        if split:
-            self.manager = Server(self.dir / "manager", self.settings, "manager")
-            self.worker = Server(self.dir / "worker", self.settings, "worker")
-            self.servers = [self.manager, self.worker]
-        else:
-            self.manager = self.worker = Server(self.dir / "server", self.settings)
-            self.servers = [self.manager]
+        self.has_worker = worker
+        roles = (["manager", "worker"] if split else ["all"]) if worker else ["manager"]
+        self.servers = [Server(self.dir / role, self.settings, role) for role in roles]
+        self.manager, self.worker = self.servers[0], self.servers[-1]
         self.ready()
 
     def ready(self, within=30):
         until(self.healthy, within, f"health of {self.url}\n{self.servers[0].tail(20)}")
-        until(lambda: any(w["state"] == "UP" for w in self.workers()), within, "a worker is up")
+        if self.has_worker:
+            until(lambda: any(w["state"] == "UP" for w in self.workers()), within, "a worker is up")
 
     def healthy(self):
         for s in self.servers:
