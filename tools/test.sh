@@ -5,7 +5,8 @@
 #
 # Each run has a directory of its own below build/ with a broker, a database and ports of its own, so
 # two runs side by side do not meet. It is removed when everything passed. SJE_COUNTS=FILE collects
-# the counts of several runs; SJE_TESTS='-k word' is handed to pytest.
+# the counts of several runs; SJE_TESTS='tests/e2e/test_log.py -x' goes to pytest; SJE_WRAP=COMMAND is
+# put before test programs and servers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=tools/proc.sh
@@ -16,6 +17,7 @@ FLAVOUR=$1
 shift
 SUITES=" $* "
 OUT=build/$FLAVOUR
+read -ra WRAP <<<"${SJE_WRAP:-}"
 
 finish() {
     local status=$? passed failed
@@ -39,7 +41,7 @@ program() { # NAME COMMAND...
     local name=$1 log status=0 passed failed
     log=$RUN/${name//\//.}.log
     shift
-    timeout -k 5 "$TIMEOUT" "$@" >"$log" 2>&1 </dev/null || status=$?
+    timeout -k 5 "$TIMEOUT" "${WRAP[@]}" "$@" >"$log" 2>&1 </dev/null || status=$?
     read -r passed failed < <(awk '/^\[  PASSED  \] [0-9]+ test/ { p += $4 }
         /^\[  FAILED  \] [0-9]+ test/ { f += $4 } END { print p + 0, f + 0 }' "$log")
     [ "$status" = 0 ] || [ "$failed" != 0 ] || failed=1
@@ -86,9 +88,9 @@ services() {
 
 e2e() {
     local status=0 options
-    read -ra options <<<"${SJE_TESTS:-}"
+    read -ra options <<<"${SJE_TESTS:-tests/e2e}"
     SJE_BIN="$PWD/$OUT/bin" SJE_SERVICES="$RUN/services" SJE_E2E_DIR="$RUN/e2e" \
-        .venv/bin/python -m pytest -c tests/pytest.ini tests/e2e "${options[@]}" 2>&1 |
+        .venv/bin/python -m pytest -c tests/pytest.ini "${options[@]}" 2>&1 |
         tee "$RUN/e2e.log" || status=$?
     # its closing line: ==== 1 failed, 20 passed, 1 error in 61.2s ====
     tail -n 1 "$RUN/e2e.log" | awk -v status="$status" '{
