@@ -224,6 +224,7 @@ write_env() {
     pg=$(cat "$DIR/run/postgres.ports" 2>/dev/null) || return 0
     rabbit=$(cut -d' ' -f1 "$DIR/run/rabbitmq.ports" 2>/dev/null) || return 0
     cat >"$DIR/env.new" <<ENV
+export SJE_SERVICES=$(printf %q "$DIR")
 export SJE_DB_HOST=127.0.0.1 SJE_DB_PORT=$pg SJE_DB_DATABASE=sje SJE_DB_USERNAME=sje
 export SJE_DB_PASSWORD=$(secret postgres) SJE_DB_SSL_MODE=disable
 export SJE_RABBITMQ_HOST=127.0.0.1 SJE_RABBITMQ_PORT=$rabbit SJE_RABBITMQ_USERNAME=sje
