@@ -226,6 +226,8 @@ static size_t on_header(char *p, size_t size, size_t n, void *arg)
         str_to_i64(value, 0, INT64_MAX, &call->reply->log_size);
     } else if (header_is(line, "X-Log-Offset", &value)) {
         str_to_i64(value, 0, INT64_MAX, &call->reply->log_offset);
+    } else if (header_is(line, "X-Log-Attempt", &value)) {
+        str_to_i64(value, 0, INT32_MAX, &call->reply->log_attempt);
     } else if (header_is(line, "Retry-After", &value)) {
         str_to_i64(value, 0, 86400, &call->reply->retry_after_s);
     } else if (header_is(line, "Date", &value)) {

@@ -38,6 +38,7 @@ struct reply {
     json_t *json;          /* NULL where the body is none */
     int64_t log_size;      /* X-Log-Size; -1 where absent */
     int64_t log_offset;    /* X-Log-Offset; -1 where absent */
+    int64_t log_attempt;   /* X-Log-Attempt; 0 where absent */
     int64_t retry_after_s; /* -1 where absent */
     bool sent; /* the request went out: without an answer nobody knows whether it was carried out */
 };

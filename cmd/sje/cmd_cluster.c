@@ -89,16 +89,18 @@ int worker_run(struct cli *c)
 
 /* ---- tables ---- */
 
-/* A number, or how many members a list has. */
-static void add_count(struct buf *b, const json_t *v)
+static void add_number(struct table *t, const json_t *obj, const char *key)
 {
-    if (json_is_array(v)) {
-        buf_addf(b, "%zu", json_array_size(v));
-    } else if (json_is_integer(v)) {
-        buf_addf(b, "%lld", (long long)json_integer_value(v));
+    struct buf b CLEANUP(buf_free) = {0};
+    const json_t *v = json_object_get(obj, key);
+
+    buf_init(&b, CELL_BYTES);
+    if (json_is_integer(v)) {
+        buf_addf(&b, "%lld", (long long)json_integer_value(v));
     } else {
-        buf_addc(b, '?');
+        buf_addc(&b, '-');
     }
+    table_cell_buf(t, &b);
 }
 
 static void add_list(struct table *t, const json_t *list)
@@ -122,10 +124,9 @@ static void add_worker(struct table *t, const struct cli *c, const json_t *w)
     buf_init(&b, CELL_BYTES);
     table_cell(t, str_of(json_get_string(w, "workerId")));
     table_cell(t, str_of(json_get_string(w, "state")));
-    add_count(&b, json_object_get(w, "running"));
-    table_cell_buf(t, &b);
-    add_count(&b, json_object_get(w, "slots"));
-    table_cell_buf(t, &b);
+    add_number(t, w, "running");
+    add_number(t, w, "usedSlots");
+    add_number(t, w, "slots");
     if (view_time(w, "lastHeartbeatAt", &at)) {
         text_ago(&b, client_now(c->client) - at);
     }
@@ -135,37 +136,76 @@ static void add_worker(struct table *t, const struct cli *c, const json_t *w)
     table_cell(t, str_of(json_get_string(w, "version")));
 }
 
-int workers_run(struct cli *c)
+/* The array that is the member `name` of the answer, row by row. */
+static int show_table(struct cli *c, const char *path, const char *name,
+                      const struct column *columns,
+                      void (*add)(struct table *t, const struct cli *c, const json_t *row))
 {
-    static const struct column columns[] = {
-        {"WORKER", COLUMN_FLEXIBLE}, {"STATE", COLUMN_STATE}, {"RUNNING", COLUMN_RIGHT},
-        {"SLOTS", COLUMN_RIGHT},     {"HEARTBEAT", 0},        {"HOST", COLUMN_FLEXIBLE},
-        {"POOLS", COLUMN_FLEXIBLE},  {"VERSION", 0},          {0}};
     struct reply r CLEANUP(reply_done) = {0};
     struct table t CLEANUP(table_done) = {0};
-    int rc = cli_get(c, "/mgmt/workers", "workers", &r);
-    const json_t *workers = json_object_get(r.json, "workers");
+    int rc = cli_get(c, path, name, &r);
+    const json_t *rows = json_object_get(r.json, name);
 
-    table_init(&t, columns);
     if (rc != CLI_OK) {
         return rc;
     }
-    if (!json_is_array(workers)) {
-        return cli_strange(c, "workers");
+    if (!json_is_array(rows)) {
+        return cli_strange(c, name);
     }
     if (c->json) {
         cli_print_json(c, &r);
         return CLI_OK;
     }
-    for (size_t i = 0; i < json_array_size(workers); i++) {
-        add_worker(&t, c, json_array_get(workers, i));
+    table_init(&t, columns);
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        add(&t, c, json_array_get(rows, i));
     }
     if (t.used) {
         table_print(&t, stdout, cli_width(c), c->out_color);
     } else {
-        cli_note(c, "no workers; start one with: sje-executor --role worker");
+        cli_note(c, "no %s", name);
     }
     return CLI_OK;
+}
+
+int workers_run(struct cli *c)
+{
+    static const struct column columns[] = {{"WORKER", COLUMN_FLEXIBLE},
+                                            {"STATE", COLUMN_STATE},
+                                            {"TASKS", COLUMN_RIGHT},
+                                            {"USED", COLUMN_RIGHT},
+                                            {"SLOTS", COLUMN_RIGHT},
+                                            {"HEARTBEAT", 0},
+                                            {"HOST", COLUMN_FLEXIBLE},
+                                            {"POOLS", COLUMN_FLEXIBLE},
+                                            {"VERSION", 0},
+                                            {0}};
+
+    return show_table(c, "/mgmt/workers", "workers", columns, add_worker);
+}
+
+static void add_queue(struct table *t, const struct cli *c, const json_t *queue)
+{
+    (void)c;
+    table_cell(t, str_of(json_get_string(queue, "pool")));
+    table_cell(t, json_get_bool(queue, "paused", false) ? STR("paused") : STR("open"));
+    add_number(t, queue, "scheduled");
+    add_number(t, queue, "queued");
+    add_number(t, queue, "running");
+    table_cell(t, str_of(json_get_string(queue, "waitingFor")));
+}
+
+int queues_run(struct cli *c)
+{
+    static const struct column columns[] = {{"POOL", COLUMN_FLEXIBLE},
+                                            {"STATE", COLUMN_STATE},
+                                            {"SCHEDULED", COLUMN_RIGHT},
+                                            {"QUEUED", COLUMN_RIGHT},
+                                            {"RUNNING", COLUMN_RIGHT},
+                                            {"WAITING FOR", COLUMN_FLEXIBLE},
+                                            {0}};
+
+    return show_table(c, "/mgmt/queues", "queues", columns, add_queue);
 }
 
 /* ---- orders ---- */
@@ -204,9 +244,4 @@ int pause_run(struct cli *c)
 int unpause_run(struct cli *c)
 {
     return order(c, "queue", "pool", "resume", "is released");
-}
-
-int queues_run(struct cli *c)
-{
-    return show_flat(c, "/mgmt/queues", "queues");
 }

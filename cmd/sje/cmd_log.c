@@ -15,8 +15,10 @@ struct reader {
     struct cli *c;
     const char *stream;
     char *about;
-    int64_t attempt; /* 0: the latest */
-    bool complete;   /* following: all of that attempt is out */
+    int64_t attempt;            /* 0: the latest */
+    bool complete;              /* following: all of that attempt is out */
+    const struct reply *answer; /* while a stream comes in */
+    int64_t sought;             /* following: the attempt that offset was sought in; 0: none */
     bool reached;
     int64_t offset;
     int64_t size; /* as last told; -1: not yet */
@@ -84,6 +86,8 @@ static int fetch(struct reader *r, int64_t limit, struct reply *reply)
     if (rc == CLI_OK) {
         r->size = reply->log_size;
         r->offset = MAX(r->offset, reply->log_offset);
+        /* The pieces that follow are of the same attempt, whatever the task does meanwhile. */
+        r->attempt = r->attempt ? r->attempt : reply->log_attempt;
     }
     return rc;
 }
@@ -143,7 +147,8 @@ static bool on_piece(void *arg, struct str piece)
     struct reader *r = arg;
 
     back(r);
-    r->offset += (int64_t)piece.len;
+    /* The stream begins there; later the offset is behind it. */
+    r->offset = MAX(r->offset, r->answer->log_offset) + (int64_t)piece.len;
     return put(r, piece);
 }
 
@@ -206,8 +211,9 @@ static int follow_attempt(struct reader *r)
             .path = path, .text = true, .timeout_ms = -1, .sink = on_piece, .arg = r};
         struct reply reply CLEANUP(reply_done) = {0};
         struct err e;
-        int rc = client_call(r->c->client, &q, &reply, &e);
 
+        r->answer = &reply;
+        int rc = client_call(r->c->client, &q, &reply, &e);
         if (rc == ERR_CLOSED) {
             return CLI_USAGE; /* stdout takes no more; main says why */
         }
@@ -239,6 +245,8 @@ static int next_attempt(struct reader *r, int64_t attempt)
 {
     if (r->attempt) {
         cli_note(r->c, "attempt %lld", (long long)attempt);
+    }
+    if (attempt != r->sought) {
         r->offset = 0;
     }
     r->attempt = attempt;
@@ -296,6 +304,7 @@ int log_run(struct cli *c)
     buf_init(&r.gathered, CLIENT_BODY_MAX);
     int rc = tail >= 0 ? seek(&r, tail) : CLI_OK;
     if (rc == CLI_OK && cli_flag(c, "follow")) {
+        r.sought = r.attempt;
         r.attempt = 0;
         rc = follow(&r, only);
     } else if (rc == CLI_OK) {

@@ -83,15 +83,18 @@ static int inspect(const char *name, const struct buf *body, bool *ret_many)
 
 static int check_key(const char *key)
 {
-    size_t n = strlen(key);
+    struct str s = str_of(key);
+    bool fine = s.len > 0 && str_is_utf8(s.p, s.len) && str_eq(s, str_trim(s));
+    size_t characters = 0;
 
-    for (size_t i = 0; i < n; i++) {
-        if (key[i] < 0x21 || key[i] > 0x7e) {
-            n = 0;
-        }
+    for (size_t i = 0; i < s.len; i++) {
+        unsigned char c = (unsigned char)s.p[i];
+
+        characters += (c & 0xc0) != 0x80;
+        fine = fine && c >= ' ' && c != 0x7f;
     }
-    if (n == 0 || n > KEY_MAX_LEN) {
-        cli_error("--idempotency-key must be 1 to %d printable ASCII characters without spaces",
+    if (!fine || characters > KEY_MAX_LEN) {
+        cli_error("--idempotency-key must be 1 to %d characters of text, no space at its ends",
                   KEY_MAX_LEN);
         return CLI_USAGE;
     }

@@ -332,18 +332,25 @@ int events_run(struct cli *c)
 
 /* ---- result ---- */
 
-/* What went wrong with the task; the answer holds it as "error", as a problem, or not at all. */
+/* The problem document carries the task's error. */
 static void print_failure(const struct reply *r, const char *about, const char *how)
 {
     struct buf why CLEANUP(buf_free) = {0};
-    const char *detail = json_get_string(r->json, "detail");
 
     buf_init(&why, CELL_BYTES * 4);
     view_error(&why, r->json);
-    if (why.len == 0 && detail) {
-        buf_addf(&why, "%.4000s", detail);
-    }
     cli_error("%s %s%s%s", about, how, why.len ? ": " : "", why.len ? why.data : "");
+}
+
+/* 200: the answer is the output. */
+static int print_result(const struct cli *c, const struct reply *r)
+{
+    if (c->json) {
+        cli_print_json(c, r);
+    } else if (!json_is_null(r->json)) {
+        cli_print_value(c, r->json, 0);
+    }
+    return CLI_OK;
 }
 
 int result_run(struct cli *c)
@@ -352,29 +359,25 @@ int result_run(struct cli *c)
     char *about CLEANUP(freep) = about_task(c);
     char *path CLEANUP(freep) = xasprintf("/task/%s/result", c->operand);
     int rc = cli_send(c, &(struct request){.path = path}, &r);
-    const json_t *output = json_object_get(r.json, "output");
-    bool failed =
-        r.status == 500 && (json_object_get(r.json, "error") || json_get_string(r.json, "state"));
+    bool ended = json_get_int(r.json, "code", 0) == r.status;
 
     if (rc != CLI_OK) {
         return rc;
     }
-    if (r.status != 200 && r.status != 202 && r.status != 410 && !failed) {
+    if (r.status == 200) {
+        return print_result(c, &r);
+    }
+    /* A 500 that does not speak of the task is the manager's own. */
+    if (r.status != 202 && !((r.status == 500 || r.status == 410) && ended)) {
         return cli_refused(c, &r, about);
     }
     if (c->json) {
         cli_print_json(c, &r);
     }
-    if (r.status == 200) {
-        if (!c->json && output && !json_is_null(output)) {
-            cli_print_value(c, output, 0);
-        }
-        return CLI_OK;
-    }
     if (r.status == 202) {
         cli_error("%s has not ended; wait for it: sje wait %s", about, c->operand);
         return CLI_PENDING;
     }
-    print_failure(&r, about, failed ? "failed" : "was cancelled");
+    print_failure(&r, about, r.status == 500 ? "failed" : "was cancelled");
     return CLI_TASK;
 }
