@@ -124,13 +124,27 @@ static struct mq_consumer *find_consumer(const struct mq_channel *c, struct str 
     return u;
 }
 
+/* Answers of one kind come in order. A consume-ok of a classic queue comes from the queue's own
+ * process in the broker, so the answer to a later request of another kind may overtake it. */
+static struct mq_request *find_request(struct mq_channel *c, const struct mq_method *m)
+{
+    LIST_EACH(&c->requests, n)
+    {
+        struct mq_request *r = CONTAINER_OF(n, struct mq_request, node);
+
+        if (r->answer == m->id && (!r->tag || str_eq(str_of(r->tag), m->consumer))) {
+            return r;
+        }
+    }
+    return NULL;
+}
+
 static int on_answer(struct mq_channel *c, const struct mq_method *m, struct err *reterr)
 {
     CLEANUP(request_freep)
-    struct mq_request *r = LIST_ENTRY(list_first(&c->requests), struct mq_request, node);
+    struct mq_request *r = find_request(c, m);
 
-    if (!r || r->answer != m->id || (r->tag && !str_eq(str_of(r->tag), m->consumer))) {
-        STEAL(r);
+    if (!r) {
         return err_set(reterr, ERR_PROTOCOL, "%s answers nothing we asked", mq_method_text(m->id));
     }
     list_remove(&r->node);
