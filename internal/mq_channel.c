@@ -135,6 +135,9 @@ static struct mq_request *find_request(struct mq_channel *c, const struct mq_met
         if (r->answer == m->id && (!r->tag || str_eq(str_of(r->tag), m->consumer))) {
             return r;
         }
+        if (r->answer != MQ_BASIC_CONSUME_OK) {
+            break;
+        }
     }
     return NULL;
 }
