@@ -35,12 +35,6 @@ static int fail(const struct reader *r, struct err *reterr, const char *fmt, ...
     va_start(ap, fmt);
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
-    /* A name may come from escapes of a double-quoted scalar. */
-    for (char *p = text; *p; p++) {
-        if ((unsigned char)*p < 0x20 || *p == 0x7f) {
-            *p = '?';
-        }
-    }
     return err_set(reterr, ERR_CONFIG, "%s:%d: %s", r->name, line_of(r), text);
 }
 

@@ -1,6 +1,7 @@
 #include "internal/err.h"
 
 #include "internal/buf.h"
+#include "internal/str.h"
 
 #include <stdio.h>
 
@@ -29,22 +30,22 @@ static const struct err_row *find(int code)
     UNREACHABLE("unknown error code");
 }
 
-/* Drops the part of a character that a cut has left at the end. */
-static void trim_character(char *text)
+/* One printable line of UTF-8, whatever a peer's text brought in and wherever it was cut. */
+static void make_printable(char *text)
 {
-    size_t n = strlen(text);
-    size_t back = 0;
+    size_t len = strlen(text);
 
-    while (back < 3 && back < n && ((unsigned char)text[n - 1 - back] & 0xc0) == 0x80) {
-        back++;
-    }
-    if (back == n) {
-        return;
-    }
-    unsigned char c = (unsigned char)text[n - 1 - back];
-    size_t need = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : c >= 0xc0 ? 1 : 0;
-    if (back < need) {
-        text[n - 1 - back] = '\0';
+    for (size_t i = 0; i < len;) {
+        size_t n = str_utf8_head((struct str){text + i, len - i});
+
+        if (n == 0 && len - i < 4 && len == sizeof(((struct err *)NULL)->text) - 1) {
+            text[i] = '\0'; /* what the cut has left of a character */
+            return;
+        }
+        if (n == 0 || (unsigned char)text[i] < 0x20 || text[i] == 0x7f) {
+            text[i] = '?';
+        }
+        i += n ? n : 1;
     }
 }
 
@@ -64,7 +65,7 @@ static void set_text(struct err *e, int code, int errnum, const char *fmt, va_li
         snprintf(text + n, sizeof(text) - (size_t)n, ": %s",
                  strerror_r(errnum, storage, sizeof(storage)));
     }
-    trim_character(text);
+    make_printable(text);
     memcpy(e->text, text, strlen(text) + 1);
     e->code = code;
 }

@@ -18,7 +18,7 @@ enum err_code {
 
 struct err {
     int code;
-    char text[256]; /* a sentence without full stop, no secrets */
+    char text[256]; /* a sentence without full stop, no secrets; one printable line of UTF-8 */
 };
 
 /* Fills reterr (when not NULL) and returns code. */

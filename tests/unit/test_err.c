@@ -68,6 +68,18 @@ static void long_messages_stay_utf8(void **state)
     }
 }
 
+static void texts_are_one_printable_line(void **state)
+{
+    (void)state;
+    struct err e = {0};
+
+    err_set(&e, ERR_IO, "a%sb", "\n\x1b[31m\x7f\xff\xe2\x82 \xe2\x82\xac");
+    assert_string_equal(e.text, "a??[31m???? \xe2\x82\xac"
+                                "b");
+    err_set(&e, ERR_IO, "cut: %.1s", "\xe2\x82\xac");
+    assert_string_equal(e.text, "cut: ?");
+}
+
 static void table_is_sound(void **state)
 {
     (void)state;
@@ -110,11 +122,9 @@ static void docs_are_generated(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(set_fills_and_returns),
-        cmocka_unit_test(errno_is_spelled_out),
-        cmocka_unit_test(a_message_may_quote_itself),
-        cmocka_unit_test(long_messages_stay_utf8),
-        cmocka_unit_test(table_is_sound),
+        cmocka_unit_test(set_fills_and_returns),        cmocka_unit_test(errno_is_spelled_out),
+        cmocka_unit_test(a_message_may_quote_itself),   cmocka_unit_test(long_messages_stay_utf8),
+        cmocka_unit_test(texts_are_one_printable_line), cmocka_unit_test(table_is_sound),
         cmocka_unit_test(docs_are_generated),
     };
 
