@@ -26,6 +26,7 @@ enum mq_state { MQ_DOWN, MQ_RESOLVING, MQ_CONNECTING, MQ_HANDSHAKE, MQ_UP, MQ_CL
 struct mq {
     uv_loop_t *loop;
     struct mq_options o; /* strings owned */
+    char *password;      /* the same as in `o` */
     enum mq_state state;
     struct mq_hosts hosts;
     size_t next_host;
@@ -60,16 +61,12 @@ static void copy_options(struct mq *mq, const struct mq_options *o)
     mq->o = *o;
     mq->o.hosts = NULL;
     mq->o.username = xstrdup(o->username ? o->username : "");
-    mq->o.password = xstrdup(o->password ? o->password : "");
+    mq->password = xstrdup(o->password ? o->password : "");
+    mq->o.password = mq->password;
     mq->o.vhost = xstrdup(o->vhost ? o->vhost : "/");
     mq->o.name = xstrdup(o->name ? o->name : "sje");
     mq->o.heartbeat_s = o->heartbeat_s > 0 ? o->heartbeat_s : HEARTBEAT_S;
     mq->o.max_queued = o->max_queued ? o->max_queued : QUEUED_DEFAULT;
-}
-
-static void free_const(const char *s)
-{
-    free((void *)(uintptr_t)s);
 }
 
 static void mq_free(struct mq *mq)
@@ -78,11 +75,11 @@ static void mq_free(struct mq *mq)
     if (mq->addresses) {
         uv_freeaddrinfo(mq->addresses);
     }
-    explicit_bzero((void *)(uintptr_t)mq->o.password, strlen(mq->o.password));
-    free_const(mq->o.username);
-    free_const(mq->o.password);
-    free_const(mq->o.vhost);
-    free_const(mq->o.name);
+    explicit_bzero(mq->password, strlen(mq->password));
+    free(mq->password);
+    freep(&mq->o.username);
+    freep(&mq->o.vhost);
+    freep(&mq->o.name);
     free(mq);
 }
 

@@ -194,9 +194,14 @@ static int on_channel_close(struct mq_channel *c, const struct mq_method *m, str
 
 /* ---- confirms ---- */
 
+static struct mq_confirm *slot(const struct mq_channel *c, uint64_t seq)
+{
+    return &c->ring[seq & (c->ring_cap - 1)];
+}
+
 static struct mq_confirm *confirm_at(const struct mq_channel *c, uint64_t seq)
 {
-    return seq >= c->first_seq && seq < c->next_seq ? &c->ring[seq & (c->ring_cap - 1)] : NULL;
+    return seq >= c->first_seq && seq < c->next_seq ? slot(c, seq) : NULL;
 }
 
 static void ring_grow(struct mq_channel *c)
@@ -205,7 +210,7 @@ static void ring_grow(struct mq_channel *c)
     struct mq_confirm *ring = xcalloc(cap, sizeof(*ring));
 
     for (uint64_t s = c->first_seq; s < c->next_seq; s++) {
-        ring[s & (cap - 1)] = *confirm_at(c, s);
+        ring[s & (cap - 1)] = *slot(c, s);
     }
     free(c->ring);
     c->ring = ring;
@@ -222,7 +227,7 @@ static void settle(struct mq_channel *c, uint64_t seq, int rc)
     struct mq_confirm told = *at;
     at->waiting = false;
     c->unconfirmed--;
-    while (c->first_seq < c->next_seq && !confirm_at(c, c->first_seq)->waiting) {
+    while (c->first_seq < c->next_seq && !slot(c, c->first_seq)->waiting) {
         c->first_seq++;
     }
     if (told.cb) {
@@ -272,7 +277,7 @@ int mq_channel_publish(struct mq_channel *c, const struct mq_message *m, mq_conf
         ring_grow(c);
     }
     uint64_t s = c->next_seq++;
-    *confirm_at(c, s) = (struct mq_confirm){.cb = cb, .arg = arg, .waiting = true};
+    *slot(c, s) = (struct mq_confirm){.cb = cb, .arg = arg, .waiting = true};
     c->unconfirmed++;
     return 0;
 }

@@ -282,6 +282,10 @@ int mq_link_tick(struct mq_link *l, int64_t now, bool idle, struct err *reterr)
     if (l->state != LINK_UP) {
         return 0;
     }
+    if (now - l->ticked_at > interval) {
+        l->last_in = now; /* it was us who slept: what came meanwhile is not read yet */
+    }
+    l->ticked_at = now;
     if (now - l->last_in > 2 * interval) {
         return err_set(reterr, ERR_TIMEOUT, "nothing heard from the broker for %lld s",
                        (long long)(now - l->last_in) / 1000);

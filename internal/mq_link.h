@@ -40,6 +40,7 @@ struct mq_link {
     bool blocked;
     int64_t last_in;  /* when something was read */
     int64_t last_out; /* when something was written: kept by the owner */
+    int64_t ticked_at;
     int64_t answered_at;
     uint64_t answered;
 };

@@ -84,6 +84,20 @@ int mq_refused(const struct mq_method *close, const char *what, struct err *rete
     return err_set(reterr, code, "%s: %u %s", what, close->code, text);
 }
 
+/* librabbitmq has one type for slices that it reads and that it writes. */
+static amqp_bytes_t bytes_of(struct str s)
+{
+    amqp_bytes_t b = {.len = s.len};
+
+    memcpy(&b.bytes, &s.p, sizeof(b.bytes));
+    return b;
+}
+
+static amqp_bytes_t bytes(const char *s)
+{
+    return bytes_of(str_of(s));
+}
+
 /* ---- reading ---- */
 
 static uint32_t get32(const char *p)
@@ -240,7 +254,7 @@ int mq_method_read(struct mq_decoder *d, struct str payload, struct mq_method *r
         *ret = m;
         return 0;
     }
-    amqp_bytes_t encoded = {.len = payload.len - 4, .bytes = (void *)(uintptr_t)(payload.p + 4)};
+    amqp_bytes_t encoded = bytes_of((struct str){payload.p + 4, payload.len - 4});
     void *decoded = NULL;
     recycle_amqp_pool(&d->pool);
     int rc = amqp_decode_method(id, &d->pool, encoded, &decoded);
@@ -257,16 +271,6 @@ int mq_method_read(struct mq_decoder *d, struct str payload, struct mq_method *r
 }
 
 /* ---- writing ---- */
-
-static amqp_bytes_t bytes_of(struct str s)
-{
-    return (amqp_bytes_t){.len = s.len, .bytes = (void *)(uintptr_t)s.p};
-}
-
-static amqp_bytes_t bytes(const char *s)
-{
-    return bytes_of(str_of(s));
-}
 
 static void put_method(struct buf *out, uint16_t channel, uint32_t id, void *method)
 {

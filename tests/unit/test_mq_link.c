@@ -788,9 +788,24 @@ static void heartbeats_go_out_when_nothing_else_does(void **state)
     expect_sent(""); /* what waits will do */
     assert_int_equal(mq_link_tick(&link_, 10000, true, &why), 0);
     expect_sent("* ");
-    assert_int_equal(mq_link_tick(&link_, 40000, true, &why), 0);
+    for (now = 15000; now <= 40000; now += 5000) {
+        assert_int_equal(mq_link_tick(&link_, now, true, &why), 0);
+    }
     assert_int_equal(mq_link_tick(&link_, 40001, true, &why), ERR_TIMEOUT);
     assert_string_equal(why.text, "nothing heard from the broker for 40 s");
+}
+
+static void after_a_pause_of_our_own_the_broker_gets_a_chance(void **state)
+{
+    (void)state;
+    to_up();
+    link_.last_in = link_.last_out = 0;
+    assert_int_equal(mq_link_tick(&link_, 5000, true, &why), 0);
+    assert_int_equal(mq_link_tick(&link_, 100000, true, &why), 0);
+    for (now = 105000; now <= 140000; now += 5000) {
+        assert_int_equal(mq_link_tick(&link_, now, true, &why), 0);
+    }
+    assert_int_equal(mq_link_tick(&link_, now, true, &why), ERR_TIMEOUT);
 }
 
 static void a_deaf_broker_is_noticed(void **state)
@@ -907,6 +922,7 @@ int main(void)
         TEST(consumers_come_and_go),
         TEST(a_cancel_that_wants_an_answer_gets_one),
         TEST(heartbeats_go_out_when_nothing_else_does),
+        TEST(after_a_pause_of_our_own_the_broker_gets_a_chance),
         TEST(a_deaf_broker_is_noticed),
         TEST(leaving_ignores_all_but_the_answer),
         TEST(a_callback_may_end_it),
