@@ -450,6 +450,7 @@ static void large_deliveries_arrive_whole(void **state)
     chunk = 1 << 20;
     assert_int_equal(feed(), 0);
     expect_trace("c/16777215r/k///16777215 c/16777216r/k///16777216 c/4r/k///x ");
+    assert_int_equal(link_.out.data[link_.out.len - 2], 0); /* neither multiple nor requeue */
     expect_sent("60.120 "); /* the one over the limit is rejected, not redelivered for ever */
     assert_int_equal(link_.channel.dropped, 1);
     assert_true(link_.channel.in.body.cap < MQ_BODY_MAX);
