@@ -1,0 +1,91 @@
+#include "pkg/worker/beat.h"
+
+#include "pkg/worker/run.h"
+
+#include <unistd.h>
+
+static void add_strings(struct buf *b, const char *key, const char *const *list)
+{
+    buf_addf(b, ",\"%s\":[", key);
+    for (size_t i = 0; list[i]; i++) {
+        buf_adds(b, i ? "," : "");
+        json_add_string(b, list[i], strlen(list[i]));
+    }
+    buf_addc(b, ']');
+}
+
+static void add_self(struct buf *b, const struct beat_facts *f, struct wcore *core, int64_t number)
+{
+    const struct config *c = f->config;
+    bool full = wcore_is_holding_off(core);
+
+    buf_addf(b, "{\"v\":1,\"type\":\"beat\",\"worker\":\"%s\",\"inc\":%lld,\"beat\":%lld",
+             f->from.worker, (long long)f->from.incarnation, (long long)number);
+    buf_adds(b, ",\"host\":");
+    json_add_string(b, f->host, strlen(f->host));
+    buf_addf(b, ",\"pid\":%d,\"version\":\"%s\",\"reply\":\"%s\",\"startedAt\":%lld", (int)getpid(),
+             SJE_VERSION, f->from.reply, (long long)f->started_at);
+    add_strings(b, "pools", (const char *const *)c->node.pools.items);
+    add_strings(b, "jobTypes", f->job_types);
+    buf_addf(b, ",\"slots\":%d,\"free\":%d,\"cpus\":%d,\"memoryMb\":%d", wcore_slots(core),
+             full ? 0 : wcore_slots_free(core), c->node.cpus, c->node.memory_mb);
+    buf_addf(b, ",\"draining\":%s,\"stopping\":%s", wcore_is_draining(core) ? "true" : "false",
+             wcore_has_stopped(core) ? "true" : "false");
+    if (full) {
+        buf_adds(b, ",\"holdOff\":\"no space left for work\"");
+    }
+}
+
+static void add_claiming(struct buf *b, struct wcore *core)
+{
+    bool first = true;
+
+    buf_adds(b, ",\"claiming\":[");
+    LIST_EACH(wcore_in_state(core, WCORE_CLAIMING), it)
+    {
+        buf_adds(b, first ? "{" : ",{");
+        report_add_key(b, &CONTAINER_OF(it, struct wcore_attempt, in_state)->key);
+        buf_addc(b, '}');
+        first = false;
+    }
+    buf_addc(b, ']');
+}
+
+static void add_running(struct buf *b, struct wcore *core, bool details)
+{
+    bool first = true;
+
+    buf_adds(b, ",\"running\":[");
+    for (enum wcore_state s = WCORE_STARTING; s <= WCORE_ENDED; s++) {
+        LIST_EACH(wcore_in_state(core, s), it)
+        {
+            const struct wcore_attempt *a = CONTAINER_OF(it, struct wcore_attempt, in_state);
+            const struct run *r = a->user;
+
+            buf_adds(b, first ? "{" : ",{");
+            report_add_key(b, &a->key);
+            buf_addf(b, ",\"token\":\"%lld\",\"phase\":\"%s\"", (long long)a->token,
+                     wcore_state_name(s));
+            if (details && s != WCORE_ENDED) {
+                report_add_status(b, run_status(r), true);
+            }
+            buf_addc(b, '}');
+            first = false;
+        }
+    }
+    buf_addc(b, ']');
+}
+
+void beat_write(struct buf *b, const struct beat_facts *f, struct wcore *core, int64_t number)
+{
+    add_self(b, f, core, number);
+    add_claiming(b, core);
+    size_t before = b->len;
+    add_running(b, core, true);
+    if (b->failed || b->len > REPORT_MAX) {
+        b->failed = false;
+        b->len = before;
+        add_running(b, core, false);
+    }
+    buf_addc(b, '}');
+}

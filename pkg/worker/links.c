@@ -1,0 +1,440 @@
+#include "pkg/worker/links.h"
+
+#include "internal/log.h"
+#include "pkg/task/task.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define FLUSH_MS      1000
+#define FLUSH_POLL_MS 5
+
+/* One queue of hints. */
+struct source {
+    struct links *l;
+    char *queue;
+    int urgency;
+    char tag[32]; /* of the present consumer */
+    bool on;
+};
+
+struct links {
+    uv_loop_t *loop;
+    struct links_options o;
+    struct mq *sub;
+    struct mq *pub;
+    char *base_name; /* sje.worker.<node>.<incarnation> */
+    char *reply;
+    uint64_t connections; /* of sub, so far */
+    uint64_t tags;        /* consumers, so far */
+    struct source *sources;
+    size_t n_sources;
+    bool pub_declared;
+    bool blocked;
+    bool up[2]; /* what the owner was told */
+
+    /* closing */
+    bool closing;
+    uv_timer_t flush;
+    int64_t flush_left_ms;
+    int open_parts;
+    void (*on_closed)(void *arg);
+    void *closed_arg;
+};
+
+static void tell(struct links *l, enum wcore_link which, bool up)
+{
+    if (l->up[which] != up && !l->closing) {
+        l->up[which] = up;
+        l->o.on_link(l->o.arg, which, up);
+    }
+}
+
+static void refused(const char *what, int rc, const struct err *why)
+{
+    if (rc != ERR_MQ_DOWN && rc != ERR_CLOSED) {
+        log_error(NULL, "the broker refused %s: %s; connecting again", what,
+                  why ? why->text : err_text(rc));
+    }
+}
+
+/* ---- the consuming connection ---- */
+
+static void on_order_delivery(void *arg, const struct mq_delivery *d)
+{
+    struct links *l = arg;
+
+    if (!l->closing) {
+        l->o.on_order(l->o.arg, d->body);
+    }
+}
+
+static void on_hint_delivery(void *arg, const struct mq_delivery *d)
+{
+    struct source *s = arg;
+
+    if (!s->l->closing) {
+        s->l->o.on_hint(s->l->o.arg, s->urgency, d);
+    }
+}
+
+static void on_work_declared(void *arg, int rc, const struct err *why, uint32_t count)
+{
+    (void)arg;
+    (void)count;
+    if (rc < 0) {
+        refused("a queue of hints", rc, why);
+    }
+}
+
+static void on_source_cancelled(void *arg);
+
+static void open_source(struct source *s)
+{
+    struct links *l = s->l;
+
+    s->on = true;
+    snprintf(s->tag, sizeof(s->tag), "hints-%llu", (unsigned long long)++l->tags);
+    int rc = mq_consume(l->sub, s->queue, s->tag, false, on_hint_delivery, on_source_cancelled, s);
+    if (rc < 0 && rc != ERR_MQ_DOWN) {
+        log_error(NULL, "consuming from %s: %s; not taking from it before the next connection",
+                  s->queue, err_text(rc));
+    }
+}
+
+/* Its queue was deleted: it is made again. */
+static void on_source_cancelled(void *arg)
+{
+    struct source *s = arg;
+    struct links *l = s->l;
+
+    log_warn(NULL, "queue %s was deleted; declaring it again", s->queue);
+    int rc = mq_declare_queue(l->sub, s->queue, MQ_QUORUM, on_work_declared, l);
+    if (rc == 0 && s->on) {
+        open_source(s);
+    }
+}
+
+static void on_reply_cancelled(void *arg);
+
+static void on_reply_declared(void *arg, int rc, const struct err *why, uint32_t count)
+{
+    struct links *l = arg;
+
+    (void)count;
+    if (rc < 0) {
+        refused("our queue", rc, why);
+    } else {
+        tell(l, WCORE_LINK_CONSUME, true);
+    }
+}
+
+static int open_reply(struct links *l)
+{
+    char tag[32];
+    int rc = mq_declare_queue(l->sub, l->reply, MQ_EXCLUSIVE, NULL, NULL);
+
+    snprintf(tag, sizeof(tag), "orders-%llu", (unsigned long long)++l->tags);
+    rc = rc < 0 ? rc
+                : mq_consume(l->sub, l->reply, tag, true, on_order_delivery, on_reply_cancelled, l);
+    /* Declared once more behind the consumer: the answer says that both are there. */
+    return rc < 0 ? rc : mq_declare_queue(l->sub, l->reply, MQ_EXCLUSIVE, on_reply_declared, l);
+}
+
+static void on_reply_cancelled(void *arg)
+{
+    struct links *l = arg;
+
+    log_warn(NULL, "our queue %s was deleted; declaring it again", l->reply);
+    int rc = open_reply(l);
+    if (rc < 0) {
+        refused("our queue", rc, NULL);
+    }
+}
+
+static void on_sub_up(void *arg)
+{
+    struct links *l = arg;
+    int rc = 0;
+
+    free(l->reply);
+    l->reply = ++l->connections == 1
+                   ? xstrdup(l->base_name)
+                   : xasprintf("%s.%llu", l->base_name, (unsigned long long)l->connections);
+    for (size_t i = 0; i < l->n_sources && rc == 0; i++) {
+        l->sources[i].on = false;
+        rc = mq_declare_queue(l->sub, l->sources[i].queue, MQ_QUORUM, on_work_declared, l);
+    }
+    rc = rc < 0 ? rc : open_reply(l);
+    if (rc < 0) {
+        refused("our queues", rc, NULL);
+    }
+}
+
+static void on_sub_down(void *arg, const struct err *why)
+{
+    struct links *l = arg;
+
+    log_warn(NULL, "consuming: %s; tasks go on, connecting again", why->text);
+    tell(l, WCORE_LINK_CONSUME, false);
+}
+
+void links_consume(struct links *l, bool on)
+{
+    for (size_t i = 0; i < l->n_sources; i++) {
+        struct source *s = &l->sources[i];
+
+        if (on && !s->on) {
+            open_source(s);
+        } else if (!on && s->on) {
+            s->on = false;
+            int rc = mq_cancel(l->sub, s->tag, NULL, NULL);
+            if (rc < 0 && rc != ERR_MQ_DOWN) {
+                log_warn(NULL, "cancelling the consumer of %s: %s; giving its hints back", s->queue,
+                         err_text(rc));
+            }
+        }
+    }
+}
+
+void links_ack(struct links *l, struct wcore_delivery d)
+{
+    mq_ack(l->sub, d.epoch, d.tag, false);
+}
+
+void links_nack(struct links *l, struct wcore_delivery d)
+{
+    mq_nack(l->sub, d.epoch, d.tag, true);
+}
+
+/* ---- the publishing connection ---- */
+
+static void update_pub(struct links *l)
+{
+    tell(l, WCORE_LINK_PUBLISH, l->pub_declared && !l->blocked);
+}
+
+static void on_pub_declared(void *arg, int rc, const struct err *why, uint32_t count)
+{
+    struct links *l = arg;
+
+    (void)count;
+    if (rc < 0) {
+        refused("a queue or exchange", rc, why);
+    } else {
+        l->pub_declared = true;
+        update_pub(l);
+    }
+}
+
+static int declare_pub(struct links *l)
+{
+    int rc = mq_declare_exchange(l->pub, "sje.beat", "fanout", NULL, NULL);
+
+    rc = rc < 0 ? rc : mq_declare_queue(l->pub, "sje.claim", 0, NULL, NULL);
+    return rc < 0 ? rc : mq_declare_queue(l->pub, "sje.result", MQ_QUORUM, on_pub_declared, l);
+}
+
+static void on_pub_up(void *arg)
+{
+    int rc = declare_pub(arg);
+
+    if (rc < 0) {
+        refused("our queues", rc, NULL);
+    }
+}
+
+static void on_pub_down(void *arg, const struct err *why)
+{
+    struct links *l = arg;
+
+    log_warn(NULL, "publishing: %s; tasks go on, results wait, connecting again", why->text);
+    l->pub_declared = false;
+    l->blocked = false;
+    update_pub(l);
+}
+
+static void on_pub_blocked(void *arg, bool blocked)
+{
+    struct links *l = arg;
+
+    log_warn(NULL, "the broker %s",
+             blocked ? "takes no messages now (alarm); tasks go on, results wait"
+                     : "takes messages again");
+    l->blocked = blocked;
+    update_pub(l);
+}
+
+/* Whatever was not taken is sent again by its owner's timer. */
+static void on_confirm(void *arg, int rc)
+{
+    struct links *l = arg;
+
+    if (rc == ERR_NOT_FOUND && !l->closing) {
+        log_warn(NULL, "a queue of the managers is gone; declaring it again");
+        rc = declare_pub(l);
+    }
+    if (rc < 0 && rc != ERR_MQ_DOWN) {
+        log_warn(NULL, "a message was not taken: %s; it is sent again", err_text(rc));
+    }
+}
+
+static int publish(struct links *l, const struct mq_message *m, mq_confirm_fn *cb)
+{
+    if (!l->pub_declared || l->blocked) {
+        return ERR_MQ_DOWN;
+    }
+    return mq_publish(l->pub, m, cb, l);
+}
+
+int links_send_claims(struct links *l, struct str body)
+{
+    struct mq_message m = {
+        .exchange = "", .routing_key = "sje.claim", .body = body, .mandatory = true};
+
+    return publish(l, &m, on_confirm);
+}
+
+int links_send_results(struct links *l, struct str body)
+{
+    struct mq_message m = {.exchange = "",
+                           .routing_key = "sje.result",
+                           .body = body,
+                           .persistent = true,
+                           .mandatory = true};
+
+    return publish(l, &m, on_confirm);
+}
+
+int links_send_beat(struct links *l, struct str body)
+{
+    struct mq_message m = {.exchange = "sje.beat", .routing_key = "", .body = body};
+
+    return publish(l, &m, NULL);
+}
+
+int links_send_to(struct links *l, const char *queue, struct str body)
+{
+    struct mq_message m = {.exchange = "", .routing_key = queue, .body = body};
+
+    return publish(l, &m, NULL);
+}
+
+bool links_are_up(const struct links *l)
+{
+    return l->up[WCORE_LINK_CONSUME] && l->up[WCORE_LINK_PUBLISH];
+}
+
+const char *links_reply(const struct links *l)
+{
+    return l->reply;
+}
+
+/* ---- open, close ---- */
+
+static struct mq *connect_one(struct links *l, const char *what, const struct mq_options *special)
+{
+    const struct config *c = l->o.config;
+    char *name CLEANUP(freep) = xasprintf("sje worker %s %s", c->node.node_id, what);
+    struct mq_options o = *special;
+
+    o.hosts = c->rabbitmq.host;
+    o.port = c->rabbitmq.port;
+    o.username = c->rabbitmq.username;
+    o.password = c->rabbitmq.password;
+    o.vhost = c->rabbitmq.vhost;
+    o.heartbeat_s = c->rabbitmq.heartbeat_seconds;
+    o.name = name;
+    o.arg = l;
+    return mq_open(l->loop, &o);
+}
+
+static void make_sources(struct links *l)
+{
+    const struct config_list *pools = &l->o.config->node.pools;
+
+    l->sources = xcalloc((size_t)pools->count * TASK_CLASSES, sizeof(*l->sources));
+    for (int p = 0; p < pools->count; p++) {
+        for (enum task_class c = TASK_HIGH; c < TASK_CLASSES; c++) {
+            l->sources[l->n_sources++] = (struct source){
+                .l = l,
+                .queue = xasprintf("sje.work.%s.%s", pools->items[p], task_class_name(c)),
+                .urgency = (int)c};
+        }
+    }
+}
+
+struct links *links_open(uv_loop_t *loop, const struct links_options *o)
+{
+    struct links *l = xcalloc(1, sizeof(*l));
+    struct mq_options sub = {.on_up = on_sub_up,
+                             .on_down = on_sub_down,
+                             .prefetch = (uint16_t)MIN(o->config->node.slots, UINT16_MAX)};
+    struct mq_options pub = {
+        .on_up = on_pub_up, .on_down = on_pub_down, .on_blocked = on_pub_blocked, .confirms = true};
+
+    l->loop = loop;
+    l->o = *o;
+    l->base_name =
+        xasprintf("sje.worker.%s.%lld", o->config->node.node_id, (long long)o->incarnation);
+    l->reply = xstrdup(l->base_name);
+    make_sources(l);
+    MUST(uv_timer_init(loop, &l->flush) == 0);
+    l->sub = connect_one(l, "consumes", &sub);
+    l->pub = connect_one(l, "publishes", &pub);
+    l->o.config = NULL;
+    return l;
+}
+
+static void part_closed(struct links *l)
+{
+    if (--l->open_parts) {
+        return;
+    }
+    for (size_t i = 0; i < l->n_sources; i++) {
+        free(l->sources[i].queue);
+    }
+    free(l->sources);
+    free(l->base_name);
+    free(l->reply);
+    void (*on_closed)(void *arg) = l->on_closed;
+    void *arg = l->closed_arg;
+    free(l);
+    if (on_closed) {
+        on_closed(arg);
+    }
+}
+
+static void on_mq_closed(void *arg)
+{
+    part_closed(arg);
+}
+
+static void on_timer_closed(uv_handle_t *h)
+{
+    part_closed(CONTAINER_OF((uv_timer_t *)h, struct links, flush));
+}
+
+static void on_flush_tick(uv_timer_t *t)
+{
+    struct links *l = CONTAINER_OF(t, struct links, flush);
+
+    l->flush_left_ms -= FLUSH_POLL_MS;
+    if (l->flush_left_ms > 0 && mq_is_up(l->pub) && !l->blocked && mq_unconfirmed(l->pub)) {
+        return;
+    }
+    l->open_parts = 3;
+    uv_close((uv_handle_t *)&l->flush, on_timer_closed);
+    mq_close(l->sub, on_mq_closed, l);
+    mq_close(l->pub, on_mq_closed, l);
+}
+
+void links_close(struct links *l, void (*on_closed)(void *arg), void *arg)
+{
+    assert(!l->closing);
+    l->closing = true;
+    l->on_closed = on_closed;
+    l->closed_arg = arg;
+    l->flush_left_ms = FLUSH_MS;
+    MUST(uv_timer_start(&l->flush, on_flush_tick, FLUSH_POLL_MS, FLUSH_POLL_MS) == 0);
+}

@@ -1,0 +1,211 @@
+#include "pkg/worker/orders.h"
+
+#include <stdlib.h>
+
+#define LEASE_MS_MAX (10 * 86400 * 1000LL)
+#define SLOTS_MAX    1000000
+
+static int broken(struct err *reterr, const char *what)
+{
+    return err_set(reterr, ERR_PARSE, "no good \"%s\" in it", what);
+}
+
+static bool read_key(const json_t *j, struct wcore_key *ret)
+{
+    const char *text = json_get_string(j, "task");
+    int64_t n = json_get_int(j, "attempt", 0);
+
+    *ret = (struct wcore_key){.attempt = (int32_t)n};
+    return text && id_parse(text, strlen(text), &ret->task) && n >= 1 && n <= INT32_MAX;
+}
+
+static int read_keys(const json_t *doc, const char *name, struct order_keys *ret,
+                     struct err *reterr)
+{
+    const json_t *list = json_object_get(doc, name);
+    size_t n = json_array_size(list);
+
+    if (n > ORDER_ENTRIES || (list && !json_is_array(list))) {
+        return broken(reterr, name);
+    }
+    ret->keys = xcalloc(n, sizeof(*ret->keys));
+    for (; ret->n < n; ret->n++) {
+        if (!read_key(json_array_get(list, ret->n), &ret->keys[ret->n])) {
+            return broken(reterr, name);
+        }
+    }
+    return 0;
+}
+
+/* ---- one reader per type ---- */
+
+static int read_grants(struct order *o, struct err *reterr)
+{
+    const json_t *grants = json_object_get(o->doc, "grants");
+    const json_t *denies = json_object_get(o->doc, "denies");
+    size_t n_grants = json_array_size(grants);
+    size_t n_denies = json_array_size(denies);
+
+    if (n_grants > ORDER_ENTRIES || n_denies > ORDER_ENTRIES) {
+        return broken(reterr, "grants or denies");
+    }
+    o->grants = xcalloc(n_grants, sizeof(*o->grants));
+    o->denies = xcalloc(n_denies, sizeof(*o->denies));
+    for (; o->n_grants < n_grants; o->n_grants++) {
+        const json_t *j = json_array_get(grants, o->n_grants);
+        struct order_grant *g = &o->grants[o->n_grants];
+
+        g->lease_ms = json_get_int(j, "leaseMs", 0);
+        g->spec = json_object_get(j, "spec");
+        if (!read_key(j, &g->key) || !g->spec || g->lease_ms < 1 || g->lease_ms > LEASE_MS_MAX ||
+            !str_to_i64(str_of(json_get_string(j, "token")), INT64_MIN, INT64_MAX, &g->token)) {
+            return broken(reterr, "grants");
+        }
+    }
+    for (; o->n_denies < n_denies; o->n_denies++) {
+        const json_t *j = json_array_get(denies, o->n_denies);
+        struct order_deny *d = &o->denies[o->n_denies];
+        const char *reason = json_get_string(j, "reason");
+
+        if (!read_key(j, &d->key) || !reason) {
+            return broken(reterr, "denies");
+        }
+        d->retry = streq(reason, "retry");
+    }
+    return 0;
+}
+
+static int read_beat(struct order *o, struct err *reterr)
+{
+    o->beat = json_get_int(o->doc, "beat", 0);
+    return o->beat >= 1 ? 0 : broken(reterr, "beat");
+}
+
+static int read_beat_ack(struct order *o, struct err *reterr)
+{
+    int rc = read_beat(o, reterr);
+
+    o->drain = json_get_bool(o->doc, "drain", false);
+    rc = rc < 0 ? rc : read_keys(o->doc, "unsure", &o->unsure, reterr);
+    rc = rc < 0 ? rc : read_keys(o->doc, "revoke", &o->revoke, reterr);
+    return rc < 0 ? rc : read_keys(o->doc, "cancel", &o->cancel, reterr);
+}
+
+static int read_revoke(struct order *o, struct err *reterr)
+{
+    int rc = read_beat(o, reterr);
+
+    return rc < 0 ? rc : read_keys(o->doc, "tasks", &o->revoke, reterr);
+}
+
+static int read_cancel(struct order *o, struct err *reterr)
+{
+    return read_keys(o->doc, "tasks", &o->cancel, reterr);
+}
+
+static int read_applied(struct order *o, struct err *reterr)
+{
+    return read_keys(o->doc, "tasks", &o->applied, reterr);
+}
+
+static int read_drain(struct order *o, struct err *reterr)
+{
+    const json_t *on = json_object_get(o->doc, "on");
+
+    o->drain = json_is_true(on);
+    return json_is_boolean(on) ? 0 : broken(reterr, "on");
+}
+
+static int read_log(struct order *o, struct err *reterr)
+{
+    struct order_log *l = &o->log;
+
+    l->stream = json_get_string(o->doc, "stream");
+    l->offset = json_get_int(o->doc, "offset", 0);
+    l->limit = json_get_int(o->doc, "limit", LOG_LIMIT_MAX);
+    l->wait_ms = json_get_int(o->doc, "waitMs", 0);
+    l->reply = json_get_string(o->doc, "reply");
+    l->rid = json_get_int(o->doc, "rid", -1);
+    if (!read_key(o->doc, &l->key) ||
+        (!streq(l->stream, "stdout") && !streq(l->stream, "stderr"))) {
+        return broken(reterr, "task, attempt or stream");
+    }
+    /* Only into a manager's queue: nobody may make us write elsewhere. */
+    if (!l->reply || !str_starts(str_of(l->reply), STR("sje.manager.")) || strlen(l->reply) > 255 ||
+        l->rid < 0 || l->limit < 0 || l->wait_ms < 0) {
+        return broken(reterr, "reply, rid, limit or waitMs");
+    }
+    l->limit = MIN(l->limit, (int64_t)LOG_LIMIT_MAX);
+    l->wait_ms = MIN(l->wait_ms, (int64_t)LOG_WAIT_MAX);
+    return 0;
+}
+
+int order_read(struct str body, struct order *o, struct err *reterr)
+{
+    static const struct {
+        const char *name;
+        enum order_type type;
+        int (*read)(struct order *o, struct err *reterr);
+    } types[] = {
+        {"grants", ORDER_GRANTS, read_grants},
+        {"beat-ack", ORDER_BEAT_ACK, read_beat_ack},
+        {"applied", ORDER_APPLIED, read_applied},
+        {"cancel", ORDER_CANCEL, read_cancel},
+        {"revoke", ORDER_REVOKE, read_revoke},
+        {"drain", ORDER_DRAIN, read_drain},
+        {"log", ORDER_LOG, read_log},
+    };
+
+    *o = (struct order){0};
+    if (body.len > ORDER_BODY_MAX) {
+        return err_set(reterr, ERR_PARSE, "it has %zu bytes", body.len);
+    }
+    int rc = json_read(body.p, body.len, &o->doc, reterr);
+    if (rc < 0) {
+        return rc;
+    }
+    if (json_get_int(o->doc, "v", 0) != 1) {
+        return broken(reterr, "v");
+    }
+    const char *name = json_get_string(o->doc, "type");
+    for (size_t i = 0; i < ARRAY_LEN(types); i++) {
+        if (streq(name, types[i].name)) {
+            o->type = types[i].type;
+            return types[i].read(o, reterr);
+        }
+    }
+    return broken(reterr, "type");
+}
+
+void order_free(struct order *o)
+{
+    free(o->grants);
+    free(o->denies);
+    free(o->unsure.keys);
+    free(o->revoke.keys);
+    free(o->cancel.keys);
+    free(o->applied.keys);
+    json_decref(o->doc);
+    *o = (struct order){0};
+}
+
+int hint_read(struct str body, struct wcore_hint *ret, struct err *reterr)
+{
+    json_t *parsed = NULL;
+
+    if (body.len > HINT_BODY_MAX) {
+        return err_set(reterr, ERR_PARSE, "it has %zu bytes", body.len);
+    }
+    int rc = json_read(body.p, body.len, &parsed, reterr);
+    if (rc < 0) {
+        return rc;
+    }
+    json_auto_t *doc = parsed;
+    int64_t slots = json_get_int(doc, "slots", 0);
+    *ret = (struct wcore_hint){.slots = (int32_t)slots, .rank = json_get_int(doc, "rank", 0)};
+    if (json_get_int(doc, "v", 0) != 1 || !streq(json_get_string(doc, "type"), "hint") ||
+        !read_key(doc, &ret->key) || slots < 1 || slots > SLOTS_MAX) {
+        return broken(reterr, "v, type, task, attempt or slots");
+    }
+    return 0;
+}

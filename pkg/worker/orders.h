@@ -1,0 +1,76 @@
+/* orders.h: what managers send to a worker, from JSON text (docs/protocol.md, Messages). No I/O.
+ *
+ * Readers take whatever a peer sent: ERR_PARSE for a message that is not understood as a whole,
+ * never half of it. What they return points into the parsed document, which the order owns.
+ */
+#ifndef SJE_WORKER_ORDERS_H
+#define SJE_WORKER_ORDERS_H
+
+#include "internal/err.h"
+#include "internal/json.h"
+#include "internal/str.h"
+#include "pkg/worker/core.h"
+
+#define HINT_BODY_MAX  4096
+#define ORDER_BODY_MAX (3 * 1024 * 1024) /* grants, with one large specification among them */
+#define ORDER_ENTRIES  1000
+#define LOG_LIMIT_MAX  (256 * 1024)
+#define LOG_WAIT_MAX   60000
+
+struct order_grant {
+    struct wcore_key key;
+    int64_t token;
+    int64_t lease_ms;
+    json_t *spec; /* borrowed */
+};
+struct order_deny {
+    struct wcore_key key;
+    bool retry;
+};
+struct order_keys {
+    struct wcore_key *keys; /* owned */
+    size_t n;
+};
+struct order_log {
+    struct wcore_key key;
+    const char *stream; /* "stdout", "stderr" */
+    int64_t offset;     /* negative: that many bytes before the end */
+    int64_t limit;
+    int64_t wait_ms;
+    const char *reply; /* a manager's queue */
+    int64_t rid;
+};
+
+enum order_type {
+    ORDER_GRANTS,
+    ORDER_BEAT_ACK,
+    ORDER_CANCEL,
+    ORDER_REVOKE,
+    ORDER_DRAIN,
+    ORDER_LOG,
+    ORDER_APPLIED,
+};
+struct order {
+    enum order_type type;
+    json_t *doc;
+    struct order_grant *grants; /* GRANTS; owned */
+    size_t n_grants;
+    struct order_deny *denies; /* GRANTS; owned */
+    size_t n_denies;
+    int64_t beat;             /* BEAT_ACK, REVOKE */
+    bool drain;               /* BEAT_ACK, DRAIN */
+    struct order_keys unsure; /* BEAT_ACK */
+    struct order_keys revoke; /* BEAT_ACK, REVOKE */
+    struct order_keys cancel; /* BEAT_ACK, CANCEL */
+    struct order_keys applied;
+    struct order_log log;
+};
+
+/* Frees with order_free() in any case. */
+int order_read(struct str body, struct order *o, struct err *reterr) NODISCARD;
+void order_free(struct order *o); /* for CLEANUP(order_free) */
+
+/* Fills all but urgency and delivery. */
+int hint_read(struct str body, struct wcore_hint *ret, struct err *reterr) NODISCARD;
+
+#endif

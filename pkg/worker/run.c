@@ -1,0 +1,483 @@
+#include "pkg/worker/run_priv.h"
+
+#include "internal/clock.h"
+#include "internal/log.h"
+#include "internal/str.h"
+#include "pkg/executors/shimdir.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define LOOK_MS 50 /* between two looks at what a dead shim left behind */
+
+/* ---- making, freeing ---- */
+
+struct run *run_new(struct run_context *x, const struct wcore_key *k, int64_t token)
+{
+    struct run *r = xcalloc(1, sizeof(*r));
+
+    r->x = x;
+    r->key = *k;
+    r->token = token;
+    r->outcome = "";
+    r->status.done = r->status.total = -1;
+    r->exec = (struct exec_attempt){.task = k->task, .attempt = k->attempt, .token = token};
+    list_push(&x->runs, &r->node);
+    return r;
+}
+
+static void free_if_closed(struct run *r)
+{
+    if (!r->closing || r->open_handles) {
+        return;
+    }
+    struct run_context *x = r->x;
+    list_remove(&r->node);
+    report_status_done(&r->status);
+    task_spec_free(r->spec);
+    free(r->dir);
+    free(r->result);
+    free(r);
+    x->on_freed(x->arg);
+}
+
+static void on_handle_closed(uv_handle_t *h)
+{
+    struct run *r = h->data;
+
+    r->open_handles--;
+    free_if_closed(r);
+}
+
+static void close_handle(struct run *r, bool *has, uv_handle_t *h)
+{
+    if (*has) {
+        *has = false;
+        h->data = r;
+        uv_close(h, on_handle_closed);
+    }
+}
+
+static void on_unwatched(void *arg)
+{
+    struct run *r = arg;
+
+    r->open_handles--;
+    free_if_closed(r);
+}
+
+static void unwatch(struct run *r)
+{
+    if (r->watch) {
+        struct exec_watch *w = STEAL(r->watch);
+        r->executor->unwatch(w, on_unwatched, r);
+    }
+}
+
+/* The same pipe and timer may be opened again when their last use is closed. */
+void run_close_handles(struct run *r)
+{
+    unwatch(r);
+    close_handle(r, &r->has_process, (uv_handle_t *)&r->process);
+    close_handle(r, &r->has_pipe, (uv_handle_t *)&r->pipe);
+    close_handle(r, &r->has_timer, (uv_handle_t *)&r->timer);
+}
+
+void run_release(struct run *r)
+{
+    r->attempt = NULL;
+    r->closing = true;
+    run_close_handles(r);
+    free_if_closed(r);
+}
+
+void run_release_all(struct run_context *x)
+{
+    LIST_EACH(&x->runs, it)
+    {
+        run_release(CONTAINER_OF(it, struct run, node));
+    }
+}
+
+void run_forget(struct run *r)
+{
+    struct err e = {0};
+
+    if (r->dir && shimdir_write_file(r->dir, RUN_DONE_FILE, "", 0, &e) < 0) {
+        log_warn(NULL, "%s; its directory will be reported again after a restart", e.text);
+    }
+    run_release(r);
+}
+
+/* ---- results ---- */
+
+static const char *outcome_name(enum exec_outcome o)
+{
+    static const char *const names[] = {[EXEC_SUCCEEDED] = "succeeded",
+                                        [EXEC_FAILED] = "failed",
+                                        [EXEC_CANCELLED] = "cancelled",
+                                        [EXEC_LOST] = "lost"};
+    return names[o];
+}
+
+/* Takes what `res` owns. */
+static void set_result(struct run *r, struct exec_result *res, int64_t started, int64_t finished)
+{
+    struct report_result out = {.key = r->key,
+                                .token = r->token,
+                                .outcome = outcome_name(res->outcome),
+                                .error = res->error,
+                                .output = res->output,
+                                .started_at = started,
+                                .finished_at = finished};
+
+    assert(!r->result);
+    r->outcome = out.outcome;
+    r->result = report_result(&out, &r->status);
+    exec_result_free(res);
+}
+
+void run_set_verdict(struct run *r, enum exec_outcome o, const char *kind, const char *why)
+{
+    struct exec_result res = {.outcome = o, .error = report_error(kind, why)};
+
+    set_result(r, &res, 0, clock_wall_ms());
+}
+
+static void tell_end(struct run *r)
+{
+    assert(r->result && !r->ended);
+    r->ended = true;
+    run_close_handles(r);
+    if (r->attempt) {
+        r->x->on_ended(r->x->arg, r->attempt);
+    }
+}
+
+void run_judge(struct run *r, const struct exec_exit *e)
+{
+    struct exec_result res = {0};
+
+    if (!r->executor) {
+        run_set_verdict(r, EXEC_LOST, "lost",
+                        "it ended, but this worker has no executor to judge it");
+        return;
+    }
+    unwatch(r);
+    r->executor->finish(r->x->node, &r->exec, e, &res);
+    set_result(r, &res, e->started_at, e->finished_at);
+}
+
+/* True where there is an exit record; the result is made then. */
+static bool take_record(struct run *r)
+{
+    struct exec_exit e = {0};
+
+    if (r->result) {
+        return true;
+    }
+    if (shim_exit_read(r->dir, &e, NULL) < 0) {
+        return false;
+    }
+    run_judge(r, &e);
+    return true;
+}
+
+/* ---- the shim ---- */
+
+static void on_status(void *arg, const struct exec_status *s)
+{
+    struct run *r = arg;
+    bool first = s->application_id && !r->status.application_id;
+
+    if (r->ended) {
+        return;
+    }
+    if (s->application_id) {
+        str_replace_owned(&r->status.application_id, s->application_id);
+    }
+    if (s->ui_url) {
+        str_replace_owned(&r->status.ui_url, s->ui_url);
+    }
+    if (s->text) {
+        str_replace_owned(&r->status.text, s->text);
+    }
+    r->status.done = s->done >= 0 ? s->done : r->status.done;
+    r->status.total = s->total >= 0 ? s->total : r->status.total;
+    r->x->on_news(r->x->arg, first);
+}
+
+static void on_hello(struct run *r, int64_t shim_pid, int64_t task_pid)
+{
+    r->shim_pid = shim_pid;
+    if (!task_pid) {
+        return; /* it could not be started: the exit record will say why */
+    }
+    if (!r->watch && r->executor && r->executor->watch) {
+        r->watch = r->executor->watch(r->x->node, &r->exec, r->x->loop, on_status, r);
+        r->open_handles += r->watch != NULL;
+    }
+    if (r->attempt) {
+        r->x->on_started(r->x->arg, r->attempt);
+    }
+}
+
+/* Our end of the control connection is over; what that means is on the disk. */
+static void lose_pipe(struct run *r)
+{
+    close_handle(r, &r->has_pipe, (uv_handle_t *)&r->pipe);
+    r->len = 0;
+    if (r->ended || r->closing) {
+        return;
+    }
+    if (take_record(r)) {
+        tell_end(r);
+    } else {
+        run_look_again(r);
+    }
+}
+
+/* False: not a line of this protocol. */
+static bool take_line(struct run *r, struct str line)
+{
+    struct str rest = line;
+    struct str word = str_cut(rest, ' ', &rest);
+
+    if (str_eq(word, STR("bye"))) {
+        lose_pipe(r);
+        return true;
+    }
+    struct str version = str_cut(rest, ' ', &rest);
+    struct str shim = str_cut(rest, ' ', &rest);
+    int64_t v = 0;
+    int64_t shim_pid = 0;
+    int64_t task_pid = 0;
+    if (!str_eq(word, STR("hello")) || !str_to_i64(version, SHIM_VERSION, SHIM_VERSION, &v) ||
+        !str_to_i64(shim, 2, INT32_MAX, &shim_pid) || !str_to_i64(rest, 0, INT32_MAX, &task_pid)) {
+        return false;
+    }
+    on_hello(r, shim_pid, task_pid);
+    return true;
+}
+
+static void on_alloc(uv_handle_t *h, size_t hint, uv_buf_t *ret)
+{
+    struct run *r = h->data;
+
+    (void)hint;
+    *ret = uv_buf_init(r->line + r->len, (unsigned)(sizeof(r->line) - r->len));
+}
+
+static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *buf)
+{
+    struct run *r = s->data;
+    char *end = NULL;
+
+    (void)buf;
+    if (n < 0) {
+        lose_pipe(r);
+        return;
+    }
+    r->len += (size_t)n;
+    while ((end = memchr(r->line, '\n', r->len))) {
+        size_t used = (size_t)(end - r->line) + 1;
+        bool good = take_line(r, (struct str){r->line, used - 1});
+
+        if (!r->has_pipe) {
+            return;
+        }
+        if (!good) {
+            log_warn(NULL, "a shim does not speak as agreed; looking at its files instead");
+            lose_pipe(r);
+            return;
+        }
+        r->len -= used;
+        memmove(r->line, end + 1, r->len);
+    }
+    if (r->len == sizeof(r->line)) {
+        lose_pipe(r);
+    }
+}
+
+void run_open_pipe(struct run *r)
+{
+    MUST(uv_pipe_init(r->x->loop, &r->pipe, 0) == 0);
+    r->pipe.data = r;
+    r->has_pipe = true;
+    r->open_handles++;
+}
+
+bool run_read_pipe(struct run *r)
+{
+    return uv_read_start((uv_stream_t *)&r->pipe, on_alloc, on_read) == 0;
+}
+
+/* Lines are short and rare, and the shim reads them at once: what does not fit is lost with a
+ * connection that is of no use any more. */
+static void say(struct run *r, const char *fmt, ...) PRINTF(2, 3);
+static void say(struct run *r, const char *fmt, ...)
+{
+    char line[PLAN_LINE_MAX];
+    va_list ap;
+
+    if (!r->has_pipe) {
+        return;
+    }
+    va_start(ap, fmt);
+    int n = vsnprintf(line, sizeof(line), fmt, ap);
+    va_end(ap);
+    uv_buf_t b = uv_buf_init(line, (unsigned)n);
+    if (uv_try_write((uv_stream_t *)&r->pipe, &b, 1) != n) {
+        log_warn(NULL, "a shim does not take orders; its lease will end it");
+    }
+}
+
+void run_lease(struct run *r, int64_t deadline)
+{
+    say(r, "lease %lld\n", (long long)deadline);
+}
+
+void run_stop(struct run *r, enum wcore_stop why, int64_t grace_ms)
+{
+    static const char *const words[] = {[WCORE_STOP_CANCEL] = "cancel",
+                                        [WCORE_STOP_SHUTDOWN] = "shutdown",
+                                        [WCORE_STOP_REVOKED] = "revoked",
+                                        [WCORE_STOP_LEASE] = "lease"};
+
+    if (why == WCORE_STOP_LEASE) {
+        return; /* the shim knows by itself */
+    }
+    r->stop_word = words[why];
+    r->stop_grace_ms = grace_ms;
+    say(r, "stop %s %lld\n", r->stop_word, (long long)grace_ms);
+}
+
+static char *token_variable(const struct run *r)
+{
+    return xasprintf("SJE_TOKEN=%lld", (long long)r->token);
+}
+
+void run_kill(struct run *r)
+{
+    char *variable CLEANUP(freep) = token_variable(r);
+    int64_t pid = r->shim_pid ? r->shim_pid : r->has_process ? r->process.pid : 0;
+
+    if (r->ended || !r->dir) {
+        return;
+    }
+    /* While it is connected to us, or our child, its number is nobody else's. */
+    if (pid && (r->has_pipe || r->has_process)) {
+        kill((pid_t)pid, SIGKILL);
+    }
+    shim_kill_strays(variable);
+}
+
+/* ---- after the shim ---- */
+
+/* Not while the last connection is still being closed. */
+static bool connect_shim(struct run *r)
+{
+    int fd = -1;
+
+    if (shim_connect(r->dir, &fd, NULL) < 0) {
+        return false;
+    }
+    run_open_pipe(r);
+    if (uv_pipe_open(&r->pipe, fd) != 0) {
+        close(fd);
+        close_handle(r, &r->has_pipe, (uv_handle_t *)&r->pipe);
+        return false;
+    }
+    if (!run_read_pipe(r)) {
+        close_handle(r, &r->has_pipe, (uv_handle_t *)&r->pipe);
+        return false;
+    }
+    if (r->stop_word) {
+        say(r, "stop %s %lld\n", r->stop_word, (long long)r->stop_grace_ms);
+    }
+    return true;
+}
+
+/* Finds out what became of an attempt from its files alone. True: the result is made. */
+bool run_settle(struct run *r)
+{
+    char *variable CLEANUP(freep) = token_variable(r);
+
+    /* First the shim: while it lives, what is written in the directory may be the task's. */
+    if (!r->fenced && connect_shim(r)) {
+        return false;
+    }
+    if (take_record(r)) {
+        return true;
+    }
+    if (!r->fenced && shim_fence(r->dir, NULL) < 0) {
+        return false;
+    }
+    r->fenced = true;
+    if (take_record(r)) {
+        return true;
+    }
+    if (shim_kill_strays(variable) > 0) {
+        return false; /* until none of it is left */
+    }
+    run_set_verdict(r, EXEC_LOST, "lost", "its shim is gone and has left no exit record");
+    return true;
+}
+
+static void look(struct run *r)
+{
+    if (run_settle(r)) {
+        tell_end(r);
+    } else if (!r->has_pipe) {
+        run_look_again(r);
+    }
+}
+
+static void on_timer(uv_timer_t *t)
+{
+    struct run *r = t->data;
+
+    if (!r->ended && !r->has_pipe) {
+        look(r);
+    }
+}
+
+void run_look_again(struct run *r)
+{
+    if (!r->has_timer) {
+        MUST(uv_timer_init(r->x->loop, &r->timer) == 0);
+        r->timer.data = r;
+        r->has_timer = true;
+        r->open_handles++;
+    }
+    MUST(uv_timer_start(&r->timer, on_timer, LOOK_MS, 0) == 0);
+}
+
+void run_on_exit(uv_process_t *p, int64_t status, int sig)
+{
+    struct run *r = p->data;
+
+    (void)status;
+    (void)sig;
+    r->process.pid = 0; /* reaped: the number is free */
+    close_handle(r, &r->has_process, (uv_handle_t *)&r->process);
+}
+
+/* ---- looking ---- */
+
+const struct report_status *run_status(const struct run *r)
+{
+    return &r->status;
+}
+
+const char *run_result(const struct run *r)
+{
+    return r->result;
+}
+
+const char *run_outcome(const struct run *r)
+{
+    return r->outcome;
+}

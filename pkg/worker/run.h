@@ -1,0 +1,72 @@
+/* run.h: one attempt on this node: its directory, its shim, its result.
+ *
+ * A run exists from the grant until the core forgets the attempt, and after that until its handles
+ * are closed. It tells its end exactly once. An attempt without exit record is only given up after
+ * no shim can be or come alive in its directory and no process of it is left.
+ *
+ * Threads: the loop thread only. Short blocking file I/O.
+ */
+#ifndef SJE_WORKER_RUN_H
+#define SJE_WORKER_RUN_H
+
+#include "internal/list.h"
+#include "pkg/executors/executor.h"
+#include "pkg/worker/core.h"
+#include "pkg/worker/reports.h"
+
+struct run;
+
+/* What all runs share; owned by the worker, outlives them. */
+struct run_context {
+    uv_loop_t *loop;
+    const struct exec_node *node;
+    const struct task_types *types;
+    const char *tasks_dir;
+    const char *shim_path;
+    const char *cgroup; /* NULL: none */
+    struct list runs;   /* of struct run, until they are freed */
+
+    /* Never called from inside run_start(), run_adopt() or run_conclude(). */
+    void *arg;
+    void (*on_started)(void *arg, struct wcore_attempt *a);
+    void (*on_ended)(void *arg, struct wcore_attempt *a);
+    void (*on_news)(void *arg, bool application); /* application: its id was not known before */
+    void (*on_freed)(void *arg);                  /* a run is gone from the list */
+};
+
+/* Each makes a->user. `spec` is the JSON of the grant. */
+enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a, json_t *spec);
+void run_conclude(struct run_context *x, struct wcore_attempt *a, enum wcore_verdict v,
+                  const char *why);
+
+/* An attempt found in tasks_dir. NULL where there is nothing to be reported: no grant was kept, or
+ * its result is applied. Else fill in what wcore_adopt() needs, then run_attach(). */
+struct run_found {
+    int32_t slots;
+    int64_t token;
+    int64_t lease_ms;
+    bool ended;
+};
+struct run *run_adopt(struct run_context *x, const struct wcore_key *k, struct run_found *ret);
+void run_attach(struct run *r, struct wcore_attempt *a);
+
+void run_lease(struct run *r, int64_t deadline);
+void run_stop(struct run *r, enum wcore_stop why, int64_t grace_ms);
+void run_kill(struct run *r);
+
+const struct report_status *run_status(const struct run *r);
+const char *run_result(const struct run *r);  /* JSON text; NULL: it has not ended */
+const char *run_outcome(const struct run *r); /* "" : it has not ended */
+
+/* The result is applied or not wanted: the directory may go when its time has come. */
+void run_forget(struct run *r);
+/* Leaves everything as it is to the next process. */
+void run_release(struct run *r);
+void run_release_all(struct run_context *x);
+
+/* File that marks a directory as one of which nothing more has to be reported. */
+#define RUN_DONE_FILE  "done"
+#define RUN_GRANT_FILE "grant.json"
+#define RUN_GRANT_MAX  (2 * 1024 * 1024)
+
+#endif

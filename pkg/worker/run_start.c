@@ -1,0 +1,249 @@
+#include "internal/clock.h"
+#include "internal/log.h"
+#include "internal/str.h"
+#include "pkg/executors/shimdir.h"
+#include "pkg/worker/run_priv.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define SPACE_MIN ((uint64_t)65536) /* less free than that is a full disk */
+#define MEGABYTE  (1024 * 1024)
+
+/* ---- starting ---- */
+
+static bool is_no_space(const struct run *r, const struct err *e)
+{
+    struct statvfs v = {0};
+
+    return strstr(e->text, strerror(ENOSPC)) || strstr(e->text, strerror(EDQUOT)) ||
+           (statvfs(r->x->tasks_dir, &v) == 0 &&
+            ((uint64_t)v.f_bavail * v.f_frsize < SPACE_MIN || (v.f_files && v.f_favail == 0)));
+}
+
+static enum wcore_started fail_start(struct run *r, const struct err *e)
+{
+    bool full = r->dir && is_no_space(r, e);
+
+    if (full) {
+        log_error(NULL, "no space left below %s: %s; taking no work for a while", r->x->tasks_dir,
+                  e->text);
+    }
+    run_set_verdict(r, EXEC_FAILED, "launch", e->text);
+    r->ended = true;
+    run_close_handles(r);
+    return full ? WCORE_START_NO_SPACE : WCORE_START_ENDED;
+}
+
+static int read_spec(struct run *r, json_t *spec, struct err *reterr)
+{
+    struct task_problems problems = {0};
+
+    r->spec = task_spec_parse(spec, r->x->types, "", &problems);
+    if (!r->spec) {
+        return err_set(reterr, ERR_INVALID, "%s %s", problems.list[0].field,
+                       problems.list[0].message);
+    }
+    r->exec.spec = r->spec;
+    r->executor = executor_find(r->spec->job_type);
+    return r->executor ? 0
+                       : err_set(reterr, ERR_NOT_FOUND, "this node has no executor for jobType %s",
+                                 r->spec->job_type);
+}
+
+/* Not synced: after a crash of the machine there is nothing to come back to. */
+static int write_grant(const struct run *r, const struct wcore_attempt *a, const json_t *spec,
+                       struct err *reterr)
+{
+    struct buf b CLEANUP(buf_free);
+
+    buf_init(&b, RUN_GRANT_MAX);
+    buf_addf(&b, "{\"v\":1,\"token\":\"%lld\",\"leaseMs\":%lld,\"slots\":%d,\"spec\":",
+             (long long)r->token, (long long)a->lease_ms, a->slots);
+    json_write(spec, &b);
+    buf_adds(&b, "}\n");
+    return b.failed ? err_set(reterr, ERR_TOO_LARGE, "the specification is over the limit")
+                    : shimdir_write_file(r->dir, RUN_GRANT_FILE, b.data, b.len, reterr);
+}
+
+static int write_plan(const struct run *r, const struct exec_plan *plan, int64_t lease_until,
+                      struct err *reterr)
+{
+    const struct run_context *x = r->x;
+    bool spark = streq(r->spec->job_type, JOB_SPARK);
+    struct shim_limits l = {.timeout_ms = (int64_t)r->spec->timeout_s * 1000,
+                            .grace_ms = x->node->kill_grace_ms,
+                            .lease_until = lease_until,
+                            .log_limit = x->node->log_limit,
+                            /* Spark is told by its own settings, and needs some more than these. */
+                            .memory_max = spark ? 0 : (int64_t)r->spec->memory_mb * MEGABYTE,
+                            .cgroup = x->cgroup};
+
+    return shim_plan_write(r->dir, plan, &l, reterr);
+}
+
+static int spawn_shim(struct run *r, struct err *reterr)
+{
+    char *args[] = {xstrdup(r->x->shim_path), r->dir, NULL};
+    char *env[] = {NULL}; /* the plan has the task's; ours holds secrets */
+    uv_stdio_container_t io[3] = {{.flags = UV_CREATE_PIPE | UV_READABLE_PIPE | UV_WRITABLE_PIPE},
+                                  {.flags = UV_IGNORE},
+                                  {.flags = UV_INHERIT_FD, .data.fd = STDERR_FILENO}};
+    uv_process_options_t o = {.file = args[0],
+                              .args = args,
+                              .env = env,
+                              .exit_cb = run_on_exit,
+                              .stdio = io,
+                              .stdio_count = 3,
+                              .flags = UV_PROCESS_DETACHED};
+
+    run_open_pipe(r);
+    io[0].data.stream = (uv_stream_t *)&r->pipe;
+    int rc = uv_spawn(r->x->loop, &r->process, &o);
+    free(args[0]);
+    r->process.data = r;
+    r->has_process = true;
+    r->open_handles++;
+    if (rc == 0 && run_read_pipe(r)) {
+        return 0;
+    }
+    return err_set(reterr, ERR_IO, "cannot start %.150s: %s", r->x->shim_path,
+                   uv_strerror(rc ? rc : UV_EIO));
+}
+
+static int make_dir(struct run *r, struct err *reterr)
+{
+    r->dir = shimdir_path(r->x->tasks_dir, &r->key.task, r->key.attempt);
+    r->exec.dir = r->dir;
+    return shimdir_create(r->dir, reterr);
+}
+
+static int start_shim(struct run *r, const struct wcore_attempt *a, const json_t *spec,
+                      bool *ret_in_process, struct err *reterr)
+{
+    struct exec_plan plan CLEANUP(exec_plan_free);
+
+    exec_plan_init(&plan);
+    int rc = make_dir(r, reterr);
+    rc = rc < 0 ? rc : write_grant(r, a, spec, reterr);
+    rc = rc < 0 ? rc : r->executor->prepare(r->x->node, &r->exec, &plan, reterr);
+    *ret_in_process = plan.in_process;
+    if (rc < 0 || plan.in_process) {
+        return rc;
+    }
+    rc = write_plan(r, &plan, a->deadline, reterr);
+    return rc < 0 ? rc : spawn_shim(r, reterr);
+}
+
+static void succeed(struct run *r)
+{
+    int64_t now = clock_wall_ms();
+    struct exec_exit e = {
+        .launched = true, .reason = "exit", .started_at = now, .finished_at = now};
+
+    run_judge(r, &e);
+    r->ended = true;
+}
+
+enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a, json_t *spec)
+{
+    struct run *r = run_new(x, &a->key, a->token);
+    struct err e = {0};
+    bool in_process = false;
+
+    a->user = r;
+    r->attempt = a;
+    int rc = read_spec(r, spec, &e);
+    if (rc == 0 && streq(r->spec->job_type, JOB_NOOP)) { /* thousands a second: no directory */
+        succeed(r);
+        return WCORE_START_ENDED;
+    }
+    rc = rc < 0 ? rc : start_shim(r, a, spec, &in_process, &e);
+    if (rc < 0) {
+        return fail_start(r, &e);
+    }
+    if (in_process) {
+        succeed(r);
+    }
+    return in_process ? WCORE_START_ENDED : WCORE_START_UNDER_WAY;
+}
+
+void run_conclude(struct run_context *x, struct wcore_attempt *a, enum wcore_verdict v,
+                  const char *why)
+{
+    struct run *r = run_new(x, &a->key, a->token);
+
+    a->user = r;
+    r->attempt = a;
+    r->ended = true;
+    if (v == WCORE_CANCELLED) {
+        run_set_verdict(r, EXEC_CANCELLED, "cancelled", why);
+    } else {
+        run_set_verdict(r, EXEC_LOST, "lost", why);
+    }
+}
+
+/* ---- survivors ---- */
+
+static json_t *read_grant(const struct run *r, struct run_found *ret, int64_t *ret_token)
+{
+    struct buf b CLEANUP(buf_free);
+    json_t *j = NULL;
+
+    buf_init(&b, RUN_GRANT_MAX);
+    if (shimdir_read_file(r->dir, RUN_GRANT_FILE, &b, NULL) < 0 ||
+        json_read(b.data ? b.data : "", b.len, &j, NULL) < 0) {
+        return NULL;
+    }
+    *ret = (struct run_found){.slots = (int32_t)json_get_int(j, "slots", 0),
+                              .lease_ms = json_get_int(j, "leaseMs", 0)};
+    if (ret->slots < 1 || ret->lease_ms < 1 || !json_is_object(json_object_get(j, "spec")) ||
+        !str_to_i64(str_of(json_get_string(j, "token")), INT64_MIN, INT64_MAX, ret_token)) {
+        json_decref(j);
+        return NULL;
+    }
+    ret->token = *ret_token;
+    return j;
+}
+
+struct run *run_adopt(struct run_context *x, const struct wcore_key *k, struct run_found *ret)
+{
+    struct run *r = run_new(x, k, 0);
+    struct buf b CLEANUP(buf_free);
+    struct err e = {0};
+
+    buf_init(&b, 1);
+    r->dir = shimdir_path(x->tasks_dir, &k->task, k->attempt);
+    r->exec.dir = r->dir;
+    if (shimdir_read_file(r->dir, RUN_DONE_FILE, &b, NULL) == 0) {
+        run_release(r);
+        return NULL;
+    }
+    json_auto_t *grant = read_grant(r, ret, &r->token);
+    if (!grant) { /* the grant is written before anything is started */
+        log_warn(NULL, "%s holds no grant; ignoring it", r->dir);
+        run_forget(r);
+        return NULL;
+    }
+    r->exec.token = r->token;
+    if (read_spec(r, json_object_get(grant, "spec"), &e) < 0) {
+        log_warn(NULL, "%s: %s; it goes on, but its result cannot be judged", r->dir, e.text);
+    }
+    ret->ended = run_settle(r);
+    r->ended = ret->ended;
+    if (ret->ended) {
+        run_close_handles(r);
+    } else if (!r->has_pipe) {
+        run_look_again(r);
+    }
+    return r;
+}
+
+void run_attach(struct run *r, struct wcore_attempt *a)
+{
+    r->attempt = a;
+    a->user = r;
+}

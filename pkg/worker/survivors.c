@@ -1,0 +1,65 @@
+#include "pkg/worker/survivors.h"
+
+#include "pkg/executors/shimdir.h"
+
+#include <stdlib.h>
+
+struct candidate {
+    struct wcore_key key;
+    struct run *run; /* NULL: nothing to be reported */
+    struct run_found found;
+};
+
+struct search {
+    struct candidate *list;
+    size_t n;
+    size_t cap;
+};
+
+static void on_found(void *arg, const struct id *task, int32_t attempt)
+{
+    struct search *s = arg;
+
+    if (s->n == s->cap) {
+        s->cap = MAX(s->cap * 2, (size_t)64);
+        s->list = xrealloc(s->list, s->cap * sizeof(*s->list));
+    }
+    s->list[s->n++] = (struct candidate){.key = {.task = *task, .attempt = attempt}};
+}
+
+static void adopt(struct wcore *core, int64_t now, struct candidate *c, struct survivors *ret)
+{
+    size_t *count = c->found.ended ? &ret->ended : &ret->live;
+
+    if (ret->live + ret->ended == WCORE_ATTEMPTS_MAX) {
+        run_release(c->run);
+        ret->left++;
+        return;
+    }
+    struct wcore_attempt *a = wcore_adopt(core, now, &c->key, c->found.slots, c->found.token,
+                                          c->found.lease_ms, c->found.ended, c->run);
+    MUST(a); /* directories have different names */
+    run_attach(c->run, a);
+    (*count)++;
+}
+
+int survivors_find(struct run_context *x, struct wcore *core, int64_t now, struct survivors *ret,
+                   struct err *reterr)
+{
+    struct search s = {0};
+    int rc = shimdir_list(x->tasks_dir, on_found, &s, reterr);
+
+    *ret = (struct survivors){0};
+    for (size_t i = 0; rc == 0 && i < s.n; i++) {
+        s.list[i].run = run_adopt(x, &s.list[i].key, &s.list[i].found);
+    }
+    for (int ended = 0; rc == 0 && ended <= 1; ended++) {
+        for (size_t i = 0; i < s.n; i++) {
+            if (s.list[i].run && s.list[i].found.ended == (ended != 0)) {
+                adopt(core, now, &s.list[i], ret);
+            }
+        }
+    }
+    free(s.list);
+    return rc;
+}

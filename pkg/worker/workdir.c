@@ -1,0 +1,137 @@
+#include "pkg/worker/workdir.h"
+
+#include "internal/clock.h"
+#include "internal/str.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int make_dirs(const char *path, struct err *reterr)
+{
+    char *part CLEANUP(freep) = xstrdup(path);
+
+    for (char *at = part + 1; *part && *at; at++) {
+        if (*at == '/') {
+            *at = '\0';
+            if (mkdir(part, 0755) != 0 && errno != EEXIST) {
+                return err_errno(reterr, ERR_CONFIG, errno, "cannot make directory %.150s", part);
+            }
+            *at = '/';
+        }
+    }
+    if (mkdir(part, 0750) != 0 && errno != EEXIST) {
+        return err_errno(reterr, ERR_CONFIG, errno, "cannot make directory %.150s", part);
+    }
+    return 0;
+}
+
+/* At most n - 1 bytes of a small file, trimmed; "" where there is nothing. */
+static void read_line(int fd, char *text, size_t n)
+{
+    ssize_t got = pread(fd, text, n - 1, 0);
+
+    text[MAX(got, (ssize_t)0)] = '\0';
+    text[strcspn(text, "\r\n")] = '\0';
+}
+
+static int take_lock(struct workdir *w, struct err *reterr)
+{
+    char *path CLEANUP(freep) = xasprintf("%s/lock", w->path);
+    char pid[32];
+
+    w->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+    if (w->lock_fd < 0) {
+        return err_errno(reterr, ERR_CONFIG, errno, "cannot open %.150s", path);
+    }
+    if (flock(w->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+        read_line(w->lock_fd, pid, sizeof(pid));
+        return err_set(reterr, ERR_CONFIG,
+                       "workDir %.120s is used by another worker (pid %.10s); each needs its own",
+                       w->path, pid);
+    }
+    int n = snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
+    if (ftruncate(w->lock_fd, 0) != 0 || pwrite(w->lock_fd, pid, (size_t)n, 0) != n) {
+        return err_errno(reterr, ERR_IO, errno, "cannot write %.150s", path);
+    }
+    return 0;
+}
+
+/* Written and synced under another name first: a number once used never comes back. */
+static int write_incarnation(const struct workdir *w, const char *path, struct err *reterr)
+{
+    char *fresh CLEANUP(freep) = xasprintf("%s.new", path);
+    char text[32];
+    int n = snprintf(text, sizeof(text), "%lld\n", (long long)w->incarnation);
+    int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+    bool good = fd >= 0 && write(fd, text, (size_t)n) == n && fsync(fd) == 0;
+    int error = errno;
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    if (good && rename(fresh, path) == 0) {
+        return 0;
+    }
+    return err_errno(reterr, ERR_IO, good ? errno : error, "cannot write %.150s", path);
+}
+
+static int next_incarnation(struct workdir *w, struct err *reterr)
+{
+    char *path CLEANUP(freep) = xasprintf("%s/incarnation", w->path);
+    char text[32] = "";
+    int64_t last = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    if (fd >= 0) {
+        read_line(fd, text, sizeof(text));
+        close(fd);
+    }
+    if (*text && !str_to_i64(str_of(text), 0, INT64_MAX / 2, &last)) {
+        return err_set(reterr, ERR_CONFIG, "%.150s does not hold a number; remove it", path);
+    }
+    w->incarnation = MAX(clock_wall_ms(), last + 1);
+    return write_incarnation(w, path, reterr);
+}
+
+int workdir_open(const char *path, struct workdir *ret, struct err *reterr)
+{
+    struct workdir w = {.lock_fd = -1};
+    int rc = make_dirs(path, reterr);
+
+    if (rc == 0) {
+        w.path = realpath(path, NULL);
+        if (!w.path) {
+            rc = err_errno(reterr, ERR_CONFIG, errno, "workDir %.150s", path);
+        }
+    }
+    if (rc == 0) {
+        w.tasks = xasprintf("%s/tasks", w.path);
+        if (mkdir(w.tasks, 0700) != 0 && errno != EEXIST) {
+            rc = err_errno(reterr, ERR_CONFIG, errno, "cannot make directory %.150s", w.tasks);
+        }
+    }
+    rc = rc < 0 ? rc : take_lock(&w, reterr);
+    rc = rc < 0 ? rc : next_incarnation(&w, reterr);
+    if (rc < 0) {
+        workdir_close(&w);
+        return rc;
+    }
+    *ret = w;
+    return 0;
+}
+
+void workdir_close(struct workdir *w)
+{
+    if (w->lock_fd >= 0) {
+        close(w->lock_fd);
+    }
+    free(w->path);
+    free(w->tasks);
+    *w = (struct workdir){.lock_fd = -1};
+}

@@ -1,0 +1,662 @@
+/* The wiring of a worker: the broker and the tasks on one side, the core's decisions on the other.
+ *
+ * Callbacks hand events to the core. Once per turn of the loop, before it waits, on_turn() lets the
+ * core act on all of them at once: one message for many claims, one for many results. */
+#include "pkg/worker/worker.h"
+
+#include "internal/clock.h"
+#include "internal/log.h"
+#include "pkg/executors/shimdir.h"
+#include "pkg/worker/beat.h"
+#include "pkg/worker/links.h"
+#include "pkg/worker/logs.h"
+#include "pkg/worker/run.h"
+#include "pkg/worker/survivors.h"
+#include "pkg/worker/tidy.h"
+#include "pkg/worker/workdir.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define TURN_MAX_MS  1000  /* at least that often we look at the clock: machines sleep */
+#define PROGRESS_MS  1000  /* between two beats for the sake of progress alone */
+#define STOP_WAIT_MS 5000  /* for answers, when tasks are left alone */
+#define STOP_KILL_MS 30000 /* beyond the grace, when they are stopped */
+#define HOST_MAX     256
+
+enum stop_state { RUNNING, STOPPING, CLOSING };
+
+struct worker {
+    uv_loop_t *loop;
+    const struct config *config;
+    struct exec_node node;
+    struct task_types types;
+    struct workdir dir;
+    char *shim_path;
+    char *cgroup;
+    char host[HOST_MAX];
+    int64_t started_at; /* wall ms */
+
+    struct wcore *core;
+    struct run_context runs;
+    struct links *links;
+    struct logs *logs;
+    struct tidy *tidy;
+    uv_prepare_t turn;
+    uv_timer_t timer;
+    int64_t progress_at; /* when progress was news last */
+
+    enum stop_state stop;
+    bool stop_tasks;
+    int64_t stop_by;
+    int open_parts;
+    void (*on_stopped)(void *arg);
+    void *stopped_arg;
+};
+
+static struct report_from from_of(const struct worker *w)
+{
+    return (struct report_from){.worker = w->config->node.node_id,
+                                .reply = links_reply(w->links),
+                                .incarnation = w->dir.incarnation};
+}
+
+#define FIELDS_MAX 80
+static const char *fields_of(const struct wcore_key *k, char text[FIELDS_MAX])
+{
+    char task[ID_TEXT_LEN];
+
+    id_format(&k->task, task);
+    snprintf(text, FIELDS_MAX, "task=%s attempt=%d", task, k->attempt);
+    return text;
+}
+
+/* ---- what the core asks for ---- */
+
+static void op_ack(void *arg, struct wcore_delivery d)
+{
+    links_ack(((struct worker *)arg)->links, d);
+}
+
+static void op_nack(void *arg, struct wcore_delivery d)
+{
+    links_nack(((struct worker *)arg)->links, d);
+}
+
+static void op_consume(void *arg, bool on)
+{
+    log_debug(NULL, "%s hints", on ? "taking" : "not taking");
+    links_consume(((struct worker *)arg)->links, on);
+}
+
+static int op_send_claims(void *arg, struct wcore_attempt *const *list, size_t n, int64_t beat)
+{
+    struct worker *w = arg;
+    struct report_from from = from_of(w);
+    struct buf b CLEANUP(buf_free);
+
+    buf_init(&b, REPORT_MAX);
+    report_claims(&b, &from, list, n, beat);
+    MUST(!b.failed);
+    return links_send_claims(w->links, (struct str){b.data, b.len});
+}
+
+static int send_result_batch(struct worker *w, struct buf *b)
+{
+    report_results_end(b);
+    MUST(!b->failed);
+    return links_send_results(w->links, (struct str){b->data, b->len});
+}
+
+/* Several messages where one would become too large. */
+static int op_send_results(void *arg, struct wcore_attempt *const *list, size_t n)
+{
+    struct worker *w = arg;
+    struct report_from from = from_of(w);
+    struct buf b CLEANUP(buf_free);
+    bool first = true;
+    int rc = 0;
+
+    buf_init(&b, 16 * REPORT_MAX);
+    report_results_begin(&b, &from);
+    for (size_t i = 0; i < n && rc == 0; i++) {
+        const char *text = run_result(list[i]->user);
+        size_t len = strlen(text);
+
+        if (!first && b.len + len > REPORT_MAX - 8) {
+            rc = send_result_batch(w, &b);
+            buf_reset(&b);
+            report_results_begin(&b, &from);
+            first = true;
+        }
+        buf_adds(&b, first ? "" : ",");
+        buf_add(&b, text, len);
+        first = false;
+    }
+    return rc < 0 ? rc : send_result_batch(w, &b);
+}
+
+/* The one place where a beat leaves: by the broker. */
+static int op_send_beat(void *arg, int64_t beat)
+{
+    struct worker *w = arg;
+    struct beat_facts f = {.from = from_of(w),
+                           .config = w->config,
+                           .job_types = w->types.names,
+                           .host = w->host,
+                           .started_at = w->started_at};
+    struct buf b CLEANUP(buf_free);
+
+    buf_init(&b, 2 * REPORT_MAX);
+    beat_write(&b, &f, w->core, beat);
+    MUST(!b.failed);
+    return links_send_beat(w->links, (struct str){b.data, b.len});
+}
+
+static enum wcore_started op_start(void *arg, struct wcore_attempt *a, const void *spec)
+{
+    struct worker *w = arg;
+    char text[FIELDS_MAX];
+
+    enum wcore_started s = run_start(&w->runs, a, (json_t *)(uintptr_t)spec);
+    if (s == WCORE_START_UNDER_WAY) {
+        log_info(fields_of(&a->key, text), "granted; starting");
+    } else if (!streq(run_outcome(a->user), "succeeded")) {
+        log_warn(fields_of(&a->key, text), "could not be started: %.300s; reporting it",
+                 run_result(a->user));
+    }
+    return s;
+}
+
+static void op_lease(void *arg, struct wcore_attempt *a)
+{
+    (void)arg;
+    run_lease(a->user, a->deadline);
+}
+
+static void op_stop(void *arg, struct wcore_attempt *a, enum wcore_stop why, int64_t grace_ms)
+{
+    static const char *const words[] = {
+        [WCORE_STOP_CANCEL] = "cancelled; stopping it",
+        [WCORE_STOP_SHUTDOWN] = "we shut down; stopping it",
+        [WCORE_STOP_REVOKED] = "not ours any more; stopping it and forgetting it",
+        [WCORE_STOP_LEASE] = "its lease is over: no manager has renewed it; it is being stopped"};
+    char text[FIELDS_MAX];
+
+    (void)arg;
+    log_write(why == WCORE_STOP_CANCEL || why == WCORE_STOP_SHUTDOWN ? LOG_INFO : LOG_WARN,
+              fields_of(&a->key, text), "%s", words[why]);
+    run_stop(a->user, why, grace_ms);
+}
+
+static void op_kill(void *arg, struct wcore_attempt *a)
+{
+    char text[FIELDS_MAX];
+
+    (void)arg;
+    log_warn(fields_of(&a->key, text), "has not stopped in time; killing it and its shim");
+    run_kill(a->user);
+}
+
+static void op_conclude(void *arg, struct wcore_attempt *a, enum wcore_verdict v, const char *why)
+{
+    struct worker *w = arg;
+    char text[FIELDS_MAX];
+
+    log_info(fields_of(&a->key, text), "granted, but %s; reporting it", why);
+    run_conclude(&w->runs, a, v, why);
+}
+
+static void op_forget(void *arg, struct wcore_attempt *a)
+{
+    (void)arg;
+    run_forget(a->user);
+}
+
+static uint64_t op_random(void *arg)
+{
+    (void)arg;
+    return random_u64();
+}
+
+static void op_moved(void *arg, const struct wcore_attempt *a, enum wcore_state from,
+                     const char *why)
+{
+    char text[FIELDS_MAX];
+
+    (void)arg;
+    if (log_enabled(LOG_DEBUG)) {
+        log_debug(fields_of(&a->key, text), "%s -> %s: %s", wcore_state_name(from),
+                  wcore_state_name(a->state), why);
+    }
+}
+
+static const struct wcore_ops core_ops = {
+    .ack = op_ack,
+    .nack = op_nack,
+    .consume = op_consume,
+    .send_claims = op_send_claims,
+    .send_results = op_send_results,
+    .send_beat = op_send_beat,
+    .start = op_start,
+    .lease = op_lease,
+    .stop = op_stop,
+    .kill = op_kill,
+    .conclude = op_conclude,
+    .forget = op_forget,
+    .random = op_random,
+    .moved = op_moved,
+};
+
+/* ---- events: the broker ---- */
+
+static void on_link(void *arg, enum wcore_link l, bool up)
+{
+    struct worker *w = arg;
+
+    if (up) {
+        log_info(NULL, "%s",
+                 l == WCORE_LINK_CONSUME ? "the broker is connected: taking orders"
+                                         : "the broker is connected: publishing");
+    }
+    wcore_on_link(w->core, clock_boot_ms(), l, up);
+}
+
+static void on_hint(void *arg, int urgency, const struct mq_delivery *d)
+{
+    struct worker *w = arg;
+    struct wcore_delivery delivery = {d->epoch, d->tag};
+    struct wcore_hint h = {0};
+    struct err e = {0};
+
+    if (hint_read(d->body, &h, &e) < 0) {
+        log_warn(NULL, "a hint is not understood: %s; dropping it", e.text);
+        links_ack(w->links, delivery);
+        return;
+    }
+    h.urgency = urgency;
+    h.delivery = delivery;
+    wcore_on_hint(w->core, clock_boot_ms(), &h);
+}
+
+static void take_grants(struct worker *w, int64_t now, const struct order *o)
+{
+    char text[FIELDS_MAX];
+
+    for (size_t i = 0; i < o->n_grants; i++) {
+        const struct order_grant *g = &o->grants[i];
+
+        if (!wcore_on_grant(w->core, now, &g->key, g->token, g->lease_ms, g->spec)) {
+            log_debug(fields_of(&g->key, text), "a grant that nobody waits for; ignoring");
+        }
+    }
+    for (size_t i = 0; i < o->n_denies; i++) {
+        wcore_on_deny(w->core, now, &o->denies[i].key, o->denies[i].retry);
+    }
+}
+
+static void take_beat_ack(struct worker *w, int64_t now, const struct order *o)
+{
+    for (size_t i = 0; i < o->unsure.n; i++) {
+        wcore_on_unsure(w->core, &o->unsure.keys[i], o->beat);
+    }
+    for (size_t i = 0; i < o->revoke.n; i++) {
+        wcore_on_revoke(w->core, now, &o->revoke.keys[i], o->beat);
+    }
+    if (!wcore_on_beat_ack(w->core, now, o->beat)) {
+        log_warn(NULL, "an answer to beat %lld, which is not known; ignoring", (long long)o->beat);
+        return;
+    }
+    wcore_on_drain(w->core, o->drain);
+}
+
+static void take_order(struct worker *w, int64_t now, const struct order *o)
+{
+    switch (o->type) {
+    case ORDER_GRANTS:
+        take_grants(w, now, o);
+        break;
+    case ORDER_BEAT_ACK:
+        take_beat_ack(w, now, o);
+        break;
+    case ORDER_REVOKE:
+        for (size_t i = 0; i < o->revoke.n; i++) {
+            wcore_on_revoke(w->core, now, &o->revoke.keys[i], o->beat);
+        }
+        break;
+    case ORDER_DRAIN:
+        wcore_on_drain(w->core, o->drain);
+        break;
+    case ORDER_LOG:
+        logs_ask(w->logs, &o->log);
+        break;
+    case ORDER_APPLIED:
+        for (size_t i = 0; i < o->applied.n; i++) {
+            wcore_on_applied(w->core, &o->applied.keys[i]);
+        }
+        break;
+    case ORDER_CANCEL:
+        break;
+    }
+    for (size_t i = 0; i < o->cancel.n; i++) {
+        wcore_on_cancel(w->core, now, &o->cancel.keys[i]);
+    }
+}
+
+static void on_order(void *arg, struct str body)
+{
+    struct worker *w = arg;
+    struct order o CLEANUP(order_free);
+    struct err e = {0};
+
+    if (order_read(body, &o, &e) < 0) {
+        log_warn(NULL, "a manager's message is not understood: %s; dropping it", e.text);
+        return;
+    }
+    take_order(w, clock_boot_ms(), &o);
+}
+
+/* ---- events: tasks and logs ---- */
+
+static void on_run_started(void *arg, struct wcore_attempt *a)
+{
+    struct worker *w = arg;
+    wcore_on_started(w->core, clock_boot_ms(), a);
+}
+
+static void on_run_ended(void *arg, struct wcore_attempt *a)
+{
+    struct worker *w = arg;
+    char text[FIELDS_MAX];
+
+    log_info(fields_of(&a->key, text), "ended: %s", run_outcome(a->user));
+    wcore_on_ended(w->core, clock_boot_ms(), a);
+    logs_kick(w->logs);
+}
+
+static void on_run_news(void *arg, bool application)
+{
+    struct worker *w = arg;
+    int64_t now = clock_boot_ms();
+
+    if (application || now - w->progress_at >= PROGRESS_MS) {
+        w->progress_at = now;
+        wcore_on_news(w->core);
+    }
+}
+
+static bool is_known(void *arg, const struct wcore_key *k)
+{
+    struct worker *w = arg;
+    const struct wcore_attempt *a = wcore_find(w->core, k);
+
+    return a && a->state >= WCORE_STARTING;
+}
+
+static bool is_live(void *arg, const struct wcore_key *k)
+{
+    struct worker *w = arg;
+    const struct wcore_attempt *a = wcore_find(w->core, k);
+
+    return a && a->state >= WCORE_STARTING && a->state <= WCORE_STOPPING;
+}
+
+static void answer_log(void *arg, const char *queue, struct str body)
+{
+    struct worker *w = arg;
+    int rc = links_send_to(w->links, queue, body);
+
+    if (rc < 0) {
+        log_debug(NULL, "a piece of a log could not be sent: %s; it will be asked for again",
+                  err_text(rc));
+    }
+}
+
+/* ---- stopping ---- */
+
+static void worker_free(struct worker *w)
+{
+    wcore_free(w->core);
+    workdir_close(&w->dir);
+    free(w->shim_path);
+    free(w->cgroup);
+    free(w);
+}
+
+static void part_closed(void *arg)
+{
+    struct worker *w = arg;
+
+    if (--w->open_parts) {
+        return;
+    }
+    void (*on_stopped)(void *arg2) = w->on_stopped;
+    void *stopped_arg = w->stopped_arg;
+    worker_free(w);
+    log_info(NULL, "the worker has stopped");
+    if (on_stopped) {
+        on_stopped(stopped_arg);
+    }
+}
+
+static void on_run_freed(void *arg)
+{
+    struct worker *w = arg;
+
+    if (w->stop == CLOSING) {
+        part_closed(w);
+    }
+}
+
+static void on_turn_closed(uv_handle_t *h)
+{
+    part_closed(h->data);
+}
+
+static void on_timer_closed(uv_handle_t *h)
+{
+    part_closed(h->data);
+}
+
+static void close_all(struct worker *w)
+{
+    w->stop = CLOSING;
+    wcore_last_beat(w->core, clock_boot_ms());
+    w->open_parts = 5 + (int)w->runs.runs.count;
+    links_close(w->links, part_closed, w);
+    logs_close(w->logs, part_closed, w);
+    tidy_close(w->tidy, part_closed, w);
+    uv_close((uv_handle_t *)&w->turn, on_turn_closed);
+    uv_close((uv_handle_t *)&w->timer, on_timer_closed);
+    run_release_all(&w->runs);
+}
+
+static size_t live_tasks(const struct worker *w)
+{
+    return wcore_count(w->core, WCORE_STARTING) + wcore_count(w->core, WCORE_RUNNING) +
+           wcore_count(w->core, WCORE_STOPPING);
+}
+
+/* Answers can only come where the broker is; tasks that are to be stopped are waited for anyway. */
+static bool may_close(struct worker *w, int64_t now)
+{
+    bool answers = links_are_up(w->links);
+
+    return wcore_is_quiet(w->core) || now >= w->stop_by ||
+           (!answers && (!w->stop_tasks || live_tasks(w) == 0));
+}
+
+void worker_stop(struct worker *w, bool stop_tasks, void (*on_stopped)(void *arg), void *arg)
+{
+    int64_t now = clock_boot_ms();
+
+    assert(w->stop == RUNNING);
+    w->stop = STOPPING;
+    w->stop_tasks = stop_tasks;
+    w->on_stopped = on_stopped;
+    w->stopped_arg = arg;
+    w->stop_by = now + (stop_tasks ? w->node.kill_grace_ms + STOP_KILL_MS : STOP_WAIT_MS);
+    log_info(NULL, "stopping; %zu running tasks %s", live_tasks(w),
+             stop_tasks ? "are stopped" : "go on and are found by the next worker");
+    wcore_stop(w->core, now, stop_tasks);
+}
+
+/* ---- turns ---- */
+
+static void on_timer(uv_timer_t *t)
+{
+    (void)t; /* the turn that follows does the work */
+}
+
+static void on_turn(uv_prepare_t *p)
+{
+    struct worker *w = p->data;
+    int64_t now = clock_boot_ms();
+    int64_t due = wcore_step(w->core, now);
+
+    if (w->stop == STOPPING && may_close(w, now)) {
+        close_all(w);
+        return;
+    }
+    int64_t wait = MIN(MAX(due - now, (int64_t)0), (int64_t)TURN_MAX_MS);
+    MUST(uv_timer_start(&w->timer, on_timer, (uint64_t)wait, 0) == 0);
+}
+
+/* ---- starting ---- */
+
+static struct wcore_settings settings_of(const struct config *c)
+{
+    return (struct wcore_settings){.slots = c->node.slots,
+                                   .heartbeat_ms = (int64_t)c->node.heartbeat_seconds * 1000,
+                                   .grace_ms = (int64_t)c->node.kill_grace_seconds * 1000};
+}
+
+static int64_t keep_ms_of(const struct config *c)
+{
+    return (int64_t)c->node.keep_finished_hours * 3600 * 1000;
+}
+
+static void use_config(struct worker *w, const struct config *c)
+{
+    w->config = c;
+    w->node = (struct exec_node){.spark_home = c->node.spark.home,
+                                 .spark_master = c->node.spark.master,
+                                 .spark_conf = c->node.spark.conf,
+                                 .python = c->node.spark.python,
+                                 .plugin_dir = c->node.plugin_dir,
+                                 .log_limit = (int64_t)c->node.log_limit_mb << 20,
+                                 .kill_grace_ms = c->node.kill_grace_seconds * 1000};
+}
+
+void worker_reconfigure(struct worker *w, const struct config *c)
+{
+    struct wcore_settings s = settings_of(c);
+
+    use_config(w, c);
+    wcore_configure(w->core, &s);
+    tidy_configure(w->tidy, keep_ms_of(c));
+}
+
+static int check(const struct config *c, const char *shim_path, struct err *reterr)
+{
+    if (access(shim_path, X_OK) != 0) {
+        return err_errno(reterr, ERR_CONFIG, errno, "cannot run %.150s", shim_path);
+    }
+    if (c->node.pools.count == 0) {
+        return err_set(reterr, ERR_CONFIG, "executorNodeConfig.pools names no pool");
+    }
+    return 0;
+}
+
+static int take_back(struct worker *w, struct err *reterr)
+{
+    int64_t now = clock_boot_ms();
+    struct survivors s = {0};
+    int rc = survivors_find(&w->runs, w->core, now, &s, reterr);
+
+    if (rc < 0) {
+        return rc;
+    }
+    wcore_ready(w->core, now);
+    if (s.live || s.ended) {
+        log_info(NULL, "the last worker process left %zu running and %zu ended attempts%s", s.live,
+                 s.ended, s.left ? "; more ended ones are reported after the next start" : "");
+    }
+    return 0;
+}
+
+static void open_parts(struct worker *w)
+{
+    struct links_options links = {.config = w->config,
+                                  .incarnation = w->dir.incarnation,
+                                  .arg = w,
+                                  .on_link = on_link,
+                                  .on_hint = on_hint,
+                                  .on_order = on_order};
+    struct logs_options logs = {.tasks_dir = w->dir.tasks,
+                                .arg = w,
+                                .is_live = is_live,
+                                .is_known = is_known,
+                                .answer = answer_log};
+
+    w->links = links_open(w->loop, &links);
+    w->logs = logs_open(w->loop, &logs);
+    w->tidy = tidy_open(w->loop, w->dir.tasks, keep_ms_of(w->config));
+    /* Started after the connections', so it runs before these send what has gathered. */
+    MUST(uv_prepare_init(w->loop, &w->turn) == 0);
+    MUST(uv_timer_init(w->loop, &w->timer) == 0);
+    w->turn.data = w->timer.data = w;
+    MUST(uv_prepare_start(&w->turn, on_turn) == 0);
+}
+
+static struct worker *worker_new(uv_loop_t *loop, const struct config *c, struct workdir dir)
+{
+    struct worker *w = xcalloc(1, sizeof(*w));
+    struct wcore_settings s = settings_of(c);
+
+    w->loop = loop;
+    w->dir = dir;
+    w->started_at = clock_wall_ms();
+    w->types = (struct task_types){executor_names()};
+    gethostname(w->host, sizeof(w->host) - 1);
+    use_config(w, c);
+    w->core = wcore_new(&core_ops, w, &s);
+    w->runs = (struct run_context){.loop = loop,
+                                   .node = &w->node,
+                                   .types = &w->types,
+                                   .tasks_dir = w->dir.tasks,
+                                   .arg = w,
+                                   .on_started = on_run_started,
+                                   .on_ended = on_run_ended,
+                                   .on_news = on_run_news,
+                                   .on_freed = on_run_freed};
+    list_init(&w->runs.runs);
+    return w;
+}
+
+int worker_start(uv_loop_t *loop, const struct config *c, const char *shim_path,
+                 struct worker **ret, struct err *reterr)
+{
+    struct workdir dir = {.lock_fd = -1};
+    int rc = check(c, shim_path, reterr);
+
+    rc = rc < 0 ? rc : workdir_open(c->node.work_dir, &dir, reterr);
+    if (rc < 0) {
+        return rc;
+    }
+    struct worker *w = worker_new(loop, c, dir);
+    w->runs.shim_path = w->shim_path = realpath(shim_path, NULL);
+    w->runs.cgroup = w->cgroup = cgroup_prepare();
+    rc = take_back(w, reterr); /* opens handles only where it succeeds */
+    if (rc < 0) {
+        worker_free(w);
+        return rc;
+    }
+    open_parts(w);
+    log_info(NULL, "worker %s starts: %d slots, work below %s", c->node.node_id, c->node.slots,
+             w->dir.path);
+    *ret = w;
+    return 0;
+}
