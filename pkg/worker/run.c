@@ -422,7 +422,9 @@ bool run_settle(struct run *r)
     if (shim_kill_strays(variable) > 0) {
         return false; /* until none of it is left */
     }
-    run_set_verdict(r, EXEC_LOST, "lost", "its shim is gone and has left no exit record");
+    struct exec_exit e = {0};
+    shim_exit_crashed(&e);
+    run_judge(r, &e);
     return true;
 }
 

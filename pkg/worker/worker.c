@@ -6,7 +6,7 @@
 
 #include "internal/clock.h"
 #include "internal/log.h"
-#include "pkg/executors/shimdir.h"
+#include "pkg/executors/cgroup.h"
 #include "pkg/worker/beat.h"
 #include "pkg/worker/links.h"
 #include "pkg/worker/logs.h"
@@ -648,7 +648,7 @@ int worker_start(uv_loop_t *loop, const struct config *c, const char *shim_path,
     }
     struct worker *w = worker_new(loop, c, dir);
     w->runs.shim_path = w->shim_path = realpath(shim_path, NULL);
-    w->runs.cgroup = w->cgroup = cgroup_prepare();
+    w->runs.cgroup = w->cgroup = cgroup_delegated();
     rc = take_back(w, reterr); /* opens handles only where it succeeds */
     if (rc < 0) {
         worker_free(w);
