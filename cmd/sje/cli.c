@@ -74,6 +74,10 @@ static const char *reason(const struct reply *r)
     const char *detail = json_get_string(r->json, "detail");
     const char *title = json_get_string(r->json, "title");
 
+    /* With problems field by field the detail only repeats the first. */
+    if (json_array_size(json_object_get(r->json, "errors"))) {
+        return "the manager refuses it";
+    }
     if (detail || title) {
         return detail ? detail : title;
     }

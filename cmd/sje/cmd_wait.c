@@ -23,6 +23,7 @@ static void add_times(struct buf *out, const struct cli *c, const json_t *task)
         }
     } else {
         buf_adds(out, "never ran");
+        return;
     }
     buf_addf(out, ", attempt %lld of %lld", (long long)json_get_int(task, "attempt", 0),
              (long long)json_get_int(task, "maxAttempts", 0));
@@ -70,7 +71,7 @@ static void summary(const struct cli *c, const json_t *task)
         cli_print_value(c, output, OUTPUT_LINES);
     }
     fflush(stdout);
-    if (view_exit(task) == CLI_TASK) {
+    if (view_exit(task) == CLI_TASK && json_get_string(task, "startedAt")) {
         cli_note(c, "its log: sje log %s; what happened: sje events %s", id, id);
     }
 }

@@ -129,6 +129,9 @@ static void print_row(const struct table *t, FILE *out, const char *const *cells
         text_pad(&line, 0, c ? GAP : 0);
         add_cell(&line, &t->columns[c], cells[c], widths[c], c + 1 == shown, color);
     }
+    while (line.len && line.data[line.len - 1] == ' ') {
+        line.len--;
+    }
     buf_addc(&line, '\n');
     fwrite(line.data, 1, line.len, out);
 }

@@ -12,7 +12,7 @@
 #define RETRY_MAX_MS   5000
 #define DRAW_EVERY_MS  200
 #define LIVE_WAIT_S    1 /* how long one look waits for the end: progress is seen that late */
-#define PLAIN_WAIT_S   2
+#define PLAIN_WAIT_S   1
 #define QUIET_WAIT_S   30
 #define SAY_EVERY_MS   2000 /* of many tasks */
 #define GAUGE_MAX      30
@@ -148,7 +148,7 @@ static void say_change(struct watch *w)
     struct buf b CLEANUP(buf_free) = {0};
     const json_t *task = w->last.json;
     const char *worker = json_get_string(task, "workerId");
-    bool running = streq(json_get_string(task, "state"), "RUNNING");
+    bool queued = streq(json_get_string(task, "state"), "QUEUED");
 
     buf_init(&b, BAR_MAX);
     if (w->total) {
@@ -158,10 +158,10 @@ static void say_change(struct watch *w)
         if (json_get_int(task, "attempt", 1) > 1) {
             buf_addf(&b, " attempt %lld", (long long)json_get_int(task, "attempt", 1));
         }
-        if (running && worker) {
+        if (worker && !queued) {
             buf_addf(&b, " on %.128s", worker);
         }
-        if (running) {
+        if (!queued) {
             buf_addc(&b, ' ');
             add_progress(&b, task, 0);
         }

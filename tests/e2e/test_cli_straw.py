@@ -434,7 +434,7 @@ def test_submit_refused(straw, taskfile):
     straw.on("POST", "/task", problem(422, "invalid value", "2 rules are broken", errors))
     done = sje("submit", taskfile, straw=straw)
     assert (done.returncode, done.out) == (USAGE, "")
-    assert f"{taskfile}: 2 rules are broken (HTTP 422)" in done.err
+    assert f"{taskfile}: the manager refuses it (HTTP 422)" in done.err
     assert "tasks[7].jobType: is required" in done.err and "\x1b" not in done.err
     done = sje("submit", taskfile, "--json", straw=straw)
     assert done.returncode == USAGE and json.loads(done.out)["errors"] == errors
@@ -496,7 +496,8 @@ def test_submit_wait_plain(straw, taskfile):
     assert "ran 2.5 s after 1.0 s, attempt 1 of 3 on node1" in done.out and '"words": 12' in done.out
     lines = [line.split(ID + " ")[1] for line in done.err.splitlines() if f"{ID} " in line
              and "accepted" not in line]
-    assert lines == ["QUEUED", "RUNNING on node1", "RUNNING on node1 3/8  stage 2 of 3", "SUCCEEDED"]
+    assert lines == ["QUEUED", "RUNNING on node1", "RUNNING on node1 3/8  stage 2 of 3",
+                     "SUCCEEDED on node1"]
     assert "\x1b" not in done.out + done.err
     assert not straw.asked("GET", f"/task/{ID}/log")
 
