@@ -14,15 +14,15 @@
 #include <stdint.h>
 #include <string.h>
 
-#define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
-#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
-#define CONTAINER_OF_CONST(ptr, type, member)                                                          \
-    ((const type *)(const void *)((const char *)(ptr) - offsetof(type, member)))
-#define CLEANUP(fn) __attribute__((cleanup(fn)))
-#define NODISCARD __attribute__((warn_unused_result))
+#define ARRAY_LEN(a)                    (sizeof(a) / sizeof((a)[0]))
+#define CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
+#define CONTAINER_OF_CONST(ptr, type, member)                                                      \
+    ((const type *)(const void *)((const char *)(ptr)-offsetof(type, member)))
+#define CLEANUP(fn)       __attribute__((cleanup(fn)))
+#define NODISCARD         __attribute__((warn_unused_result))
 #define PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
-#define MIN(a, b) ((a) < (b) ? (a) : (b))
-#define MAX(a, b) ((a) > (b) ? (a) : (b))
+#define MIN(a, b)         ((a) < (b) ? (a) : (b))
+#define MAX(a, b)         ((a) > (b) ? (a) : (b))
 
 /* A state of the program that our own code forbids. Never for what a peer sent. */
 #define UNREACHABLE(why) base_panic(__FILE__, __LINE__, why)
@@ -39,8 +39,8 @@ _Noreturn void base_panic(const char *file, int line, const char *why);
 /* Never NULL; memory is zeroed. Freed with free() or CLEANUP(freep). */
 void *xmalloc(size_t n);
 void *xcalloc(size_t n, size_t size);
-void *xrealloc(void *p, size_t n); /* the grown part is not zeroed */
-char *xstrdup(const char *s);      /* NULL gives NULL */
+void *xrealloc(void *p, size_t n);       /* the grown part is not zeroed */
+char *xstrdup(const char *s);            /* NULL gives NULL */
 char *xstrndup(const char *s, size_t n); /* up to n bytes or the first NUL */
 char *xasprintf(const char *fmt, ...) PRINTF(1, 2);
 void *xmemdup(const void *p, size_t n);

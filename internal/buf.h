@@ -1,8 +1,8 @@
 /* buf.h: a growing byte buffer with a limit that must be named.
  *
- * `data` is never NULL after the first append, failed or not, and always ends in a NUL that `len` does not count.
- * An append past `max` appends nothing and sets `failed` for good; callers may append freely and
- * check once. buf_free() copes with a zeroed struct.
+ * `data` is never NULL after the first append, failed or not, and always ends in a NUL that `len`
+ * does not count. An append past `max` appends nothing and sets `failed` for good; callers may
+ * append freely and check once. buf_free() copes with a zeroed struct.
  */
 #ifndef SJE_BUF_H
 #define SJE_BUF_H
@@ -18,7 +18,7 @@ struct buf {
 };
 
 void buf_init(struct buf *b, size_t max);
-void buf_free(struct buf *b); /* for CLEANUP(buf_free) too; leaves an empty, usable buffer */
+void buf_free(struct buf *b);  /* for CLEANUP(buf_free) too; leaves an empty, usable buffer */
 void buf_reset(struct buf *b); /* empties, keeps the memory, clears `failed` */
 
 /* 0 or ERR_TOO_LARGE. */

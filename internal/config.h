@@ -78,7 +78,7 @@ struct config {
         } spark;
     } node;
     struct {
-        int max_losses;          /* then FAILED with kind lost */
+        int max_losses; /* then FAILED with kind lost */
     } manager;
     struct {
         char *log_level;

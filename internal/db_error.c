@@ -37,10 +37,13 @@ static bool is_lost(const char *state, const char *severity)
 
 static int one_line(struct err *reterr, int code, const char *text, const char *state)
 {
-    int len = (int)MIN(strcspn(text, "\r\n"), (size_t)240);
+    const int most = 240;
+    int len = (int)MIN(strcspn(text, "\r\n"), (size_t)most);
 
-    while (len > 0 && len == 240 && ((unsigned char)text[len] & 0xC0) == 0x80) {
-        len--; /* not in the middle of a character */
+    if (len == most) {
+        while (len > 0 && ((unsigned char)text[len] & 0xC0) == 0x80) {
+            len--; /* not in the middle of a character */
+        }
     }
     return *state ? err_set(reterr, code, "%.*s [%s]", len, text, state)
                   : err_set(reterr, code, "%.*s", len, text);

@@ -4,7 +4,7 @@
 
 #include "internal/base.h"
 
-#define ID_LEN 16
+#define ID_LEN      16
 #define ID_TEXT_LEN 37 /* with NUL */
 
 struct id {

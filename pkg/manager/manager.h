@@ -41,7 +41,7 @@ struct accept_reply {
     size_t count;
 };
 typedef void accept_done_fn(void *arg, const struct accept_reply *reply);
-void manager_accept(struct manager *m, struct accept_request *r, accept_done_fn *cb, void *arg);
+void manager_accept(struct manager *m, struct accept_request *a, accept_done_fn *cb, void *arg);
 
 /* ---- look ---- */
 /* rc 0 and the row with live progress laid over it; ERR_NOT_FOUND; ERR_DB_DOWN. */

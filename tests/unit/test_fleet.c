@@ -66,7 +66,8 @@ static void on_state(void *arg, struct fleet_worker *w, enum worker_state from)
     states++;
 }
 
-static const struct beat_effects effects = {NULL, on_unknown, on_revoke, on_survived, on_application, on_gone};
+static const struct beat_effects effects = {NULL,        on_unknown,     on_revoke,
+                                            on_survived, on_application, on_gone};
 
 static int setup(void **state)
 {
@@ -85,8 +86,9 @@ static int teardown(void **state)
 
 static json_t *pools;
 
-static struct fleet_worker *beat(const char *worker, int64_t inc, int64_t n, int64_t now, const struct beat_run *runs,
-                                 size_t n_runs, const struct beat_run *claims, size_t n_claims)
+static struct fleet_worker *beat(const char *worker, int64_t inc, int64_t n, int64_t now,
+                                 const struct beat_run *runs, size_t n_runs,
+                                 const struct beat_run *claims, size_t n_claims)
 {
     bool changed = false;
     struct beat b = {.worker = worker,
@@ -282,9 +284,14 @@ static void test_slots(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(test_silence),    T(test_task_with_a_lease_of_its_own), T(test_frozen_reaper),
-        T(test_missing_from_a_beat), T(test_restart),
-        T(test_strangers),  T(test_application_is_told_once), T(test_slots),
+        T(test_silence),
+        T(test_task_with_a_lease_of_its_own),
+        T(test_frozen_reaper),
+        T(test_missing_from_a_beat),
+        T(test_restart),
+        T(test_strangers),
+        T(test_application_is_told_once),
+        T(test_slots),
     };
 
     pools = json_pack("[s]", "default");
