@@ -17,18 +17,6 @@
 
 #define COPY_AT_ONCE ((size_t)1024 * 1024) /* of one stream, before the others are looked at */
 
-static void kill_tree(struct shim *s, int64_t now)
-{
-    if (!s->killing) {
-        s->killing = true;
-        s->killed = !s->main_gone;
-        s->give_up_at = now + KILL_GIVE_UP_MS;
-    }
-    group_kill(s);
-    tree_signal(SIGKILL);
-    s->next_kill = now + KILL_RETRY_MS;
-}
-
 void stop_task(struct shim *s, const char *reason, int64_t grace_ms)
 {
     int64_t now = boot_ms();
@@ -73,6 +61,21 @@ static void reap(struct shim *s)
     s->no_child = pid < 0 && errno == ECHILD;
 }
 
+static void kill_tree(struct shim *s, int64_t now)
+{
+    if (!s->killing) {
+        s->killing = true;
+        s->killed = !s->main_gone;
+        s->give_up_at = now + KILL_GIVE_UP_MS;
+    }
+    group_kill(s);
+    for (int i = 0; i < KILL_ROUNDS && !s->no_child; i++) {
+        tree_kill();
+        reap(s);
+    }
+    s->next_kill = now + KILL_RETRY_MS;
+}
+
 /* What is to be done now that something happened or a time has come. True: the task is over. */
 static bool decide(struct shim *s)
 {
@@ -86,6 +89,9 @@ static bool decide(struct shim *s)
     }
     if (s->killing ? now >= s->next_kill : s->main_gone || now >= s->kill_at) {
         kill_tree(s, now);
+    }
+    if (s->main_gone && s->no_child) {
+        return true;
     }
     if (s->killing && now >= s->give_up_at) {
         note(s, "some of its processes could not be killed");
@@ -252,6 +258,7 @@ static bool take_place(struct shim *s)
     signal(SIGINT, SIG_DFL);
     signal(SIGHUP, SIG_IGN);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
     s->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     s->timer = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
     return s->signals >= 0 && s->timer >= 0 && prctl(PR_SET_CHILD_SUBREAPER, 1) == 0;

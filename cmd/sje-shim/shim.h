@@ -20,6 +20,7 @@
 #define CONNS_MAX 4
 
 #define KILL_RETRY_MS   10    /* a tree that forks while it is being killed */
+#define KILL_ROUNDS     50    /* at once */
 #define KILL_GIVE_UP_MS 30000 /* processes that even SIGKILL does not end: uninterruptible I/O */
 #define LOG_RETRY_MS    1000  /* after the disk was full */
 #define SYNC_RECORD_MS  1000  /* a run of that length is worth an fsync */
@@ -115,8 +116,10 @@ void task_start(struct shim *s);
 void task_read_report(struct shim *s);
 
 /* ---- tree.c: all of its processes ---- */
-/* Sends `sig` to every descendant. */
+/* Sends `sig` to every descendant, as far as they stand still. */
 void tree_signal(int sig);
+/* Kills our children: one step of killing all. */
+void tree_kill(void);
 
 /* ---- cgroup.c ---- */
 void group_make(struct shim *s);

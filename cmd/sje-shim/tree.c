@@ -8,6 +8,7 @@
 #include "cmd/sje-shim/shim.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -93,6 +94,8 @@ static void mark(struct table *t, int64_t self)
     }
 }
 
+/* Through a pidfd whose process is looked at once more, so that a number which was given to a
+ * stranger meanwhile is not hit. */
 static void send_signal(const struct process *p, int64_t self, int sig)
 {
     int fd = (int)syscall(SYS_pidfd_open, (pid_t)p->pid, 0);
@@ -134,4 +137,33 @@ void tree_signal(int sig)
         }
     }
     free(t.list);
+}
+
+/* Our children keep their numbers until we reap them, and the children of a killed process become
+ * ours: so killing children again and again reaches everything, and also something that forks and
+ * ends faster than all processes can be listed. */
+void tree_kill(void)
+{
+    char text[4096];
+    char path[64];
+    int64_t pid = 0;
+    ssize_t n = 0;
+
+    snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) { /* a kernel without CONFIG_PROC_CHILDREN */
+        tree_signal(SIGKILL);
+        return;
+    }
+    while ((n = read(fd, text, sizeof(text))) > 0) {
+        for (ssize_t i = 0; i < n; i++) { /* "12 345 ", perhaps cut anywhere */
+            if (text[i] >= '0' && text[i] <= '9') {
+                pid = pid * 10 + (text[i] - '0');
+            } else if (pid > 0) {
+                kill((pid_t)pid, SIGKILL);
+                pid = 0;
+            }
+        }
+    }
+    close(fd);
 }

@@ -145,7 +145,7 @@ static void read_environment(int64_t pid, struct buf *b)
     close(fd);
 }
 
-int shim_kill_strays(const char *env)
+static int kill_strays(const char *env)
 {
     struct buf b CLEANUP(buf_free) = {0};
     DIR *d = opendir("/proc");
@@ -171,4 +171,12 @@ int shim_kill_strays(const char *env)
         closedir(d);
     }
     return killed;
+}
+
+/* Twice: the environment of a process that is just executing a program looks empty. */
+int shim_kill_strays(const char *env)
+{
+    int killed = kill_strays(env);
+
+    return killed + kill_strays(env);
 }

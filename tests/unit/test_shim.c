@@ -1,0 +1,814 @@
+/* The shim as the worker sees it: the real program, real processes, short times. */
+#include "tests/unit/shimrun.h"
+
+#include "internal/str.h"
+#include "pkg/executors/plan.h"
+
+#include <inttypes.h>
+#include <sys/resource.h>
+#include <sys/un.h>
+
+static int setup(void **state)
+{
+    static struct run r;
+
+    run_init(&r);
+    *state = &r;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    run_done(*state);
+    return 0;
+}
+
+/* ---- how a task ends by itself ---- */
+
+static void test_success(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    run_sh(r, "printf out; printf err >&2; pwd -P; test -z \"$(cat)\"");
+    run_all(r, &e);
+    assert_true(e.launched);
+    assert_string_equal(e.reason, "exit");
+    assert_int_equal(e.exit_code, 0);
+    assert_int_equal(e.signal, 0);
+    assert_false(e.oom);
+    assert_int_equal(e.stderr_bytes, 3);
+    assert_true(e.max_rss_kb > 0);
+    char *out CLEANUP(freep) = run_log(r, "stdout");
+    char *err CLEANUP(freep) = run_log(r, "stderr");
+    assert_int_equal(e.stdout_bytes, strlen(out));
+    assert_memory_equal(out, "out/", 4); /* the working directory follows */
+    assert_string_equal(err, "err");
+}
+
+static void test_exit_code(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    run_sh(r, "exit 3");
+    run_all(r, &e);
+    assert_string_equal(e.reason, "exit");
+    assert_int_equal(e.exit_code, 3);
+    assert_int_equal(shim_log_size(r->dir, "stdout"), 0);
+}
+
+static void test_signal(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    run_sh(r, "kill -SEGV $$");
+    run_all(r, &e);
+    assert_true(e.launched);
+    assert_string_equal(e.reason, "exit");
+    assert_int_equal(e.exit_code, -1);
+    assert_int_equal(e.signal, SIGSEGV);
+}
+
+/* What the shell says of its environment, limits, signals and descriptors. */
+static void test_surroundings(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    buf_add(&r->plan.env, "A=first", 8);
+    buf_add(&r->plan.env, "A=two words", 12);
+    assert_int_equal(setenv("SJE_SECRET", "of the worker", 1), 0);
+    signal(SIGPIPE, SIG_IGN); /* as in the worker, and inherited */
+    /* Of the signals the first 28; sanitizers and shells differ in their own. */
+    run_sh(r, "env | grep -v -e ^PWD= -e ^_= -e ^PATH= -e ^SHLVL= -e ^SJE_TOKEN=; ulimit -c;"
+              "grep ^SigBlk /proc/$$/status | tail -c 8; grep ^SigIgn /proc/$$/status | tail -c 8;"
+              "test $(ps -o sid= -p $$) = $$ && echo session; ls /proc/self/fd | wc -l");
+    run_all(r, &e);
+    char *out CLEANUP(freep) = run_log(r, "stdout");
+    assert_string_equal(out, "A=two words\n0\n0000000\n0000000\nsession\n4\n");
+    signal(SIGPIPE, SIG_DFL);
+    unsetenv("SJE_SECRET");
+}
+
+static void test_stdin_file(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    assert_int_equal(shimdir_write_file(r->dir, "stdin", "a\0b", 3, NULL), 0);
+    r->plan.stdin_file = xasprintf("%s/stdin", r->dir);
+    run_sh(r, "wc -c");
+    run_all(r, &e);
+    char *out CLEANUP(freep) = run_log(r, "stdout");
+    assert_int_equal(str_trim(str_of(out)).p[0], '3');
+}
+
+static void test_binary_output(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+    struct buf b CLEANUP(buf_free) = {0};
+    int64_t offset = 0;
+    int64_t size = 0;
+
+    run_sh(r, "printf 'a\\000\\377\\n\\200b'");
+    run_all(r, &e);
+    buf_init(&b, 100);
+    assert_int_equal(shim_log_read(r->dir, "stdout", 1, 100, &b, &offset, &size, NULL), 0);
+    assert_int_equal(size, 6);
+    assert_int_equal(offset, 1);
+    assert_int_equal(b.len, 5);
+    assert_memory_equal(b.data, "\0\377\n\200b", 5);
+}
+
+/* ---- what cannot be started ---- */
+
+static void launch_fails(struct run *r, const char *message)
+{
+    struct exec_exit e;
+
+    run_all(r, &e);
+    assert_false(e.launched);
+    assert_string_equal(e.reason, "launch");
+    assert_int_equal(e.exit_code, -1);
+    assert_string_equal(e.message, message);
+}
+
+static void test_no_program(void **state)
+{
+    struct run *r = *state;
+
+    run_arg(r, "no-such-program");
+    launch_fails(r, "cannot run \"no-such-program\": No such file or directory");
+}
+
+static void test_not_executable(void **state)
+{
+    struct run *r = *state;
+
+    run_arg(r, "/dev/null");
+    launch_fails(r, "cannot run \"/dev/null\": Permission denied");
+}
+
+static void test_no_interpreter(void **state)
+{
+    struct run *r = *state;
+    char *path CLEANUP(freep) = xasprintf("%s/script", r->dir);
+
+    assert_int_equal(shimdir_write_file(r->dir, "script", "#!/no/such\n", 11, NULL), 0);
+    assert_int_equal(chmod(path, 0700), 0);
+    run_arg(r, "../script");
+    launch_fails(r, "cannot run \"../script\": its interpreter is missing");
+}
+
+static void test_no_cwd(void **state)
+{
+    struct run *r = *state;
+
+    str_replace_owned(&r->plan.cwd, "/no/\"such\n");
+    run_arg(r, "true");
+    launch_fails(r, "cannot change to directory \"/no/\"such\n\": No such file or directory");
+}
+
+static void test_no_stdin(void **state)
+{
+    struct run *r = *state;
+
+    r->plan.stdin_file = xstrdup("/no/such");
+    run_arg(r, "true");
+    launch_fails(r, "cannot open standard input \"/no/such\": No such file or directory");
+}
+
+static void hostile_plan(struct run *r, const char *text, size_t n, const char *message)
+{
+    struct exec_exit e;
+    char *record CLEANUP(freep) = xasprintf("%s/exit.json", r->dir);
+
+    assert_int_equal(shimdir_write_file(r->dir, "plan", text, n, NULL), 0);
+    run_spawn(r);
+    run_hello(r);
+    assert_int_equal(r->task, 0);
+    run_end(r, &e);
+    assert_string_equal(e.reason, "launch");
+    assert_string_equal(e.message, message);
+    close(r->conn);
+    r->conn = -1;
+    assert_int_equal(unlink(record), 0);
+}
+
+static void test_hostile_plan(void **state)
+{
+#define PLAN(text, message) hostile_plan(r, text, sizeof(text), message)
+    struct run *r = *state;
+    char *plan CLEANUP(freep) = xasprintf("%s/plan", r->dir);
+
+    hostile_plan(r, "", 0, "the plan is empty or too large");
+    hostile_plan(r, "version=1\0arg=true", 18, "the plan is cut off");
+    PLAN("", "the plan is not of version 1");
+    PLAN("version=2\0arg=true", "the plan is not of version 1");
+    PLAN("arg=true\0version=1", "the plan is not of version 1");
+    PLAN("version=1\0logLimit=1000", "the plan names no program");
+    PLAN("version=1\0logLimit=1000\0arg=", "the plan names no program");
+    PLAN("version=1\0arg=true", "the plan has no logLimit");
+    PLAN("version=1\0arg=true\0logLimit=-1", "the plan has a number that is none");
+    PLAN("version=1\0arg=true\0logLimit=99999999999999999999",
+         "the plan has a number that is none");
+    PLAN("version=1\0arg=true\0logLimit=9\0graceMs=", "the plan has a number that is none");
+    PLAN("version=1\0arg=true\0logLimit=9\0env=A", "the plan has a record that is not known");
+    PLAN("version=1\0arg=true\0logLimit=9\0what=1", "the plan has a record that is not known");
+    PLAN("version=1\0arg=true\0logLimit=9\0onLease=x", "the plan has a record that is not known");
+    PLAN("version=1\0arg=true\0\0", "the plan has a record without '='");
+    assert_int_equal(unlink(plan), 0);
+    assert_int_equal(symlink("/etc/hostname", plan), 0);
+    run_spawn(r);
+    run_hello(r);
+    struct exec_exit e;
+    run_end(r, &e);
+    assert_string_equal(e.message, "the plan cannot be opened");
+}
+
+static void test_fence(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    assert_int_equal(shim_fence(r->dir, NULL), 0);
+    assert_int_equal(shim_fence(r->dir, NULL), 0);
+    run_sh(r, "touch ran");
+    assert_int_equal(shim_plan_write(r->dir, &r->plan, &r->limits, NULL), 0);
+    run_spawn(r);
+    assert_int_equal(run_wait(r), 1);
+    assert_int_equal(shim_exit_read(r->dir, &e, NULL), ERR_NOT_FOUND);
+}
+
+/* ---- how a task is ended ---- */
+
+static const char *const stubborn =
+    "trap '' TERM; (trap '' TERM; sleep 1000 & : > ready; wait) & "
+    "while :; do sleep 1000; done";
+
+static void test_timeout(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    r->limits.timeout_ms = 200;
+    run_fifo(r);
+    run_sh(r, stubborn);
+    run_start(r);
+    run_ready(r);
+    run_end(r, &e);
+    assert_string_equal(e.reason, "timeout");
+    assert_int_equal(e.signal, SIGKILL);
+    assert_true(e.finished_at - e.started_at >= 300); /* with the grace */
+}
+
+static void test_timeout_heard(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    r->limits.timeout_ms = 100;
+    r->limits.grace_ms = WAIT_MS;
+    run_sh(r, "trap 'echo bye; exit 5' TERM; sleep 1000 & wait");
+    run_all(r, &e);
+    assert_string_equal(e.reason, "timeout");
+    assert_int_equal(e.exit_code, 5);
+    assert_int_equal(e.stdout_bytes, 4);
+}
+
+static void test_lease_over(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    r->limits.lease_until = clock_boot_ms() + 200;
+    run_fifo(r);
+    run_sh(r, stubborn);
+    run_start(r);
+    run_ready(r);
+    run_end(r, &e);
+    assert_string_equal(e.reason, "lease");
+    assert_int_equal(e.signal, SIGKILL);
+}
+
+/* However long the grace is: the next attempt will not wait. */
+static void test_lease_grace_is_short(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+    int64_t start = clock_boot_ms();
+
+    r->limits.lease_until = start + 100;
+    r->limits.grace_ms = WAIT_MS;
+    run_sh(r, stubborn);
+    run_fifo(r);
+    run_start(r);
+    run_ready(r);
+    run_end(r, &e);
+    assert_string_equal(e.reason, "lease");
+    assert_true(clock_boot_ms() - start < 100 + PLAN_LEASE_GRACE_MS + 2000);
+}
+
+static void test_lease_cuts_grace(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    run_fifo(r);
+    run_sh(r, stubborn);
+    run_start(r);
+    run_ready(r);
+    char *lease CLEANUP(freep) = xasprintf("lease %" PRId64 "\n", clock_boot_ms() + 100);
+    run_say(r, "stop cancel 50000\n");
+    run_say(r, lease);
+    run_end(r, &e);
+    assert_string_equal(e.reason, "cancel");
+    assert_int_equal(e.signal, SIGKILL);
+}
+
+/* Without TERM: the program must not notice and tell the cluster. */
+static void test_lease_detach(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    r->limits.lease_until = clock_boot_ms() + 200;
+    r->plan.detach_on_lease = true;
+    run_sh(r, "trap 'echo heard' TERM; while :; do sleep 1000 & wait; done");
+    run_all(r, &e);
+    assert_string_equal(e.reason, "lease");
+    assert_int_equal(e.signal, SIGKILL);
+    assert_int_equal(e.stdout_bytes, 0);
+}
+
+static void test_lease_renewed(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    r->limits.lease_until = clock_boot_ms() + 300;
+    run_sh(r, "sleep 0.6; echo alive");
+    run_start(r);
+    char *line CLEANUP(freep) = xasprintf("lease %" PRId64 "\n", clock_boot_ms() + WAIT_MS);
+    run_say(r, line);
+    run_end(r, &e);
+    assert_string_equal(e.reason, "exit");
+    assert_int_equal(e.exit_code, 0);
+    assert_int_equal(e.stdout_bytes, 6);
+}
+
+static void test_lease_over_before(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    r->limits.lease_until = clock_boot_ms() - 1;
+    run_sh(r, "echo ran");
+    run_all(r, &e);
+    assert_int_equal(r->task, 0);
+    assert_false(e.launched);
+    assert_string_equal(e.reason, "lease");
+    assert_int_equal(e.stdout_bytes, 0);
+}
+
+static void test_stop(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    run_fifo(r);
+    run_sh(r, stubborn);
+    run_start(r);
+    run_ready(r);
+    run_say(r, "stop cancel 100\n");
+    run_end(r, &e);
+    assert_string_equal(e.reason, "cancel");
+    assert_int_equal(e.signal, SIGKILL);
+}
+
+/* The first reason stays, a shorter grace counts. */
+static void test_stop_twice(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    run_fifo(r);
+    run_sh(r, stubborn);
+    run_start(r);
+    run_ready(r);
+    run_say(r, "stop cancel 1000000\nstop shutdown 0\nstop revoked 1000000\n");
+    run_end(r, &e);
+    assert_string_equal(e.reason, "cancel");
+    assert_int_equal(e.signal, SIGKILL);
+}
+
+static void test_stop_wakes_stopped(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+    int status = 0;
+
+    run_sh(r, "trap 'exit 7' TERM; kill -STOP $$; exit 0");
+    run_start(r);
+    char *path CLEANUP(freep) = xasprintf("/proc/%d/stat", (int)r->task);
+    for (char c = 0; c != 'T';) { /* until it has stopped itself */
+        char text[256] = "";
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        assert_true(fd >= 0 && read(fd, text, sizeof(text) - 1) > 0);
+        close(fd);
+        c = strrchr(text, ')')[2];
+    }
+    run_say(r, "stop cancel 50000\n");
+    run_end(r, &e);
+    status = e.exit_code;
+    assert_int_equal(status, 7);
+}
+
+static void test_term_to_shim(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    run_sh(r, "sleep 1000");
+    run_start(r);
+    assert_int_equal(kill(r->shim, SIGHUP), 0); /* is ignored */
+    assert_int_equal(kill(r->shim, SIGTERM), 0);
+    run_end(r, &e);
+    assert_string_equal(e.reason, "shutdown");
+    assert_int_equal(e.signal, SIGTERM);
+}
+
+/* Nobody would hold the lease: the main process goes with the shim. */
+static void test_shim_killed(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    run_fifo(r);
+    run_sh(r, "setsid sleep 1000 & : > ready; exec sleep 1000");
+    run_start(r);
+    run_ready(r);
+    assert_int_equal(shim_fence(r->dir, NULL), ERR_BUSY);
+    assert_int_equal(kill(r->shim, SIGKILL), 0);
+    run_wait(r);
+    assert_int_equal(shim_exit_read(r->dir, &e, NULL), ERR_NOT_FOUND);
+    assert_int_equal(shim_fence(r->dir, NULL), 0);
+    int seen = 0;
+    for (int left = 1; left;) {
+        left = shim_kill_strays(r->mark);
+        seen += left;
+    }
+    assert_true(seen >= 1); /* the one in a session of its own */
+}
+
+/* ---- what a task leaves behind ---- */
+
+static void test_daemon_is_killed(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    run_fifo(r);
+    run_sh(r, "setsid sh -c 'setsid sleep 1000 & sleep 1000 & : > ready; wait' &"
+              "cat ready; echo done; exit 4");
+    run_all(r, &e);
+    assert_string_equal(e.reason, "exit");
+    assert_int_equal(e.exit_code, 4);
+    char *out CLEANUP(freep) = run_log(r, "stdout");
+    assert_string_equal(out, "done\n");
+}
+
+/* Each link forks the next and ends: a list of processes is out of date before it is read. */
+static void test_chain_is_killed(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    run_fifo(r);
+    run_self(r, "chain", "ready");
+    run_start(r);
+    run_ready(r);
+    run_say(r, "stop cancel 0\n");
+    run_end(r, &e);
+    assert_string_equal(e.reason, "cancel");
+    assert_string_equal(e.message, "");
+}
+
+static void test_many_children(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    run_fifo(r);
+    run_sh(r, "for i in 1 2 3 4 5 6 7 8 9 10; do sh -c 'for j in 1 2 3 4 5 6 7 8 9 10; do "
+              "sleep 1000 & done; wait' & done; : > ready; wait");
+    run_start(r);
+    run_ready(r);
+    run_say(r, "stop cancel 1000\n");
+    run_end(r, &e);
+    assert_string_equal(e.reason, "cancel");
+}
+
+/* ---- the log ---- */
+
+#define COUNTER_BYTES 8
+
+/* Checks that every 8 bytes are their own offset; returns how many bytes there are from `from` on.
+ */
+static int64_t check_counters(struct run *r, int64_t from, int64_t to)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+    int64_t seen = 0;
+
+    buf_init(&b, 64 * 1024);
+    while (from < to) {
+        int64_t offset = 0;
+        int64_t size = 0;
+
+        buf_reset(&b);
+        assert_int_equal(shim_log_read(r->dir, "stdout", from, 64 * 1024, &b, &offset, &size, NULL),
+                         0);
+        assert_true(b.len > 0 && b.len % COUNTER_BYTES == 0 && offset % COUNTER_BYTES == 0);
+        for (size_t i = 0; i < b.len; i += COUNTER_BYTES) {
+            int64_t n = 0;
+            assert_true(str_to_i64((struct str){b.data + i, COUNTER_BYTES - 1}, 0, INT64_MAX, &n));
+            assert_int_equal(n * COUNTER_BYTES, offset + (int64_t)i);
+        }
+        seen += (int64_t)b.len;
+        from = offset + (int64_t)b.len;
+    }
+    return seen;
+}
+
+static void test_output_is_bounded(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+    int64_t total = INT64_C(64) << 20;
+    int64_t segment = r->limits.log_limit / PLAN_SEGMENTS;
+    struct buf b CLEANUP(buf_free) = {0};
+    int64_t offset = 0;
+    int64_t size = 0;
+
+    run_self(r, "print", "8388608");
+    run_all(r, &e);
+    assert_int_equal(e.stdout_bytes, total);
+    assert_int_equal(e.dropped_bytes, 0);
+    assert_int_equal(shim_log_size(r->dir, "stdout"), total);
+    /* The first eighth, then the last seven. */
+    assert_int_equal(check_counters(r, 0, total), r->limits.log_limit);
+    buf_init(&b, 64 * 1024);
+    assert_int_equal(shim_log_read(r->dir, "stdout", segment, 8, &b, &offset, &size, NULL), 0);
+    assert_int_equal(offset, total - 7 * segment);
+    buf_reset(&b);
+    assert_int_equal(shim_log_tail(r->dir, "stdout", 16, &b, NULL), 0);
+    assert_string_equal(b.data, "8388606\n8388607\n");
+}
+
+static void test_log_grows(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    run_fifo(r);
+    run_sh(r, "echo one; : > ready; cat ready; echo two");
+    run_start(r);
+    run_ready(r);
+    for (int64_t size = 0; size < 4;) { /* until the shim has taken it from the pipe */
+        size = shim_log_size(r->dir, "stdout");
+        assert_true(size == 0 || size == 4);
+    }
+    char *path CLEANUP(freep) = xasprintf("%s/work/ready", r->dir);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    close(fd);
+    run_end(r, &e);
+    char *out CLEANUP(freep) = run_log(r, "stdout");
+    assert_string_equal(out, "one\ntwo\n");
+}
+
+/* A file-size limit stands for the full disk. */
+static void test_disk_full(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+    struct rlimit old;
+
+    signal(SIGXFSZ, SIG_IGN);
+    run_self(r, "print", "131072");
+    assert_int_equal(shim_plan_write(r->dir, &r->plan, &r->limits, NULL), 0);
+    getrlimit(RLIMIT_FSIZE, &old);
+    struct rlimit small = {16384, old.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &small);
+    run_spawn(r);
+    setrlimit(RLIMIT_FSIZE, &old);
+    signal(SIGXFSZ, SIG_DFL);
+    run_hello(r);
+    run_end(r, &e);
+    assert_string_equal(e.reason, "exit");
+    assert_int_equal(e.exit_code, 0);
+    assert_int_equal(e.stdout_bytes, 1 << 20);
+    assert_true(e.dropped_bytes > 0 && e.dropped_bytes <= (1 << 20) - 16384);
+    assert_int_equal(check_counters(r, 0, shim_log_size(r->dir, "stdout")),
+                     e.stdout_bytes - e.dropped_bytes);
+}
+
+/* ---- the control socket ---- */
+
+static void reconnect(struct run *r)
+{
+    if (r->conn >= 0) {
+        close(r->conn);
+    }
+    r->len = 0;
+    assert_int_equal(shim_connect(r->dir, &r->conn, NULL), 0);
+    run_hello(r);
+}
+
+static void test_worker_restarts(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+    struct stat st;
+    char *sock CLEANUP(freep) = xasprintf("%s/sock", r->dir);
+
+    run_sh(r, "sleep 1000");
+    run_start(r);
+    pid_t task = r->task;
+    close(r->conn);
+    r->conn = -1;
+    assert_int_equal(stat(sock, &st), 0);
+    assert_int_equal(st.st_mode & 0077, 0);
+    for (int i = 0; i < 10; i++) {
+        reconnect(r);
+        assert_int_equal(r->task, task);
+    }
+    run_say(r, "stop shutdown 100\n");
+    run_end(r, &e);
+    assert_string_equal(e.reason, "shutdown");
+    assert_int_equal(shim_connect(r->dir, &r->conn, NULL), ERR_NOT_FOUND);
+}
+
+/* A worker that is not there at all when the task ends. */
+static void test_nobody_listens(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    run_sh(r, "sleep 0.1; exit 9");
+    run_start(r);
+    close(r->conn);
+    r->conn = -1;
+    run_end(r, &e);
+    assert_int_equal(e.exit_code, 9);
+}
+
+static void test_newest_gets_in(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+    int held[10];
+
+    run_sh(r, "sleep 1000");
+    run_start(r);
+    int first = r->conn;
+    for (size_t i = 0; i < ARRAY_LEN(held); i++) {
+        r->conn = -1;
+        reconnect(r);
+        held[i] = r->conn;
+    }
+    char byte;
+    assert_int_equal(read(first, &byte, 1), 0); /* it was the oldest */
+    close(first);
+    run_say(r, "stop cancel 100\n");
+    run_end(r, &e);
+    assert_string_equal(e.reason, "cancel");
+    for (size_t i = 0; i + 1 < ARRAY_LEN(held); i++) {
+        close(held[i]);
+    }
+}
+
+static void test_garbage(void **state)
+{
+    static const char *const lines[] = {"hello\n",
+                                        "\n",
+                                        "lease\n",
+                                        "lease x\n",
+                                        "lease -1\n",
+                                        "lease 1 2\n",
+                                        "lease 99999999999999999999\n",
+                                        "stop\n",
+                                        "stop cancel\n",
+                                        "stop cancel x\n",
+                                        "stop cancel -1\n",
+                                        "stop timeout 1\n",
+                                        "stop cancel 1 2\n",
+                                        "stop  0\n",
+                                        "STOP cancel 0\n",
+                                        " stop cancel 0\n",
+                                        "stop cancel 0\r\n"};
+    struct run *r = *state;
+    struct exec_exit e;
+    char flood[100000];
+
+    run_sh(r, "sleep 1000");
+    run_start(r);
+    for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
+        reconnect(r);
+        run_say(r, lines[i]);
+        assert_string_equal(run_line(r), ""); /* dropped */
+    }
+    reconnect(r);
+    assert_int_equal(send(r->conn, "stop\0cancel 0\n", 14, MSG_NOSIGNAL), 14);
+    assert_string_equal(run_line(r), "");
+    reconnect(r);
+    memset(flood, 'x', sizeof(flood));
+    (void)!send(r->conn, flood, sizeof(flood), MSG_NOSIGNAL | MSG_DONTWAIT);
+    char byte;
+    assert_true(read(r->conn, &byte, 1) <= 0);
+    /* In pieces it is still a line. */
+    reconnect(r);
+    run_say(r, "sto");
+    run_say(r, "p cancel 1");
+    run_say(r, "00\n");
+    run_end(r, &e);
+    assert_string_equal(e.reason, "cancel");
+}
+
+/* ---- this program as a task ---- */
+
+/* Prints `count` numbers of COUNTER_BYTES bytes with the newline. */
+static int print(const char *count)
+{
+    int64_t n = 0;
+
+    if (!str_to_i64(str_of(count), 0, INT64_MAX, &n)) {
+        return 1;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        printf("%07" PRId64 "\n", i);
+    }
+    return fflush(stdout) == 0 ? 0 : 1;
+}
+
+static int chain(const char *ready)
+{
+    if (fork() != 0) {
+        pause();
+    }
+    int fd = open(ready, O_WRONLY | O_CLOEXEC);
+    close(fd);
+    for (pid_t pid = 0; pid == 0;) {
+        pid = fork();
+    }
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_success, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_exit_code, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_signal, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_surroundings, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stdin_file, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_binary_output, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_program, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_not_executable, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_interpreter, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_cwd, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_stdin, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_hostile_plan, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_fence, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_timeout, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_timeout_heard, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lease_over, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lease_grace_is_short, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lease_cuts_grace, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lease_detach, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lease_renewed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lease_over_before, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stop, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stop_twice, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stop_wakes_stopped, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_term_to_shim, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_shim_killed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_daemon_is_killed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_chain_is_killed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_many_children, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_output_is_bounded, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_log_grows, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_disk_full, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_worker_restarts, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_nobody_listens, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_newest_gets_in, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_garbage, setup, teardown),
+    };
+
+    if (argc == 3) {
+        return strcmp(argv[1], "print") == 0 ? print(argv[2]) : chain(argv[2]);
+    }
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
