@@ -59,6 +59,69 @@ static void test_wrong_method(void **state)
     assert_problem(405);
 }
 
+/* Does Allow name exactly these methods, each with ", " behind it, and HEAD where GET is? */
+static void assert_allowed(const char *path, const char *methods)
+{
+    struct str rest = str_of(methods);
+    char line[256];
+    char allow[128];
+    size_t len = strlen(methods);
+
+    snprintf(line, sizeof(line), "BREW %s", path);
+    request(line, "", NULL, 0);
+    assert_problem(405);
+    const char *at = strstr(answer, "\r\nAllow: ");
+    assert_non_null(at);
+    snprintf(allow, sizeof(allow), "%.*s, ", (int)strcspn(at + 9, "\r"), at + 9);
+    while (rest.len) {
+        struct str one = str_cut(rest, ' ', &rest);
+
+        assert_non_null(memmem(allow, strlen(allow), one.p, one.len));
+        len += str_eq(one, STR("GET,")) ? strlen("HEAD, ") : 0;
+    }
+    assert_int_equal(strlen(allow), len);
+}
+
+/* Paths are the lines of two spaces and '/', methods those of four spaces and a known one. */
+static void test_description_names_paths_and_methods(void **state)
+{
+    static const char *const known[] = {"get", "post", "delete", "patch", "put"};
+    FILE *f = fopen("api/openapi.yaml", "r");
+    char line[512];
+    char path[128] = "";
+    char methods[64] = "";
+    int n = 0;
+
+    (void)state;
+    assert_non_null(f);
+    while (fgets(line, sizeof(line), f)) {
+        bool next = strncmp(line, "  /", 3) == 0 || strncmp(line, "components:", 11) == 0;
+
+        if (next && *path) {
+            assert_allowed(path, methods);
+            n++;
+        }
+        if (next) {
+            snprintf(path, sizeof(path), "%.*s", (int)strcspn(line + 2, ":"), line + 2);
+            methods[0] = '\0';
+        }
+        for (size_t i = 0; i < ARRAY_LEN(known); i++) {
+            size_t len = strlen(known[i]);
+            size_t at = strlen(methods);
+
+            if (strncmp(line, "    ", 4) == 0 && strncmp(line + 4, known[i], len) == 0 &&
+                line[4 + len] == ':') {
+                for (size_t k = 0; k < len; k++) {
+                    methods[at + k] = (char)(known[i][k] - 'a' + 'A');
+                }
+                snprintf(methods + at + len, sizeof(methods) - at - len, ", ");
+            }
+        }
+    }
+    fclose(f);
+    assert_int_equal(n, 20);
+}
+
 static void test_trailing_slash_and_escapes(void **state)
 {
     (void)state;
@@ -631,6 +694,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_unknown_paths),
         T(test_wrong_method),
+        T(test_description_names_paths_and_methods),
         T(test_trailing_slash_and_escapes),
         T(test_query_arguments),
         T(test_submit),
