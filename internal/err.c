@@ -30,25 +30,6 @@ static const struct err_row *find(int code)
     UNREACHABLE("unknown error code");
 }
 
-/* One printable line of UTF-8, whatever a peer's text brought in and wherever it was cut. */
-static void make_printable(char *text)
-{
-    size_t len = strlen(text);
-
-    for (size_t i = 0; i < len;) {
-        size_t n = str_utf8_head((struct str){text + i, len - i});
-
-        if (n == 0 && len - i < 4 && len == sizeof(((struct err *)NULL)->text) - 1) {
-            text[i] = '\0'; /* what the cut has left of a character */
-            return;
-        }
-        if (n == 0 || (unsigned char)text[i] < 0x20 || text[i] == 0x7f) {
-            text[i] = '?';
-        }
-        i += n ? n : 1;
-    }
-}
-
 /* By way of a copy: the arguments may point into *e ("while …: %s", e->text). */
 static void set_text(struct err *e, int code, int errnum, const char *fmt, va_list ap) PRINTF(4, 0);
 static void set_text(struct err *e, int code, int errnum, const char *fmt, va_list ap)
@@ -65,7 +46,7 @@ static void set_text(struct err *e, int code, int errnum, const char *fmt, va_li
         snprintf(text + n, sizeof(text) - (size_t)n, ": %s",
                  strerror_r(errnum, storage, sizeof(storage)));
     }
-    make_printable(text);
+    str_make_printable(text, sizeof(text));
     memcpy(e->text, text, strlen(text) + 1);
     e->code = code;
 }

@@ -149,3 +149,21 @@ bool str_is_utf8(const char *p, size_t len)
     }
     return true;
 }
+
+void str_make_printable(char *text, size_t size)
+{
+    size_t len = strlen(text);
+
+    for (size_t i = 0; i < len;) {
+        size_t n = str_utf8_head((struct str){text + i, len - i});
+
+        if (n == 0 && len == size - 1 && len - i < 4 && (text[i] & 0xc0) == 0xc0) {
+            text[i] = '\0';
+            return;
+        }
+        if (n == 0 || (unsigned char)text[i] < 0x20 || text[i] == 0x7f) {
+            text[i] = '?';
+        }
+        i += n ? n : 1;
+    }
+}

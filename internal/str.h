@@ -28,6 +28,10 @@ struct str str_cut(struct str s, char sep, struct str *rest);
 size_t str_chars(struct str s); /* characters, of well-formed UTF-8 */
 /* Length of the character at the head of s; 0 where it is not well-formed, or s is empty. */
 size_t str_utf8_head(struct str s);
+/* Makes one printable line of UTF-8 of text, which was cut to fit into `size` bytes with its NUL:
+ * control characters and what is not well-formed become '?', a character that the cut split goes.
+ */
+void str_make_printable(char *text, size_t size);
 
 /* The whole slice must be a number within the bounds; false leaves *ret alone. */
 bool str_to_i64(struct str s, int64_t min, int64_t max, int64_t *ret);

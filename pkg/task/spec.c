@@ -80,10 +80,8 @@ static void PRINTF(3, 4) problem(struct check *c, const char *field, const char 
     va_start(ap, fmt);
     vsnprintf(p->message, sizeof(p->message), fmt, ap);
     va_end(ap);
-    /* A cut may have split a character of what the client wrote. */
-    while (*p->field && !str_is_utf8(p->field, strlen(p->field))) {
-        p->field[strlen(p->field) - 1] = '\0';
-    }
+    str_make_printable(p->field, sizeof(p->field));
+    str_make_printable(p->message, sizeof(p->message));
 }
 
 static const char *kind_text(enum field_kind k)
