@@ -1,0 +1,280 @@
+#include "cmd/sje-executor/server.h"
+
+#include "api/api.h"
+#include "cmd/sje-executor/preflight.h"
+#include "internal/log.h"
+#include "internal/loop.h"
+#include "internal/metrics.h"
+#include "internal/sdnotify.h"
+#include "pkg/executors/executor.h"
+#include "pkg/manager/manager.h"
+#include "pkg/worker/worker.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#define OPEN_FILES 65536
+
+static const int handled_signals[] = {SIGTERM, SIGINT, SIGHUP};
+
+struct server {
+    const struct server_options *options;
+    uv_loop_t loop;
+    struct config *boot;   /* the parts may hold on to its strings: lives to the end */
+    struct config *config; /* in force */
+    struct task_types types;
+    struct manager *manager;
+    struct api *api;
+    struct worker *worker;
+    uv_signal_t signals[ARRAY_LEN(handled_signals)];
+    struct loop_watch watch;
+    bool stopping;
+    bool stop_tasks;
+};
+
+/* ---- configuration ---- */
+
+int server_config(const struct server_options *o, struct config **ret, struct err *reterr)
+{
+    struct config *c CLEANUP(config_freep) = NULL;
+    int rc = config_load(o->config_path, &c, reterr);
+
+    if (rc == 0 && o->roles) {
+        rc = config_override(c, "--role", "executorNodeConfig.roles", o->roles, reterr);
+    }
+    if (rc == 0) {
+        *ret = STEAL(c);
+    }
+    return rc;
+}
+
+static void use_log(const struct config *c)
+{
+    enum log_level level = LOG_INFO;
+
+    MUST(log_level_parse(c->monitoring.log_level, &level));
+    log_setup(level, streq(c->monitoring.log_format, "json") ? LOG_JSON : LOG_LOGFMT, "executor");
+}
+
+static void use_config(struct server *s, struct config *c)
+{
+    struct config *old = s->config;
+
+    s->config = c;
+    use_log(c);
+    if (s->manager) {
+        manager_reconfigure(s->manager, c);
+    }
+    if (s->api) {
+        api_reconfigure(s->api, c);
+    }
+    if (s->worker) {
+        worker_reconfigure(s->worker, c);
+    }
+    if (old != s->boot) {
+        config_free(old);
+    }
+}
+
+static void reload(struct server *s)
+{
+    struct config *fresh CLEANUP(config_freep) = NULL;
+    struct buf skipped CLEANUP(buf_free);
+    struct err why = {0};
+
+    buf_init(&skipped, 4096);
+    sdnotify("RELOADING=1");
+    if (server_config(s->options, &fresh, &why) < 0) {
+        log_error(NULL, "%s; the configuration in force stays", why.text);
+    } else {
+        use_config(s, config_reload(s->config, fresh, &skipped));
+        log_info(NULL, "configuration was read again%s%s", skipped.len ? "; needs a restart: " : "",
+                 skipped.len ? skipped.data : "");
+    }
+    sdnotify("READY=1");
+}
+
+/* ---- ordered stop: first what brings work in, the connections last ---- */
+
+static void stop_next(struct server *s);
+
+static void on_part_stopped(void *arg)
+{
+    stop_next(arg);
+}
+
+static void stop_next(struct server *s)
+{
+    if (s->api) {
+        api_stop(STEAL(s->api), on_part_stopped, s);
+    } else if (s->worker) {
+        worker_stop(STEAL(s->worker), s->stop_tasks, on_part_stopped, s);
+    } else if (s->manager) {
+        manager_stop(STEAL(s->manager), on_part_stopped, s);
+    } else {
+        for (size_t i = 0; i < ARRAY_LEN(s->signals); i++) {
+            uv_close((uv_handle_t *)&s->signals[i], NULL);
+        }
+        loop_watch_close(&s->watch, NULL);
+    }
+}
+
+static void stop(struct server *s)
+{
+    s->stopping = true;
+    sdnotify("STOPPING=1");
+    stop_next(s);
+}
+
+/* SIGTERM leaves running tasks to the worker process that comes next; whoever types ^C wants
+ * everything to end. */
+static void on_signal(uv_signal_t *h, int number)
+{
+    struct server *s = h->data;
+
+    if (number == SIGHUP) {
+        if (!s->stopping) {
+            reload(s);
+        }
+        return;
+    }
+    if (s->stopping) {
+        log_error(NULL, "SIG%s again: ending at once", sigabbrev_np(number));
+        _exit(1);
+    }
+    log_info(NULL, "SIG%s: stopping", sigabbrev_np(number));
+    s->stop_tasks = number == SIGINT;
+    stop(s);
+}
+
+/* ---- start ---- */
+
+static void on_tick(void *arg)
+{
+    (void)arg;
+    sdnotify("WATCHDOG=1");
+}
+
+/* Each client, task and connection is a descriptor. */
+static void raise_open_files(void)
+{
+    struct rlimit r = {0};
+
+    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < OPEN_FILES) {
+        r.rlim_cur = MIN(r.rlim_max, (rlim_t)OPEN_FILES);
+        if (setrlimit(RLIMIT_NOFILE, &r) < 0) {
+            log_warn(NULL, "only few open files are allowed, going on");
+        }
+    }
+}
+
+static void open_loop(struct server *s)
+{
+    MUST(uv_loop_init(&s->loop) == 0);
+    for (size_t i = 0; i < ARRAY_LEN(handled_signals); i++) {
+        MUST(uv_signal_init(&s->loop, &s->signals[i]) == 0);
+        s->signals[i].data = s;
+        MUST(uv_signal_start(&s->signals[i], on_signal, handled_signals[i]) == 0);
+    }
+    loop_watch_start(&s->watch, &s->loop, sdnotify_watchdog_ms(), on_tick, s);
+}
+
+/* Beside this program in the build, in the library directory where installed. */
+static int find_shim(char *path, size_t size, struct err *reterr)
+{
+    static const char *const places[] = {"sje-shim", "../lib/sje/sje-shim"};
+    char own[4096];
+    size_t n = sizeof(own);
+
+    if (uv_exepath(own, &n) != 0) {
+        return err_set(reterr, ERR_IO, "cannot find out where this program lies");
+    }
+    char *slash = strrchr(own, '/');
+    MUST(slash);
+    *slash = '\0';
+    for (size_t i = 0; i < ARRAY_LEN(places); i++) {
+        if (snprintf(path, size, "%s/%s", own, places[i]) < (int)size && access(path, X_OK) == 0) {
+            return 0;
+        }
+    }
+    return err_set(reterr, ERR_CONFIG, "sje-shim is neither in %.100s nor in %.100s/../lib/sje",
+                   own, own);
+}
+
+static int start_parts(struct server *s, struct err *reterr)
+{
+    struct config *c = s->config;
+    char shim[4200];
+    int rc = executors_init(c->node.plugin_dir, reterr);
+
+    if (rc < 0) {
+        return rc;
+    }
+    s->types.names = executor_names();
+    if (config_has_role(c, "manager")) {
+        rc = manager_start(&s->loop, c, &s->types, &s->manager, reterr);
+        if (rc == 0) {
+            rc = api_start(&s->loop, c, s->manager, &s->types, &s->api, reterr);
+        }
+    }
+    if (rc == 0 && config_has_role(c, "worker")) {
+        rc = find_shim(shim, sizeof(shim), reterr);
+        if (rc == 0) {
+            rc = worker_start(&s->loop, c, shim, &s->worker, reterr);
+        }
+    }
+    return rc;
+}
+
+static void describe(const struct config *c)
+{
+    struct buf roles CLEANUP(buf_free);
+
+    buf_init(&roles, 256);
+    for (int i = 0; i < c->node.roles.count; i++) {
+        buf_addf(&roles, "%s%s", i ? " and " : "", c->node.roles.items[i]);
+    }
+    log_info(NULL, "sje-executor " SJE_VERSION " runs as %s on node %s, configured by %s",
+             roles.data, c->node.node_id, c->source ? c->source : "the environment");
+    if (c->warning) {
+        log_warn(NULL, "%s", c->warning);
+    }
+}
+
+int server_run(struct config *c, const struct server_options *o, struct err *reterr)
+{
+    static struct server s; /* of the process; reachable at its end */
+
+    s.options = o;
+    s.boot = c;
+    s.config = c;
+    use_log(c);
+    (void)signal(SIGPIPE, SIG_IGN);
+    raise_open_files();
+    int rc = preflight(c, reterr);
+    if (rc == 0) {
+        open_loop(&s);
+        rc = start_parts(&s, reterr);
+        if (rc == 0) {
+            describe(c);
+            sdnotify("READY=1");
+        } else {
+            stop(&s);
+        }
+        uv_run(&s.loop, UV_RUN_DEFAULT);
+        MUST(uv_loop_close(&s.loop) == 0);
+        executors_done();
+    }
+    if (rc == 0) {
+        log_info(NULL, "stopped");
+    }
+    metrics_reset();
+    if (s.config != s.boot) {
+        config_free(s.config);
+    }
+    config_free(s.boot);
+    return rc;
+}
