@@ -125,6 +125,17 @@ static void send_beat(const char *runs, int slots)
     publish("sje.beat", "", text, false);
 }
 
+/* Until a manager has heard it: its queue may not be bound yet. */
+static void join(int slots)
+{
+    for (w.beat_acks = 0; w.beat_acks == 0;) {
+        uint64_t until = uv_hrtime() + 200000000U;
+
+        send_beat("", slots);
+        AWAIT(w.beat_acks > 0 || uv_hrtime() > until);
+    }
+}
+
 static void on_hint(void *arg, const struct mq_delivery *d)
 {
     json_t *j = NULL;
@@ -431,7 +442,7 @@ static void test_two_thousand_tasks(void **state)
 {
     (void)state;
     w.answers = w.succeeds = true;
-    send_beat("", 100);
+    join(100);
     submit("", 2000, NULL, 0);
     assert_int_equal(accept_rc, 0);
     for (int i = 0; i < 2000; i += 100) {
@@ -451,7 +462,7 @@ static void test_claims(void **state)
     struct id unknown = id_new();
 
     (void)state;
-    send_beat("", 1);
+    join(1);
     submit("", 1, NULL, 0);
     AWAIT(w.hints == 1);
     send_claim(&ids[0], 1);
@@ -489,7 +500,7 @@ static void test_retries_and_delay(void **state)
 {
     (void)state;
     w.answers = true;
-    send_beat("", 4);
+    join(4);
     submit(",\"maxAttempts\":2,\"retryBackoffSeconds\":0,\"delaySeconds\":0.3", 1, NULL, 0);
     AWAIT(w.n_grants == 1);
     send_result(&w.grants[0], "failed",
@@ -513,7 +524,7 @@ static void test_cancel(void **state)
     assert_int_equal(seen_rc, 0);
     assert_int_equal(seen.state, TASK_CANCELLED);
     w.answers = true;
-    send_beat("", 4);
+    join(4);
     submit("", 1, NULL, 0);
     AWAIT(w.n_grants == 1);
     seen_rc = 1;
@@ -533,7 +544,7 @@ static void test_a_silent_worker_loses_its_lease(void **state)
 {
     (void)state;
     w.answers = true;
-    send_beat("", 4);
+    join(4);
     submit("", 1, NULL, 0);
     AWAIT(w.n_grants == 1);
     /* It says nothing more: after the lease and its margin the next attempt is due. */
@@ -552,7 +563,7 @@ static void test_a_restarted_worker_keeps_what_it_brings_back(void **state)
 
     (void)state;
     w.answers = true;
-    send_beat("", 4);
+    join(4);
     submit("", 2, NULL, 0);
     AWAIT(w.n_grants == 2);
     id_format(&w.grants[0].task, id);
@@ -597,7 +608,7 @@ static void test_priority_goes_first(void **state)
     submit(",\"priority\":0", 300, NULL, 0);
     submit(",\"priority\":9", 1, NULL, 0);
     struct id urgent = ids[0];
-    send_beat("", 1); /* one slot: two hints at most are outstanding */
+    join(1); /* one slot: two hints at most are outstanding */
     AWAIT(w.hints >= 1);
     bool was_first = id_eq(&w.hint_task, &urgent);
     for (int i = 0; i < 3 && !was_first; i++) {
