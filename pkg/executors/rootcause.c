@@ -83,29 +83,45 @@ static struct str shorten(struct str s)
     return s;
 }
 
+/* The exception that ends the traceback which begins before `rest`; empty where there is none. */
+static struct str raised(struct str *rest)
+{
+    struct str line;
+
+    while (next_line(rest, &line)) {
+        if (is_exception_line(line)) {
+            return line;
+        }
+    }
+    return (struct str){"", 0};
+}
+
 static bool deepest_cause(struct str text, char *out, size_t size)
 {
     struct str cause = from_last(text, STR("Caused by: "));
     struct str line;
 
-    return next_line(&cause, &line) && copy(skip(line, strlen("Caused by: ")), out, size);
+    if (!next_line(&cause, &line)) {
+        return false;
+    }
+    /* What a Python worker raised: "Caused by: …PythonException: Traceback (most recent call
+     * last):" */
+    if (str_ends(line, STR("Traceback (most recent call last):")) &&
+        copy(shorten(raised(&cause)), out, size)) {
+        return true;
+    }
+    return copy(skip(line, strlen("Caused by: ")), out, size);
 }
 
 static bool python_cause(struct str text, char *out, size_t size)
 {
     struct str rest = from_last(text, STR("Traceback (most recent call last):"));
     struct str line;
-    struct str message = {"", 0};
 
     if (!next_line(&rest, &line)) {
         return false;
     }
-    while (next_line(&rest, &line)) {
-        if (is_exception_line(line)) {
-            message = line;
-            break;
-        }
-    }
+    struct str message = raised(&rest);
     /* A Java exception below a Python one: the line ": org.apache…" and its causes tell more. */
     if (str_starts(message, STR("py4j.protocol.Py4JJavaError"))) {
         struct str java = rest;

@@ -39,6 +39,7 @@ static void test_real_output(void **state)
 {
     (void)state;
     expect_cause("plain", "ValueError: boom: the input is wrong");
+    expect_cause("rdd", "ValueError: not a number: 'forty-two'");
     expect_cause("udf", "KeyError: 'bad key 0'");
     expect_cause(
         "sql",
