@@ -35,26 +35,37 @@ int view_exit(const json_t *task)
                                                                 : CLI_TASK;
 }
 
+/* " (exit status 3)", unless the message has the number already. */
+static void add_number(struct buf *out, const char *message, const char *what, int64_t n)
+{
+    char number[24];
+
+    snprintf(number, sizeof(number), "%lld", (long long)n);
+    if (n && !(message && strstr(message, number))) {
+        buf_addf(out, " (%s %s)", what, number);
+    }
+}
+
 void view_error(struct buf *out, const json_t *task)
 {
     const json_t *error = json_object_get(task, "error");
     const char *kind = json_get_string(error, "kind");
     const char *message = json_get_string(error, "message");
-    int64_t status = json_get_int(error, "exitCode", 0);
     const char *name = json_get_string(error, "signal");
-    int64_t number = json_get_int(error, "signal", 0);
 
     if (!json_is_object(error)) {
         return;
     }
-    buf_addf(out, "%s%s%s", kind ? kind : "", kind && message ? ": " : "", message ? message : "");
-    if (status) {
-        buf_addf(out, " (exit status %lld)", (long long)status);
+    /* "killed by signal 9" needs no "killed:" before it. */
+    if (kind && !(message && strncmp(message, kind, strlen(kind)) == 0)) {
+        buf_addf(out, "%s%s", kind, message ? ": " : "");
     }
+    buf_adds(out, message ? message : "");
+    add_number(out, message, "exit status", json_get_int(error, "exitCode", 0));
     if (name) {
         buf_addf(out, " (%s)", name);
-    } else if (number) {
-        buf_addf(out, " (signal %lld)", (long long)number);
+    } else {
+        add_number(out, message, "signal", json_get_int(error, "signal", 0));
     }
 }
 

@@ -39,17 +39,20 @@ static void add_progress(struct buf *out, const json_t *task, size_t gauge)
     const char *text = json_get_string(progress, "text");
     int64_t done = json_get_int(progress, "done", 0);
     int64_t total = json_get_int(progress, "total", 0);
+    char numbers[64] = "";
 
     if (total > 0) {
+        snprintf(numbers, sizeof(numbers), "%lld/%lld ", (long long)done, (long long)total);
         if (gauge) {
             live_gauge(out, done, total, gauge);
             buf_addc(out, ' ');
         }
-        buf_addf(out, "%lld/%lld", (long long)done, (long long)total);
+        /* The text may say them itself. */
+        if (!text || !strstr(text, numbers)) {
+            buf_adds(out, numbers);
+        }
     }
-    if (text && *text) {
-        buf_addf(out, "%s%.1000s", total > 0 ? "  " : "", text);
-    }
+    buf_addf(out, "%.1000s", text ? text : "");
 }
 
 static size_t gauge_width(void)

@@ -489,6 +489,7 @@ def test_submit_wait_plain(straw, taskfile):
     straw.on("POST", "/task", (202, ACCEPTED, {}))
     straw.on("GET", f"/task/{ID}", view("QUEUED"), view("QUEUED"), view(),
              view(progress={"done": 3, "total": 8, "text": "stage 2 of 3"}),
+             view(progress={"done": 4, "total": 8, "text": "stage 2: 4/8 tasks"}),
              view("SUCCEEDED", output={"words": 12}))
     done = sje("submit", "--wait", taskfile, straw=straw)
     assert done.returncode == OK
@@ -496,7 +497,8 @@ def test_submit_wait_plain(straw, taskfile):
     assert "ran 2.5 s after 1.0 s, attempt 1 of 3 on node1" in done.out and '"words": 12' in done.out
     lines = [line.split(ID + " ")[1] for line in done.err.splitlines() if f"{ID} " in line
              and "accepted" not in line]
-    assert lines == ["QUEUED", "RUNNING on node1", "RUNNING on node1 3/8  stage 2 of 3",
+    assert lines == ["QUEUED", "RUNNING on node1", "RUNNING on node1 3/8 stage 2 of 3",
+                     "RUNNING on node1 stage 2: 4/8 tasks",
                      "SUCCEEDED on node1"]
     assert "\x1b" not in done.out + done.err
     assert not straw.asked("GET", f"/task/{ID}/log")
@@ -511,6 +513,19 @@ def test_submit_wait_failed(straw, taskfile):
     assert done.returncode == TASK
     assert "exit: ZeroDivisionError: division by zero (exit status 3)" in done.out
     assert f"sje log {ID}" in done.err
+
+
+@pytest.mark.parametrize("error, text", [
+    ({"kind": "exit", "message": "exit code 1", "exitCode": 1, "signal": None}, "exit code 1"),
+    ({"kind": "killed", "message": "killed by signal 9 (Killed)", "exitCode": None, "signal": 9},
+     "killed by signal 9 (Killed)"),
+    ({"kind": "cancelled", "message": "stopped on request", "exitCode": None, "signal": 15},
+     "cancelled: stopped on request (signal 15)"),
+    ({"kind": "timeout", "message": None, "exitCode": None, "signal": "SIGKILL"}, "timeout (SIGKILL)"),
+    ({"kind": None, "message": "odd"}, "odd")])
+def test_error_in_a_line(straw, error, text):
+    straw.on("GET", f"/task/{ID}", view("FAILED", error=error))
+    assert text in sje("wait", ID, straw=straw).out.splitlines()
 
 
 def test_wait_exit_status_and_forms(straw):
@@ -644,7 +659,7 @@ def test_live_view(straw, taskfile):
     straw.on("GET", f"/task/{ID}/log", log_answer(lambda: logs.pop(0) if len(logs) > 1 else logs[0]))
     code, text = Terminal("submit", "--wait", taskfile, straw=straw).close()
     assert code == OK
-    for part in ("QUEUED", "RUNNING", "3/8  stage 2 of 3 ^[[2J", "█", "░"):
+    for part in ("QUEUED", "RUNNING", "3/8 stage 2 of 3 ^[[2J", "█", "░"):
         assert part in text, text
     lines = re.sub(r"\r\x1b\[K[^\n\r]*(?=\r\x1b\[K)", "", text).replace("\r\x1b[K", "").split("\n")
     assert [line for line in lines if line in ("first line", "partial 日^G", "last")] == [
