@@ -111,7 +111,7 @@ def test_body_over_the_limit(sje, nothing_queued):
     ("GET", "/task/0190a5a0-0000-7000-8000-000000000000/result", 404),
     ("GET", "/task/0190a5a0-0000-7000-8000-000000000000/log", 404),
     ("GET", "/task/0190a5a0-0000-7000-8000-000000000000/events", 404),
-    ("GET", "/task/%00", 404), ("GET", "/task/%ff%fe", 404), ("GET", "/../../etc/passwd", 404),
+    ("GET", "/task/%00", 400), ("GET", "/task/%ff%fe", 400), ("GET", "/../../etc/passwd", 404),
     ("GET", "/mgmt/workers/%2e%2e%2f", 404),
 ])
 def test_paths_and_methods(sje, method, path, status):
@@ -127,7 +127,8 @@ def test_a_trailing_slash_is_tolerated(sje):
     sje.get("/health/")
 
 
-@pytest.mark.parametrize("query", ["offset=-1", "offset=x", "limit=-1", "stream=stdall", "follow=maybe"])
+@pytest.mark.parametrize("query", ["offset=1.5", "offset=x", "limit=-1", "limit=0", "stream=stdall",
+                                   "follow=maybe", "unknown=1"])
 def test_log_parameters(sje, query):
     task_id = sje.submit(NOOP)
     problem(sje.get(f"/task/{task_id}/log?{query}", None), 422)

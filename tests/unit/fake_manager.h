@@ -22,7 +22,8 @@ struct fake_call {
 static struct {
     int rc;    /* of every answer */
     bool hold; /* answer only at fake_release() */
-    bool up;   /* health */
+    bool database_up;
+    bool broker_up;
     struct fake_call waiting[16];
     int n_cancelled_waits;
     int64_t wait_ms;
@@ -274,9 +275,12 @@ void manager_log(struct manager *m, const struct log_request *r, log_fn *cb, voi
 
 bool manager_health(struct manager *m, struct buf *out)
 {
+    bool up = fake.database_up && fake.broker_up;
+
     (void)m;
-    buf_addf(out, "{\"status\":\"%s\"}", fake.up ? "up" : "down");
-    return fake.up;
+    buf_addf(out, "{\"status\":\"%s\",\"database\":{\"status\":\"%s\"}}", up ? "up" : "down",
+             fake.database_up ? "up" : "down");
+    return up;
 }
 
 void manager_status(struct manager *m, struct buf *out)
@@ -338,7 +342,7 @@ static inline int api_setup(void **state)
 
     (void)state;
     memset(&fake, 0, sizeof(fake));
-    fake.up = true;
+    fake.database_up = fake.broker_up = true;
     fake.task = (struct task){
         .state = TASK_READY,
         .attempt = 1,
