@@ -284,15 +284,17 @@ static void lost(struct db_conn *c)
     db_conn_fail(c, &why);
 }
 
-/* TLS may hold decrypted bytes of a record that no poll announces. So read until the socket has
- * been dry twice: libpq has room for half a record at least each time. */
+/* With TLS, libpq before 2026 may leave decrypted bytes of a record behind, which no poll
+ * announces. So it reads until the socket has been dry twice: there is room for half a record each
+ * time. */
 static void receive(struct db_conn *c)
 {
+    bool tls = PQsslInUse(c->pg);
     int dry = 0;
     int rounds = 0;
 
     do {
-        dry = socket_readable(PQsocket(c->pg)) ? 0 : dry + 1;
+        dry = tls && socket_readable(PQsocket(c->pg)) ? 0 : dry + 1;
         bool ok = PQconsumeInput(c->pg) == 1;
 
         if (!db_pipeline_take(c) ||
@@ -300,7 +302,7 @@ static void receive(struct db_conn *c)
             lost(c);
             return;
         }
-    } while (c->state == CONN_UP && PQsslInUse(c->pg) && dry < 2 && ++rounds < READ_ROUNDS);
+    } while (c->state == CONN_UP && tls && dry < 2 && ++rounds < READ_ROUNDS);
     if (c->state == CONN_UP && rounds == READ_ROUNDS) {
         MUST(uv_timer_start(&c->timer, on_timer, 0, 0) == 0);
     }
