@@ -199,10 +199,12 @@ PGconn *db_start_connect(const struct db_options *o, const struct db_host *h)
     char settings[512];
 
     snprintf(port, sizeof(port), "%d", h->port);
-    snprintf(settings, sizeof(settings),
-             "-c statement_timeout=%d -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 "
-             "-c tcp_keepalives_count=3 -c tcp_user_timeout=15000 %s",
-             o->statement_timeout_ms, o->settings ? o->settings : "");
+    int n =
+        snprintf(settings, sizeof(settings),
+                 "-c statement_timeout=%d -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 "
+                 "-c tcp_keepalives_count=3 -c tcp_user_timeout=15000 %s",
+                 o->statement_timeout_ms, o->settings ? o->settings : "");
+    MUST(n >= 0 && (size_t)n < sizeof(settings)); /* our own text */
     const char *const params[][2] = {
         {"host", h->host},
         {"hostaddr", h->addr},

@@ -143,6 +143,15 @@ static void test_connect_errors(void **state)
     assert_int_equal(db_error_connect(longest, &why), ERR_CONFIG);
     assert_true(db_is_sqlstate(&why, "28P01")); /* not cut off */
     assert_false(db_is_sqlstate(&why, "28P02"));
+    for (size_t shift = 0; shift < 4; shift++) { /* nor a character in its middle */
+        memcpy(longest + 15, "xxx", 3);
+        for (size_t i = 15 + shift; i + 2 < sizeof(longest); i += 2) {
+            memcpy(longest + i, "\xc3\xbc", 2);
+        }
+        assert_int_equal(db_error_connect(longest, &why), ERR_CONFIG);
+        assert_true(str_is_utf8(why.text, strlen(why.text)));
+        assert_true(db_is_sqlstate(&why, "28P01"));
+    }
     assert_false(db_is_sqlstate(&(struct err){.text = "[1]"}, "28P02"));
 }
 
