@@ -49,6 +49,7 @@ INTEGRATION := $(patsubst tests/integration/%.c,$(OUT)/tests/integration/%,$(wil
 FUZZ := $(patsubst tests/fuzz/%.c,$(OUT)/tests/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 .PHONY: all help clean examples docs unit-bins integration-bins fuzz-bins
+.PHONY: install uninstall
 .PHONY: run stop test unit integration e2e asan lint fmt coverage fuzz valgrind
 .SECONDARY:
 
@@ -130,12 +131,46 @@ $(OUT)/gen-docs: $(OUT)/tools/gen-docs.o $(LIB)
 	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(PKG_LIBS)
 docs: $(OUT)/gen-docs $(BIN)/sje ## the documents that are generated from code
 	$< config > docs/config.md
+	$< config-man > docs/man/sje-config.yaml.5
 	$< errors > docs/errors.md
 	$< states > docs/states.md
 	$(BIN)/sje help --markdown > docs/cli.md
+	awk -f tools/cli-man.awk docs/cli.md > docs/man/sje.1
 	$(BIN)/sje completion bash > configs/completion/sje.bash
 	$(BIN)/sje completion zsh > configs/completion/_sje
 	$(BIN)/sje completion fish > configs/completion/sje.fish
+
+# Where Debian expects things. The configuration of an earlier installation stays.
+BINDIR  := $(DESTDIR)$(PREFIX)/bin
+PRIVDIR := $(DESTDIR)$(PREFIX)/lib/sje
+UNITDIR := $(DESTDIR)$(PREFIX)/lib/systemd/system
+USERDIR := $(DESTDIR)$(PREFIX)/lib/sysusers.d
+SHARE   := $(DESTDIR)$(PREFIX)/share
+ETCDIR  := $(DESTDIR)/etc/sje
+MAN     := $(wildcard docs/man/*)
+UNITS   := $(wildcard configs/systemd/*.service)
+COMPLETIONS := bash-completion/completions/sje zsh/vendor-completions/_sje \
+	fish/vendor_completions.d/sje.fish
+
+install: all ## programs, plug-ins, configuration, units, manual pages; DESTDIR=, PREFIX=/usr
+	install -d $(BINDIR) $(PRIVDIR)/plugins $(UNITDIR) $(USERDIR) $(ETCDIR)
+	install $(BIN)/sje $(BIN)/sje-executor $(BINDIR)
+	install $(BIN)/sje-shim $(PRIVDIR)
+	set -e; $(foreach p,$(wildcard plugins/*),install $(p) $(PRIVDIR)/plugins;)
+	set -e; $(foreach u,$(UNITS),sed 's|/usr/bin/|$(PREFIX)/bin/|' $(u) >$(UNITDIR)/$(notdir $(u));)
+	install -m 644 configs/systemd/sje.sysusers $(USERDIR)/sje.conf
+	set -e; $(foreach m,$(MAN),install -D -m 644 $(m) $(SHARE)/man/man$(subst .,,$(suffix $(m)))/$(notdir $(m));)
+	install -D -m 644 configs/completion/sje.bash $(SHARE)/bash-completion/completions/sje
+	install -D -m 644 configs/completion/_sje $(SHARE)/zsh/vendor-completions/_sje
+	install -D -m 644 configs/completion/sje.fish $(SHARE)/fish/vendor_completions.d/sje.fish
+	install -D -m 644 LICENSE $(SHARE)/doc/sje/copyright
+	[ -e $(ETCDIR)/sje-config.yaml ] || sed -e 's|\./var       |/var/lib/sje|' \
+		-e 's|\./plugins|$(PREFIX)/lib/sje/plugins|' sje-config.yaml >$(ETCDIR)/sje-config.yaml
+
+uninstall: ## what install put there, but the configuration
+	rm -rf $(PRIVDIR) $(SHARE)/doc/sje $(USERDIR)/sje.conf $(BINDIR)/sje $(BINDIR)/sje-executor
+	rm -f $(addprefix $(UNITDIR)/,$(notdir $(UNITS))) $(addprefix $(SHARE)/,$(COMPLETIONS))
+	rm -f $(foreach m,$(MAN),$(SHARE)/man/man$(subst .,,$(suffix $(m)))/$(notdir $(m)))
 
 clean: ## remove what was built
 	rm -rf build coverage-report

@@ -124,11 +124,11 @@ static int env_value(const struct config_row *r, const char *name, struct buf *v
         path = getenv(file_name);
     }
     *ret_set = plain || path;
-    if (plain && path) {
+    if (plain && *plain && path) {
         return err_set(reterr, ERR_CONFIG, "%s: is set together with %s; only one may be", name,
                        file_name);
     }
-    if (plain && buf_adds(value, plain) < 0) {
+    if (plain && !path && buf_adds(value, plain) < 0) {
         return err_set(reterr, ERR_CONFIG, "%s: is longer than %zu bytes", name, value->max);
     }
     if (path) {

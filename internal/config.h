@@ -117,5 +117,6 @@ bool config_has_role(const struct config *c, const char *role);
 void config_json(const struct config *c, struct buf *out);
 /* docs/config.md: one row per key, from the table. */
 void config_markdown(struct buf *out);
+void config_man(struct buf *out); /* docs/man/sje-config.yaml.5, in man(7) */
 
 #endif

@@ -15,7 +15,7 @@ RUN=(gcc libc6-dev make pkg-config git
     libcurl4-openssl-dev uthash-dev
     rabbitmq-server postgresql python3 python3-venv procps)
 TEST=(libcmocka-dev)
-LINT=(clang libclang-rt-dev clang-format clang-tidy shellcheck codespell gcovr valgrind)
+LINT=(clang libclang-rt-dev clang-format clang-tidy shellcheck codespell gcovr groff-base valgrind)
 JAVA=openjdk-17-jre-headless
 JDK=openjdk-17-jdk-headless
 

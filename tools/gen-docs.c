@@ -10,6 +10,7 @@ static const struct {
     void (*write)(struct buf *out);
 } documents[] = {
     {"config", config_markdown},
+    {"config-man", config_man},
     {"errors", err_markdown},
     {"states", task_states_markdown},
 };

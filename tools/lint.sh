@@ -58,6 +58,7 @@ step "spelling" bash -c 'git ls-files -z ":!examples/data" | xargs -0 codespell 
 step "gcc, warnings are errors" build gcc
 step "clang, warnings are errors" build clang
 step "clang-tidy" tidy
+step "manual pages" tools/check-man.sh build/lint-gcc/bin
 step "generated documents" generated
 [ -z "${SJE_COUNTS:-}" ] || echo "$passed $failed" >>"$SJE_COUNTS"
 echo "$passed passed, $failed failed"

@@ -173,6 +173,10 @@ static void docs_are_generated(void **state)
     config_markdown(&b);
     assert_false(b.failed);
     assert_string_equal(page, b.data);
+    char *man CLEANUP(freep) = slurp("docs/man/sje-config.yaml.5");
+    buf_reset(&b);
+    config_man(&b);
+    assert_string_equal(man, b.data);
 }
 
 static void values_from_file(void **state)
@@ -430,6 +434,7 @@ static void secrets_from_files(void **state)
     const char *path = temp_file("s3cret \n\r\n", 0600);
 
     setenv("SJE_DB_PASSWORD_FILE", path, 1);
+    setenv("SJE_DB_PASSWORD", "", 1); /* as an empty setting of a container has it */
     setenv("SJE_RABBITMQ_PASSWORD", "", 1);
     struct config *c CLEANUP(config_freep) = load_ok("dbConfig: {password: other}\n");
     unlink(path);
