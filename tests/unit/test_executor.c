@@ -1,0 +1,415 @@
+/* What each executor tells the shim to start, and how it judges the end. */
+#include "internal/str.h"
+#include "pkg/executors/common.h"
+#include "pkg/executors/shimdir.h"
+
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static char root[64];
+static char *dir;
+static char *home;
+static char *plugins;
+static struct exec_node node;
+static struct exec_attempt attempt;
+static struct exec_plan plan;
+static struct task_spec *spec;
+
+static void write_file(const char *path, const char *text, mode_t mode)
+{
+    FILE *f = fopen(path, "w");
+
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+    assert_int_equal(chmod(path, mode), 0);
+}
+
+static char *in_root(const char *name)
+{
+    return xasprintf("%s/%s", root, name);
+}
+
+static int setup(void **state)
+{
+    struct err e = {0};
+    char *bin = NULL;
+
+    (void)state;
+    snprintf(root, sizeof(root), "/tmp/sje-test-XXXXXX");
+    assert_non_null(mkdtemp(root));
+    home = in_root("spark");
+    plugins = in_root("plugins");
+    dir = in_root("attempt");
+    bin = in_root("spark/bin");
+    assert_int_equal(mkdir(home, 0700), 0);
+    assert_int_equal(mkdir(bin, 0700), 0);
+    assert_int_equal(mkdir(plugins, 0700), 0);
+    char *submit = in_root("spark/bin/spark-submit");
+    char *report = in_root("plugins/Report");
+    char *notes = in_root("plugins/notes.txt");
+    char *clash = in_root("plugins/noop");
+    write_file(submit, "#!/bin/sh\n", 0700);
+    write_file(report, "#!/bin/sh\n", 0700);
+    write_file(notes, "not a program\n", 0600);
+    write_file(clash, "#!/bin/sh\n", 0700);
+    free(submit);
+    free(report);
+    free(notes);
+    free(clash);
+    free(bin);
+    assert_int_equal(shimdir_create(dir, &e), 0);
+    assert_int_equal(executors_init(plugins, &e), 0);
+    node = (struct exec_node){.spark_home = home,
+                              .spark_master = "local[*]",
+                              .python = "",
+                              .plugin_dir = plugins,
+                              .log_limit = 1 << 20};
+    exec_plan_init(&plan);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    exec_plan_free(&plan);
+    task_spec_free(spec);
+    spec = NULL;
+    assert_int_equal(shimdir_remove(root, NULL), 0);
+    executors_done();
+    free(home);
+    free(plugins);
+    free(dir);
+    return 0;
+}
+
+static int prepare(const char *text, struct err *e)
+{
+    struct task_types types = {executor_names()};
+    struct task_problems p = {0};
+    json_t *j = NULL;
+
+    exec_plan_free(&plan);
+    exec_plan_init(&plan);
+    task_spec_free(spec);
+    assert_int_equal(json_read(text, strlen(text), &j, NULL), 0);
+    spec = task_spec_parse(j, &types, "", &p);
+    json_decref(j);
+    if (!spec) {
+        fail_msg("%s: %s", p.list[0].field, p.list[0].message);
+    }
+    attempt = (struct exec_attempt){
+        .task = id_new(), .attempt = 2, .token = 77, .spec = spec, .dir = dir};
+    const struct executor *x = executor_find(spec->job_type);
+    assert_non_null(x);
+    return x->prepare(&node, &attempt, &plan, e);
+}
+
+/* argv joined by '|', with root and cwd replaced. */
+static char *argv_text(void)
+{
+    struct buf b;
+    size_t at = 0;
+
+    buf_init(&b, 1 << 20);
+    while (at < plan.argv.len) {
+        const char *arg = plan.argv.data + at;
+        size_t n = strlen(root);
+
+        buf_adds(&b, at ? "|" : "");
+        for (const char *p = arg; *p;) {
+            if (strncmp(p, root, n) == 0) {
+                buf_adds(&b, "ROOT");
+                p += n;
+            } else {
+                buf_addc(&b, *p++);
+            }
+        }
+        at += strlen(arg) + 1;
+    }
+    return buf_take(&b);
+}
+
+static const char *env_of(const char *name)
+{
+    const char *found = NULL;
+    size_t n = strlen(name);
+
+    for (size_t at = 0; at < plan.env.len; at += strlen(plan.env.data + at) + 1) {
+        const char *line = plan.env.data + at;
+
+        if (strncmp(line, name, n) == 0 && line[n] == '=') {
+            found = line + n + 1; /* later ones win */
+        }
+    }
+    return found;
+}
+
+static char *read_text(const char *name)
+{
+    struct buf b;
+
+    buf_init(&b, 1 << 20);
+    assert_int_equal(shimdir_read_file(dir, name, &b, NULL), 0);
+    return buf_take(&b);
+}
+
+static void test_spark_command_line(void **state)
+{
+    char *app = in_root("app.jar");
+    char *lib = in_root("lib.jar");
+    char *data = in_root("data.csv");
+    char *helper = in_root("helper.py");
+    struct err e = {0};
+
+    (void)state;
+    write_file(app, "PK\003\004rest", 0600);
+    write_file(lib, "PK\003\004rest", 0600);
+    write_file(data, "a,b\n", 0600);
+    write_file(helper, "x = 1\n", 0600);
+    char *text = xasprintf(
+        "{\"jobType\":\"SparkApp\",\"jobId\":\"j 1\",\"sparkAppPath\":\"%s\",\"mainClass\":\"a.B\","
+        "\"parameters\":{\"z\":\"v w\",\"a\":123,\"n\":{\"k\":[1,2]}},\"args\":[\"--x\",\"\"],"
+        "\"dependencies\":[\"%s\",\"s3a://b/o.jar\",\"%s\",\"%s\"],"
+        "\"conf\":{\"spark.secret\":\"p\\u00e4ss=w:rd#\\n\",\"spark.n\":3},"
+        "\"resources\":{\"memoryMb\":512,\"cpus\":2},\"env\":{\"A\":\"1\"}}",
+        app, lib, data, helper);
+    if (prepare(text, &e) < 0) {
+        fail_msg("%s", e.text);
+    }
+    char *argv = argv_text();
+    assert_string_equal(
+        argv, "ROOT/spark/bin/spark-submit|--master|local[2]|--properties-file|"
+              "ROOT/attempt/spark.properties|--class|a.B|--jars|ROOT/lib.jar,s3a://b/o.jar|"
+              "--py-files|ROOT/helper.py|--files|ROOT/data.csv|ROOT/app.jar|"
+              "--z|v w|--a|123|--n|{\"k\":[1,2]}|--x|");
+    assert_null(strstr(argv, "rd#"));
+    char *properties = read_text("spark.properties");
+    assert_non_null(strstr(properties, "spark.app.name=j 1\n"));
+    assert_non_null(strstr(properties, "spark.secret=p\xc3\xa4ss\\=w\\:rd\\#\\n\n"));
+    assert_non_null(strstr(properties, "spark.driver.memory=512m\n"));
+    assert_non_null(strstr(properties, "spark.n=3\n"));
+    assert_non_null(strstr(properties, "spark.yarn.tags=sje-"));
+    assert_int_not_equal(attempt.ui_port, 0);
+    struct stat st = {0};
+    char *path = in_root("attempt/spark.properties");
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    assert_string_equal(env_of("A"), "1");
+    assert_string_equal(env_of("SJE_ATTEMPT"), "2");
+    assert_string_equal(env_of("SJE_TOKEN"), "77");
+    assert_string_equal(env_of("SJE_JOB_ID"), "j 1");
+    assert_false(plan.detach_on_lease);
+    free(path);
+    free(properties);
+    free(argv);
+    free(text);
+    free(app);
+    free(lib);
+    free(data);
+    free(helper);
+}
+
+static void refuse(const char *text, int rc, const char *part)
+{
+    struct err e = {0};
+
+    assert_int_equal(prepare(text, &e), rc);
+    if (!strstr(e.text, part)) {
+        fail_msg("%s", e.text);
+    }
+}
+
+static void test_spark_refusals(void **state)
+{
+    char *bad = in_root("bad.jar");
+    char *text = xasprintf("{\"jobType\":\"SparkApp\",\"sparkAppPath\":\"%s\"}", bad);
+
+    (void)state;
+    refuse("{\"jobType\":\"SparkApp\",\"sparkAppPath\":\"/nonexistent/a.py\"}", ERR_NOT_FOUND,
+           "cannot be read");
+    refuse("{\"jobType\":\"SparkApp\",\"sparkAppPath\":\"/dev/null.py\"}", ERR_NOT_FOUND,
+           "cannot be read");
+    write_file(bad, "plain text", 0600);
+    refuse(text, ERR_INVALID, "is not a jar file");
+    assert_int_equal(unlink(bad), 0);
+    assert_int_equal(mkdir(bad, 0700), 0);
+    refuse(text, ERR_INVALID, "is not a file");
+    node.spark_home = "/nonexistent";
+    refuse("{\"jobType\":\"SparkApp\",\"sparkAppPath\":\"s3a://b/a.py\"}", ERR_CONFIG,
+           "executorNodeConfig.spark.home");
+    free(text);
+    free(bad);
+}
+
+static void test_cluster_mode_is_let_go(void **state)
+{
+    struct err e = {0};
+
+    (void)state;
+    assert_int_equal(prepare("{\"jobType\":\"SparkApp\",\"sparkAppPath\":\"s3a://b/"
+                             "a.py\",\"master\":\"spark://h:7077\","
+                             "\"conf\":{\"spark.submit.deployMode\":\"cluster\"},\"resources\":{"
+                             "\"memoryMb\":99,\"cpus\":1.5}}",
+                             &e),
+                     0);
+    assert_true(plan.detach_on_lease);
+    char *properties = read_text("spark.properties");
+    assert_non_null(strstr(properties, "spark.executor.memory=99m\n"));
+    assert_non_null(strstr(properties, "spark.cores.max=2\n"));
+    free(properties);
+}
+
+static void test_command(void **state)
+{
+    struct err e = {0};
+
+    (void)state;
+    setenv("SJE_DB_PASSWORD", "secret", 1);
+    setenv("INHERITED", "yes", 1);
+    assert_int_equal(prepare("{\"jobType\":\"Command\",\"command\":[\"echo\",\"a "
+                             "b\",\"$HOME;x\"],\"stdin\":\"text\","
+                             "\"cwd\":\"/tmp\",\"env\":{\"INHERITED\":\"no\"}}",
+                             &e),
+                     0);
+    char *argv = argv_text();
+    assert_string_equal(argv, "echo|a b|$HOME;x");
+    free(argv);
+    assert_string_equal(plan.cwd, "/tmp");
+    assert_string_equal(env_of("INHERITED"), "no");
+    assert_null(env_of("SJE_DB_PASSWORD")); /* the node's own settings stay with the node */
+    char *in = read_text("stdin");
+    assert_string_equal(in, "text");
+    free(in);
+    refuse("{\"jobType\":\"Command\",\"command\":[\"x\"],\"cwd\":\"/nonexistent\"}", ERR_NOT_FOUND,
+           "is not a directory");
+}
+
+static void test_plugins(void **state)
+{
+    static const char *const expected[] = {"SparkApp", "Command", "Noop", "Report", NULL};
+    struct err e = {0};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(expected) - 1; i++) {
+        assert_string_equal(executor_names()[i], expected[i]);
+    }
+    assert_null(executor_names()[4]);
+    assert_null(executor_find("notes.txt"));
+    assert_int_equal(
+        prepare("{\"jobType\":\"report\",\"parameters\":{\"p\":1},\"args\":[\"q\"]}", &e), 0);
+    char *argv = argv_text();
+    assert_string_equal(argv, "ROOT/plugins/Report|q");
+    free(argv);
+    char *in = read_text("stdin");
+    assert_string_equal(in, "{\"jobType\":\"Report\",\"parameters\":{\"p\":1},\"args\":[\"q\"]}");
+    free(in);
+    assert_int_equal(prepare("{\"jobType\":\"Noop\"}", &e), 0);
+    assert_true(plan.in_process);
+}
+
+/* ---- the end ---- */
+
+static struct exec_exit ended(int code, int sig, const char *reason)
+{
+    struct exec_exit e = {.launched = true, .exit_code = sig ? -1 : code, .signal = sig};
+
+    snprintf(e.reason, sizeof(e.reason), "%s", reason);
+    return e;
+}
+
+static void judge(struct exec_exit e, enum exec_outcome outcome, const char *kind, const char *part)
+{
+    struct exec_result r = {0};
+
+    executor_command.finish(&node, &attempt, &e, &r);
+    assert_int_equal(r.outcome, outcome);
+    if (kind) {
+        assert_string_equal(json_get_string(r.error, "kind"), kind);
+        if (!strstr(json_get_string(r.error, "message"), part)) {
+            fail_msg("%s", json_get_string(r.error, "message"));
+        }
+    } else {
+        assert_null(r.error);
+    }
+    exec_result_free(&r);
+}
+
+static void test_judging(void **state)
+{
+    struct err err = {0};
+    struct exec_exit e;
+
+    (void)state;
+    assert_int_equal(
+        prepare("{\"jobType\":\"Command\",\"command\":[\"x\"],\"timeoutSeconds\":9}", &err), 0);
+    judge(ended(0, 0, "exit"), EXEC_SUCCEEDED, NULL, "");
+    judge(ended(3, 0, "exit"), EXEC_FAILED, "exit", "exit code 3");
+    judge(ended(0, 9, "exit"), EXEC_FAILED, "killed", "signal 9");
+    judge(ended(0, 15, "timeout"), EXEC_FAILED, "timeout", "timeoutSeconds (9)");
+    judge(ended(0, 15, "cancel"), EXEC_CANCELLED, "cancelled", "request");
+    judge(ended(0, 9, "lease"), EXEC_LOST, "lost", "lease");
+    judge(ended(0, 0, "shutdown"), EXEC_LOST, "lost", "shutdown");
+    e = ended(0, 9, "exit");
+    e.oom = true;
+    judge(e, EXEC_FAILED, "oom", "memory");
+    e = ended(127, 0, "launch");
+    e.launched = false;
+    snprintf(e.message, sizeof(e.message), "x: No such file or directory");
+    judge(e, EXEC_FAILED, "launch", "No such file");
+}
+
+static void check_output(const char *text, const char *expected)
+{
+    struct exec_exit e = ended(0, 0, "exit");
+    struct exec_result r = {0};
+    char *path = in_root("attempt/output");
+
+    write_file(path, text, 0600);
+    free(path);
+    executor_command.finish(&node, &attempt, &e, &r);
+    assert_int_equal(r.outcome, EXEC_SUCCEEDED);
+    char *got = r.output ? json_text(r.output) : xstrdup("none");
+    if (!strstr(got, expected)) {
+        fail_msg("%s", got);
+    }
+    free(got);
+    exec_result_free(&r);
+}
+
+static void test_output(void **state)
+{
+    struct err err = {0};
+    char *big = xmalloc(TASK_OUTPUT_MAX + 3);
+
+    (void)state;
+    assert_int_equal(prepare("{\"jobType\":\"Command\",\"command\":[\"x\"]}", &err), 0);
+    check_output("{\"n\": [1, 2]}\n", "{\"n\":[1,2]}");
+    check_output("", "none");
+    check_output("not json", "SJE_OUTPUT is not JSON");
+    memset(big, ' ', TASK_OUTPUT_MAX + 2);
+    check_output(big, "larger than 65536 bytes");
+    free(big);
+}
+
+#define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(test_spark_command_line),
+        T(test_spark_refusals),
+        T(test_cluster_mode_is_let_go),
+        T(test_command),
+        T(test_plugins),
+        T(test_judging),
+        T(test_output),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
