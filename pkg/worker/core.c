@@ -165,7 +165,7 @@ static void send_results(struct wcore *c, int64_t now)
 
 /* ---- stopping ---- */
 
-static void watch(struct wcore *c, struct wcore_attempt *a)
+void wcore_watch(struct wcore *c, struct wcore_attempt *a)
 {
     int64_t due = a->deadline;
 
@@ -196,7 +196,7 @@ static void stop(struct wcore *c, int64_t now, struct wcore_attempt *a, enum wco
         c->news = true;
     }
     c->ops->stop(c->arg, a, why, grace_ms);
-    watch(c, a);
+    wcore_watch(c, a);
 }
 
 static bool is_live(const struct wcore_attempt *a)
@@ -223,7 +223,7 @@ static void watch_due(struct wcore *c, int64_t now, struct wcore_attempt *a)
     }
     a->kill_at = now + WCORE_KILL_UNPROVEN_MS;
     c->ops->kill(c->arg, a);
-    watch(c, a);
+    wcore_watch(c, a);
 }
 
 /* ---- events: grants ---- */
@@ -262,7 +262,7 @@ bool wcore_on_grant(struct wcore *c, int64_t now, const struct wcore_key *k, int
         wcore_move(c, a, WCORE_STARTING, "granted");
         enum wcore_started s = c->ops->start(c->arg, a, spec);
         if (s == WCORE_START_UNDER_WAY) {
-            watch(c, a);
+            wcore_watch(c, a);
             c->news = true;
         } else {
             end(c, a, "ended at once");
@@ -277,34 +277,6 @@ bool wcore_on_grant(struct wcore *c, int64_t now, const struct wcore_key *k, int
 
 /* ---- events: what the managers say of granted attempts ---- */
 
-static void renew(struct wcore *c, enum wcore_state s, int64_t beat, int64_t sent_at)
-{
-    LIST_EACH(&c->in_state[s], it)
-    {
-        struct wcore_attempt *a = CONTAINER_OF(it, struct wcore_attempt, in_state);
-
-        if (a->first_beat && a->first_beat <= beat && a->unsure_beat != beat && !a->forget &&
-            !a->lease_over && sent_at + a->lease_ms > a->deadline) {
-            a->deadline = sent_at + a->lease_ms;
-            watch(c, a);
-            c->ops->lease(c->arg, a);
-        }
-    }
-}
-
-bool wcore_on_beat_ack(struct wcore *c, int64_t now, int64_t beat)
-{
-    (void)now;
-    if (beat < 1 || c->beats[beat % WCORE_BEATS_REMEMBERED].beat != beat) {
-        return false;
-    }
-    int64_t sent_at = c->beats[beat % WCORE_BEATS_REMEMBERED].sent_at;
-    renew(c, WCORE_STARTING, beat, sent_at);
-    renew(c, WCORE_RUNNING, beat, sent_at);
-    renew(c, WCORE_STOPPING, beat, sent_at);
-    return true;
-}
-
 void wcore_on_revoke(struct wcore *c, int64_t now, const struct wcore_key *k, int64_t beat)
 {
     struct wcore_attempt *a = wcore_find(c, k);
@@ -312,15 +284,6 @@ void wcore_on_revoke(struct wcore *c, int64_t now, const struct wcore_key *k, in
     /* An answer to a beat that did not list it speaks of an earlier life of the same attempt. */
     if (a && a->first_beat && a->first_beat <= beat) {
         revoke(c, now, a);
-    }
-}
-
-void wcore_on_unsure(struct wcore *c, const struct wcore_key *k, int64_t beat)
-{
-    struct wcore_attempt *a = wcore_find(c, k);
-
-    if (a) {
-        a->unsure_beat = beat;
     }
 }
 
@@ -410,41 +373,6 @@ void wcore_on_link(struct wcore *c, int64_t now, enum wcore_link l, bool up)
     }
 }
 
-/* ---- beats ---- */
-
-static int64_t beat_due(const struct wcore *c)
-{
-    if (!c->ready || c->stopped) {
-        return INT64_MAX;
-    }
-    return c->news ? MIN(c->beat_at, c->beat_tried_at + WCORE_BEAT_GAP_MS) : c->beat_at;
-}
-
-static void send_beat(struct wcore *c, int64_t now)
-{
-    int64_t n = c->beat + 1;
-    int64_t tenth = MAX(c->set.heartbeat_ms / 10, (int64_t)1);
-
-    c->news = false;
-    c->beat_tried_at = now;
-    c->beat_at = now + c->set.heartbeat_ms - tenth +
-                 (int64_t)(c->ops->random(c->arg) % (uint64_t)(2 * tenth + 1));
-    if (c->ops->send_beat(c->arg, n) != 0) {
-        return;
-    }
-    c->beat = n;
-    c->beats[n % WCORE_BEATS_REMEMBERED].beat = n;
-    c->beats[n % WCORE_BEATS_REMEMBERED].sent_at = now;
-    for (enum wcore_state s = WCORE_STARTING; s <= WCORE_ENDED; s++) {
-        LIST_EACH(&c->in_state[s], it)
-        {
-            struct wcore_attempt *a = CONTAINER_OF(it, struct wcore_attempt, in_state);
-
-            a->first_beat = a->first_beat ? a->first_beat : n;
-        }
-    }
-}
-
 /* ---- time ---- */
 
 static void fire(struct wcore *c, int64_t now, struct wcore_attempt *a)
@@ -482,8 +410,8 @@ int64_t wcore_step(struct wcore *c, int64_t now)
         c->hold_off_until = 0;
         c->news = true;
     }
-    if (now >= beat_due(c)) {
-        send_beat(c, now);
+    if (now >= wcore_beat_due(c)) {
+        wcore_send_beat(c, now);
     }
     wcore_intake(c, now);
     wcore_send_claims(c, now);
@@ -491,7 +419,7 @@ int64_t wcore_step(struct wcore *c, int64_t now)
     t = heap_min(&c->timers);
     int64_t due = t ? CONTAINER_OF(t, struct wcore_attempt, timer)->due : INT64_MAX;
     due = MIN(due, wcore_intake_due(c));
-    return MIN(due, beat_due(c));
+    return MIN(due, wcore_beat_due(c));
 }
 
 /* ---- the core itself ---- */
@@ -556,7 +484,7 @@ struct wcore_attempt *wcore_adopt(struct wcore *c, int64_t now, const struct wco
         end(c, a, "found ended after a restart");
     } else {
         wcore_move(c, a, WCORE_RUNNING, "found alive after a restart");
-        watch(c, a);
+        wcore_watch(c, a);
     }
     return a;
 }
@@ -605,7 +533,7 @@ void wcore_last_beat(struct wcore *c, int64_t now)
     c->stopping = true;
     c->stopped = true;
     if (c->ready) {
-        send_beat(c, now);
+        wcore_send_beat(c, now);
     }
 }
 

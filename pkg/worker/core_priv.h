@@ -1,5 +1,5 @@
-/* core_priv.h: shared by core.c (attempts, leases, results, beats) and core_intake.c (hints, slots,
- * claims, consumers). Nobody else includes it. */
+/* core_priv.h: shared by core.c (attempts, results), core_beat.c (beats, leases) and core_intake.c
+ * (hints, slots, claims, consumers). Nobody else includes it. */
 #ifndef SJE_WORKER_CORE_PRIV_H
 #define SJE_WORKER_CORE_PRIV_H
 
@@ -51,6 +51,13 @@ struct wcore_attempt *wcore_add(struct wcore *c, const struct wcore_key *k);
 void wcore_move(struct wcore *c, struct wcore_attempt *a, enum wcore_state to, const char *why);
 void wcore_drop(struct wcore *c, struct wcore_attempt *a, const char *why); /* to GONE; frees */
 void wcore_set_timer(struct wcore *c, struct wcore_attempt *a, int64_t due);
+
+/* The timer of what is granted and has not ended: its lease, or its kill. */
+void wcore_watch(struct wcore *c, struct wcore_attempt *a);
+
+/* core_beat.c */
+int64_t wcore_beat_due(const struct wcore *c);
+void wcore_send_beat(struct wcore *c, int64_t now);
 
 /* core_intake.c */
 void wcore_intake_init(struct wcore *c);

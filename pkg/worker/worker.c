@@ -2,18 +2,11 @@
  *
  * Callbacks hand events to the core. Once per turn of the loop, before it waits, on_turn() lets the
  * core act on all of them at once: one message for many claims, one for many results. */
-#include "pkg/worker/worker.h"
-
 #include "internal/clock.h"
 #include "internal/log.h"
 #include "pkg/executors/cgroup.h"
-#include "pkg/worker/beat.h"
-#include "pkg/worker/links.h"
-#include "pkg/worker/logs.h"
-#include "pkg/worker/run.h"
 #include "pkg/worker/survivors.h"
-#include "pkg/worker/tidy.h"
-#include "pkg/worker/workdir.h"
+#include "pkg/worker/worker_priv.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -24,231 +17,6 @@
 #define PROGRESS_MS  1000  /* between two beats for the sake of progress alone */
 #define STOP_WAIT_MS 5000  /* for answers, when tasks are left alone */
 #define STOP_KILL_MS 30000 /* beyond the grace, when they are stopped */
-#define HOST_MAX     256
-
-enum stop_state { RUNNING, STOPPING, CLOSING };
-
-struct worker {
-    uv_loop_t *loop;
-    const struct config *config;
-    struct exec_node node;
-    struct task_types types;
-    struct workdir dir;
-    char *shim_path;
-    char *cgroup;
-    char host[HOST_MAX];
-    int64_t started_at; /* wall ms */
-
-    struct wcore *core;
-    struct run_context runs;
-    struct links *links;
-    struct logs *logs;
-    struct tidy *tidy;
-    uv_prepare_t turn;
-    uv_timer_t timer;
-    int64_t progress_at; /* when progress was news last */
-
-    enum stop_state stop;
-    bool stop_tasks;
-    int64_t stop_by;
-    int open_parts;
-    void (*on_stopped)(void *arg);
-    void *stopped_arg;
-};
-
-static struct report_from from_of(const struct worker *w)
-{
-    return (struct report_from){.worker = w->config->node.node_id,
-                                .reply = links_reply(w->links),
-                                .incarnation = w->dir.incarnation};
-}
-
-#define FIELDS_MAX 80
-static const char *fields_of(const struct wcore_key *k, char text[FIELDS_MAX])
-{
-    char task[ID_TEXT_LEN];
-
-    id_format(&k->task, task);
-    snprintf(text, FIELDS_MAX, "task=%s attempt=%d", task, k->attempt);
-    return text;
-}
-
-/* ---- what the core asks for ---- */
-
-static void op_ack(void *arg, struct wcore_delivery d)
-{
-    links_ack(((struct worker *)arg)->links, d);
-}
-
-static void op_nack(void *arg, struct wcore_delivery d)
-{
-    links_nack(((struct worker *)arg)->links, d);
-}
-
-static void op_consume(void *arg, bool on)
-{
-    log_debug(NULL, "%s hints", on ? "taking" : "not taking");
-    links_consume(((struct worker *)arg)->links, on);
-}
-
-static int op_send_claims(void *arg, struct wcore_attempt *const *list, size_t n, int64_t beat)
-{
-    struct worker *w = arg;
-    struct report_from from = from_of(w);
-    struct buf b CLEANUP(buf_free);
-
-    buf_init(&b, REPORT_MAX);
-    report_claims(&b, &from, list, n, beat);
-    MUST(!b.failed);
-    return links_send_claims(w->links, (struct str){b.data, b.len});
-}
-
-static int send_result_batch(struct worker *w, struct buf *b)
-{
-    report_results_end(b);
-    MUST(!b->failed);
-    return links_send_results(w->links, (struct str){b->data, b->len});
-}
-
-/* Several messages where one would become too large. */
-static int op_send_results(void *arg, struct wcore_attempt *const *list, size_t n)
-{
-    struct worker *w = arg;
-    struct report_from from = from_of(w);
-    struct buf b CLEANUP(buf_free);
-    bool first = true;
-    int rc = 0;
-
-    buf_init(&b, 16 * REPORT_MAX);
-    report_results_begin(&b, &from);
-    for (size_t i = 0; i < n && rc == 0; i++) {
-        const char *text = run_result(list[i]->user);
-        size_t len = strlen(text);
-
-        if (!first && b.len + len > REPORT_MAX - 8) {
-            rc = send_result_batch(w, &b);
-            buf_reset(&b);
-            report_results_begin(&b, &from);
-            first = true;
-        }
-        buf_adds(&b, first ? "" : ",");
-        buf_add(&b, text, len);
-        first = false;
-    }
-    return rc < 0 ? rc : send_result_batch(w, &b);
-}
-
-/* The one place where a beat leaves: by the broker. */
-static int op_send_beat(void *arg, int64_t beat)
-{
-    struct worker *w = arg;
-    struct beat_facts f = {.from = from_of(w),
-                           .config = w->config,
-                           .job_types = w->types.names,
-                           .host = w->host,
-                           .started_at = w->started_at};
-    struct buf b CLEANUP(buf_free);
-
-    buf_init(&b, 2 * REPORT_MAX);
-    beat_write(&b, &f, w->core, beat);
-    MUST(!b.failed);
-    return links_send_beat(w->links, (struct str){b.data, b.len});
-}
-
-static enum wcore_started op_start(void *arg, struct wcore_attempt *a, const void *spec)
-{
-    struct worker *w = arg;
-    char text[FIELDS_MAX];
-
-    enum wcore_started s = run_start(&w->runs, a, (json_t *)(uintptr_t)spec);
-    if (s == WCORE_START_UNDER_WAY) {
-        log_info(fields_of(&a->key, text), "granted; starting");
-    } else if (!streq(run_outcome(a->user), "succeeded")) {
-        log_warn(fields_of(&a->key, text), "could not be started: %.300s; reporting it",
-                 run_result(a->user));
-    }
-    return s;
-}
-
-static void op_lease(void *arg, struct wcore_attempt *a)
-{
-    (void)arg;
-    run_lease(a->user, a->deadline);
-}
-
-static void op_stop(void *arg, struct wcore_attempt *a, enum wcore_stop why, int64_t grace_ms)
-{
-    static const char *const words[] = {
-        [WCORE_STOP_CANCEL] = "cancelled; stopping it",
-        [WCORE_STOP_SHUTDOWN] = "we shut down; stopping it",
-        [WCORE_STOP_REVOKED] = "not ours any more; stopping it and forgetting it",
-        [WCORE_STOP_LEASE] = "its lease is over: no manager has renewed it; it is being stopped"};
-    char text[FIELDS_MAX];
-
-    (void)arg;
-    log_write(why == WCORE_STOP_CANCEL || why == WCORE_STOP_SHUTDOWN ? LOG_INFO : LOG_WARN,
-              fields_of(&a->key, text), "%s", words[why]);
-    run_stop(a->user, why, grace_ms);
-}
-
-static void op_kill(void *arg, struct wcore_attempt *a)
-{
-    char text[FIELDS_MAX];
-
-    (void)arg;
-    log_warn(fields_of(&a->key, text), "has not stopped in time; killing it and its shim");
-    run_kill(a->user);
-}
-
-static void op_conclude(void *arg, struct wcore_attempt *a, enum wcore_verdict v, const char *why)
-{
-    struct worker *w = arg;
-    char text[FIELDS_MAX];
-
-    log_info(fields_of(&a->key, text), "granted, but %s; reporting it", why);
-    run_conclude(&w->runs, a, v, why);
-}
-
-static void op_forget(void *arg, struct wcore_attempt *a)
-{
-    (void)arg;
-    run_forget(a->user);
-}
-
-static uint64_t op_random(void *arg)
-{
-    (void)arg;
-    return random_u64();
-}
-
-static void op_moved(void *arg, const struct wcore_attempt *a, enum wcore_state from,
-                     const char *why)
-{
-    char text[FIELDS_MAX];
-
-    (void)arg;
-    if (log_enabled(LOG_DEBUG)) {
-        log_debug(fields_of(&a->key, text), "%s -> %s: %s", wcore_state_name(from),
-                  wcore_state_name(a->state), why);
-    }
-}
-
-static const struct wcore_ops core_ops = {
-    .ack = op_ack,
-    .nack = op_nack,
-    .consume = op_consume,
-    .send_claims = op_send_claims,
-    .send_results = op_send_results,
-    .send_beat = op_send_beat,
-    .start = op_start,
-    .lease = op_lease,
-    .stop = op_stop,
-    .kill = op_kill,
-    .conclude = op_conclude,
-    .forget = op_forget,
-    .random = op_random,
-    .moved = op_moved,
-};
 
 /* ---- events: the broker ---- */
 
@@ -283,13 +51,13 @@ static void on_hint(void *arg, int urgency, const struct mq_delivery *d)
 
 static void take_grants(struct worker *w, int64_t now, const struct order *o)
 {
-    char text[FIELDS_MAX];
+    char text[WORKER_FIELDS_MAX];
 
     for (size_t i = 0; i < o->n_grants; i++) {
         const struct order_grant *g = &o->grants[i];
 
         if (!wcore_on_grant(w->core, now, &g->key, g->token, g->lease_ms, g->spec)) {
-            log_debug(fields_of(&g->key, text), "a grant that nobody waits for; ignoring");
+            log_debug(worker_fields(&g->key, text), "a grant that nobody waits for; ignoring");
         }
     }
     for (size_t i = 0; i < o->n_denies; i++) {
@@ -369,9 +137,9 @@ static void on_run_started(void *arg, struct wcore_attempt *a)
 static void on_run_ended(void *arg, struct wcore_attempt *a)
 {
     struct worker *w = arg;
-    char text[FIELDS_MAX];
+    char text[WORKER_FIELDS_MAX];
 
-    log_info(fields_of(&a->key, text), "ended: %s", run_outcome(a->user));
+    log_info(worker_fields(&a->key, text), "ended: %s", run_outcome(a->user));
     wcore_on_ended(w->core, clock_boot_ms(), a);
     logs_kick(w->logs);
 }
@@ -622,7 +390,7 @@ static struct worker *worker_new(uv_loop_t *loop, const struct config *c, struct
     w->types = (struct task_types){executor_names()};
     gethostname(w->host, sizeof(w->host) - 1);
     use_config(w, c);
-    w->core = wcore_new(&core_ops, w, &s);
+    w->core = wcore_new(&worker_ops, w, &s);
     w->runs = (struct run_context){.loop = loop,
                                    .node = &w->node,
                                    .types = &w->types,

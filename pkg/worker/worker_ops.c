@@ -1,0 +1,208 @@
+/* What the core asks for, done: messages to the broker, tasks started and stopped. */
+#include "internal/log.h"
+#include "internal/metrics.h"
+#include "pkg/worker/beat.h"
+#include "pkg/worker/worker_priv.h"
+
+#include <stdio.h>
+
+static struct report_from from_of(const struct worker *w)
+{
+    return (struct report_from){.worker = w->config->node.node_id,
+                                .reply = links_reply(w->links),
+                                .incarnation = w->dir.incarnation};
+}
+
+const char *worker_fields(const struct wcore_key *k, char text[WORKER_FIELDS_MAX])
+{
+    char task[ID_TEXT_LEN];
+
+    id_format(&k->task, task);
+    snprintf(text, WORKER_FIELDS_MAX, "task=%s attempt=%d", task, k->attempt);
+    return text;
+}
+
+static void op_ack(void *arg, struct wcore_delivery d)
+{
+    links_ack(((struct worker *)arg)->links, d);
+}
+
+static void op_nack(void *arg, struct wcore_delivery d)
+{
+    links_nack(((struct worker *)arg)->links, d);
+}
+
+static void op_consume(void *arg, bool on)
+{
+    log_debug(NULL, "%s hints", on ? "taking" : "not taking");
+    links_consume(((struct worker *)arg)->links, on);
+}
+
+static int op_send_claims(void *arg, struct wcore_attempt *const *list, size_t n, int64_t beat)
+{
+    struct worker *w = arg;
+    struct report_from from = from_of(w);
+    struct buf b CLEANUP(buf_free);
+
+    buf_init(&b, REPORT_MAX);
+    report_claims(&b, &from, list, n, beat);
+    MUST(!b.failed);
+    return links_send_claims(w->links, (struct str){b.data, b.len});
+}
+
+static int send_result_batch(struct worker *w, struct buf *b)
+{
+    report_results_end(b);
+    MUST(!b->failed);
+    return links_send_results(w->links, (struct str){b->data, b->len});
+}
+
+/* Several messages where one would become too large. */
+static int op_send_results(void *arg, struct wcore_attempt *const *list, size_t n)
+{
+    struct worker *w = arg;
+    struct report_from from = from_of(w);
+    struct buf b CLEANUP(buf_free);
+    bool first = true;
+    int rc = 0;
+
+    buf_init(&b, 16 * REPORT_MAX);
+    report_results_begin(&b, &from);
+    for (size_t i = 0; i < n && rc == 0; i++) {
+        const char *text = run_result(list[i]->user);
+        size_t len = strlen(text);
+
+        if (!first && b.len + len > REPORT_MAX - 8) {
+            rc = send_result_batch(w, &b);
+            buf_reset(&b);
+            report_results_begin(&b, &from);
+            first = true;
+        }
+        buf_adds(&b, first ? "" : ",");
+        buf_add(&b, text, len);
+        first = false;
+    }
+    return rc < 0 ? rc : send_result_batch(w, &b);
+}
+
+/* The one place where a beat leaves: by the broker. */
+static int op_send_beat(void *arg, int64_t beat)
+{
+    struct worker *w = arg;
+    struct beat_facts f = {.from = from_of(w),
+                           .config = w->config,
+                           .job_types = w->types.names,
+                           .host = w->host,
+                           .started_at = w->started_at};
+    struct buf b CLEANUP(buf_free);
+
+    METRIC_SET(worker_slots, wcore_slots(w->core));
+    METRIC_SET(worker_slots_used, wcore_slots(w->core) - wcore_slots_free(w->core));
+    buf_init(&b, 2 * REPORT_MAX);
+    beat_write(&b, &f, w->core, beat);
+    MUST(!b.failed);
+    return links_send_beat(w->links, (struct str){b.data, b.len});
+}
+
+static enum wcore_started op_start(void *arg, struct wcore_attempt *a, const void *spec)
+{
+    struct worker *w = arg;
+    char text[WORKER_FIELDS_MAX];
+
+    enum wcore_started s = run_start(&w->runs, a, (json_t *)(uintptr_t)spec);
+    if (s == WCORE_START_UNDER_WAY) {
+        log_info(worker_fields(&a->key, text), "granted; starting");
+    } else if (!streq(run_outcome(a->user), "succeeded")) {
+        log_warn(worker_fields(&a->key, text), "could not be started: %.300s; reporting it",
+                 run_result(a->user));
+    }
+    return s;
+}
+
+static void op_lease(void *arg, struct wcore_attempt *a)
+{
+    (void)arg;
+    run_lease(a->user, a->deadline);
+}
+
+static void op_stop(void *arg, struct wcore_attempt *a, enum wcore_stop why, int64_t grace_ms)
+{
+    static const char *const words[] = {
+        [WCORE_STOP_CANCEL] = "cancelled; stopping it",
+        [WCORE_STOP_SHUTDOWN] = "we shut down; stopping it",
+        [WCORE_STOP_REVOKED] = "not ours any more; stopping it and forgetting it",
+        [WCORE_STOP_LEASE] = "its lease is over: no manager has renewed it; it is being stopped"};
+    static const char *const reasons[] = {[WCORE_STOP_CANCEL] = "cancel",
+                                          [WCORE_STOP_SHUTDOWN] = "shutdown",
+                                          [WCORE_STOP_REVOKED] = "revoked",
+                                          [WCORE_STOP_LEASE] = "lease"};
+    char text[WORKER_FIELDS_MAX];
+
+    (void)arg;
+    METRIC_INC_BY(worker_stops, reasons[why]);
+    log_write(why == WCORE_STOP_CANCEL || why == WCORE_STOP_SHUTDOWN ? LOG_INFO : LOG_WARN,
+              worker_fields(&a->key, text), "%s", words[why]);
+    run_stop(a->user, why, grace_ms);
+}
+
+static void op_kill(void *arg, struct wcore_attempt *a)
+{
+    char text[WORKER_FIELDS_MAX];
+
+    (void)arg;
+    log_warn(worker_fields(&a->key, text), "has not stopped in time; killing it and its shim");
+    run_kill(a->user);
+}
+
+static void op_conclude(void *arg, struct wcore_attempt *a, enum wcore_verdict v, const char *why)
+{
+    struct worker *w = arg;
+    char text[WORKER_FIELDS_MAX];
+
+    log_info(worker_fields(&a->key, text), "granted, but %s; reporting it", why);
+    run_conclude(&w->runs, a, v, why);
+}
+
+static void op_forget(void *arg, struct wcore_attempt *a)
+{
+    (void)arg;
+    run_forget(a->user);
+}
+
+static uint64_t op_random(void *arg)
+{
+    (void)arg;
+    return random_u64();
+}
+
+static void op_moved(void *arg, const struct wcore_attempt *a, enum wcore_state from,
+                     const char *why)
+{
+    char text[WORKER_FIELDS_MAX];
+
+    (void)arg;
+    if (a->state == WCORE_ENDED && a->user) {
+        METRIC_INC_BY(worker_attempts, run_outcome(a->user));
+    }
+    if (log_enabled(LOG_DEBUG)) {
+        log_debug(worker_fields(&a->key, text), "%s -> %s: %s", wcore_state_name(from),
+                  wcore_state_name(a->state), why);
+    }
+}
+
+const struct wcore_ops worker_ops = {
+    .ack = op_ack,
+    .nack = op_nack,
+    .consume = op_consume,
+    .send_claims = op_send_claims,
+    .send_results = op_send_results,
+    .send_beat = op_send_beat,
+    .start = op_start,
+    .lease = op_lease,
+    .stop = op_stop,
+    .kill = op_kill,
+    .conclude = op_conclude,
+    .forget = op_forget,
+    .random = op_random,
+    .moved = op_moved,
+};

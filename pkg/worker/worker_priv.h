@@ -1,0 +1,51 @@
+/* worker_priv.h: shared by worker.c (start, stop, events) and worker_ops.c (what the core asks
+ * for). Nobody else includes it. */
+#ifndef SJE_WORKER_WORKER_PRIV_H
+#define SJE_WORKER_WORKER_PRIV_H
+
+#include "pkg/worker/links.h"
+#include "pkg/worker/logs.h"
+#include "pkg/worker/run.h"
+#include "pkg/worker/tidy.h"
+#include "pkg/worker/workdir.h"
+#include "pkg/worker/worker.h"
+
+#define WORKER_HOST_MAX   256
+#define WORKER_FIELDS_MAX 80
+
+enum stop_state { RUNNING, STOPPING, CLOSING };
+
+struct worker {
+    uv_loop_t *loop;
+    const struct config *config;
+    struct exec_node node;
+    struct task_types types;
+    struct workdir dir;
+    char *shim_path;
+    char *cgroup;
+    char host[WORKER_HOST_MAX];
+    int64_t started_at; /* wall ms */
+
+    struct wcore *core;
+    struct run_context runs;
+    struct links *links;
+    struct logs *logs;
+    struct tidy *tidy;
+    uv_prepare_t turn;
+    uv_timer_t timer;
+    int64_t progress_at; /* when progress was news last */
+
+    enum stop_state stop;
+    bool stop_tasks;
+    int64_t stop_by;
+    int open_parts;
+    void (*on_stopped)(void *arg);
+    void *stopped_arg;
+};
+
+extern const struct wcore_ops worker_ops; /* their argument is the struct worker */
+
+/* "task=… attempt=…" for the log. */
+const char *worker_fields(const struct wcore_key *k, char text[WORKER_FIELDS_MAX]);
+
+#endif

@@ -1,0 +1,218 @@
+/* The directory of a worker: its lock, its number, and what is removed when. */
+#include "internal/clock.h"
+#include "internal/str.h"
+#include "pkg/executors/shimdir.h"
+#include "pkg/worker/run.h"
+#include "pkg/worker/tidy.h"
+#include "pkg/worker/workdir.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define HOUR_MS (3600 * 1000LL)
+
+static char base[64];
+
+static int setup(void **unused)
+{
+    (void)unused;
+    snprintf(base, sizeof(base), "/tmp/sje-test-XXXXXX");
+    return mkdtemp(base) ? 0 : -1;
+}
+
+static int teardown(void **unused)
+{
+    (void)unused;
+    return shimdir_remove(base, NULL);
+}
+
+static void write_text(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+    close(fd);
+}
+
+static void test_a_directory_is_made(void **unused)
+{
+    struct workdir w = {.lock_fd = -1};
+    char *path CLEANUP(freep) = xasprintf("%s/a/./b/../b/c", base);
+    char *real CLEANUP(freep) = xasprintf("%s/a/b/c", base);
+
+    (void)unused;
+    char *up CLEANUP(freep) = xasprintf("%s/a/b", base);
+    char *first CLEANUP(freep) = xasprintf("%s/a", base);
+    assert_int_equal(mkdir(first, 0700), 0);
+    assert_int_equal(mkdir(up, 0700), 0);
+    assert_int_equal(workdir_open(path, &w, NULL), 0);
+    assert_string_equal(w.path, real);
+    assert_true(str_ends(str_of(w.tasks), STR("/a/b/c/tasks")));
+    assert_int_equal(access(w.tasks, W_OK), 0);
+    workdir_close(&w);
+    workdir_close(&w);
+}
+
+static void test_a_relative_directory(void **unused)
+{
+    struct workdir w = {.lock_fd = -1};
+    char cwd[4096];
+
+    (void)unused;
+    assert_non_null(getcwd(cwd, sizeof(cwd)));
+    assert_int_equal(chdir(base), 0);
+    assert_int_equal(workdir_open("./rel/ative", &w, NULL), 0);
+    assert_int_equal(w.path[0], '/');
+    assert_int_equal(chdir(cwd), 0);
+    assert_int_equal(access(w.tasks, W_OK), 0);
+    workdir_close(&w);
+}
+
+static void test_one_worker_at_a_time(void **unused)
+{
+    struct workdir a = {.lock_fd = -1};
+    struct workdir b = {.lock_fd = -1};
+    struct err e = {0};
+    char pid[32];
+
+    (void)unused;
+    assert_int_equal(workdir_open(base, &a, NULL), 0);
+    assert_int_equal(workdir_open(base, &b, &e), ERR_CONFIG);
+    snprintf(pid, sizeof(pid), "pid %d", (int)getpid());
+    assert_non_null(strstr(e.text, pid));
+    assert_non_null(strstr(e.text, base));
+    workdir_close(&a);
+    assert_int_equal(workdir_open(base, &b, &e), 0);
+    workdir_close(&b);
+}
+
+static void test_incarnations_grow(void **unused)
+{
+    struct workdir w = {.lock_fd = -1};
+    char *path CLEANUP(freep) = xasprintf("%s/incarnation", base);
+    struct err e = {0};
+
+    (void)unused;
+    clock_virtual_set(1, 1700000000000);
+    assert_int_equal(workdir_open(base, &w, NULL), 0);
+    assert_int_equal(w.incarnation, 1700000000000);
+    workdir_close(&w);
+    clock_virtual_set(1, 1600000000000); /* the clock was put back */
+    assert_int_equal(workdir_open(base, &w, NULL), 0);
+    assert_int_equal(w.incarnation, 1700000000001);
+    workdir_close(&w);
+    write_text(path, "garbage");
+    assert_int_equal(workdir_open(base, &w, &e), ERR_CONFIG);
+    assert_non_null(strstr(e.text, "incarnation"));
+}
+
+static void test_what_cannot_be_used(void **unused)
+{
+    struct workdir w = {.lock_fd = -1};
+    char *file CLEANUP(freep) = xasprintf("%s/file", base);
+    char *below CLEANUP(freep) = xasprintf("%s/file/x", base);
+    struct err e = {0};
+
+    (void)unused;
+    write_text(file, "");
+    assert_int_equal(workdir_open(file, &w, &e), ERR_CONFIG);
+    assert_int_equal(workdir_open(below, &w, &e), ERR_CONFIG);
+    assert_non_null(strstr(e.text, below));
+}
+
+/* ---- tidy ---- */
+
+/* An attempt whose result was applied so many hours ago; -1: not applied. */
+static char *make_attempt(int n, int hours, int64_t now)
+{
+    struct id id = {{0}};
+
+    id.b[15] = (uint8_t)n;
+    char *dir = shimdir_path(base, &id, 1);
+    assert_int_equal(shimdir_create(dir, NULL), 0);
+    if (hours >= 0) {
+        char *mark CLEANUP(freep) = xasprintf("%s/%s", dir, RUN_DONE_FILE);
+        int64_t at = (now - hours * HOUR_MS) / 1000;
+        struct timespec times[2] = {{.tv_sec = at}, {.tv_sec = at}};
+
+        write_text(mark, "");
+        assert_int_equal(utimensat(AT_FDCWD, mark, times, 0), 0);
+    }
+    return dir;
+}
+
+static void test_old_attempts_go(void **unused)
+{
+    int64_t now = 1700000000000;
+    struct tidy_report r = {0};
+
+    (void)unused;
+    char *open CLEANUP(freep) = make_attempt(1, -1, now);
+    char *old CLEANUP(freep) = make_attempt(2, 30, now);
+    char *young CLEANUP(freep) = make_attempt(3, 20, now);
+    char *other CLEANUP(freep) = xasprintf("%s/other", base);
+    assert_int_equal(mkdir(other, 0700), 0);
+    tidy_once(base, now, 24 * HOUR_MS, &r);
+    if (r.short_of_space) { /* on a full machine the young one goes too, and rightly */
+        skip();
+    }
+    assert_int_equal(r.removed, 1);
+    assert_int_equal(r.left, 0);
+    assert_string_equal(r.error, "");
+    assert_int_equal(access(open, F_OK), 0);
+    assert_int_not_equal(access(old, F_OK), 0);
+    assert_int_equal(access(young, F_OK), 0);
+    assert_int_equal(access(other, F_OK), 0);
+}
+
+static void test_a_bounded_number_at_a_time(void **unused)
+{
+    int64_t now = 1700000000000;
+    struct tidy_report r = {0};
+
+    (void)unused;
+    for (int i = 0; i < TIDY_REMOVE_MAX + 5; i++) {
+        free(make_attempt(i, 100 + i, now));
+    }
+    tidy_once(base, now, 0, &r);
+    assert_int_equal(r.removed, TIDY_REMOVE_MAX);
+    assert_int_equal(r.left, 5);
+    struct id youngest = {{0}};
+    char *dir CLEANUP(freep) = shimdir_path(base, &youngest, 1);
+    assert_int_equal(access(dir, F_OK), 0); /* the oldest go first */
+    tidy_once(base, now, 0, &r);
+    assert_int_equal(r.removed, 5);
+}
+
+static void test_nothing_to_tidy(void **unused)
+{
+    struct tidy_report r = {0};
+    char *none CLEANUP(freep) = xasprintf("%s/none", base);
+
+    (void)unused;
+    tidy_once(none, 1, 0, &r);
+    assert_int_equal(r.removed + r.left, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_a_directory_is_made, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_relative_directory, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_one_worker_at_a_time, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_incarnations_grow, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_cannot_be_used, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_old_attempts_go, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_bounded_number_at_a_time, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_nothing_to_tidy, setup, teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
