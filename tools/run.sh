@@ -65,18 +65,19 @@ fail_executor() { # WHAT
 }
 
 word_count() {
-    local task id
+    local id result
     echo
-    echo "\$ sje submit --wait $EXAMPLE"
-    task=$("$BIN/sje" submit --wait --json "$EXAMPLE") || die "the word count failed: $task"
-    id=$(python3 -c '
+    echo "\$ sje submit $EXAMPLE"
+    id=$("$BIN/sje" submit --json "$EXAMPLE" | python3 -c 'import json, sys; print(json.load(sys.stdin)["taskId"])')
+    echo "\$ sje wait $id"
+    "$BIN/sje" wait "$id" >/dev/null || die "the word count failed; see: $BIN/sje log --stderr $id"
+    result=$("$BIN/sje" result --json "$id")
+    python3 -c '
 import json, sys
-task = json.loads(sys.argv[1])
-out = task["output"]
-print(task["taskId"])
+out = json.loads(sys.argv[1])
 print("\n{words} words, {distinct} different ones, in {text}; the most frequent:".format(**out),
-      *("{:>8}  {}".format(row["count"], row["word"]) for row in out["top"]), sep="\n", file=sys.stderr)
-' "$task")
+      *("{:>8}  {}".format(row["count"], row["word"]) for row in out["top"]), sep="\n")
+' "$result"
     cat <<END
 
 The task                $id
