@@ -13,6 +13,7 @@
 
 #define DEPTH_MAX   32 /* below that a directory is moved up first, so no tree is too deep for us */
 #define ENVIRON_MAX (4u << 20)
+#define STRAY_NAME  "SJE_TOKEN="
 
 struct removal {
     int top;
@@ -176,6 +177,11 @@ static int kill_strays(const char *env)
 /* Twice: the environment of a process that is just executing a program looks empty. */
 int shim_kill_strays(const char *env)
 {
+    /* Nothing that a stranger may have: as root we would kill it. Programs that write their title
+     * over their environment leave empty entries, for instance. */
+    if (!str_starts(str_of(env), STR(STRAY_NAME)) || strlen(env) == strlen(STRAY_NAME)) {
+        return 0;
+    }
     int killed = kill_strays(env);
 
     return killed + kill_strays(env);
