@@ -370,6 +370,7 @@ void wcore_on_link(struct wcore *c, int64_t now, enum wcore_link l, bool up)
         due_at_once(c, now, WCORE_CLAIMING);
         due_at_once(c, now, WCORE_ENDED);
         c->beat_at = now;
+        c->eager = WCORE_EAGER_BEATS;
     }
 }
 

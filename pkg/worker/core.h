@@ -27,7 +27,10 @@
 #define WCORE_PAUSE_MS         5000  /* before anything smaller than the blocked head is taken */
 #define WCORE_OVERSIZED_MS     1000  /* a hint for more slots than there are is kept so long */
 #define WCORE_RESULT_RESEND_MS 10000
-#define WCORE_RETRY_MS         1000  /* after a send that failed */
+#define WCORE_RETRY_MS         1000 /* after a send that failed */
+#define WCORE_EAGER_BEATS                                                                          \
+    6 /* after a connection, until a manager answers: it may be starting too */
+#define WCORE_EAGER_MS         500
 #define WCORE_BEAT_GAP_MS      200   /* between two beats at least */
 #define WCORE_KILL_AFTER_MS    20000 /* what has not ended so long after its grace is killed */
 #define WCORE_KILL_UNPROVEN_MS 3000  /* the same for what may run elsewhere soon */

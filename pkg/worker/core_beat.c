@@ -23,6 +23,10 @@ bool wcore_on_beat_ack(struct wcore *c, int64_t now, int64_t beat)
         return false;
     }
     int64_t sent_at = c->beats[beat % WCORE_BEATS_REMEMBERED].sent_at;
+    if (c->eager > 0) {
+        c->eager = 0;
+        c->beat_at = c->beat_tried_at + c->set.heartbeat_ms;
+    }
     renew(c, WCORE_STARTING, beat, sent_at);
     renew(c, WCORE_RUNNING, beat, sent_at);
     renew(c, WCORE_STOPPING, beat, sent_at);
@@ -57,6 +61,10 @@ void wcore_send_beat(struct wcore *c, int64_t now)
                  (int64_t)(c->ops->random(c->arg) % (uint64_t)(2 * tenth + 1));
     if (c->ops->send_beat(c->arg, n) != 0) {
         return;
+    }
+    if (c->eager > 0) {
+        c->eager--;
+        c->beat_at = MIN(c->beat_at, now + WCORE_EAGER_MS);
     }
     c->beat = n;
     c->beats[n % WCORE_BEATS_REMEMBERED].beat = n;

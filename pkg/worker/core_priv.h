@@ -40,6 +40,7 @@ struct wcore {
     int64_t beat_tried_at;
     int64_t beat_at; /* when the next regular one is due */
     bool news;
+    int eager; /* beats that are sent sooner, for want of any answer */
     struct {
         int64_t beat;
         int64_t sent_at;

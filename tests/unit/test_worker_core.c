@@ -196,6 +196,7 @@ static void open_ready(struct fake *f, int slots)
     wcore_on_link(f->c, f->now, WCORE_LINK_PUBLISH, true);
     step(f);
     expect(f, "consume on; ");
+    assert_true(wcore_on_beat_ack(f->c, f->now, 1));
 }
 
 static void close_worker(struct fake *f)
@@ -307,6 +308,30 @@ static void test_nothing_before_the_first_beat(void **unused)
     f.beat_rc = 0;
     pass(&f, 5000);
     expect(&f, "beat 1; consume on; ");
+    close_worker(&f);
+}
+
+/* Its first beats may come before the manager listens. */
+static void test_beats_are_eager_until_a_manager_answers(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_worker(&f, 4);
+    f.beats_shown = true;
+    wcore_ready(f.c, f.now);
+    wcore_on_link(f.c, f.now, WCORE_LINK_CONSUME, true);
+    wcore_on_link(f.c, f.now, WCORE_LINK_PUBLISH, true);
+    step(&f);
+    expect(&f, "beat 1; consume on; ");
+    pass(&f, WCORE_EAGER_MS);
+    pass(&f, WCORE_EAGER_MS);
+    expect(&f, "beat 2; beat 3; ");
+    assert_true(wcore_on_beat_ack(f.c, f.now, 3));
+    pass(&f, 4999);
+    expect(&f, "");
+    pass(&f, 1);
+    expect(&f, "beat 4; ");
     close_worker(&f);
 }
 
@@ -1246,6 +1271,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nothing_before_the_first_beat),
+        cmocka_unit_test(test_beats_are_eager_until_a_manager_answers),
         cmocka_unit_test(test_claims_are_gathered_and_the_hint_is_acked_at_once),
         cmocka_unit_test(test_a_claim_is_resent_and_given_up),
         cmocka_unit_test(test_a_claim_that_cannot_be_sent_is_tried_again),
