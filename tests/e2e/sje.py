@@ -190,7 +190,7 @@ class Server:
         self.process.kill()
         self.process.wait()
 
-    def tail(self, lines=60):
+    def tail(self, lines=30):
         return "\n".join(self.output.read_text(errors="replace").splitlines()[-lines:])
 
 

@@ -75,10 +75,15 @@ def test_the_log_survives_the_worker(own):
     sje.end(done)
     task_id = sje.submit(shell("for i in 1 2 3 4 5 6 7 8; do echo $i; sleep 0.5; done"))
     until(lambda: "2" in sje.log(task_id).text, 20, "two lines")
-    text = {}
-    follower = threading.Thread(
-        target=lambda: text.setdefault("log", sje.log(task_id, follow="true").text))
+    got = bytearray()
+
+    def follow():
+        with sje.get(f"/task/{task_id}/log?follow=true", stream=True) as r:
+            for part in r.iter_content(1):
+                got.extend(part)
+    follower = threading.Thread(target=follow)
     follower.start()
+    until(lambda: got, 20, "the follower reads")
     sje.worker.kill()
     sje.worker.start()
     t = sje.end(task_id)
@@ -86,7 +91,7 @@ def test_the_log_survives_the_worker(own):
     follower.join(30)
     whole = "".join(f"{i}\n" for i in range(1, 9))
     assert sje.log(task_id).text == whole
-    assert text.get("log", whole) == whole
+    assert got.decode() == whole, "a follower is served over the restart"
     assert sje.log(done).text == "finished before\n"
 
 
