@@ -165,7 +165,7 @@ class Server:
         self.dir.mkdir(parents=True, exist_ok=True)
         self.output = self.dir / "output"
         env = {k: v for k, v in os.environ.items() if not k.startswith("SJE_")}
-        env.update(settings)
+        env.update({k: v for k, v in settings.items() if v is not None})
         self.env, self.process = env, None
         self.start()
 

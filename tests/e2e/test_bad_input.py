@@ -44,6 +44,7 @@ def send(sje, text, path="/task", **headers):
     r'{"jobType": "Noop", "jobId": "a\u0000b"}', r'{"jobType": "Noop", "jobId": "\ud800"}',
     '{"jobType": "Noop", "labels": ' + '{"a":' * 10000 + "1" + "}" * 10000 + "}",
     "[" * 10000 + "]" * 10000, '{"jobType": "Noop", "priority": 1' + "0" * 400 + "}",
+    '{"jobType": "Noop", "priority": 9223372036854775808}',
 ])
 @pytest.mark.parametrize("path", ["/task", "/tasks"])
 def test_broken_json(sje, nothing_queued, text, path):
@@ -56,7 +57,7 @@ def test_broken_json(sje, nothing_queued, text, path):
     ({**NOOP, "prioritty": 1}, "prioritty"), ({**NOOP, "Priority": 1}, "Priority"),
     ({**NOOP, "priority": "5"}, "priority"), ({**NOOP, "priority": 10}, "priority"),
     ({**NOOP, "priority": -1}, "priority"), ({**NOOP, "priority": 1.5}, "priority"),
-    ({**NOOP, "priority": True}, "priority"), ({**NOOP, "priority": 2 ** 63}, "priority"),
+    ({**NOOP, "priority": True}, "priority"),
     ({**NOOP, "jobId": "x" * 257}, "jobId"), ({**NOOP, "jobId": ["x"]}, "jobId"),
     ({**NOOP, "maxAttempts": 0}, "maxAttempts"), ({**NOOP, "delaySeconds": -1}, "delaySeconds"),
     ({**NOOP, "timeoutSeconds": "1h"}, "timeoutSeconds"),

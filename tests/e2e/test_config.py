@@ -95,7 +95,7 @@ def start(tmp_path, **settings):
     ({"SJE_DB_DATABASE": "no_such_database"}, "no_such_database"),
     ({"SJE_DB_PORT": "1"}, "127.0.0.1"),
     ({"SJE_DB_HOST": "no-such-host.invalid"}, "no-such-host.invalid"),
-    ({"SJE_RABBITMQ_PASSWORD": SECRET}, "403"),
+    ({"SJE_RABBITMQ_PASSWORD": SECRET}, "refused user"),
     ({"SJE_RABBITMQ_VHOST": "no-such-vhost"}, "no-such-vhost"),
     ({"SJE_RABBITMQ_PORT": "1"}, "127.0.0.1"),
 ])
@@ -108,8 +108,8 @@ def test_what_cannot_be_reached_is_named(services, tmp_path, wrong, word):
         until(lambda: word.lower() in output.read_text().lower(), 20, f"{word} in the log")
         if p.poll() is None:
             api = Client(f"http://127.0.0.1:{port}")
-            r = until(lambda: answers(api), 10, "it answers")
-            assert r.status_code == 500 and r.json()["status"] == "down"
+            status = until(lambda: answers(api), 20, "it answers")
+            assert status == 500
             p.terminate()
             assert p.wait(20) == 0
         else:
@@ -124,7 +124,7 @@ def test_what_cannot_be_reached_is_named(services, tmp_path, wrong, word):
 
 def answers(api):
     try:
-        return api.call("GET", "/health")
+        return api.call("GET", "/health").status_code
     except OSError:
         return None
 
@@ -132,7 +132,7 @@ def answers(api):
 def test_secrets_from_a_file(own, services, tmp_path):
     secret = tmp_path / "password"
     secret.write_text(services.env["SJE_DB_PASSWORD"] + "\n")
-    sje = own(SJE_DB_PASSWORD="", SJE_DB_PASSWORD_FILE=str(secret))
+    sje = own(SJE_DB_PASSWORD=None, SJE_DB_PASSWORD_FILE=str(secret))
     assert sje.run({"jobType": "Noop"})["state"] == "SUCCEEDED"
 
 
