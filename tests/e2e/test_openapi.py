@@ -15,9 +15,10 @@ def test_the_server_does_what_the_description_says(own, tmp_path):
     done = subprocess.run(
         [ROOT / ".venv/bin/schemathesis", "--config-file", ROOT / "tests/e2e/schemathesis.toml",
          "run", ROOT / "api/openapi.yaml", "--url", sje.url,
-         "--phases", "examples,coverage,fuzzing,stateful", "--seed", "1", "--workers", "2",
+         "--phases", "examples,coverage,fuzzing,stateful", "--seed", "1", "--workers", "1",
          "--max-time", str(seconds), "--max-examples", str(seconds), "--request-timeout", "70",
-         "--checks", "all", "--no-color", "--suppress-health-check", "all",
+         "--checks", "all", "--exclude-checks", "use_after_free",  # DELETE cancels, the task stays
+         "--no-color", "--suppress-health-check", "all",
          "--generation-database", ":memory:"],
         cwd=tmp_path, capture_output=True, text=True, timeout=seconds * 3 + 300)
     assert done.returncode == 0, done.stdout[-20000:] + done.stderr[-2000:]
