@@ -245,9 +245,8 @@ static void test_fence(void **state)
 
 /* ---- how a task is ended ---- */
 
-static const char *const stubborn =
-    "trap '' TERM; (trap '' TERM; sleep 1000 & : > ready; wait) & "
-    "while :; do sleep 1000; done";
+static const char *const stubborn = "trap '' TERM; (trap '' TERM; sleep 1000 & : > ready; wait) & "
+                                    "while :; do sleep 1000; done";
 
 static void test_timeout(void **state)
 {
