@@ -4,11 +4,13 @@
 
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-bool sdnotify(const char *state)
+static bool tell(const char *state, int flags)
 {
+    struct timeval patience = {.tv_sec = 1};
     const char *path = getenv("NOTIFY_SOCKET");
     struct sockaddr_un to = {.sun_family = AF_UNIX};
     size_t n = path ? strlen(path) : 0;
@@ -20,14 +22,26 @@ bool sdnotify(const char *state)
     if (path[0] == '@') {
         to.sun_path[0] = '\0'; /* the abstract name space */
     }
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0) {
         return false;
     }
     socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n);
-    ssize_t sent = sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&to, size);
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+    ssize_t sent =
+        sendto(fd, state, strlen(state), MSG_NOSIGNAL | flags, (struct sockaddr *)&to, size);
     close(fd);
     return sent >= 0;
+}
+
+bool sdnotify(const char *state)
+{
+    return tell(state, 0);
+}
+
+bool sdnotify_alive(void)
+{
+    return tell("WATCHDOG=1", MSG_DONTWAIT);
 }
 
 int64_t sdnotify_watchdog_ms(void)

@@ -7,8 +7,11 @@
 
 #include "internal/base.h"
 
-/* `state`: "READY=1", "STOPPING=1", "WATCHDOG=1", lines "NAME=value". False: nobody was told. */
+/* `state`: "READY=1", "STOPPING=1", lines "NAME=value". False: nobody was told. Waits for a second
+ * at most where the service manager is behind. */
 bool sdnotify(const char *state);
+/* "WATCHDOG=1"; never waits. */
+bool sdnotify_alive(void);
 /* How often WATCHDOG=1 is expected, in ms; 0: it is not. */
 int64_t sdnotify_watchdog_ms(void);
 

@@ -155,7 +155,7 @@ static void on_signal(uv_signal_t *h, int number)
 static void on_tick(void *arg)
 {
     (void)arg;
-    sdnotify("WATCHDOG=1");
+    sdnotify_alive();
 }
 
 /* Each client, task and connection is a descriptor. */

@@ -64,6 +64,27 @@ static void reaches_an_abstract_name(void **state)
     close(fd);
 }
 
+/* The service manager does not read: signs of life are dropped, nothing waits for ever. */
+static void a_full_queue(void **state)
+{
+    (void)state;
+    char name[64];
+    char got[64] = "";
+    int sent = 0;
+
+    snprintf(name, sizeof(name), "@sje-test-notify-full-%d", (int)getpid());
+    int fd = listen_on(name);
+    while (sent < 100000 && sdnotify_alive()) {
+        sent++;
+    }
+    assert_true(sent > 0 && sent < 100000);
+    assert_false(sdnotify("STOPPING=1"));
+    assert_int_equal(recv(fd, got, sizeof(got), 0), 10);
+    assert_string_equal(got, "WATCHDOG=1");
+    assert_true(sdnotify("STOPPING=1"));
+    close(fd);
+}
+
 static void nobody_asked(void **state)
 {
     (void)state;
@@ -110,9 +131,8 @@ static void watchdog(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reaches_a_path),
-        cmocka_unit_test(reaches_an_abstract_name),
-        cmocka_unit_test(nobody_asked),
+        cmocka_unit_test(reaches_a_path), cmocka_unit_test(reaches_an_abstract_name),
+        cmocka_unit_test(a_full_queue),   cmocka_unit_test(nobody_asked),
         cmocka_unit_test(watchdog),
     };
 
