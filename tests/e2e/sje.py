@@ -153,6 +153,13 @@ class Client:
     def log(self, task_id, stream="stdout", **params):
         return self.get(f"/task/{task_id}/log", params={"stream": stream, **params})
 
+    def until_status(self, status, method, path, within=20, **kw):
+        """Calls until the answer has that status; that answer. (An error answer is not true.)"""
+        def ask():
+            answer = self.call(method, path, **kw)
+            return (answer,) if answer.status_code == status else None
+        return until(ask, within, f"{status} to {method} {path}")[0]
+
     def cancel(self, task_id, expect=202):
         return self.call("DELETE", f"/task/{task_id}", expect)
 

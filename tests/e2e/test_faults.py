@@ -35,8 +35,7 @@ def test_broker_away_at_accept(own, services):
     services.stop("rabbitmq")
     try:
         ids = [sje.submit(NOOP) for _ in range(20)]
-        until(lambda: sje.get("/health", None).status_code == 500, 20, "health says down")
-        down = sje.get("/health", 500).json()
+        down = sje.until_status(500, "GET", "/health").json()
         assert down["status"] == "down" and "rabbit" in str(down).lower() or "broker" in str(down)
         assert {sje.task(i)["state"] for i in ids} <= {"QUEUED", "SUCCEEDED"}
     finally:
@@ -66,11 +65,11 @@ def test_database_away_at_accept(own, services):
     sje.running(running)
     services.stop("postgres")
     try:
-        r = until(lambda: (r := sje.post("/task", NOOP, None)).status_code == 503 and r, 20, "503")
+        r = sje.until_status(503, "POST", "/task", json=NOOP)
         assert int(r.headers["Retry-After"]) >= 1
         assert r.headers["Content-Type"].startswith("application/problem+json")
         assert sje.get(f"/task/{before}", None).status_code == 503
-        down = until(lambda: (h := sje.get("/health", None)).status_code == 500 and h, 20, "down").json()
+        down = sje.until_status(500, "GET", "/health").json()
         assert down["status"] == "down" and ("postgres" in str(down).lower() or "database" in str(down))
         sje.get("/health/live", 200)
         sje.get("/health/ready", None)
