@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #define REPLY_MS  5000
+#define AGAIN_MS  1000 /* an order or its reply is lost where either side has just reconnected */
 #define LIMIT_MAX (256 * 1024)
 #define CALLS_MAX 4096
 
@@ -17,6 +18,7 @@ struct log_call {
     int attempt;
     bool final;       /* the task had ended when we looked */
     bool sizing;      /* a negative offset: the first question is for the size */
+    int64_t again;    /* boot ms: asked once more then */
     int64_t deadline; /* boot ms */
     log_fn *cb;
     void *arg;
@@ -51,7 +53,7 @@ static void answer_error(struct log_call *c, int rc, const char *text)
 static void ask(struct log_call *c)
 {
     struct manager *m = c->m;
-    struct fleet_worker *w = fleet_find(&m->fleet, c->worker);
+    const struct fleet_worker *w = fleet_find(&m->fleet, c->worker);
     struct buf b CLEANUP(buf_free) = {0};
     char task[ID_TEXT_LEN];
 
@@ -74,7 +76,7 @@ static void ask(struct log_call *c)
              task, c->attempt, c->r.stderr_stream ? "stderr" : "stdout",
              c->sizing ? 0LL : (long long)c->r.offset, c->sizing ? 0LL : (long long)c->r.limit,
              c->sizing ? 0 : c->r.wait_ms, m->queue, (long long)c->rid);
-    c->deadline = clock_boot_ms() + REPLY_MS + c->r.wait_ms;
+    c->again = clock_boot_ms() + AGAIN_MS + c->r.wait_ms;
     mgr_send(m, "", w->reply, &b);
 }
 
@@ -100,6 +102,7 @@ static void on_placed(void *arg, int rc, const struct db_result *res, const stru
     }
     c->attempt = (int)db_get_int(res, 0, 1);
     c->worker = xstrdup(db_get_text(res, 0, 2).p);
+    c->deadline = clock_boot_ms() + REPLY_MS + c->r.wait_ms;
     ask(c);
 }
 
@@ -120,7 +123,7 @@ void manager_log(struct manager *m, const struct log_request *r, log_fn *cb, voi
     c->sizing = r->offset < 0;
     c->cb = cb;
     c->arg = arg;
-    c->deadline = INT64_MAX;
+    c->again = c->deadline = INT64_MAX;
     if (m->stopping || HASH_COUNT(m->log_calls) >= CALLS_MAX) {
         answer_error(c, m->stopping ? ERR_CLOSED : ERR_BUSY,
                      m->stopping ? "closing down" : "too many logs are read");
@@ -152,6 +155,7 @@ void logs_reply(struct manager *m, const struct message *msg)
     if (c->sizing) {
         c->sizing = false;
         c->r.offset = MAX(msg->size + c->r.offset, (int64_t)0);
+        c->deadline = clock_boot_ms() + REPLY_MS + c->r.wait_ms;
         ask(c);
         return;
     }
@@ -175,6 +179,8 @@ void logs_tick(struct manager *m)
             char *text CLEANUP(freep) =
                 xasprintf("worker %s, which has the log, did not answer", c->worker);
             answer_error(c, ERR_TIMEOUT, text);
+        } else if (now > c->again) {
+            ask(c);
         }
     }
 }

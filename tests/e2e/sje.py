@@ -29,7 +29,7 @@ def until(condition, within=30, what="the condition"):
             return value
         if time.monotonic() > end:
             raise AssertionError(f"not within {within}s: {what}")
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 def free_port():
@@ -198,7 +198,9 @@ class Server:
         self.process.wait()
 
     def tail(self, lines=30):
-        return "\n".join(self.output.read_text(errors="replace").splitlines()[-lines:])
+        kept = [line for line in self.output.read_text(errors="replace").splitlines()
+                if "GET /health" not in line and "GET /mgmt/workers" not in line]
+        return "\n".join(kept[-lines:])
 
 
 class Cluster(Client):
