@@ -106,9 +106,9 @@ def test_what_cannot_be_reached_is_named(services, tmp_path, wrong, word):
     output = tmp_path / "output"
     try:
         until(lambda: word.lower() in output.read_text().lower(), 20, f"{word} in the log")
+        api = Client(f"http://127.0.0.1:{port}")
+        status = until(lambda: answers(api) or p.poll(), 20, "it answers or ends")
         if p.poll() is None:
-            api = Client(f"http://127.0.0.1:{port}")
-            status = until(lambda: answers(api), 20, "it answers")
             assert status == 500
             p.terminate()
             assert p.wait(20) == 0
