@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-RUN=(gcc libc6-dev make pkg-config git
+RUN=(gcc libc6-dev musl-tools make pkg-config git
     libuv1-dev libjansson-dev libyaml-dev libpq-dev librabbitmq-dev libmicrohttpd-dev
     libcurl4-openssl-dev uthash-dev
     rabbitmq-server postgresql python3 python3-venv procps)

@@ -11,6 +11,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -154,12 +155,14 @@ static void on_timer(struct shim *s)
 
 static void wait_and_note(struct shim *s)
 {
-    struct pollfd f[6 + CONNS_MAX] = {{s->signals, POLLIN, 0},  {s->timer, POLLIN, 0},
-                                      {s->listener, POLLIN, 0}, {s->exec_report, POLLIN, 0},
-                                      {s->out.pipe, POLLIN, 0}, {s->err.pipe, POLLIN, 0}};
+    struct pollfd f[5 + CONNS_MAX] = {{s->signals, POLLIN, 0},
+                                      {s->timer, POLLIN, 0},
+                                      {s->listener, POLLIN, 0},
+                                      {s->out.pipe, POLLIN, 0},
+                                      {s->err.pipe, POLLIN, 0}};
 
     for (int i = 0; i < CONNS_MAX; i++) {
-        f[6 + i] = (struct pollfd){s->conns[i].fd, POLLIN, 0};
+        f[5 + i] = (struct pollfd){s->conns[i].fd, POLLIN, 0};
     }
     if (poll(f, sizeof(f) / sizeof(*f), -1) < 0) {
         return;
@@ -171,21 +174,18 @@ static void wait_and_note(struct shim *s)
         on_timer(s);
     }
     reap(s);
-    if (f[3].revents) {
-        task_read_report(s);
-    }
     for (int i = 0; i < CONNS_MAX; i++) {
-        if (f[6 + i].revents) {
+        if (f[5 + i].revents) {
             control_read(s, &s->conns[i]);
         }
     }
     if (f[2].revents) {
         control_accept(s);
     }
-    if (f[4].revents) {
+    if (f[3].revents) {
         stream_copy(&s->out, COPY_AT_ONCE);
     }
-    if (f[5].revents) {
+    if (f[4].revents) {
         stream_copy(&s->err, COPY_AT_ONCE);
     }
 }
@@ -214,9 +214,6 @@ static void run(struct shim *s)
     }
     stream_finish(&s->out);
     stream_finish(&s->err);
-    if (s->exec_report >= 0) {
-        task_read_report(s);
-    }
 }
 
 /* Nothing of the worker is kept but its end of a socket as our standard input. Returns that or -1.
@@ -227,7 +224,7 @@ static int shed_descriptors(void)
     int null = -1;
     int in = -1;
 
-    close_range(3, ~0U, 0);
+    syscall(SYS_close_range, 3, ~0U, 0);
     if (fstat(STDIN_FILENO, &st) == 0 && S_ISSOCK(st.st_mode)) {
         in = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
     }
@@ -266,8 +263,7 @@ static bool take_place(struct shim *s)
 
 int main(int argc, char **argv)
 {
-    static struct shim s = {
-        .exec_report = -1, .kill_at = NEVER, .timer_at = NEVER, .no_child = true};
+    static struct shim s = {.kill_at = NEVER, .timer_at = NEVER, .no_child = true};
 
     if (argc == 2 && strcmp(argv[1], "--version") == 0) {
         puts("sje-shim " SJE_VERSION);

@@ -74,11 +74,10 @@ struct shim {
     struct stream err;
 
     /* the task */
-    pid_t pid;       /* 0: not started */
-    int exec_report; /* read end; closed by a successful exec. -1: known */
-    bool launched;   /* exec succeeded */
-    bool main_gone;  /* reaped, status is valid */
-    bool no_child;   /* no descendant is left */
+    pid_t pid;      /* 0: not started */
+    bool launched;  /* exec succeeded */
+    bool main_gone; /* reaped, status is valid */
+    bool no_child;  /* no descendant is left */
     int status;
     int64_t started_wall;
     int64_t started;
@@ -111,9 +110,8 @@ const char *plan_parse(char *text, size_t len, struct plan *ret);
 const char *plan_load(struct plan *ret);
 
 /* ---- task.c: starting it ---- */
-/* Forks. What goes wrong is noted with reason `launch`. */
+/* Returns when the program is executed. What goes wrong is noted with reason `launch`. */
 void task_start(struct shim *s);
-void task_read_report(struct shim *s);
 
 /* ---- tree.c: all of its processes ---- */
 /* Sends `sig` to every descendant, as far as they stand still. */

@@ -60,10 +60,15 @@ ssize_t read_text(const char *path, char *text, size_t n)
     if (fd < 0) {
         return -1;
     }
-    ssize_t got = read(fd, text, n - 1);
+    size_t len = 0;
+    ssize_t got = 1;
+    while (got > 0 && len < n - 1) { /* /proc gives a page at a time */
+        got = read(fd, text + len, n - 1 - len);
+        len += got > 0 ? (size_t)got : 0;
+    }
     close(fd);
-    text[got > 0 ? got : 0] = '\0';
-    return got;
+    text[len] = '\0';
+    return got < 0 ? -1 : (ssize_t)len;
 }
 
 bool write_text(const char *path, const char *text)

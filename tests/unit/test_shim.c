@@ -163,6 +163,37 @@ static void test_no_interpreter(void **state)
     launch_fails(r, "cannot run \"../script\": its interpreter is missing");
 }
 
+/* No shell is asked what the kernel does not know. */
+static void test_no_shell(void **state)
+{
+    struct run *r = *state;
+    char *path CLEANUP(freep) = xasprintf("%s/script", r->dir);
+
+    assert_int_equal(shimdir_write_file(r->dir, "script", "echo ran\n", 9, NULL), 0);
+    assert_int_equal(chmod(path, 0700), 0);
+    run_arg(r, "../script");
+    launch_fails(r, "cannot run \"../script\": Exec format error");
+}
+
+/* The task's own PATH, the first that can be executed. */
+static void test_path(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+    char *first CLEANUP(freep) = xasprintf("%s/work/probe", r->dir);
+    char *second CLEANUP(freep) = xasprintf("%s/probe", r->dir);
+
+    assert_int_equal(shimdir_write_file(r->dir, "probe", "#!/bin/sh\necho found\n", 21, NULL), 0);
+    close(open(first, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    assert_int_equal(chmod(second, 0700), 0);
+    buf_addf(&r->plan.env, "PATH=/no/such:/dev/null:%s/work:%s:/bin", r->dir, r->dir);
+    buf_addc(&r->plan.env, '\0');
+    run_arg(r, "probe");
+    run_all(r, &e);
+    char *out CLEANUP(freep) = run_log(r, "stdout");
+    assert_string_equal(out, "found\n");
+}
+
 static void test_no_cwd(void **state)
 {
     struct run *r = *state;
@@ -777,6 +808,8 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_no_program, setup, teardown),
         cmocka_unit_test_setup_teardown(test_not_executable, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_interpreter, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_shell, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_path, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_cwd, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_stdin, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hostile_plan, setup, teardown),
