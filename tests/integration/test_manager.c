@@ -204,6 +204,15 @@ static void on_queue(void *arg, int rc, const struct err *why, uint32_t n)
     (void)n;
 }
 
+/* The broker has gone through everything before. */
+static void on_settled(void *arg, int rc, const struct err *why, uint32_t n)
+{
+    (void)arg;
+    (void)why;
+    (void)n;
+    w.ready = rc == 0;
+}
+
 static void on_worker_up(void *arg)
 {
     static const char *const classes[] = {"high", "normal", "low"};
@@ -219,7 +228,7 @@ static void on_worker_up(void *arg)
         assert_int_equal(mq_consume(w.sub, name, classes[i], false, on_hint, NULL, NULL), 0);
         free(name);
     }
-    w.ready = true;
+    assert_int_equal(mq_declare_queue(w.sub, w.queue, MQ_EXCLUSIVE, on_settled, NULL), 0);
 }
 
 /* RabbitMQ 3.10 ends a connection that consumes from a quorum queue while another one is declaring
