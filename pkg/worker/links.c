@@ -25,8 +25,8 @@ struct links {
     struct mq *pub;
     char *base_name; /* sje.worker.<node>.<incarnation> */
     char *reply;
-    uint64_t connections; /* of sub, so far */
-    uint64_t tags;        /* consumers, so far */
+    uint64_t names; /* refused for our queue, so far */
+    uint64_t tags;  /* consumers, so far */
     struct source *sources;
     size_t n_sources;
     bool pub_declared;
@@ -50,11 +50,11 @@ static void tell(struct links *l, enum wcore_link which, bool up)
     }
 }
 
-static void refused(const char *what, int rc, const struct err *why)
+/* Requests that fail later end the connection, and on_down tells why. */
+static void check(const char *what, int rc)
 {
-    if (rc != ERR_MQ_DOWN && rc != ERR_CLOSED) {
-        log_error(NULL, "the broker refused %s: %s; connecting again", what,
-                  why ? why->text : err_text(rc));
+    if (rc < 0 && rc != ERR_MQ_DOWN) {
+        log_error(NULL, "%s: %s; waiting for the next connection", what, err_text(rc));
     }
 }
 
@@ -78,15 +78,6 @@ static void on_hint_delivery(void *arg, const struct mq_delivery *d)
     }
 }
 
-static void on_work_declared(void *arg, int rc, const struct err *why, uint32_t count)
-{
-    (void)arg;
-    (void)count;
-    if (rc < 0) {
-        refused("a queue of hints", rc, why);
-    }
-}
-
 static void on_source_cancelled(void *arg);
 
 static void open_source(struct source *s)
@@ -95,44 +86,49 @@ static void open_source(struct source *s)
 
     s->on = true;
     snprintf(s->tag, sizeof(s->tag), "hints-%llu", (unsigned long long)++l->tags);
-    int rc = mq_consume(l->sub, s->queue, s->tag, false, on_hint_delivery, on_source_cancelled, s);
-    if (rc < 0 && rc != ERR_MQ_DOWN) {
-        log_error(NULL, "consuming from %s: %s; not taking from it before the next connection",
-                  s->queue, err_text(rc));
-    }
+    int rc = mq_declare_queue(l->sub, s->queue, MQ_QUORUM, NULL, NULL);
+    rc = rc < 0 ? rc
+                : mq_consume(l->sub, s->queue, s->tag, false, on_hint_delivery, on_source_cancelled,
+                             s);
+    check(s->queue, rc);
 }
 
 /* Its queue was deleted: it is made again. */
 static void on_source_cancelled(void *arg)
 {
     struct source *s = arg;
-    struct links *l = s->l;
 
-    log_warn(NULL, "queue %s was deleted; declaring it again", s->queue);
-    int rc = mq_declare_queue(l->sub, s->queue, MQ_QUORUM, on_work_declared, l);
-    if (rc == 0 && s->on) {
+    if (s->on) {
+        log_warn(NULL, "queue %s was deleted; declaring it again", s->queue);
         open_source(s);
     }
 }
 
 static void on_reply_cancelled(void *arg);
 
-static void on_reply_declared(void *arg, int rc, const struct err *why, uint32_t count)
+/* The broker still knows a connection of ours that is long dead for us: it keeps that one's queue.
+ */
+static void on_reply_taken(void *arg, int rc, const struct err *why, uint32_t count)
 {
     struct links *l = arg;
 
     (void)count;
-    if (rc < 0) {
-        refused("our queue", rc, why);
-    } else {
-        tell(l, WCORE_LINK_CONSUME, true);
+    l->names += rc < 0 && why && why->code == ERR_CONFLICT;
+}
+
+static void on_reply_declared(void *arg, int rc, const struct err *why, uint32_t count)
+{
+    (void)why;
+    (void)count;
+    if (rc == 0) {
+        tell(arg, WCORE_LINK_CONSUME, true);
     }
 }
 
 static int open_reply(struct links *l)
 {
     char tag[32];
-    int rc = mq_declare_queue(l->sub, l->reply, MQ_EXCLUSIVE, NULL, NULL);
+    int rc = mq_declare_queue(l->sub, l->reply, MQ_EXCLUSIVE, on_reply_taken, l);
 
     snprintf(tag, sizeof(tag), "orders-%llu", (unsigned long long)++l->tags);
     rc = rc < 0 ? rc
@@ -146,29 +142,20 @@ static void on_reply_cancelled(void *arg)
     struct links *l = arg;
 
     log_warn(NULL, "our queue %s was deleted; declaring it again", l->reply);
-    int rc = open_reply(l);
-    if (rc < 0) {
-        refused("our queue", rc, NULL);
-    }
+    check(l->reply, open_reply(l));
 }
 
 static void on_sub_up(void *arg)
 {
     struct links *l = arg;
-    int rc = 0;
 
     free(l->reply);
-    l->reply = ++l->connections == 1
-                   ? xstrdup(l->base_name)
-                   : xasprintf("%s.%llu", l->base_name, (unsigned long long)l->connections);
-    for (size_t i = 0; i < l->n_sources && rc == 0; i++) {
+    l->reply = l->names ? xasprintf("%s.%llu", l->base_name, (unsigned long long)l->names + 1)
+                        : xstrdup(l->base_name);
+    for (size_t i = 0; i < l->n_sources; i++) {
         l->sources[i].on = false;
-        rc = mq_declare_queue(l->sub, l->sources[i].queue, MQ_QUORUM, on_work_declared, l);
     }
-    rc = rc < 0 ? rc : open_reply(l);
-    if (rc < 0) {
-        refused("our queues", rc, NULL);
-    }
+    check(l->reply, open_reply(l));
 }
 
 static void on_sub_down(void *arg, const struct err *why)
@@ -218,10 +205,9 @@ static void on_pub_declared(void *arg, int rc, const struct err *why, uint32_t c
 {
     struct links *l = arg;
 
+    (void)why;
     (void)count;
-    if (rc < 0) {
-        refused("a queue or exchange", rc, why);
-    } else {
+    if (rc == 0) {
         l->pub_declared = true;
         update_pub(l);
     }
@@ -237,11 +223,7 @@ static int declare_pub(struct links *l)
 
 static void on_pub_up(void *arg)
 {
-    int rc = declare_pub(arg);
-
-    if (rc < 0) {
-        refused("our queues", rc, NULL);
-    }
+    check("the managers' queues", declare_pub(arg));
 }
 
 static void on_pub_down(void *arg, const struct err *why)

@@ -2,9 +2,8 @@
  *
  * One consumes and acks: hints, and the worker's own queue with grants and orders. The other
  * publishes: claims, results, beats, logs; the broker stops reading from it in an alarm. Both
- * reconnect for ever; each time everything is declared from scratch. The worker's own queue gets
- * another name with each connection (".2", ".3", … behind it), because the broker may hold on to a
- * connection that is long dead for us, and to its exclusive queue.
+ * reconnect for ever; each time everything is declared from scratch. Where the broker still holds
+ * on to a connection that is long dead for us, and to its exclusive queue, ours gets another name.
  *
  * Threads: the loop thread only.
  */

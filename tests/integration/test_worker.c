@@ -1,6 +1,8 @@
 /* The worker over a real broker with the real shim; this file plays the manager. */
 #include "tests/integration/worker_bench.h"
 
+#include <sys/mount.h>
+
 static void test_a_command_runs_and_is_reported(void **unused)
 {
     (void)unused;
@@ -302,6 +304,45 @@ static void test_results_are_resent_until_applied(void **unused)
     bench_close();
 }
 
+static void fill_disk(int fd)
+{
+    char block[4096] = "";
+
+    while (write(fd, block, sizeof(block)) > 0) {
+    }
+}
+
+static void test_a_full_disk(void **unused)
+{
+    (void)unused;
+    bench_open();
+    assert_int_equal(mkdir(b.dir, 0700), 0);
+    if (mount("none", b.dir, "tmpfs", 0, "size=256k") != 0) {
+        bench_close();
+        skip(); /* only root may */
+    }
+    start_worker(2);
+    int fine = submit(COMMAND("true"));
+    expect_outcome(fine, "succeeded");
+    char *path CLEANUP(freep) = xasprintf("%s/filler", b.dir);
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    fill_disk(fd);
+    int i = submit(COMMAND("true"));
+    expect_outcome(i, "failed");
+    assert_string_equal(error_kind(i), "launch");
+    assert_non_null(strstr(error_text(i), "No space left"));
+    AWAIT(json_object_get(b.beat, "holdOff"));
+    assert_int_equal(json_get_int(b.beat, "free", -1), 0);
+    int later = submit(NOOP);
+    int beats = b.beats;
+    AWAIT(b.beats > beats + 1);
+    assert_int_equal(b.tasks[later].claims, 0); /* takes no work */
+    close(fd);
+    stop_worker(false);
+    assert_int_equal(umount(b.dir), 0);
+    bench_close();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -318,6 +359,7 @@ int main(void)
         cmocka_unit_test(test_a_log_is_waited_for),
         cmocka_unit_test(test_messages_that_are_not_understood),
         cmocka_unit_test(test_results_are_resent_until_applied),
+        cmocka_unit_test(test_a_full_disk),
     };
     struct err e = {0};
 
