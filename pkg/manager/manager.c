@@ -427,7 +427,9 @@ int manager_start(uv_loop_t *loop, const struct config *c, const struct task_typ
     m->feed = feed_new(&fo);
     open_broker(m, c);
     if (rc == 0) {
-        log_info(NULL, "schema is up to date (%d scripts run now)", applied);
+        if (applied) {
+            log_info(NULL, "the schema was brought up to date: %d scripts", applied);
+        }
         db_is_ready(m);
     }
     MUST(uv_timer_start(&m->tick, on_tick, TICK_MS, 0) == 0);
