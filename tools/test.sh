@@ -55,16 +55,13 @@ program() { # NAME COMMAND...
 }
 
 programs() { # SUITE JOBS: every program of that suite, JOBS at a time
-    local source name running=0
+    local source name
     for source in tests/"$1"/test_*.c; do
-        [ -f "$source" ] || continue
         name=$(basename "$source" .c)
-        if [ "$running" -ge "$2" ]; then
-            wait -n
-            running=$((running - 1))
-        fi
+        while [ "$(jobs -rp | wc -l)" -ge "$2" ]; do
+            wait -n || true
+        done
         program "$1/$name" "$OUT/tests/$1/$name" &
-        running=$((running + 1))
     done
     wait
 }
