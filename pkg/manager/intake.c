@@ -551,6 +551,16 @@ static void on_declared(void *arg, int rc, const struct err *why, uint32_t count
     }
 }
 
+/* Fine where the consumer is there already: after one queue was deleted the others still have
+ * theirs. */
+static int consume_once(struct manager *m, const char *queue, const char *tag, bool no_ack,
+                        mq_deliver_fn *on_deliver)
+{
+    int rc = mq_consume(m->sub, queue, tag, no_ack, on_deliver, on_cancelled, m);
+
+    return rc == ERR_CONFLICT ? 0 : rc;
+}
+
 void intake_up(struct manager *m)
 {
     struct mq *q = m->sub;
@@ -562,9 +572,9 @@ void intake_up(struct manager *m)
     rc = rc < 0 ? rc : mq_declare_queue(q, m->queue, MQ_EXCLUSIVE, on_declared, m);
     rc = rc < 0 ? rc : mq_bind(q, m->queue, "sje.beat", "", on_declared, m);
     rc = rc < 0 ? rc : mq_bind(q, m->queue, "sje.ctl", "", on_declared, m);
-    rc = rc < 0 ? rc : mq_consume(q, "sje.claim", "claim", false, on_claim, on_cancelled, m);
-    rc = rc < 0 ? rc : mq_consume(q, "sje.result", "result", false, on_results, on_cancelled, m);
-    rc = rc < 0 ? rc : mq_consume(q, m->queue, "own", true, on_own_message, on_cancelled, m);
+    rc = rc < 0 ? rc : consume_once(m, "sje.claim", "claim", false, on_claim);
+    rc = rc < 0 ? rc : consume_once(m, "sje.result", "result", false, on_results);
+    rc = rc < 0 ? rc : consume_once(m, m->queue, "own", true, on_own_message);
     if (rc < 0) {
         log_warn(NULL, "setting up the broker's queues: %s; again with the next connection",
                  err_text(rc));
