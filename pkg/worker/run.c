@@ -5,9 +5,11 @@
 #include "internal/str.h"
 #include "pkg/executors/shimdir.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define LOOK_MS 50 /* between two looks at what a dead shim left behind */
@@ -328,8 +330,10 @@ static void say(struct run *r, const char *fmt, ...)
     va_start(ap, fmt);
     int n = vsnprintf(line, sizeof(line), fmt, ap);
     va_end(ap);
-    uv_buf_t b = uv_buf_init(line, (unsigned)n);
-    if (uv_try_write((uv_stream_t *)&r->pipe, &b, 1) != n) {
+    /* Not by libuv, which raises SIGPIPE for a shim that has just ended. */
+    uv_os_fd_t fd = -1;
+    if (uv_fileno((uv_handle_t *)&r->pipe, &fd) != 0 ||
+        (send(fd, line, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) != n && errno != EPIPE)) {
         log_warn(NULL, "a shim does not take orders; its lease will end it");
     }
 }

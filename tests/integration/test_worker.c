@@ -73,6 +73,22 @@ static void test_thousand_noops(void **unused)
     bench_close();
 }
 
+static void test_many_short_commands(void **unused)
+{
+    (void)unused;
+    bench_open();
+    start_worker(16);
+    for (int i = 0; i < 200; i++) {
+        submit(COMMAND("true"));
+    }
+    AWAIT(b.n_results == 200);
+    for (int i = 0; i < 200; i++) {
+        assert_string_equal(outcome(i), "succeeded");
+    }
+    stop_worker(false);
+    bench_close();
+}
+
 static void test_failures_say_why(void **unused)
 {
     (void)unused;
@@ -349,6 +365,7 @@ int main(void)
         cmocka_unit_test(test_a_command_runs_and_is_reported),
         cmocka_unit_test(test_beats_tell_what_runs),
         cmocka_unit_test(test_thousand_noops),
+        cmocka_unit_test(test_many_short_commands),
         cmocka_unit_test(test_failures_say_why),
         cmocka_unit_test(test_a_denied_hint_is_acked),
         cmocka_unit_test(test_slots_limit_what_runs),
