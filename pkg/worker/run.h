@@ -39,8 +39,10 @@ enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a, jso
 void run_conclude(struct run_context *x, struct wcore_attempt *a, enum wcore_verdict v,
                   const char *why);
 
-/* An attempt found in tasks_dir. NULL where there is nothing to be reported: no grant was kept, or
- * its result is applied. Else fill in what wcore_adopt() needs, then run_attach(). */
+/* Its directory is marked: nothing more has to be reported. */
+bool run_is_done(const char *tasks_dir, const struct id *task, int32_t attempt);
+/* Another attempt found in tasks_dir. NULL where no grant was kept. Else fill in what wcore_adopt()
+ * needs, then run_attach(). */
 struct run_found {
     int32_t slots;
     int64_t token;

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -209,19 +210,22 @@ static json_t *read_grant(const struct run *r, struct run_found *ret, int64_t *r
     return j;
 }
 
+bool run_is_done(const char *tasks_dir, const struct id *task, int32_t attempt)
+{
+    char *dir CLEANUP(freep) = shimdir_path(tasks_dir, task, attempt);
+    char *mark CLEANUP(freep) = xasprintf("%s/%s", dir, RUN_DONE_FILE);
+    struct stat st = {0};
+
+    return lstat(mark, &st) == 0;
+}
+
 struct run *run_adopt(struct run_context *x, const struct wcore_key *k, struct run_found *ret)
 {
     struct run *r = run_new(x, k, 0);
-    struct buf b CLEANUP(buf_free);
     struct err e = {0};
 
-    buf_init(&b, 1);
     r->dir = shimdir_path(x->tasks_dir, &k->task, k->attempt);
     r->exec.dir = r->dir;
-    if (shimdir_read_file(r->dir, RUN_DONE_FILE, &b, NULL) == 0) {
-        run_release(r);
-        return NULL;
-    }
     json_auto_t *grant = read_grant(r, ret, &r->token);
     if (!grant) { /* the grant is written before anything is started */
         log_warn(NULL, "%s holds no grant; ignoring it", r->dir);

@@ -11,6 +11,7 @@ struct candidate {
 };
 
 struct search {
+    const char *tasks_dir;
     struct candidate *list;
     size_t n;
     size_t cap;
@@ -20,6 +21,9 @@ static void on_found(void *arg, const struct id *task, int32_t attempt)
 {
     struct search *s = arg;
 
+    if (run_is_done(s->tasks_dir, task, attempt)) {
+        return; /* nearly all are */
+    }
     if (s->n == s->cap) {
         s->cap = MAX(s->cap * 2, (size_t)64);
         s->list = xrealloc(s->list, s->cap * sizeof(*s->list));
@@ -46,7 +50,7 @@ static void adopt(struct wcore *core, int64_t now, struct candidate *c, struct s
 int survivors_find(struct run_context *x, struct wcore *core, int64_t now, struct survivors *ret,
                    struct err *reterr)
 {
-    struct search s = {0};
+    struct search s = {.tasks_dir = x->tasks_dir};
     int rc = shimdir_list(x->tasks_dir, on_found, &s, reterr);
 
     *ret = (struct survivors){0};

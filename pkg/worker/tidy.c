@@ -20,6 +20,7 @@ struct tidy {
     char *tasks_dir;
     int64_t keep_ms;
     int64_t work_keep_ms; /* as it was when the work began */
+    uint64_t work_ms;     /* how long it took */
     struct tidy_report report;
     void (*on_closed)(void *arg);
     void *closed_arg;
@@ -73,6 +74,9 @@ static bool is_short_of_space(const char *dir)
     if (statvfs(dir, &v) != 0) {
         return false;
     }
+    if (v.f_files && v.f_favail < v.f_files / 100 * TIDY_FREE_PERCENT) {
+        return true;
+    }
     uint64_t wanted = (uint64_t)v.f_blocks * v.f_frsize / 100 * TIDY_FREE_PERCENT;
     return (uint64_t)v.f_bavail * v.f_frsize < MIN(wanted, TIDY_FREE_MAX);
 }
@@ -113,7 +117,9 @@ static void on_work(uv_work_t *work)
 {
     struct tidy *t = work->data;
 
+    uint64_t start = uv_hrtime();
     tidy_once(t->tasks_dir, clock_wall_ms(), t->work_keep_ms, &t->report);
+    t->work_ms = (uv_hrtime() - start) / 1000000;
 }
 
 /* ---- on the loop ---- */
@@ -153,7 +159,9 @@ static void on_worked(uv_work_t *work, int status)
     if (t->closing) {
         uv_close((uv_handle_t *)&t->timer, on_timer_closed);
     } else {
-        schedule(t, r->left && r->removed ? TIDY_AGAIN_MS : TIDY_EVERY_MS);
+        /* With very many directories looking at them must not become all that the disk does. */
+        schedule(t, MAX(r->left && r->removed ? TIDY_AGAIN_MS : TIDY_EVERY_MS,
+                        t->work_ms * TIDY_PAUSE_FACTOR));
     }
 }
 

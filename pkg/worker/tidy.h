@@ -10,8 +10,9 @@
 
 #include <uv.h>
 
-#define TIDY_EVERY_MS     60000
-#define TIDY_AGAIN_MS     1000                /* when there was more to remove */
+#define TIDY_PAUSE_FACTOR 20u /* pauses are at least that much longer than the work */
+#define TIDY_EVERY_MS     60000u
+#define TIDY_AGAIN_MS     1000u               /* when there was more to remove */
 #define TIDY_REMOVE_MAX   32                  /* at a time */
 #define TIDY_FREE_PERCENT 5                   /* of the disk that should stay free, */
 #define TIDY_FREE_MAX     ((uint64_t)2 << 30) /* but no more than that */

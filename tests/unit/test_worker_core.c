@@ -1201,6 +1201,37 @@ static void test_stop_with_tasks(void **unused)
     close_worker(&f);
 }
 
+static void test_slots_may_change(void **unused)
+{
+    struct wcore_settings more = {.slots = 3, .heartbeat_ms = 5000, .grace_ms = 1000};
+    struct wcore_settings less = {.slots = 1, .heartbeat_ms = 5000, .grace_ms = 1000};
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 1);
+    run(&f, 1);
+    hint(&f, 2, 1, 1, 1);
+    hint(&f, 3, 1, 1, 2);
+    step(&f);
+    expect(&f, "");
+    wcore_configure(f.c, &more);
+    step(&f);
+    expect(&f, "claim 2.1 3.1; ");
+    grant(&f, 2);
+    grant(&f, 3);
+    wcore_configure(f.c, &less); /* nothing is stopped for it */
+    assert_int_equal(wcore_slots_free(f.c), 0);
+    ended(&f, 1);
+    hint(&f, 4, 1, 1, 1);
+    step(&f);
+    assert_int_equal(state(&f, 4), WCORE_HELD);
+    ended(&f, 2);
+    ended(&f, 3);
+    step(&f);
+    assert_int_equal(state(&f, 4), WCORE_CLAIMING);
+    close_worker(&f);
+}
+
 /* ---- survivors ---- */
 
 static void test_survivors_are_taken_back(void **unused)
@@ -1310,6 +1341,7 @@ int main(void)
         cmocka_unit_test(test_stop_leaves_tasks_to_the_next_process),
         cmocka_unit_test(test_stop_gives_open_claims_back_at_last),
         cmocka_unit_test(test_stop_with_tasks),
+        cmocka_unit_test(test_slots_may_change),
         cmocka_unit_test(test_survivors_are_taken_back),
         cmocka_unit_test(test_a_survivor_whose_lease_nobody_renews),
         cmocka_unit_test(test_every_state_can_be_reached_and_left),
