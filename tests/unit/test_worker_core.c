@@ -1009,6 +1009,12 @@ static void test_results_wait_for_the_broker(void **unused)
     wcore_on_link(f.c, f.now, WCORE_LINK_PUBLISH, true);
     step(&f);
     expect(&f, "consume on; result 1.1 2.1; ");
+    applied(&f, 1);
+    pass(&f, 1000);
+    wcore_on_link(f.c, f.now, WCORE_LINK_CONSUME, false); /* and with it perhaps the answer */
+    wcore_on_link(f.c, f.now, WCORE_LINK_CONSUME, true);
+    step(&f);
+    expect(&f, "forget 1; consume on; result 2.1; ");
     close_worker(&f);
 }
 
