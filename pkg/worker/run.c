@@ -82,7 +82,11 @@ static void unwatch(struct run *r)
 void run_close_handles(struct run *r)
 {
     unwatch(r);
-    close_handle(r, &r->has_process, (uv_handle_t *)&r->process);
+    if (!uv_is_active((uv_handle_t *)&r->process)) {
+        /* It could not be started. A shim that was is waited for, or it would stay behind as a
+         * zombie. */
+        close_handle(r, &r->has_process, (uv_handle_t *)&r->process);
+    }
     close_handle(r, &r->has_pipe, (uv_handle_t *)&r->pipe);
     close_handle(r, &r->has_timer, (uv_handle_t *)&r->timer);
 }
@@ -99,7 +103,13 @@ void run_release_all(struct run_context *x)
 {
     LIST_EACH(&x->runs, it)
     {
-        run_release(CONTAINER_OF(it, struct run, node));
+        struct run *r = CONTAINER_OF(it, struct run, node);
+
+        r->open_handles++; /* so that it is not freed before its process is let go */
+        run_release(r);
+        close_handle(r, &r->has_process, (uv_handle_t *)&r->process);
+        r->open_handles--;
+        free_if_closed(r);
     }
 }
 

@@ -73,6 +73,19 @@ static void test_thousand_noops(void **unused)
     bench_close();
 }
 
+static bool have_children(void)
+{
+    char path[64];
+    char c = 0;
+
+    snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    size_t n = fread(&c, 1, 1, f);
+    fclose(f);
+    return n > 0;
+}
+
 static void test_many_short_commands(void **unused)
 {
     (void)unused;
@@ -85,6 +98,7 @@ static void test_many_short_commands(void **unused)
     for (int i = 0; i < 200; i++) {
         assert_string_equal(outcome(i), "succeeded");
     }
+    AWAIT(!have_children()); /* the shims are reaped */
     stop_worker(false);
     bench_close();
 }
