@@ -73,23 +73,27 @@ static void test_thousand_noops(void **unused)
     bench_close();
 }
 
-static bool have_children(void)
+/* An earlier test may have left a shim to "the next process", which is this one too. */
+static int count_children(void)
 {
     char path[64];
-    char c = 0;
+    int n = 0;
 
     snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());
     FILE *f = fopen(path, "r");
     assert_non_null(f);
-    size_t n = fread(&c, 1, 1, f);
+    for (int c; (c = fgetc(f)) != EOF;) {
+        n += c == ' ';
+    }
     fclose(f);
-    return n > 0;
+    return n;
 }
 
 static void test_many_short_commands(void **unused)
 {
     (void)unused;
     bench_open();
+    int before = count_children();
     start_worker(16);
     for (int i = 0; i < 200; i++) {
         submit(COMMAND("true"));
@@ -98,7 +102,7 @@ static void test_many_short_commands(void **unused)
     for (int i = 0; i < 200; i++) {
         assert_string_equal(outcome(i), "succeeded");
     }
-    AWAIT(!have_children()); /* the shims are reaped */
+    AWAIT(count_children() <= before); /* the shims are reaped */
     stop_worker(false);
     bench_close();
 }
