@@ -128,10 +128,14 @@ class Client:
         limit = time.monotonic() + within * SLOW
         while True:
             left = max(1, min(60, int(limit - time.monotonic())))
-            t = self.get(f"/task/{task_id}?wait={left}").json()
-            if t["state"] in FINAL:
+            r = self.get(f"/task/{task_id}?wait={left}", None)
+            t = r.json()
+            if r.status_code == 200 and t["state"] in FINAL:
                 return t
+            assert r.status_code in (200, 503), r.text
             assert time.monotonic() < limit, f"not final within {within}s: {t}\n{self.story(task_id)}"
+            if r.status_code == 503:  # "later, please", and it says when
+                time.sleep(int(r.headers["Retry-After"]))
 
     def run(self, task, within=60):
         return self.end(self.submit(task), within)
