@@ -7,12 +7,17 @@
 #include <uthash.h>
 
 #define BATCH_ROWS   500
-#define BATCH_EVENTS 8 /* of one task in one batch */
+#define BATCH_BYTES  (8u << 20) /* a batch ends before it is larger, by one row at most */
+#define LOAD_ROWS    32         /* at least; more while rows are small */
+#define BATCH_EVENTS 8          /* of one task in one batch */
+#define TRIES_MAX    5
 
 struct item {
     struct list_node node; /* entry->pending, or the batch's list */
     struct task_event ev;  /* strings owned */
     int64_t epoch;
+    uint64_t since; /* l->sent when it came */
+    int tries;      /* that came to nothing */
     ledger_fn *cb;
     void *arg;
     enum step_rc step;
@@ -29,6 +34,8 @@ struct entry {
     struct list_node node; /* lru, dirty or the batch's entries */
     enum entry_state state;
     bool loaded;
+    bool alone;     /* the database refused a batch with it: one event at a time now */
+    uint64_t as_of; /* number of the statement that read or wrote the row; 0: an offered one */
     struct task row;
     struct task next; /* while WRITING: the row as it is to be */
     struct list pending;
@@ -39,6 +46,7 @@ struct entry {
 
 struct batch {
     struct ledger *l;
+    uint64_t number;
     struct list entries;
 };
 
@@ -49,6 +57,8 @@ struct ledger {
     struct list dirty;
     size_t bytes; /* of idle entries */
     size_t pending;
+    uint64_t sent;    /* statements */
+    size_t load_rows; /* in the next load: as many as the rows of the last one allow */
     int in_flight;
     bool closing;
     uv_check_t gather; /* events of one turn of the loop go into one batch */
@@ -103,10 +113,14 @@ static size_t text_bytes(const char *s)
     return s ? strlen(s) : 0;
 }
 
+static size_t row_bytes(const struct task *t)
+{
+    return 400 + text_bytes(t->spec) + text_bytes(t->output) + text_bytes(t->error);
+}
+
 static size_t entry_bytes(const struct entry *e)
 {
-    return sizeof(*e) + 400 + text_bytes(e->row.spec) + text_bytes(e->row.output) +
-           text_bytes(e->row.error);
+    return sizeof(*e) + row_bytes(&e->row);
 }
 
 static void entry_free(struct ledger *l, struct entry *e)
@@ -133,6 +147,7 @@ static void entry_idle(struct ledger *l, struct entry *e)
 {
     entry_detach(l, e);
     e->state = ENTRY_IDLE;
+    e->alone = false;
     if (!e->loaded || task_state_final(e->row.state)) {
         entry_free(l, e);
         return;
@@ -213,6 +228,7 @@ static struct batch *batch_new(struct ledger *l)
     struct batch *b = xmalloc(sizeof(*b));
 
     b->l = l;
+    b->number = ++l->sent;
     list_init(&b->entries);
     return b;
 }
@@ -254,6 +270,21 @@ static void clear_audit(struct entry *e)
     e->n_audit = 0;
 }
 
+/* How large rows are shows only when they are here. */
+static void adapt_loads(struct ledger *l, const struct task *rows, size_t n)
+{
+    size_t bytes = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        bytes += row_bytes(&rows[i]);
+    }
+    if (bytes > BATCH_BYTES) {
+        l->load_rows = MAX(l->load_rows / 4, (size_t)LOAD_ROWS);
+    } else if (bytes < BATCH_BYTES / 4) {
+        l->load_rows = MIN(l->load_rows * 2, (size_t)BATCH_ROWS);
+    }
+}
+
 static void on_loaded(void *arg, int rc, const struct task *rows, size_t n, const struct err *why)
 {
     struct batch *b = arg;
@@ -261,11 +292,13 @@ static void on_loaded(void *arg, int rc, const struct task *rows, size_t n, cons
     static const struct err none = {ERR_NOT_FOUND, "no such task"};
     struct list_node *node;
 
+    adapt_loads(l, rows, n);
     for (size_t i = 0; i < n; i++) {
         struct entry *e = entry_find(l, &rows[i].id);
 
         if (e && e->state == ENTRY_LOADING) {
             entry_set_row(e, &rows[i]);
+            e->as_of = b->number;
         }
     }
     while ((node = list_first(&b->entries))) {
@@ -281,7 +314,7 @@ static void on_loaded(void *arg, int rc, const struct task *rows, size_t n, cons
 }
 
 /* The change is in the database. */
-static void entry_written(struct ledger *l, struct entry *e)
+static void entry_written(struct ledger *l, struct entry *e, uint64_t number)
 {
     enum task_state from = e->row.state;
     struct list_node *n;
@@ -289,37 +322,56 @@ static void entry_written(struct ledger *l, struct entry *e)
     task_done(&e->row);
     e->row = e->next;
     e->next = (struct task){0};
+    e->as_of = number;
+    e->alone = false;
     l->o.on_change(l->o.arg, from, &e->row);
     while ((n = list_pop(&e->applied))) {
         item_answer(l, CONTAINER_OF(n, struct item, node), 0, &e->row, NULL);
     }
 }
 
-/* Somebody else changed the row, or it is not known whether the change was written. */
-static void entry_not_written(struct ledger *l, struct entry *e, int rc, const struct err *why)
+/* Puts decided events back in front of those that wait, to be decided again; those that had their
+ * tries are answered. */
+static void entry_again(struct ledger *l, struct entry *e, int rc)
 {
+    struct err why = {0};
     struct list_node *n;
 
-    task_done(&e->next);
-    e->loaded = false;
-    if (rc < 0) {
-        answer_all(l, &e->applied, rc, NULL, why);
-        answer_all(l, &e->pending, rc, NULL, why);
-        return;
-    }
     while ((n = e->applied.count ? e->applied.head.prev : NULL)) {
         struct item *it = CONTAINER_OF(n, struct item, node);
 
         list_remove(n);
-        if (it->epoch == 0) {
+        if (++it->tries < TRIES_MAX || (rc == 0 && it->epoch == 0)) {
             list_push_front(&e->pending, n);
-        } else {
-            /* Or we no longer lead. A leader looks again by itself; an order of an old one must not
-             * be repeated. */
+        } else if (rc == 0) {
+            /* It is no longer the leader's to decide; who leads looks again by itself. */
             it->step = STEP_REFUSED;
             it->reason = "superseded";
             item_answer(l, it, 0, NULL, NULL);
+        } else {
+            err_set(&why, ERR_BUSY, "the database has too many conflicts now");
+            item_answer(l, it, ERR_BUSY, NULL, &why);
         }
+    }
+}
+
+/* rc 0: somebody else changed the row. ERR_CONFLICT: nothing happened. ERR_DB and ERR_TOO_LARGE:
+ * nothing happened, because of this row or of another one in the batch. Else it is not known what
+ * happened. */
+static void entry_not_written(struct ledger *l, struct entry *e, int rc, const struct err *why)
+{
+    bool refused = rc == ERR_DB || rc == ERR_TOO_LARGE;
+
+    task_done(&e->next);
+    e->loaded = false;
+    if (rc == 0 || rc == ERR_CONFLICT || (refused && !e->alone)) {
+        e->alone = refused;
+        entry_again(l, e, rc);
+        return;
+    }
+    answer_all(l, &e->applied, rc, NULL, why);
+    if (!refused) {
+        answer_all(l, &e->pending, rc, NULL, why);
     }
 }
 
@@ -334,7 +386,7 @@ static void on_batch_written(void *arg, int rc, const struct id *written, size_t
         struct entry *e = entry_find(l, &written[i]);
 
         MUST(e && e->state == ENTRY_WRITING);
-        entry_written(l, e);
+        entry_written(l, e, b->number);
         clear_audit(e);
         entry_detach(l, e);
         entry_release(l, e);
@@ -354,23 +406,27 @@ static void on_batch_written(void *arg, int rc, const struct id *written, size_t
  * something to write. */
 static bool decide(struct ledger *l, struct entry *e, int64_t epoch)
 {
+    size_t most = e->alone ? 1 : BATCH_EVENTS;
     struct list_node *n;
 
     task_copy(&e->next, &e->row);
-    while (e->n_audit < BATCH_EVENTS && (n = list_first(&e->pending))) {
+    while (e->n_audit < most && (n = list_first(&e->pending))) {
         struct item *it = CONTAINER_OF(n, struct item, node);
 
         if (it->epoch != epoch) {
             break;
         }
-        list_remove(n);
         it->step = task_step(&e->next, &it->ev, &e->audit[e->n_audit], &it->reason);
         if (it->step == STEP_APPLIED || it->step == STEP_RECORD) {
             e->n_audit++;
-            list_push(&e->applied, n);
-        } else if (e->n_audit) {
-            list_push(&e->applied,
-                      n); /* based on what is about to be written: true only if it is */
+        } else if (e->n_audit == 0 && e->as_of <= it->since) {
+            /* Nothing will be written that would show the row to be old: it is read again. */
+            e->loaded = false;
+            break;
+        }
+        list_remove(n);
+        if (e->n_audit) {
+            list_push(&e->applied, n); /* true only if the batch is written */
         } else {
             item_answer(l, it, 0, &e->row, NULL);
         }
@@ -380,6 +436,20 @@ static bool decide(struct ledger *l, struct entry *e, int64_t epoch)
         return false;
     }
     return true;
+}
+
+/* What the entry's change takes in a statement. */
+static size_t change_bytes(const struct entry *e)
+{
+    const struct task *t = &e->next;
+    size_t bytes = 400 + text_bytes(t->worker_id) + text_bytes(t->application_id) +
+                   text_bytes(t->loss_signature) + text_bytes(t->progress) + text_bytes(t->output) +
+                   text_bytes(t->error);
+
+    for (size_t i = 0; i < e->n_audit; i++) {
+        bytes += 100 + text_bytes(e->audit[i].worker_id) + text_bytes(e->audit[i].detail);
+    }
+    return bytes;
 }
 
 static int by_id(const void *a, const void *b)
@@ -395,7 +465,9 @@ static void write_batch(struct ledger *l, int64_t epoch)
     struct batch *b = batch_new(l);
     struct store_change *changes CLEANUP(freep) = xcalloc(BATCH_ROWS, sizeof(*changes));
     struct err why = {0};
+    size_t bytes = 0;
     size_t n = 0;
+    bool full = false;
 
     l->in_flight++;
     LIST_EACH(&l->dirty, node)
@@ -403,16 +475,19 @@ static void write_batch(struct ledger *l, int64_t epoch)
         struct entry *e = CONTAINER_OF(node, struct entry, node);
         struct list_node *first = list_first(&e->pending);
 
-        if (n == BATCH_ROWS) {
+        if (full || n == BATCH_ROWS || bytes >= BATCH_BYTES) {
             break;
         }
-        if (!e->loaded || CONTAINER_OF(first, struct item, node)->epoch != epoch) {
+        if (!e->loaded || CONTAINER_OF(first, struct item, node)->epoch != epoch ||
+            (e->alone && n)) {
             continue;
         }
         /* Out of the list first: an answer may submit another event for this task. */
         batch_add(b, e, ENTRY_WRITING);
         if (decide(l, e, epoch)) {
             changes[n++] = (struct store_change){&e->next, e->row.seq, e->audit, e->n_audit};
+            bytes += change_bytes(e);
+            full = e->alone;
         } else {
             entry_detach(l, e);
             entry_release(l, e);
@@ -442,7 +517,10 @@ static void load_batch(struct ledger *l)
     {
         struct entry *e = CONTAINER_OF(node, struct entry, node);
 
-        if (n < BATCH_ROWS && !e->loaded) {
+        if (n == l->load_rows) {
+            break;
+        }
+        if (!e->loaded) {
             batch_add(b, e, ENTRY_LOADING);
             ids[n++] = e->id;
         }
@@ -493,6 +571,7 @@ struct ledger *ledger_new(const struct ledger_options *o)
     l->o = *o;
     list_init(&l->lru);
     list_init(&l->dirty);
+    l->load_rows = LOAD_ROWS;
     MUST(uv_check_init(o->loop, &l->gather) == 0);
     MUST(uv_idle_init(o->loop, &l->spin) == 0);
     l->gather.data = l;
@@ -550,6 +629,7 @@ void ledger_submit(struct ledger *l, const struct id *id, const struct task_even
     struct item *it = item_new(ev, epoch, cb, arg);
 
     l->pending++;
+    it->since = l->sent;
     if (l->closing) {
         item_answer(l, it, ERR_CLOSED, NULL, &why);
         return;

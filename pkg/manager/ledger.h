@@ -5,7 +5,12 @@
  * compare-and-set on seq. A row that somebody else changed meanwhile is loaded and decided again,
  * so no event is decided on an old row. Events of one task are applied in the order they came.
  *
- * The ledger keeps recently used rows (bounded); they may be old, never wrong: the write tells.
+ * The ledger keeps recently used rows (bounded); they may be old, never wrong: a write tells by
+ * itself, and before an event is refused or taken for a repetition the row is read again, unless it
+ * was read or written after the event came.
+ *
+ * Batches are bounded in rows and bytes. Where the database refuses a batch, its rows are written
+ * one by one, so that one bad event hurts no other.
  */
 #ifndef SJE_MANAGER_LEDGER_H
 #define SJE_MANAGER_LEDGER_H
@@ -18,8 +23,9 @@
 struct ledger;
 
 /* The answer to one event. rc 0: `step` and the row after it (NULL for a leader's event that was
- * overtaken). ERR_NOT_FOUND: no such task. rc < 0: not known to be written (database away): the
- * event may be repeated. */
+ * overtaken). ERR_NOT_FOUND: no such task. ERR_DB, ERR_TOO_LARGE: the database does not take what
+ * this event makes of the row; nothing was changed. Else rc < 0: not known to be written (database
+ * away, overloaded): the event may be repeated. Never ERR_CONFLICT. */
 struct ledger_answer {
     int rc;
     enum step_rc step;
