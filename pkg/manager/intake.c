@@ -413,9 +413,10 @@ static void on_gone(void *arg, struct lease *l, const char *why, bool by_restart
     lead_lost(bc->m, l, why);
 }
 
+/* At most a message's worth: the rest is told when these have ended. */
 static void add_cancels(struct fleet_worker *w, struct buf *b)
 {
-    bool first = true;
+    size_t told = 0;
 
     buf_adds(b, ",\"cancel\":[");
     LIST_EACH(&w->leases, n)
@@ -423,14 +424,13 @@ static void add_cancels(struct fleet_worker *w, struct buf *b)
         struct lease *l = CONTAINER_OF(n, struct lease, node);
         struct buf one CLEANUP(buf_free) = {0};
 
-        if (!l->cancel) {
+        if (!l->cancel || told == ENTRIES_MAX) {
             continue;
         }
         buf_init(&one, 256);
         refs_write(&one, &(struct task_ref){l->task, l->attempt}, 1);
-        buf_adds(b, first ? "" : ",");
+        buf_adds(b, told++ ? "," : "");
         buf_add(b, one.data + 1, one.len - 2);
-        first = false;
     }
     buf_addc(b, ']');
 }
@@ -492,7 +492,7 @@ static void on_own_message(void *arg, const struct mq_delivery *md)
     struct buf answer CLEANUP(buf_free) = {0};
     struct err e = {0};
 
-    buf_init(&answer, 4 * MESSAGE_MAX);
+    buf_init(&answer, BEAT_ACK_MAX);
     if (message_read(md->body, &msg, &e) < 0) {
         log_warn(NULL, "message: %s; dropped", e.text);
         return;

@@ -2,6 +2,7 @@
 
 #include "internal/str.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -17,6 +18,15 @@ void hint_write(char body[HINT_MAX], char *message_id, const struct id *task, in
         text, attempt, slots, (long long)rank);
     snprintf(message_id, 64, "%s:%d", text, attempt);
 }
+
+#define WALL_MS_MAX     253402300799999 /* the end of the year 9999 */
+#define HOST_MAX        255
+#define VERSION_MAX     64
+#define APPLICATION_MAX 256
+#define URL_MAX         512
+#define TYPE_MAX        128
+#define PROGRESS_MAX    4096  /* as JSON */
+#define ERROR_MAX       65536 /* as JSON */
 
 /* ---- reading ---- */
 
@@ -58,6 +68,73 @@ static bool good_name(const char *s)
     return n > 0 && n <= 200;
 }
 
+/* NULL where absent or longer than max. */
+static const char *member_string(const json_t *j, const char *key, size_t max)
+{
+    const char *s = json_get_string(j, key);
+
+    return s && strlen(s) <= max ? s : NULL;
+}
+
+/* INT64_MIN where absent or a time that no column holds. */
+static int64_t member_time(const json_t *j, const char *key)
+{
+    int64_t ms = json_get_int(j, key, INT64_MIN);
+
+    return ms < 0 || ms > WALL_MS_MAX ? INT64_MIN : ms;
+}
+
+static int member_int(const json_t *j, const char *key, int max)
+{
+    return (int)MIN(MAX(json_get_int(j, key, 0), (int64_t)0), (int64_t)max);
+}
+
+/* The array without what is not good. NULL where it is too long. */
+static const json_t *member_names(const json_t *j, const char *key, size_t max,
+                                  bool (*good)(const char *name))
+{
+    json_t *list = json_object_get(j, key);
+
+    if (json_array_size(list) > max) {
+        return NULL;
+    }
+    for (size_t i = json_array_size(list); i; i--) {
+        const char *name = json_string_value(json_array_get(list, i - 1));
+
+        if (!name || !good(name)) {
+            json_array_remove(list, i - 1);
+        }
+    }
+    return list;
+}
+
+static bool good_type(const char *name)
+{
+    return strlen(name) <= TYPE_MAX;
+}
+
+static const char *phase_of(const json_t *j)
+{
+    static const char *const phases[] = {"starting", "running", "stopping", "ended"};
+    const char *phase = json_get_string(j, "phase");
+
+    for (size_t i = 0; i < ARRAY_LEN(phases); i++) {
+        if (streq(phase, phases[i])) {
+            return phases[i];
+        }
+    }
+    return NULL;
+}
+
+static const json_t *progress_of(const json_t *j)
+{
+    const json_t *progress = json_object_get(j, "progress");
+
+    return json_is_object(progress) && json_dumpb(progress, NULL, 0, JSON_COMPACT) <= PROGRESS_MAX
+               ? progress
+               : NULL;
+}
+
 static int read_claim(struct message *m, struct err *reterr)
 {
     const json_t *list = json_object_get(m->doc, "claims");
@@ -87,7 +164,7 @@ static int read_runs(const json_t *list, bool with_token, struct beat_run **ret,
 {
     size_t n = json_array_size(list);
 
-    if (n > 100 * ENTRIES_MAX) {
+    if (n > BEAT_RUNS_MAX) {
         return broken(reterr, "running");
     }
     *ret = xcalloc(n, sizeof(**ret));
@@ -98,19 +175,10 @@ static int read_runs(const json_t *list, bool with_token, struct beat_run **ret,
         if (!read_ref(j, &r->task, &r->attempt) || (with_token && !read_token(j, &r->token))) {
             return broken(reterr, with_token ? "running" : "claiming");
         }
-        r->phase = json_get_string(j, "phase");
-        r->application_id = json_get_string(j, "applicationId");
-        r->ui_url = json_get_string(j, "uiUrl");
-        r->progress = json_object_get(j, "progress");
-        if (r->application_id && strlen(r->application_id) > 256) {
-            r->application_id = NULL;
-        }
-        if (r->ui_url && strlen(r->ui_url) > 512) {
-            r->ui_url = NULL;
-        }
-        if (!json_is_object(r->progress) || json_object_size(r->progress) > 8) {
-            r->progress = NULL;
-        }
+        r->phase = phase_of(j);
+        r->application_id = member_string(j, "applicationId", APPLICATION_MAX);
+        r->ui_url = member_string(j, "uiUrl", URL_MAX);
+        r->progress = progress_of(j);
     }
     *ret_n = n;
     return 0;
@@ -121,26 +189,27 @@ static int read_beat(struct message *m, struct err *reterr)
     const json_t *j = m->doc;
     struct beat *b = &m->beat;
 
+    const char *host = member_string(j, "host", HOST_MAX);
+
     *b = (struct beat){
         .worker = json_get_string(j, "worker"),
-        .host = json_get_string(j, "host"),
-        .version = json_get_string(j, "version"),
+        .host = host ? host : "",
+        .version = member_string(j, "version", VERSION_MAX),
         .reply = json_get_string(j, "reply"),
         .inc = json_get_int(j, "inc", 0),
         .beat = json_get_int(j, "beat", 0),
-        .started_at = json_get_int(j, "startedAt", 0),
-        .pid = (int)json_get_int(j, "pid", 0),
-        .slots = (int)MIN(MAX(json_get_int(j, "slots", 0), (int64_t)0), (int64_t)100000),
-        .cpus = (int)json_get_int(j, "cpus", 0),
-        .memory_mb = (int)json_get_int(j, "memoryMb", 0),
+        .started_at = member_time(j, "startedAt"),
+        .pid = member_int(j, "pid", INT_MAX),
+        .slots = member_int(j, "slots", 100000),
+        .cpus = member_int(j, "cpus", INT_MAX),
+        .memory_mb = member_int(j, "memoryMb", INT_MAX),
         .draining = json_get_bool(j, "draining", false),
         .stopping = json_get_bool(j, "stopping", false),
-        .pools = json_object_get(j, "pools"),
-        .job_types = json_object_get(j, "jobTypes"),
+        .pools = member_names(j, "pools", POOLS_MAX, task_pool_good),
+        .job_types = member_names(j, "jobTypes", TYPES_MAX, good_type),
     };
-    if (!good_name(b->worker) || !good_name(b->reply) || b->inc < 1 || b->beat < 1 ||
-        json_array_size(b->pools) > 64 || json_array_size(b->job_types) > 256) {
-        return broken(reterr, "worker, reply, inc, beat, pools or jobTypes");
+    if (!good_name(b->worker) || !good_name(b->reply) || b->inc < 1 || b->beat < 1) {
+        return broken(reterr, "worker, reply, inc or beat");
     }
     int rc = read_runs(json_object_get(j, "running"), true, &m->running, &b->n_running, reterr);
     if (rc == 0) {
@@ -205,12 +274,12 @@ static int read_results(struct message *m, struct err *reterr)
             !task_outcome_parse(json_get_string(j, "outcome"), &e->outcome)) {
             return broken(reterr, "results");
         }
-        e->error = json_is_object(error) ? member_text(j, "error", 16384) : NULL;
+        e->error = json_is_object(error) ? member_text(j, "error", ERROR_MAX) : NULL;
         e->signature = signature_of(error);
         e->output = member_text(j, "output", TASK_OUTPUT_MAX * 6); /* JSON may escape each byte */
-        e->progress = member_text(j, "progress", 4096);
-        e->application_id = json_get_string(j, "applicationId");
-        e->started_at = json_get_int(j, "startedAtMs", INT64_MIN);
+        e->progress = member_text(j, "progress", PROGRESS_MAX);
+        e->application_id = member_string(j, "applicationId", APPLICATION_MAX);
+        e->started_at = member_time(j, "startedAtMs");
     }
     return 0;
 }
@@ -273,6 +342,9 @@ int message_read(struct str body, struct message *m, struct err *reterr)
     if (line) {
         head.len = (size_t)(line - body.p);
         data = (struct str){line + 1, body.len - head.len - 1};
+    }
+    if (head.len > TAKEN_MAX || data.len > TAKEN_MAX) {
+        return err_set(reterr, ERR_TOO_LARGE, "message of %zu bytes", body.len);
     }
     int rc = json_read(head.p, head.len, &m->doc, reterr);
     if (rc < 0) {

@@ -2,8 +2,8 @@
  * No I/O.
  *
  * Readers take the whole body of a peer: bounded, any member may be missing or of a wrong type
- * (ERR_PARSE then). What they return points into the parsed document, which `doc` owns;
- * message_free() ends it all.
+ * (ERR_PARSE then; a text or number that only describes is absent where it is absurd). What they
+ * return points into the parsed document, which `doc` owns; message_free() ends it all.
  */
 #ifndef SJE_MANAGER_MESSAGES_H
 #define SJE_MANAGER_MESSAGES_H
@@ -12,10 +12,15 @@
 #include "pkg/manager/fleet.h"
 #include "pkg/task/step.h"
 
-#define MESSAGE_MAX (256 * 1024)
-#define GRANT_MAX   (1536 * 1024) /* a message with a single large grant */
-#define HINT_MAX    192
-#define ENTRIES_MAX 1000
+#define MESSAGE_MAX   (256 * 1024)
+#define TAKEN_MAX     (4 * MESSAGE_MAX) /* from a peer; a longer body is ERR_TOO_LARGE */
+#define GRANT_MAX     (1536 * 1024)     /* a message with a single large grant */
+#define HINT_MAX      192
+#define ENTRIES_MAX   1000
+#define BEAT_RUNS_MAX (10 * ENTRIES_MAX) /* that a beat may list */
+#define BEAT_ACK_MAX  (4 * MESSAGE_MAX)
+#define POOLS_MAX     64
+#define TYPES_MAX     256
 
 /* Writes body and message id (64 bytes). */
 void hint_write(char body[HINT_MAX], char *message_id, const struct id *task, int32_t attempt,

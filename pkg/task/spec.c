@@ -45,7 +45,7 @@ static const struct field fields[] = {
     {"leaseSeconds", F_INT, U_ANY, 10, 86400},
     {"delaySeconds", F_NUMBER, U_ANY, 0, YEAR_S},
     {"resources", F_RESOURCES, U_ANY, 0, 0},
-    {"pool", F_STRING, U_ANY, 1, 63},
+    {"pool", F_STRING, U_ANY, 1, TASK_POOL_MAX},
     {"labels", F_TEXTS, U_ANY, 0, 64},
     {"sparkAppPath", F_STRING, U_SPARK, 1, 4096},
     {"mainClass", F_STRING, U_SPARK, 1, 512},
@@ -362,11 +362,8 @@ static int use_of(const char *type)
 
 static void check_pool(struct check *c, const char *pool)
 {
-    for (const char *p = pool; *p; p++) {
-        if (!((*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9') || (*p == '-' && p != pool))) {
-            problem(c, "pool", "may have lower-case letters, digits and '-' (not first)");
-            return;
-        }
+    if (*pool && strlen(pool) <= TASK_POOL_MAX && !task_pool_good(pool)) {
+        problem(c, "pool", "may have lower-case letters, digits and '-' (not first)");
     }
 }
 

@@ -90,6 +90,13 @@ void task_copy(struct task *dst, const struct task *src)
 #undef X
 }
 
+bool task_pool_good(const char *name)
+{
+    size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-");
+
+    return n > 0 && n <= TASK_POOL_MAX && !name[n] && *name != '-';
+}
+
 void task_from_spec(struct task *t, const struct task_spec *s, int64_t now_wall_ms)
 {
     bool delayed = s->delay_ms > 0;

@@ -42,6 +42,9 @@ const char *task_class_name(enum task_class c); /* "high" */
 #define JOB_COMMAND "Command"
 #define JOB_NOOP    "Noop"
 
+#define TASK_POOL_MAX 63
+bool task_pool_good(const char *name); /* [a-z0-9][a-z0-9-]{0,62} */
+
 #define TASK_PRIORITY_DEFAULT 5
 #define TASK_AGEING_MS        (10 * 60 * 1000)
 #define TASK_OUTPUT_MAX       (64 * 1024)
