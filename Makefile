@@ -13,7 +13,7 @@ VERSION := 0.1.0
 
 OUT  := build/$(FLAVOUR)
 BIN  := $(OUT)/bin
-PKGS := libuv jansson yaml-0.1 libpq librabbitmq libmicrohttpd libcrypto
+PKGS := libuv jansson yaml-0.1 libpq librabbitmq libmicrohttpd libcrypto libcurl
 
 # clang does not see the fall-through comments in uthash's macros.
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
@@ -36,7 +36,8 @@ LDFLAGS_coverage := --coverage
 CFLAGS_ALL  = -std=c17 $(WARN) $(CFLAGS_$(FLAVOUR)) $(CFLAGS) -MMD -MP
 LDFLAGS_ALL = $(LDFLAGS_$(FLAVOUR)) $(LDFLAGS)
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
-PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm
+# As needed: a program starts with the libraries that it uses.
+PKG_LIBS   := -Wl,--as-needed $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm
 
 LIB_SRC  := $(wildcard internal/*.c pkg/*/*.c api/*.c)
 SQL      := $(sort $(wildcard configs/sql/*.sql))
@@ -79,9 +80,8 @@ $(LIB): $(LIB_OBJ)
 define program_rule
 $(BIN)/$(1): $(patsubst %.c,$(OUT)/%.o,$(wildcard cmd/$(1)/*.c)) $(LIB)
 	@mkdir -p $$(@D)
-	$$(CC) $$(LDFLAGS_ALL) -o $$@ $$^ $$(LIBS_$(1)) $$(PKG_LIBS)
+	$$(CC) $$(LDFLAGS_ALL) -o $$@ $$^ $$(PKG_LIBS)
 endef
-LIBS_sje := -lcurl
 $(foreach p,$(filter-out sje-shim,$(PROGRAMS)),$(eval $(call program_rule,$(p))))
 
 # The shim: libc alone, static, because there is one per running task and it starts with each. With

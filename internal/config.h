@@ -69,7 +69,7 @@ struct config {
         int kill_grace_seconds;
         int log_limit_mb;        /* per stream and attempt */
         int keep_finished_hours; /* directories of finished attempts */
-        char *manager_url;       /* "": workers beat over HTTP there when the broker is away */
+        char *manager_url;       /* list, may be "": workers beat there when the broker is away */
         struct {
             char *home;
             char *master;

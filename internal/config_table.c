@@ -62,8 +62,18 @@ static bool ok_address(struct str s)
 
 static bool ok_url(struct str s)
 {
-    return s.len == 0 || ((str_starts(s, STR("http://")) || str_starts(s, STR("https://"))) &&
-                          !memchr(s.p, '@', s.len) && !memchr(s.p, ' ', s.len));
+    return (str_starts(s, STR("http://")) || str_starts(s, STR("https://"))) &&
+           !memchr(s.p, '@', s.len) && !memchr(s.p, ' ', s.len);
+}
+
+static bool ok_urls(struct str s)
+{
+    for (struct str rest = s; rest.len;) {
+        if (!ok_url(str_trim(str_cut(rest, ',', &rest)))) {
+            return false;
+        }
+    }
+    return !s.len || s.p[s.len - 1] != ',';
 }
 
 static const struct config_rule rule_ANY;
@@ -80,9 +90,9 @@ static const struct config_rule rule_DB_HOST = {
     .allowed = "a host, a comma list of hosts, or the directory of a socket",
     .hide = true};
 static const struct config_rule rule_ADDRESS = {.ok = ok_address, .allowed = "an address"};
-static const struct config_rule rule_URL = {
-    .ok = ok_url,
-    .allowed = "empty, or http:// or https:// without user and password",
+static const struct config_rule rule_URLS = {
+    .ok = ok_urls,
+    .allowed = "empty, or a comma list of http:// and https:// without user and password",
     .hide = true};
 static const struct config_rule rule_DB_TYPE = {.allowed = "PostgreSQL"};
 static const struct config_rule rule_SSL_MODE = {

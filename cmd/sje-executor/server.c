@@ -204,6 +204,22 @@ static int find_shim(char *path, size_t size, struct err *reterr)
                    own, own);
 }
 
+/* Whoever listens everywhere is found by the name of the host. */
+static void tell_url(const struct server *s)
+{
+    const char *bind = s->config->api.bind;
+    char host[256] = "";
+    char url[MANAGER_URL_MAX];
+
+    if (!streq(bind, "0.0.0.0") && !streq(bind, "::")) {
+        snprintf(host, sizeof(host), strchr(bind, ':') ? "[%s]" : "%s", bind);
+    } else if (gethostname(host, sizeof(host) - 1) < 0) {
+        return;
+    }
+    snprintf(url, sizeof(url), "http://%s:%d", host, api_port(s->api));
+    manager_set_url(s->manager, url);
+}
+
 static int start_parts(struct server *s, struct err *reterr)
 {
     struct config *c = s->config;
@@ -218,6 +234,9 @@ static int start_parts(struct server *s, struct err *reterr)
         rc = manager_start(&s->loop, c, &s->types, &s->manager, reterr);
         if (rc == 0) {
             rc = api_start(&s->loop, c, s->manager, &s->types, &s->api, reterr);
+        }
+        if (rc == 0) {
+            tell_url(s);
         }
     }
     if (rc == 0 && config_has_role(c, "worker")) {

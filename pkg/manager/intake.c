@@ -84,7 +84,7 @@ static void flush_grants(struct delivery *d)
         return;
     }
     buf_init(&b, GRANT_MAX + 2 * MESSAGE_MAX);
-    grants_begin(&b, d->m->id);
+    grants_begin(&b, d->m->id, d->m->url);
     buf_add(&b, d->grants.data, d->grants.len);
     grants_denies(&b);
     buf_add(&b, d->denies.data, d->denies.len);
@@ -326,8 +326,8 @@ struct unknown_call {
 
 static void write_beat_ack(struct manager *m, struct buf *b, int64_t beat, bool drain)
 {
-    buf_addf(b, "{\"v\":1,\"type\":\"beat-ack\",\"manager\":\"%s\",\"beat\":%lld,\"drain\":%s",
-             m->id, (long long)beat, drain ? "true" : "false");
+    answer_begin(b, "beat-ack", m->id, m->url);
+    buf_addf(b, ",\"beat\":%lld,\"drain\":%s", (long long)beat, drain ? "true" : "false");
 }
 
 static void on_unknown_answer(void *arg, const struct ledger_answer *a)

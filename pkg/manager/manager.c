@@ -437,6 +437,11 @@ int manager_start(uv_loop_t *loop, const struct config *c, const struct task_typ
     return 0;
 }
 
+void manager_set_url(struct manager *m, const char *url)
+{
+    snprintf(m->url, sizeof(m->url), "%s", url);
+}
+
 void manager_reconfigure(struct manager *m, const struct config *c)
 {
     set_limits(m, c);

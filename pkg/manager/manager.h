@@ -22,6 +22,9 @@ int manager_start(uv_loop_t *loop, const struct config *c, const struct task_typ
                   struct manager **ret, struct err *reterr) NODISCARD;
 /* Ordered stop: no more accepts, batches in flight finish (or time out), connections close. */
 void manager_stop(struct manager *m, void (*on_stopped)(void *arg), void *arg);
+/* Where the API can be reached: workers are told, for the time when the broker is away. */
+#define MANAGER_URL_MAX 320
+void manager_set_url(struct manager *m, const char *url);
 /* After a reload of the configuration (SIGHUP, PATCH /mgmt/config). */
 void manager_reconfigure(struct manager *m, const struct config *c);
 

@@ -393,9 +393,19 @@ static void ref_write(struct buf *b, const struct id *task, int32_t attempt)
     buf_addf(b, "\"task\":\"%s\",\"attempt\":%d", text, attempt);
 }
 
-void grants_begin(struct buf *b, const char *manager)
+void answer_begin(struct buf *b, const char *type, const char *manager, const char *url)
 {
-    buf_addf(b, "{\"v\":1,\"type\":\"grants\",\"manager\":\"%s\",\"grants\":[", manager);
+    buf_addf(b, "{\"v\":1,\"type\":\"%s\",\"manager\":\"%s\"", type, manager);
+    if (*url) {
+        buf_adds(b, ",\"url\":");
+        json_add_string(b, url, strlen(url));
+    }
+}
+
+void grants_begin(struct buf *b, const char *manager, const char *url)
+{
+    answer_begin(b, "grants", manager, url);
+    buf_adds(b, ",\"grants\":[");
 }
 
 void grants_add(struct buf *b, bool first, const struct task *row, int64_t lease_ms)

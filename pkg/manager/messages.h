@@ -81,8 +81,11 @@ struct message {
 int message_read(struct str body, struct message *m, struct err *reterr) NODISCARD;
 void message_free(struct message *m); /* for CLEANUP(message_free) */
 
+/* The head of an answer to a worker; url "": unknown. */
+void answer_begin(struct buf *b, const char *type, const char *manager, const char *url);
+
 /* Parts of a grants message are appended one by one between begin and end. */
-void grants_begin(struct buf *b, const char *manager);
+void grants_begin(struct buf *b, const char *manager, const char *url);
 void grants_add(struct buf *b, bool first, const struct task *row, int64_t lease_ms);
 void grants_denies(struct buf *b);
 void deny_add(struct buf *b, bool first, const struct id *task, int32_t attempt,

@@ -68,6 +68,7 @@ struct manager {
     struct id finals[256];
     size_t n_finals;
 
+    char url[MANAGER_URL_MAX]; /* of our API, for workers; "": unknown */
     bool stopping;
     int closing; /* parts still to close */
     void (*on_stopped)(void *arg);

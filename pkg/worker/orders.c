@@ -168,6 +168,7 @@ int order_read(struct str body, struct order *o, struct err *reterr)
         return broken(reterr, "v");
     }
     const char *name = json_get_string(o->doc, "type");
+    o->url = json_get_string(o->doc, "url");
     for (size_t i = 0; i < ARRAY_LEN(types); i++) {
         if (streq(name, types[i].name)) {
             o->type = types[i].type;

@@ -57,6 +57,7 @@ struct order {
     size_t n_grants;
     struct order_deny *denies; /* GRANTS; owned */
     size_t n_denies;
+    const char *url;          /* of the manager that sent it; NULL */
     int64_t beat;             /* BEAT_ACK, REVOKE */
     bool drain;               /* BEAT_ACK, DRAIN */
     struct order_keys unsure; /* BEAT_ACK */

@@ -77,6 +77,7 @@ static void take_beat_ack(struct worker *w, int64_t now, const struct order *o)
         log_warn(NULL, "an answer to beat %lld, which is not known; ignoring", (long long)o->beat);
         return;
     }
+    w->answered_at = now;
     wcore_on_drain(w->core, o->drain);
 }
 
@@ -123,6 +124,7 @@ static void on_order(void *arg, struct str body)
         log_warn(NULL, "a manager's message is not understood: %s; dropping it", e.text);
         return;
     }
+    detour_learn(w->detour, o.url);
     take_order(w, clock_boot_ms(), &o);
 }
 
@@ -232,7 +234,8 @@ static void close_all(struct worker *w)
 {
     w->stop = CLOSING;
     wcore_last_beat(w->core, clock_boot_ms());
-    w->open_parts = 5 + (int)w->runs.runs.count;
+    w->open_parts = 6 + (int)w->runs.runs.count;
+    detour_close(w->detour, part_closed, w);
     links_close(w->links, part_closed, w);
     logs_close(w->logs, part_closed, w);
     tidy_close(w->tidy, part_closed, w);
@@ -369,7 +372,15 @@ static void open_parts(struct worker *w)
                                 .is_known = is_known,
                                 .answer = answer_log};
 
+    struct detour_options detour = {.urls = w->config->node.manager_url,
+                                    .dir = w->dir.path,
+                                    .timeout_ms = settings_of(w->config).heartbeat_ms,
+                                    .arg = w,
+                                    .on_answer = on_order};
+
     w->links = links_open(w->loop, &links);
+    w->detour = detour_open(w->loop, &detour);
+    w->answered_at = clock_boot_ms();
     w->logs = logs_open(w->loop, &logs);
     w->tidy = tidy_open(w->loop, w->dir.tasks, keep_ms_of(w->config));
     /* Started after the connections', so it runs before these send what has gathered. */

@@ -1,10 +1,13 @@
 /* What the core asks for, done: messages to the broker, tasks started and stopped. */
+#include "internal/clock.h"
 #include "internal/log.h"
 #include "internal/metrics.h"
 #include "pkg/worker/beat.h"
 #include "pkg/worker/worker_priv.h"
 
 #include <stdio.h>
+
+#define DETOUR_AFTER 2 /* heartbeats without an answer */
 
 static struct report_from from_of(const struct worker *w)
 {
@@ -85,7 +88,30 @@ static int op_send_results(void *arg, struct wcore_attempt *const *list, size_t 
     return rc < 0 ? rc : send_result_batch(w, &b);
 }
 
-/* The one place where a beat leaves: by the broker. */
+/* A broker that takes beats need not deliver them: cut off from the managers, or stuck. */
+static bool needs_detour(const struct worker *w, int rc)
+{
+    return rc < 0 || clock_boot_ms() - w->answered_at >
+                         DETOUR_AFTER * 1000 * w->config->node.heartbeat_seconds;
+}
+
+/* The one place where a beat leaves: by the broker, and over HTTP while that does not do. A manager
+ * that gets it twice drops the second. */
+static int publish_beat(struct worker *w, struct str body)
+{
+    int rc = links_send_beat(w->links, body);
+    bool detour = needs_detour(w, rc);
+
+    if (detour != w->detouring) {
+        log_write(detour ? LOG_WARN : LOG_INFO, NULL, "%s",
+                  !detour  ? "beats go through the broker alone again"
+                  : rc < 0 ? "the broker takes no beats; trying the managers over HTTP"
+                           : "no beat was answered for a while; trying the managers over HTTP too");
+    }
+    w->detouring = detour;
+    return detour && detour_send(w->detour, body) == 0 ? 0 : rc;
+}
+
 static int op_send_beat(void *arg, int64_t beat)
 {
     struct worker *w = arg;
@@ -101,7 +127,7 @@ static int op_send_beat(void *arg, int64_t beat)
     buf_init(&b, 2 * REPORT_MAX);
     beat_write(&b, &f, w->core, beat);
     MUST(!b.failed);
-    return links_send_beat(w->links, (struct str){b.data, b.len});
+    return publish_beat(w, (struct str){b.data, b.len});
 }
 
 static enum wcore_started op_start(void *arg, struct wcore_attempt *a, const void *spec)

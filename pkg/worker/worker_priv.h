@@ -3,6 +3,7 @@
 #ifndef SJE_WORKER_WORKER_PRIV_H
 #define SJE_WORKER_WORKER_PRIV_H
 
+#include "pkg/worker/detour.h"
 #include "pkg/worker/links.h"
 #include "pkg/worker/logs.h"
 #include "pkg/worker/run.h"
@@ -29,6 +30,9 @@ struct worker {
     struct wcore *core;
     struct run_context runs;
     struct links *links;
+    struct detour *detour;
+    int64_t answered_at; /* boot ms: a beat, or we began to wait for it */
+    bool detouring;
     struct logs *logs;
     struct tidy *tidy;
     uv_prepare_t turn;

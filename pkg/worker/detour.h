@@ -1,0 +1,38 @@
+/* detour.h: the way of beats to a manager's HTTP API, while the broker is away or nobody answers
+ * through it (docs/protocol.md, Beat).
+ *
+ * Tries one manager after the other: the configured ones, then those whose answers were heard of.
+ * The latter are kept in workDir/managers, so that a worker that is started while the broker is
+ * away finds them too. One call at a time; a beat that comes meanwhile replaces the one that waits.
+ *
+ * Threads: the loop thread only. Short blocking file I/O when a new manager is heard of.
+ */
+#ifndef SJE_WORKER_DETOUR_H
+#define SJE_WORKER_DETOUR_H
+
+#include "internal/err.h"
+#include "internal/str.h"
+
+#include <uv.h>
+
+#define DETOUR_URLS_MAX 16
+#define DETOUR_URL_MAX  1024
+
+struct detour;
+
+struct detour_options {
+    const char *urls; /* configured: comma list, may be empty; copied */
+    const char *dir;  /* where `managers` is; copied */
+    int64_t timeout_ms;
+    void *arg;
+    void (*on_answer)(void *arg, struct str body); /* to a beat; not from inside detour_send() */
+};
+
+struct detour *detour_open(uv_loop_t *loop, const struct detour_options *o);
+/* Where a manager can be reached; NULL and what is no http address are ignored. */
+void detour_learn(struct detour *d, const char *url);
+/* 0: taken, which promises nothing. ERR_NOT_FOUND: no manager is known. The body is copied. */
+int detour_send(struct detour *d, struct str body);
+void detour_close(struct detour *d, void (*on_closed)(void *arg), void *arg);
+
+#endif
