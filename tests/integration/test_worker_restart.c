@@ -227,12 +227,12 @@ static void test_two_workers_need_two_directories(void **unused)
     bench_close();
 }
 
-/* Everything of this node's that the broker knows is cut off; it comes back by itself. */
+/* All connections to our virtual host are cut off; they come back by themselves. */
 static void cut_off(void)
 {
     char *command CLEANUP(freep) =
-        xasprintf("tools/services.sh ctl '%s' close_all_user_connections '%s' test >/dev/null",
-                  env("SJE_SERVICES"), env("SJE_TEST_AMQP_USER"));
+        xasprintf("tools/services.sh ctl '%s' close_all_connections --vhost '%s' test >/dev/null",
+                  env("SJE_SERVICES"), env("SJE_TEST_AMQP_VHOST"));
     char *args[] = {(char[]){"sh"}, (char[]){"-c"}, command, NULL};
     int status = 0;
     pid_t child = fork();

@@ -426,6 +426,17 @@ static char *shim_path(void)
     return xasprintf("%s/bin/sje-shim", exe);
 }
 
+/* Settings for a server come from the environment too, where they would win over ours. */
+static void forget_settings(void)
+{
+    static const char *const names[] = {"HOST", "PORT", "USERNAME", "PASSWORD", "VHOST"};
+
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        char *name CLEANUP(freep) = xasprintf("SJE_RABBITMQ_%s", names[i]);
+        unsetenv(name);
+    }
+}
+
 static struct config *make_config(const char *node, const char *pool, const char *dir, int slots)
 {
     struct config *c = NULL;
@@ -437,6 +448,7 @@ static struct config *make_config(const char *node, const char *pool, const char
         env("SJE_TEST_AMQP_HOST"), env("SJE_TEST_AMQP_PORT"), env("SJE_TEST_AMQP_USER"),
         env("SJE_TEST_AMQP_PASSWORD"), env("SJE_TEST_AMQP_VHOST"), node, pool, dir, slots);
 
+    forget_settings();
     if (config_load_text("test", text, strlen(text), &c, &e) < 0) {
         fail_msg("%s", e.text);
     }
