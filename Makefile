@@ -1,6 +1,6 @@
 # SJE: build, install, run and test. `make help` lists the targets.
 # Objects live in build/<flavour>/; flavours: release (default), asan, coverage, tsan,
-# fuzz (clang only).
+# fuzz (clang only), chaos (release with crash points, see internal/chaos.h).
 
 FLAVOUR ?= release
 CC      ?= gcc
@@ -23,12 +23,14 @@ WARN := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototyp
 HARDEN := -fstack-protector-strong -fstack-clash-protection -fcf-protection -fPIE
 CPPFLAGS += -I. -D_GNU_SOURCE -DSJE_VERSION='"$(VERSION)"'
 CFLAGS_release  := -O2 -g -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 $(HARDEN)
+CFLAGS_chaos    := $(CFLAGS_release) -DSJE_CHAOS
 CFLAGS_asan     := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 CFLAGS_tsan     := -O1 -g -fsanitize=thread
 CFLAGS_coverage := -O0 -g --coverage -fprofile-update=atomic
 CFLAGS_fuzz     := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all
 LDFLAGS_fuzz     := -fsanitize=address,undefined
 LDFLAGS_release  := -pie -Wl,-z,relro,-z,now,-z,noexecstack
+LDFLAGS_chaos    := $(LDFLAGS_release)
 LDFLAGS_asan     := -fsanitize=address,undefined
 LDFLAGS_tsan     := -fsanitize=thread
 LDFLAGS_coverage := --coverage
@@ -50,7 +52,7 @@ INTEGRATION := $(patsubst tests/integration/%.c,$(OUT)/tests/integration/%,$(wil
 FUZZ := $(patsubst tests/fuzz/%.c,$(OUT)/tests/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 .PHONY: all help clean examples docs unit-bins integration-bins fuzz-bins
-.PHONY: install uninstall
+.PHONY: install uninstall chaos chaos-bins
 .PHONY: run stop test unit integration e2e asan lint fmt coverage fuzz valgrind
 .SECONDARY:
 
@@ -103,6 +105,11 @@ endif
 $(OUT)/tests/%: $(OUT)/tests/%.o $(LIB)
 	$(CC) $(LDFLAGS_ALL) -o $@ $^ -lcmocka $(PKG_LIBS)
 
+# What the chaos run's tasks do: leave marks.
+$(OUT)/tests/chaos/mark: $(OUT)/tests/chaos/mark.o
+	$(CC) $(LDFLAGS_ALL) -o $@ $^
+chaos-bins: all $(OUT)/tests/chaos/mark
+
 # Fuzz targets: with libFuzzer in flavour fuzz, else with a main that replays a corpus.
 FUZZ_MAIN := $(if $(filter fuzz,$(FLAVOUR)),,$(OUT)/tests/fuzz/replay.o)
 $(OUT)/tests/fuzz/fuzz_%: $(OUT)/tests/fuzz/fuzz_%.o $(FUZZ_MAIN) $(LIB)
@@ -120,8 +127,8 @@ run: ## install what is missing, start everything below ./var, run a word count
 	@tools/run.sh start
 stop: ## stop what `make run` started
 	@tools/run.sh stop
-test: ## unit, integration and end-to-end tests
-	@tools/test.sh $(FLAVOUR) unit integration e2e
+test: ## unit, integration and end-to-end tests, and a short chaos run
+	@tools/test.sh $(FLAVOUR) unit integration e2e chaos
 unit integration e2e: ## one kind of tests
 	@tools/test.sh $(FLAVOUR) $@
 asan: ## unit and integration tests under the address and undefined-behaviour sanitizers
@@ -132,6 +139,8 @@ fuzz: ## libFuzzer on each target for FUZZ_SECONDS (60)
 	@tools/fuzz.sh $(or $(FUZZ_SECONDS),60)
 coverage: ## all tests; a browsable report in coverage-report/
 	@tools/coverage.sh
+chaos: ## faults of all kinds under load for CHAOS_SECONDS (300); SEED=, REPORT=1
+	@tools/chaos.sh $(or $(CHAOS_SECONDS),300) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report)
 lint: ## every check of the source
 	@tools/lint.sh
 fmt: ## format the source

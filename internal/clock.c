@@ -1,5 +1,7 @@
 #include "internal/clock.h"
 
+#include "internal/chaos.h"
+
 #include <stdio.h>
 #include <time.h>
 
@@ -22,7 +24,7 @@ int64_t clock_boot_ms(void)
 
 int64_t clock_wall_ms(void)
 {
-    return is_virtual ? virtual_wall : read_ms(CLOCK_REALTIME);
+    return is_virtual ? virtual_wall : read_ms(CLOCK_REALTIME) + chaos_wall_ms();
 }
 
 /* A peer may have sent any number: what has no four-digit year becomes the nearest that has. */

@@ -17,7 +17,7 @@ pkg/manager         internal/ pkg/task/ pkg/manager/
 api                 internal/ pkg/task/ pkg/manager/ pkg/worker/ pkg/executors/ api/
 cmd/sje-executor    internal/ pkg/ api/ cmd/sje-executor/
 cmd/sje             internal/ pkg/task/ cmd/sje/
-cmd/sje-shim        pkg/executors/plan.h cmd/sje-shim/
+cmd/sje-shim        internal/chaos.h pkg/executors/plan.h cmd/sje-shim/
 '
 OWNERS='
 amqp.h          internal/mq

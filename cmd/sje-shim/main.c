@@ -1,6 +1,8 @@
 /* sje-shim DIR: runs the task whose plan is in DIR. See shim.h. */
 #include "cmd/sje-shim/shim.h"
 
+#include "internal/chaos.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -205,7 +207,9 @@ static void run(struct shim *s)
         s->reason = "lease";
         note(s, "the lease was over before the task could start");
     } else {
+        CRASH_POINT("shim-before-start");
         task_start(s);
+        CRASH_POINT("shim-started");
     }
     control_hello(s);
     while (!decide(s)) {
@@ -278,7 +282,9 @@ int main(int argc, char **argv)
         return 1;
     }
     run(&s);
+    CRASH_POINT("shim-before-record");
     bool recorded = record_write(&s);
+    CRASH_POINT("shim-recorded");
     group_remove(&s);
     control_bye(&s);
     return recorded ? 0 : 1;

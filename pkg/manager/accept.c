@@ -1,5 +1,6 @@
 /* POST -> rows: everything that came in while a batch was under way goes into the next one (group
  * commit). */
+#include "internal/chaos.h"
 #include "internal/clock.h"
 #include "internal/log.h"
 #include "internal/metrics.h"
@@ -67,6 +68,7 @@ static void publish_rows(struct manager *m, const struct task *rows, size_t n)
     bool tell = false;
 
     METRIC_ADD(tasks_accepted, n);
+    CRASH_POINT("accept-before-publish");
     for (size_t i = 0; i < n; i++) {
         if (rows[i].state == TASK_SCHEDULED) {
             m->next_due = MIN(m->next_due, rows[i].run_after);
@@ -91,6 +93,7 @@ static void request_done(struct request *r)
 {
     struct id *ids CLEANUP(freep) = xcalloc(r->n, sizeof(*ids));
 
+    CRASH_POINT("accept-committed");
     for (size_t i = 0; i < r->n; i++) {
         ids[i] = r->rows[i].id;
     }
@@ -148,6 +151,7 @@ static void send_batch(struct manager *m)
         m->accept_waiting_tasks -= r->n;
     }
     m->accept_in_flight++;
+    CRASH_POINT("accept-before-commit");
     int rc = store_insert(m->db, b->rows, b->n, on_inserted, b);
     if (rc < 0) {
         err_set(&why, rc, "%s", err_text(rc));
@@ -182,6 +186,7 @@ static void on_keyed(void *arg, int rc, bool replayed, const struct id *ids, siz
 
 static void send_keyed(struct request *r)
 {
+    CRASH_POINT("accept-before-commit");
     int rc = store_insert_keyed(r->m->db, r->rows, r->n, r->key, r->hash, on_keyed, r);
 
     if (rc < 0) {

@@ -1,5 +1,6 @@
 #include "pkg/manager/feed.h"
 
+#include "internal/chaos.h"
 #include "internal/clock.h"
 #include "internal/heap.h"
 #include "internal/log.h"
@@ -272,6 +273,7 @@ static void on_confirm(void *arg, int rc)
     struct entry *e = entry_find(f, &pub->id);
 
     f->open_calls--;
+    CRASH_POINT("feed-before-confirm");
     if (pub->run != f->run || !e || e->state != SENT || e->attempt != pub->attempt) {
         return;
     }
@@ -281,6 +283,7 @@ static void on_confirm(void *arg, int rc)
         return;
     }
     if (rc == ERR_NOT_FOUND) {
+        CRASH_POINT("feed-returned");
         e->pool->declared = false;
     }
     if (rc != ERR_MQ_DOWN) {
@@ -314,6 +317,7 @@ static int publish_hint(struct feed *f, struct mq *mq, const struct entry *e)
     feed_queue_name(queue, e->pool->name, task_class_of(e->priority));
     hint_write(body, message_id, &e->id, e->attempt, e->slots, e->rank);
     *pub = (struct publish){f, e->id, e->attempt, f->run};
+    CRASH_POINT("feed-before-publish");
     struct mq_message m = {.exchange = "",
                            .routing_key = queue,
                            .body = str_of(body),
@@ -492,6 +496,7 @@ static void write_marks(struct feed *f, int64_t now)
         }
         list_remove(n);
         if (!row || row->state == TASK_READY) {
+            CRASH_POINT("feed-before-mark");
             struct task_event ev = {
                 .type = TE_FED, .now = f->o.now(f->o.arg), .attempt = e->attempt};
             ledger_submit(f->o.ledger, &e->id, &ev, f->epoch, NULL, NULL);

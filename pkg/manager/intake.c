@@ -1,4 +1,5 @@
 /* Claims, beats and results from workers: decode, submit to the ledger, answer. */
+#include "internal/chaos.h"
 #include "internal/clock.h"
 #include "internal/log.h"
 #include "internal/metrics.h"
@@ -117,6 +118,7 @@ static void on_claim_answer(void *arg, const struct ledger_answer *a)
                    a->task->state == TASK_RUNNING && a->task->attempt == p->attempt;
 
     if (granted) {
+        CRASH_POINT("manager-granted");
         size_t len = strlen(a->task->spec) + 300;
 
         if (d->n_grants && d->grants.len + len > MESSAGE_MAX) {
@@ -165,6 +167,7 @@ static void on_claim(void *arg, const struct mq_delivery *md)
     struct message msg CLEANUP(message_free);
     struct err e = {0};
 
+    CRASH_POINT("manager-claim");
     if (message_read(md->body, &msg, &e) < 0 || msg.type != MSG_CLAIM) {
         log_warn(NULL, "claim: %s; dropped", *e.text ? e.text : "not a claim");
         mq_ack(m->sub, md->epoch, md->tag, false);
@@ -182,6 +185,7 @@ static void results_part_done(struct delivery *d)
     if (--d->remaining) {
         return;
     }
+    CRASH_POINT("manager-applied");
     if (d->n_settled) {
         struct buf b CLEANUP(buf_free) = {0};
 
@@ -262,6 +266,7 @@ static void on_results(void *arg, const struct mq_delivery *md)
     struct message msg CLEANUP(message_free);
     struct err e = {0};
 
+    CRASH_POINT("manager-result");
     if (message_read(md->body, &msg, &e) < 0 || msg.type != MSG_RESULTS) {
         log_warn(NULL, "result: %s; dropped", *e.text ? e.text : "not a result");
         mq_ack(m->sub, md->epoch, md->tag, false);

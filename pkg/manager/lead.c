@@ -1,4 +1,5 @@
 /* Leadership and what only the leader does: due tasks, queue timeouts, silent workers. */
+#include "internal/chaos.h"
 #include "internal/clock.h"
 #include "internal/log.h"
 #include "internal/metrics.h"
@@ -131,6 +132,7 @@ void lead_lost(struct manager *m, struct lease *l, const char *why)
     char *fields CLEANUP(freep) =
         xasprintf("task=%s attempt=%d worker=%s", text, l->attempt, l->worker->id);
     METRIC_INC(attempts_lost);
+    CRASH_POINT("leader-lost");
     log_warn(fields, "attempt lost: %s; it is tried again", why);
     *c = (struct lost_call){m, l->task, l->token};
     ledger_submit(m->ledger, &l->task, &ev, m->epoch, on_lost_answer, c);
@@ -299,6 +301,7 @@ static void on_epoch(void *arg, int rc, const struct db_result *res, const struc
         log_warn(NULL, "cannot take the lead: %s; trying again", why->text);
         return; /* the tick tries again */
     }
+    CRASH_POINT("leader-elected");
     m->electing = false;
     m->epoch = db_get_int(res, 0, 0);
     m->next_due = 0;

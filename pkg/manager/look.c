@@ -1,4 +1,5 @@
 /* What people ask about tasks, and the two changes they make by hand: cancel and requeue. */
+#include "internal/chaos.h"
 #include "internal/clock.h"
 #include "internal/log.h"
 #include "pkg/manager/mgr.h"
@@ -356,6 +357,7 @@ static void change(struct manager *m, const struct id *id, enum task_event_type 
     struct task_event ev = {.type = type, .now = mgr_now(m), .reason = by};
 
     *c = (struct get_call){m, cb, arg};
+    CRASH_POINT("manager-cancel");
     ledger_submit(m->ledger, id, &ev, 0, on_changed, c);
 }
 

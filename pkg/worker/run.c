@@ -1,5 +1,6 @@
 #include "pkg/worker/run_priv.h"
 
+#include "internal/chaos.h"
 #include "internal/clock.h"
 #include "internal/log.h"
 #include "internal/str.h"
@@ -161,6 +162,7 @@ void run_set_verdict(struct run *r, enum exec_outcome o, const char *kind, const
 static void tell_end(struct run *r)
 {
     assert(r->result && !r->ended);
+    CRASH_POINT("worker-ended");
     r->ended = true;
     run_close_handles(r);
     if (r->attempt) {

@@ -1,5 +1,6 @@
 #include "pkg/worker/survivors.h"
 
+#include "internal/chaos.h"
 #include "pkg/executors/shimdir.h"
 
 #include <stdlib.h>
@@ -44,6 +45,7 @@ static void adopt(struct wcore *core, int64_t now, struct candidate *c, struct s
                                           c->found.lease_ms, c->found.ended, c->run);
     MUST(a); /* directories have different names */
     run_attach(c->run, a);
+    CRASH_POINT("worker-survivors");
     (*count)++;
 }
 

@@ -2,6 +2,7 @@
  *
  * Callbacks hand events to the core. Once per turn of the loop, before it waits, on_turn() lets the
  * core act on all of them at once: one message for many claims, one for many results. */
+#include "internal/chaos.h"
 #include "internal/clock.h"
 #include "internal/log.h"
 #include "pkg/executors/cgroup.h"
@@ -39,6 +40,7 @@ static void on_hint(void *arg, int urgency, const struct mq_delivery *d)
     struct wcore_hint h = {0};
     struct err e = {0};
 
+    CRASH_POINT("worker-hint");
     if (hint_read(d->body, &h, &e) < 0) {
         log_warn(NULL, "a hint is not understood: %s; dropping it", e.text);
         links_ack(w->links, delivery);

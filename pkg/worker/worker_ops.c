@@ -1,4 +1,5 @@
 /* What the core asks for, done: messages to the broker, tasks started and stopped. */
+#include "internal/chaos.h"
 #include "internal/clock.h"
 #include "internal/log.h"
 #include "internal/metrics.h"
@@ -27,6 +28,7 @@ const char *worker_fields(const struct wcore_key *k, char text[WORKER_FIELDS_MAX
 
 static void op_ack(void *arg, struct wcore_delivery d)
 {
+    CRASH_POINT("worker-before-ack");
     links_ack(((struct worker *)arg)->links, d);
 }
 
@@ -50,7 +52,9 @@ static int op_send_claims(void *arg, struct wcore_attempt *const *list, size_t n
     buf_init(&b, REPORT_MAX);
     report_claims(&b, &from, list, n, beat);
     MUST(!b.failed);
-    return links_send_claims(w->links, (struct str){b.data, b.len});
+    int rc = links_send_claims(w->links, (struct str){b.data, b.len});
+    CRASH_POINT("worker-claimed");
+    return rc;
 }
 
 static int send_result_batch(struct worker *w, struct buf *b)
@@ -85,7 +89,9 @@ static int op_send_results(void *arg, struct wcore_attempt *const *list, size_t 
         buf_add(&b, text, len);
         first = false;
     }
-    return rc < 0 ? rc : send_result_batch(w, &b);
+    rc = rc < 0 ? rc : send_result_batch(w, &b);
+    CRASH_POINT("worker-result-sent");
+    return rc;
 }
 
 /* A broker that takes beats need not deliver them: cut off from the managers, or stuck. */
@@ -135,8 +141,10 @@ static enum wcore_started op_start(void *arg, struct wcore_attempt *a, const voi
     struct worker *w = arg;
     char text[WORKER_FIELDS_MAX];
 
+    CRASH_POINT("worker-granted");
     enum wcore_started s = run_start(&w->runs, a, (json_t *)(uintptr_t)spec);
     if (s == WCORE_START_UNDER_WAY) {
+        CRASH_POINT("worker-started");
         log_info(worker_fields(&a->key, text), "granted; starting");
     } else if (!streq(run_outcome(a->user), "succeeded")) {
         log_warn(worker_fields(&a->key, text), "could not be started: %.300s; reporting it",
@@ -192,6 +200,7 @@ static void op_conclude(void *arg, struct wcore_attempt *a, enum wcore_verdict v
 static void op_forget(void *arg, struct wcore_attempt *a)
 {
     (void)arg;
+    CRASH_POINT("worker-applied");
     run_forget(a->user);
 }
 
