@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds and runs test suites; the last line is `N passed, N failed`, the exit status follows it.
 #
-#   test.sh FLAVOUR SUITE...     suites: unit, integration, e2e; flavours: see the Makefile
+#   test.sh FLAVOUR SUITE...     suites: unit, integration, e2e, chaos; flavours: see the Makefile
 #
 # Each run has a directory of its own below build/ with a broker, a database and ports of its own, so
 # two runs side by side do not meet. It is removed when everything passed. SJE_COUNTS=FILE collects
@@ -83,20 +83,31 @@ services() {
     . "$RUN/services/env"
 }
 
-e2e() {
-    local status=0 options
-    read -ra options <<<"${SJE_TESTS:-tests/e2e}"
-    SJE_BIN="$PWD/$OUT/bin" SJE_SERVICES="$RUN/services" SJE_E2E_DIR="$RUN/e2e" \
-        .venv/bin/python -m pytest -c tests/pytest.ini "${options[@]}" 2>&1 |
-        tee "$RUN/e2e.log" || status=$?
+pytests() { # NAME OPTION...
+    local name=$1 status=0
+    shift
+    .venv/bin/python -m pytest -c tests/pytest.ini "$@" 2>&1 | tee "$RUN/$name.log" || status=$?
     # its closing line: ==== 1 failed, 20 passed, 1 error in 61.2s ====
-    tail -n 1 "$RUN/e2e.log" | awk -v status="$status" '{
+    tail -n 1 "$RUN/$name.log" | awk -v status="$status" '{
         for (i = 2; i <= NF; i++) {
             if ($i ~ /^passed/) p = $(i - 1)
             if ($i ~ /^(failed|errors?)/) f += $(i - 1)
         }
         print p + 0, (status != 0 && f == 0) ? 1 : f + 0
     }' >>"$RUN/counts"
+}
+
+e2e() {
+    local options
+    read -ra options <<<"${SJE_TESTS:-tests/e2e}"
+    SJE_BIN="$PWD/$OUT/bin" SJE_SERVICES="$RUN/services" SJE_E2E_DIR="$RUN/e2e" \
+        pytests e2e "${options[@]}"
+}
+
+# Broker, database and programs of its own: those have crash points.
+chaos() {
+    "${MAKE:-make}" -s -j"$(nproc)" FLAVOUR=chaos chaos-bins
+    SJE_RUN_DIR="$RUN" pytests chaos tests/chaos
 }
 
 tools/deps.sh test
@@ -119,4 +130,7 @@ if [[ $SUITES == *" integration "* ]]; then
 fi
 if [[ $SUITES == *" e2e "* ]]; then
     e2e
+fi
+if [[ $SUITES == *" chaos "* ]]; then
+    chaos
 fi

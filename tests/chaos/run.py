@@ -1,0 +1,171 @@
+"""A chaos run: a private cluster under load, faults of all kinds, and then the checker's judgement.
+
+    run.py DIRECTORY SECONDS --bin DIR --mark FILE [--seed N] [--rate N] [--short] [--table FILE]
+
+Exit status 0 where nothing was violated. DIRECTORY keeps the evidence.
+"""
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from cluster import BEAT, LEASE, Cluster, until  # noqa: E402
+from faults import FAULTS, Chaos  # noqa: E402
+from load import Load  # noqa: E402
+
+SLOW = float(os.environ.get("SJE_SLOW", "1"))
+END_SECONDS = 240 * SLOW  # until everything that was accepted has ended, once the faults are over
+MARKS = ("<!-- chaos: begin -->", "<!-- chaos: end -->")
+
+
+def memory_group(directory):
+    """A cgroup of 32 MiB for tasks that are to run out of memory; None where there cannot be one."""
+    for base, limit in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+                        ("/sys/fs/cgroup", "memory.max")):
+        group = Path(base) / f"sje-chaos-{os.getpid()}"
+        try:
+            group.mkdir()
+            (group / limit).write_text(str(32 << 20))
+        except OSError:
+            if group.exists():
+                group.rmdir()
+            continue
+        (directory / "memory").symlink_to(group)
+        return group
+    return None
+
+
+def small_disk(node):
+    """A disk of its own for one worker, seen by this run alone; False where that is not allowed."""
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512m,mode=755", "none", node.work],
+                          capture_output=True)
+    node.small_disk = done.returncode == 0 and os.environ.get("SJE_CHAOS_MOUNTS") == "1"
+    if node.small_disk:
+        node.points.mkdir()
+    return node.small_disk
+
+
+def settle(cluster):
+    """Until nothing is under way any more; what is then still there."""
+    def open_tasks():
+        return cluster.query("select count(*) from task where state < 5")[0][0]
+
+    def quiet():
+        busy = [w for w in cluster.query("select id from worker where state = 'UP'") if w]
+        return open_tasks() == 0 and len(busy) >= len(cluster.workers)
+
+    left = []
+    try:
+        until(quiet, END_SECONDS / SLOW, "every task ends")
+    except AssertionError:
+        left.append(f"{open_tasks()} tasks have not ended")
+    queues = {}
+
+    def empty():
+        queues.clear()
+        queues.update(cluster.queues())
+        return not any(queues.values())
+    try:
+        until(empty, 60, "queues are empty")
+    except AssertionError:
+        pass
+    try:
+        until(lambda: not any(n.family() for n in cluster.workers), 30, "no shim is left")
+    except AssertionError:
+        left += [f"process {p} of {n.name} is left" for n in cluster.workers for p in n.family()]
+    return {"queues": dict(queues), "left": left}
+
+
+def table(faults):
+    """Lines of a Markdown table: fault, how often, what became of it."""
+    of = defaultdict(list)
+    for f in faults:
+        of[f["name"]].append(f)
+    yield "| fault | injected | works again after: median, longest |"
+    yield "|---|---|---|"
+    for name, *_ in FAULTS:
+        done = [f for f in of[name] if f["injected"]]
+        times = [f["recovered"] for f in done if f["recovered"] is not None]
+        missed = len(of[name]) - len(done)
+        text = f"{statistics.median(times):.1f} s, {max(times):.1f} s" if times else "–"
+        if len(times) < len(done):
+            text += f"; not in time: {len(done) - len(times)}"
+        yield f"| {name} | {len(done)}" + (f" (+{missed} not reached)" if missed else "") + \
+            f" | {text} |"
+
+
+def write_report(path, options, faults, verdict, seconds):
+    text = "\n".join([
+        MARKS[0], "",
+        f"`make chaos CHAOS_SECONDS={options.seconds} SEED={options.seed}`: {seconds:.0f} s under "
+        f"load, lease {LEASE} s, beat {BEAT} s.", "",
+        "What the checker counted: " + verdict.stdout.strip().splitlines()[-1] + ". Violations: " +
+        str(sum(line.startswith("VIOLATION") for line in verdict.stdout.splitlines())) + ".", "",
+        *table(faults), "", MARKS[1]])
+    old = Path(path).read_text()
+    before, _, rest = old.partition(MARKS[0])
+    Path(path).write_text(before + text + rest.partition(MARKS[1])[2])
+
+
+def arguments():
+    p = argparse.ArgumentParser(description=__doc__,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("directory", type=Path)
+    p.add_argument("seconds", type=float)
+    p.add_argument("--bin", required=True)
+    p.add_argument("--mark", required=True, type=Path)
+    p.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    p.add_argument("--managers", type=int, default=3)
+    p.add_argument("--rate", type=float, default=15, help="tasks a second")
+    p.add_argument("--short", action="store_true", help="cheap faults, quickly one after the other")
+    p.add_argument("--table", help="a document whose chaos section is to be replaced")
+    return p.parse_args()
+
+
+def main():
+    o = arguments()
+    print(f"chaos: seed {o.seed}, {o.seconds:.0f} s, evidence in {o.directory}", flush=True)
+    o.directory = o.directory.resolve()
+    (o.directory / "locks").mkdir(parents=True)
+    random.seed(o.seed)
+    group = memory_group(o.directory)
+    cluster, begin = Cluster(o.directory, Path(o.bin).resolve(), o.seed, o.managers), time.monotonic()
+    try:
+        if os.environ.get("SJE_CHAOS_MOUNTS") == "1":
+            small_disk(cluster.workers[1])
+        cluster.start()
+        load = Load(cluster, o.mark.resolve(), o.seed, o.rate)
+        load.start()
+        chaos = Chaos(cluster, load, o.seed, o.short)
+        begin = time.monotonic()
+        chaos.run(o.seconds, (1.5, 3) if o.short else (4, 9))
+        seconds = time.monotonic() - begin
+        print(f"chaos: {len(chaos.done)} faults, {load.counts}; waiting for the rest", flush=True)
+        cluster.heal()
+        load.stop()
+        (o.directory / "end.json").write_text(json.dumps(settle(cluster)))
+        cluster.dump()
+    finally:
+        cluster.stop()
+        (o.directory / "exits.json").write_text(json.dumps(cluster.exits))
+        if group:
+            group.rmdir()
+    verdict = subprocess.run([sys.executable, Path(__file__).parent / "checker.py", o.directory],
+                             capture_output=True, text=True)
+    print("\n".join(table(chaos.done)))
+    print(verdict.stdout + verdict.stderr, end="")
+    if o.table:
+        write_report(o.table, o, chaos.done, verdict, seconds)
+    print(f"chaos: seed {o.seed}: {'no violation' if verdict.returncode == 0 else 'VIOLATED'}")
+    return verdict.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
