@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 RUN=(gcc libc6-dev musl-tools make pkg-config git
     libuv1-dev libjansson-dev libyaml-dev libpq-dev librabbitmq-dev libmicrohttpd-dev
     libcurl4-openssl-dev uthash-dev
-    rabbitmq-server postgresql python3 python3-venv procps)
+    rabbitmq-server postgresql python3 python3-venv procps curl)
 TEST=(libcmocka-dev)
 LINT=(clang libclang-rt-dev clang-format clang-tidy shellcheck codespell gcovr groff-base valgrind)
 JAVA=openjdk-17-jre-headless

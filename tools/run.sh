@@ -24,6 +24,7 @@ export SJE_API_PORT=$port SJE_URL=http://127.0.0.1:$port
 export SJE_NODE_WORK_DIR=$(printf '%q' "$DIR/work")
 export SJE_NODE_SPARK_HOME=$(printf '%q' "$spark")
 export SJE_NODE_SPARK_PYTHON=$(printf '%q' "$PWD/.venv/bin/python3")
+export PATH=$(printf '%q' "$BIN"):\$PATH
 ENV
 }
 
@@ -81,16 +82,17 @@ print("\n{words} words, {distinct} different ones, in {text}; the most frequent:
     cat <<END
 
 The task                $id
-Its audit               build/release/bin/sje events $id
-Its log                 build/release/bin/sje log $id
 The server's log        var/log/executor.out
-Settings                . var/sje.env        (then the commands below find the server)
+For the commands below  . var/sje.env
+Its audit               sje events $id
+Its log                 sje log $id
 
 Try next
-  build/release/bin/sje submit --wait examples/tasks/pi.json      more jobs: examples/tasks/
-  build/release/bin/sje workers                                   sje --help lists the commands
-  curl -d @examples/tasks/noop.json $SJE_URL/task         the same over HTTP
-  make stop                                                       stop everything; ./var stays
+  sje submit --wait examples/tasks/pi.json       more jobs: examples/README.md
+  sje workers                                    sje --help lists the commands
+  curl -d @examples/tasks/noop.json $SJE_URL/task
+                                                 the same over HTTP
+  make stop                                      stop everything; ./var stays
 END
 }
 
@@ -107,7 +109,7 @@ start() {
 
 stop() {
     [ -d "$DIR/run" ] || { say "nothing was started here"; return; }
-    halt executor TERM
+    halt executor INT # which stops its tasks too; TERM leaves them to the next sje-executor
     tools/services.sh stop "$DIR"
 }
 
