@@ -18,7 +18,7 @@ static void add_times(struct buf *out, const struct cli *c, const json_t *task)
         buf_adds(out, "ran ");
         text_duration(out, ran);
         if (view_span(c, task, "submittedAt", "startedAt", &queued)) {
-            buf_adds(out, " after ");
+            buf_adds(out, " after a wait of ");
             text_duration(out, queued);
         }
     } else {

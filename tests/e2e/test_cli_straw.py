@@ -494,7 +494,7 @@ def test_submit_wait_plain(straw, taskfile):
     done = sje("submit", "--wait", taskfile, straw=straw)
     assert done.returncode == OK
     assert f"SUCCEEDED task {ID}, job wordcount\n" in done.out
-    assert "ran 2.5 s after 1.0 s, attempt 1 of 3 on node1" in done.out and '"words": 12' in done.out
+    assert "ran 2.5 s after a wait of 1.0 s, attempt 1 of 3 on node1" in done.out and '"words": 12' in done.out
     lines = [line.split(ID + " ")[1] for line in done.err.splitlines() if f"{ID} " in line
              and "accepted" not in line]
     assert lines == ["QUEUED", "RUNNING on node1", "RUNNING on node1 3/8 stage 2 of 3",
