@@ -52,6 +52,7 @@ tools/deps.sh lint || exit 1
 step "format (make fmt mends it)" bash -c 'git ls-files "*.c" "*.h" | xargs clang-format --dry-run -Werror'
 step "floors" tools/check-floors.sh
 step "banned functions" tools/check-banned.sh
+step "documents" tools/check-docs.sh
 step "headers are self-contained" headers
 step "shellcheck" bash -c 'shellcheck -x .ci/run tools/*.sh'
 step "spelling" bash -c 'git ls-files -z ":!examples/data" ":!tests/fuzz/corpus" ":!tests/data" | xargs -0 codespell -L fo,nd,pasword,runing,priorty'
