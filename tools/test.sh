@@ -3,26 +3,35 @@
 #
 #   test.sh FLAVOUR SUITE...     suites: unit, integration, e2e, chaos; flavours: see the Makefile
 #
-# Each run has a directory of its own below build/ with a broker, a database and ports of its own, so
-# two runs side by side do not meet. It is removed when everything passed. SJE_COUNTS=FILE collects
-# the counts of several runs; SJE_TESTS='tests/e2e/test_log.py -x' goes to pytest; SJE_WRAP=COMMAND is
-# put before test programs and servers.
+# Each run has a directory of its own below build/, so two runs side by side do not meet; it is removed
+# when everything passed. What needs services runs in lanes: each lane has a broker, a database and
+# ports of its own, and runs one program or one file of end-to-end tests at a time. SJE_LANES=N chooses
+# how many. SJE_COUNTS=FILE collects the counts of several runs; SJE_TESTS='tests/e2e/test_log.py -x'
+# goes to pytest; SJE_WRAP=COMMAND is put before test programs and servers.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=tools/proc.sh
 . tools/proc.sh
 
 TIMEOUT=300 # seconds for one test program
+# Started first, so that no lane works alone at the end.
+LONG="e2e/test_spark e2e/test_faults e2e/test_openapi"
 FLAVOUR=$1
 shift
-SUITES=" $* "
 OUT=build/$FLAVOUR
+LANES=${SJE_LANES:-$(($(nproc) < 4 ? 2 : 3))}
 read -ra WRAP <<<"${SJE_WRAP:-}"
 
 finish() {
-    local status=$? passed failed
+    local status=$? passed failed job
     trap - EXIT
-    [ ! -d "$RUN/services" ] || tools/services.sh stop "$RUN/services" >/dev/null || true
+    for job in $(jobs -rp); do
+        kill -s INT -- "-$job" 2>/dev/null || true
+    done
+    wait
+    for job in "$RUN"/services*; do
+        [ ! -d "$job" ] || tools/services.sh stop "$job" >/dev/null || true
+    done
     read -r passed failed < <(awk '{ p += $1; f += $2 } END { print p + 0, f + 0 }' "$RUN/counts")
     [ "$status" = 0 ] || [ "$failed" != 0 ] || failed=1
     if [ "$failed" = 0 ]; then
@@ -36,101 +45,139 @@ finish() {
     exit "$status"
 }
 
-# Runs one cmocka program and adds up its closing lines; a crash or a time-out counts as a failure.
-program() { # NAME COMMAND...
-    local name=$1 log status=0 passed failed
-    log=$RUN/${name//\//.}.log
-    shift
-    timeout -k 5 "$TIMEOUT" "${WRAP[@]}" "$@" >"$log" 2>&1 </dev/null || status=$?
-    read -r passed failed < <(awk '/^\[  PASSED  \] [0-9]+ test/ { p += $4 }
-        /^\[  FAILED  \] [0-9]+ test/ { f += $4 } END { print p + 0, f + 0 }' "$log")
-    [ "$status" = 0 ] || [ "$failed" != 0 ] || failed=1
-    echo "$passed $failed" >>"$RUN/counts"
+# One line, and what it printed if it failed. A crash or a time-out counts as a failure.
+outcome() { # NAME STATUS PASSED FAILED
+    local failed=$4
+    [ "$2" = 0 ] || [ "$failed" != 0 ] || failed=1
+    echo "$3 $failed" >>"$RUN/counts"
     if [ "$failed" = 0 ]; then
-        echo "ok    $name ($passed)"
+        echo "ok    $1 ($3)"
+        sed -n 's/^SKIPPED /      | skipped /p' "$RUN/$1.log"
     else
-        echo "FAIL  $name (exit status $status)"
-        sed 's/^/      | /' "$log"
+        echo "FAIL  $1 (exit status $2)"
+        [ "$LIVE" = 1 ] || sed 's/^/      | /' "$RUN/$1.log"
     fi
 }
 
-programs() { # SUITE JOBS: every program of that suite, JOBS at a time
-    local source name
-    for source in tests/"$1"/test_*.c; do
-        name=$(basename "$source" .c)
-        while [ "$(jobs -rp | wc -l)" -ge "$2" ]; do
-            wait -n || true
-        done
-        program "$1/$name" "$OUT/tests/$1/$name" &
-    done
-    wait
-}
-
-# A fuzz target's corpus is run through the target, without fuzzing.
-corpora() {
-    local source name
-    for source in tests/fuzz/fuzz_*.c; do
-        [ -f "$source" ] || continue
-        name=$(basename "$source" .c)
-        program "fuzz/$name" "$OUT/tests/fuzz/$name" "tests/fuzz/corpus/${name#fuzz_}"
-    done
-}
-
-services() {
-    mkdir -p "$RUN/services"
-    tools/services.sh start "$RUN/services"
-    # shellcheck disable=SC1091
-    . "$RUN/services/env"
-}
-
-pytests() { # NAME OPTION...
-    local name=$1 status=0
+program() { # NAME COMMAND...: a cmocka program, or one that says no more than its exit status
+    local name=$1 log=$RUN/$1.log status=0 counts
     shift
-    .venv/bin/python -m pytest -c tests/pytest.ini "$@" 2>&1 | tee "$RUN/$name.log" || status=$?
+    timeout --foreground -k 5 "$TIMEOUT" "${WRAP[@]}" "$@" >"$log" 2>&1 </dev/null || status=$?
+    read -ra counts < <(awk '/^\[  PASSED  \] [0-9]+ test/ { p += $4 }
+        /^\[  FAILED  \] [0-9]+ test/ { f += $4 } END { print p + 0, f + 0 }' "$log")
+    outcome "$name" "$status" "${counts[@]}"
+}
+
+pytests() { # NAME ARGUMENT...
+    local name=$1 log=$RUN/$1.log status=0 counts
+    shift
+    SJE_BIN="$PWD/$OUT/bin" SJE_E2E_DIR="$RUN/$name" \
+        .venv/bin/python -m pytest -c tests/pytest.ini "$@" 2>&1 </dev/null | tee "$log" >&"$LIVE" || status=$?
     # its closing line: ==== 1 failed, 20 passed, 1 error in 61.2s ====
-    tail -n 1 "$RUN/$name.log" | awk -v status="$status" '{
+    read -ra counts < <(tail -n 1 "$log" | awk '{
         for (i = 2; i <= NF; i++) {
             if ($i ~ /^passed/) p = $(i - 1)
             if ($i ~ /^(failed|errors?)/) f += $(i - 1)
         }
-        print p + 0, (status != 0 && f == 0) ? 1 : f + 0
-    }' >>"$RUN/counts"
+        print p + 0, f + 0
+    }')
+    outcome "$name" "$status" "${counts[@]}"
 }
 
-e2e() {
-    local options
-    read -ra options <<<"${SJE_TESTS:-tests/e2e}"
-    SJE_BIN="$PWD/$OUT/bin" SJE_SERVICES="$RUN/services" SJE_E2E_DIR="$RUN/e2e" \
-        pytests e2e "${options[@]}"
-}
-
-# Broker, database and programs of its own: those have crash points.
-chaos() {
+# What items() names.
+unit() { program "unit/$1" "$OUT/tests/unit/$1"; }
+corpus() { program "corpus/$1" "$OUT/tests/fuzz/fuzz_$1" "tests/fuzz/corpus/$1"; }
+integration() { program "integration/$1" "$OUT/tests/integration/$1"; }
+e2e() { pytests "e2e/$1" "tests/e2e/$1.py"; }
+chaos() { # has programs with crash points, and services, of its own
     "${MAKE:-make}" -s -j"$(nproc)" FLAVOUR=chaos chaos-bins
     SJE_RUN_DIR="$RUN" pytests chaos tests/chaos
+}
+selected() {
+    local LIVE=1 options
+    read -ra options <<<"$SJE_TESTS"
+    pytests e2e/selected "${options[@]}"
+}
+
+items() { # SUITE: "SUITE NAME" for each; those in LONG first
+    local source name first=() rest=()
+    for source in tests/"$1"/test_*.{c,py}; do
+        [ -f "$source" ] || continue
+        name=$(basename "${source%.*}")
+        if [[ " $LONG " == *" $1/$name "* ]]; then
+            first+=("$1 $name")
+        else
+            rest+=("$1 $name")
+        fi
+    done
+    [ "$1" != unit ] || for source in tests/fuzz/corpus/*; do
+        rest+=("corpus $(basename "$source")")
+    done
+    printf '%s\n' "${first[@]}" "${rest[@]}"
+}
+
+# Runs each item in a lane that is free, with the settings of that lane.
+run_in() { # "LANE..." ITEM...
+    local item pid lane free
+    local -A lane_of=()
+    read -ra free <<<"$1"
+    shift
+    for item in "$@"; do
+        if [ "${#free[@]}" = 0 ]; then
+            wait -n -p pid || true
+            free=("${lane_of[$pid]}")
+        fi
+        lane=${free[0]}
+        free=("${free[@]:1}")
+        (
+            # shellcheck disable=SC1090
+            [ ! -f "$RUN/services$lane/env" ] || . "$RUN/services$lane/env"
+            $item
+        ) &
+        lane_of[$!]=$lane
+    done
+    wait
+}
+
+services() { # LANES: starts those of each lane
+    local lane pid starting=()
+    for ((lane = 1; lane <= $1; lane++)); do
+        mkdir -p "$RUN/services$lane"
+        tools/services.sh start "$RUN/services$lane" &
+        starting+=($!)
+    done
+    for pid in "${starting[@]}"; do
+        wait "$pid"
+    done
 }
 
 tools/deps.sh test
 mkdir -p build
 RUN=$(mktemp -d "$PWD/build/test.XXXXXX")
+mkdir "$RUN/unit" "$RUN/corpus" "$RUN/integration" "$RUN/e2e"
 : >"$RUN/counts"
+exec {LIVE}>/dev/null
+set -m # each job has a process group, and can be interrupted
 trap finish EXIT
 trap 'exit 130' INT TERM
 
 "${MAKE:-make}" -s -j"$(nproc)" FLAVOUR="$FLAVOUR" all examples unit-bins integration-bins fuzz-bins
-if [[ $SUITES == *" unit "* ]]; then
-    programs unit "$(nproc)"
-    corpora
+ITEMS=() # those that need services
+last=()
+for suite in "$@"; do
+    case $suite${SJE_TESTS:+ some} in
+    unit*)
+        mapfile -t UNITS < <(items unit)
+        run_in "$(seq -s ' ' "$(nproc)")" "${UNITS[@]}"
+        ;;
+    chaos*) last=(chaos) ;; # it wants the machine for itself
+    "e2e some") ITEMS+=(selected) ;;
+    *) mapfile -t -O "${#ITEMS[@]}" ITEMS < <(items "${suite% some}") ;;
+    esac
+done
+if [ "${#ITEMS[@]}" -gt 0 ]; then
+    [ "$LANES" -le "${#ITEMS[@]}" ] || LANES=${#ITEMS[@]}
+    services "$LANES"
+    run_in "$(seq -s ' ' "$LANES")" "${ITEMS[@]}"
 fi
-if [[ $SUITES == *" integration "* || $SUITES == *" e2e "* ]]; then
-    services
-fi
-if [[ $SUITES == *" integration "* ]]; then
-    programs integration 1
-fi
-if [[ $SUITES == *" e2e "* ]]; then
-    e2e
-fi
-if [[ $SUITES == *" chaos "* ]]; then
-    chaos
-fi
+"${last[@]}"
