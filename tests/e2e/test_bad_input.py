@@ -167,7 +167,7 @@ def test_endless_headers(sje):
     b"POST /task HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
 ])
 def test_what_is_no_http(sje, nothing_queued, data):
-    answer = raw(sje, data, within=5)
+    answer = raw(sje, data, within=2)
     assert not answer or answer.split()[1].startswith(b"4"), answer[:100]
     sje.get("/health")
 

@@ -19,20 +19,28 @@ def command(tmp_path, *argv, **more):
     return task_file(tmp_path, jobType="Command", command=list(argv), **more)
 
 
-def test_submit_wait_shows_a_word_count(sje, cli):
-    done = cli("submit", "--wait", "examples/tasks/wordcount.json")
+@pytest.fixture
+def word_count(tmp_path):
+    """The example, without the pauses that let a person watch it."""
+    task = json.loads((ROOT / "examples/tasks/wordcount.json").read_text())
+    task["parameters"].update(parts=6, pace=0.2)
+    return task_file(tmp_path, **task)
+
+
+def test_submit_wait_shows_a_word_count(sje, cli, word_count):
+    done = cli("submit", "--wait", word_count)
     assert done.returncode == 0, done.stderr
     shown = done.stdout + done.stderr
     assert "SUCCEEDED" in shown and re.search(r"\d+/\d+", shown), shown
 
 
-def test_submit_wait_draws_a_bar_on_a_terminal(sje):
+def test_submit_wait_draws_a_bar_on_a_terminal(sje, word_count):
     """Under a pseudo-terminal, as a person would see it."""
     program = ("import pty, sys, os\n"
                f"os.environ['SJE_URL'] = {sje.url!r}\n"
                "os.environ['TERM'] = 'xterm'\n"
                f"status = pty.spawn([{str(BIN / 'sje')!r}, 'submit', '--wait', "
-               "'examples/tasks/wordcount.json'])\n"
+               f"{word_count!r}])\n"
                "sys.exit(os.waitstatus_to_exitcode(status))\n")
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=180)
     shown = done.stdout.decode()

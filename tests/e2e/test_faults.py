@@ -46,10 +46,10 @@ def test_broker_away_at_accept(own, services):
 
 def test_broker_away_while_a_task_runs(own, services):
     sje = own()
-    task_id = sje.submit(shell("sleep 4; echo survived"))
+    task_id = sje.submit(shell("sleep 3; echo survived"))
     sje.running(task_id)
     services.stop("rabbitmq")
-    time.sleep(5)  # the task ends meanwhile
+    until(lambda: not processes_with(task_id), 20, "the task ends")
     services.start("rabbitmq")
     sje.ready(60)
     (t,) = complete(sje, [task_id])
@@ -81,8 +81,12 @@ def test_database_away_at_accept(own, services):
     assert {t["state"] for t in ended} == {"SUCCEEDED"}
 
 
+AHEAD = 200
+
+
 class Load(threading.Thread):
-    """Submits batches until told to stop; keeps every id that was accepted with 202."""
+    """Submits batches until told to stop, a few ahead of what has ended; keeps every id that was
+    accepted with 202."""
 
     def __init__(self, sje, task):
         super().__init__(daemon=True)
@@ -96,6 +100,8 @@ class Load(threading.Thread):
                 r = self.http.post(self.sje.url + "/tasks", json=[self.task] * 20, timeout=20)
                 if r.status_code == 202:
                     self.ids += [t["taskId"] for t in r.json()["tasks"]]
+                if len(self.ids) > AHEAD:
+                    self.http.get(f"{self.sje.url}/task/{self.ids[-AHEAD]}?wait=2", timeout=20)
             except requests.RequestException:
                 time.sleep(0.1)
 
@@ -110,7 +116,7 @@ class Load(threading.Thread):
 def test_end_of_a_process_under_load(own, role, how):
     sje = own(split=True)
     load = Load(sje, shell("sleep 0.05"))
-    until(lambda: len(load.ids) >= 200, 30, "some load")
+    until(lambda: len(load.ids) >= AHEAD, 30, "some load")
     until(lambda: sje.task(load.ids[0])["state"] == "SUCCEEDED", 30, "work is done")
     server = getattr(sje, role)
     if how == "terminate":
