@@ -400,5 +400,5 @@ void manager_pause(struct manager *m, const char *pool, bool on,
 
 int manager_beat_http(struct manager *m, struct str body, struct buf *answer, struct err *reterr)
 {
-    return intake_beat(m, body, answer, reterr);
+    return beats_http(m, body, answer, reterr);
 }

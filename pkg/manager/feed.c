@@ -714,6 +714,18 @@ void feed_changed(struct feed *f, const struct task *row)
     }
 }
 
+void feed_forget(struct feed *f, const struct id *id)
+{
+    struct entry *e = entry_find(f, id);
+
+    if (e) {
+        struct feed_pool *of = e->pool;
+
+        entry_free(f, e);
+        pool_step(of);
+    }
+}
+
 void feed_fleet_changed(struct feed *f)
 {
     if (f->epoch == 0) {

@@ -34,6 +34,9 @@ void feed_stop(struct feed *f);
 
 /* A row changed (any manager's accept, the ledger's hook, a scan). */
 void feed_changed(struct feed *f, const struct task *row);
+/* The task needs no hint any more: another manager granted or ended it, or there is no such task.
+ */
+void feed_forget(struct feed *f, const struct id *id);
 /* Workers came or went, slots were freed. */
 void feed_fleet_changed(struct feed *f);
 /* Somebody else made tasks ready, or a second has passed. */

@@ -1,4 +1,5 @@
-/* Claims, beats and results from workers: decode, submit to the ledger, answer. */
+/* Claims and results from workers: decode, submit to the ledger, answer. And what comes to this
+ * manager's own queue. */
 #include "internal/chaos.h"
 #include "internal/clock.h"
 #include "internal/log.h"
@@ -14,6 +15,8 @@ struct delivery {
     uint64_t epoch;
     uint64_t tag;
     char *reply;
+    char *worker;
+    int64_t inc;
     size_t remaining;
     bool failed; /* a part could not be written: the whole is taken again later */
     char *body;  /* results only: for taking it again */
@@ -31,17 +34,22 @@ struct part {
     struct delivery *d;
     struct id task;
     int32_t attempt;
+    /* results */
     int64_t token;
+    enum task_outcome outcome;
+    bool bare; /* sent again without what the database did not take */
 };
 
 static struct delivery *delivery_new(struct manager *m, const struct mq_delivery *md,
-                                     const char *reply, size_t n)
+                                     const char *worker, int64_t inc, const char *reply, size_t n)
 {
     struct delivery *d = xmalloc(sizeof(*d));
 
     d->m = m;
     d->epoch = md->epoch;
     d->tag = md->tag;
+    d->worker = xstrdup(worker);
+    d->inc = inc;
     d->reply = xstrdup(reply);
     d->remaining =
         n + 1; /* one for the reader, so that it cannot end before all parts are submitted */
@@ -54,6 +62,7 @@ static void delivery_free(struct delivery *d)
 {
     buf_free(&d->grants);
     buf_free(&d->denies);
+    free(d->worker);
     free(d->reply);
     free(d->body);
     free(d->settled);
@@ -72,6 +81,29 @@ static void ack(struct delivery *d)
 {
     if (d->m->sub) {
         mq_ack(d->m->sub, d->epoch, d->tag, false);
+    }
+}
+
+static void learn(struct manager *m, const struct task *row)
+{
+    const struct lease *l = fleet_lease(&m->fleet, &row->id);
+    bool newer = l && l->attempt > row->attempt;
+
+    if (row->state == TASK_RUNNING && !newer) {
+        fleet_grant(&m->fleet, row, clock_boot_ms());
+    } else if (l && !newer) {
+        fleet_release(&m->fleet, &row->id);
+    }
+    feed_changed(m->feed, row);
+    look_changed(m, row);
+}
+
+void intake_learn(struct manager *m, const struct id *task, const struct ledger_answer *a)
+{
+    if (a->rc == ERR_NOT_FOUND) {
+        feed_forget(m->feed, task);
+    } else if (a->rc == 0 && a->task && a->step != STEP_APPLIED) {
+        learn(m, a->task);
     }
 }
 
@@ -117,10 +149,13 @@ static void on_claim_answer(void *arg, const struct ledger_answer *a)
     bool granted = a->rc == 0 && (a->step == STEP_APPLIED || a->step == STEP_SAME) && a->task &&
                    a->task->state == TASK_RUNNING && a->task->attempt == p->attempt;
 
-    if (granted) {
-        CRASH_POINT("manager-granted");
-        size_t len = strlen(a->task->spec) + 300;
+    intake_learn(d->m, &p->task, a);
+    size_t len = granted ? strlen(a->task->spec) + 300 : 0;
 
+    if (len > GRANT_MAX) {
+        log_error(NULL, "a task of %zu bytes fits into no message; its lease will run out", len);
+    } else if (granted) {
+        CRASH_POINT("manager-granted");
         if (d->n_grants && d->grants.len + len > MESSAGE_MAX) {
             flush_grants(d);
         }
@@ -144,7 +179,7 @@ static int64_t new_token(void)
 
 static void take_claims(struct manager *m, const struct mq_delivery *md, const struct claim_msg *c)
 {
-    struct delivery *d = delivery_new(m, md, c->reply, c->n);
+    struct delivery *d = delivery_new(m, md, c->worker, c->inc, c->reply, c->n);
 
     for (size_t i = 0; i < c->n; i++) {
         struct task_event ev = {.type = TE_CLAIM,
@@ -203,32 +238,94 @@ static void results_part_done(struct delivery *d)
     delivery_free(d);
 }
 
+static char *part_fields(const struct part *p)
+{
+    char text[ID_TEXT_LEN];
+
+    id_format(&p->task, text);
+    return xasprintf("task=%s attempt=%d", text, p->attempt);
+}
+
+static void submit_bare(struct part *p);
+
 static void on_result_answer(void *arg, const struct ledger_answer *a)
 {
-    struct part *p CLEANUP(freep) = arg;
+    struct part *p = arg;
     struct delivery *d = p->d;
+    bool refused = a->rc == ERR_DB || a->rc == ERR_TOO_LARGE;
 
-    if (a->rc < 0 && a->rc != ERR_NOT_FOUND) {
+    intake_learn(d->m, &p->task, a);
+    if (refused && !p->bare) {
+        char *fields CLEANUP(freep) = part_fields(p);
+
+        log_error(fields, "the database does not take the result: %s; storing the outcome alone",
+                  a->why->text);
+        submit_bare(p);
+        return;
+    }
+    if (refused) {
+        char *fields CLEANUP(freep) = part_fields(p);
+
+        /* Its worker keeps it, and the attempt's lease, and sends it again. */
+        log_error(fields,
+                  "the database does not take the outcome either: %s; waiting for the "
+                  "worker to send it again",
+                  a->why->text);
+    } else if (a->rc < 0 && a->rc != ERR_NOT_FOUND) {
         d->failed = true;
     } else {
         if (a->rc == ERR_NOT_FOUND || a->step == STEP_RECORD) {
-            char text[ID_TEXT_LEN];
-            char *fields CLEANUP(freep) = NULL;
+            char *fields CLEANUP(freep) = part_fields(p);
 
             METRIC_INC(reports_superseded);
-            id_format(&p->task, text);
-            fields = xasprintf("task=%s attempt=%d", text, p->attempt);
             log_warn(fields, "result of an attempt that %s; ignoring",
                      a->rc == ERR_NOT_FOUND ? "is unknown here" : "no longer counts");
         }
         d->settled[d->n_settled++] = (struct task_ref){p->task, p->attempt};
     }
+    free(p);
     results_part_done(d);
 }
 
-static void submit_result(struct manager *m, struct part *p, const struct result_msg *r,
+/* The outcome stands; what came with it is replaced by a word about its absence. */
+static void submit_bare(struct part *p)
+{
+    static const char what[] = "the database did not take what came with this result";
+    struct manager *m = p->d->m;
+    char *output CLEANUP(freep) = NULL;
+    char *error CLEANUP(freep) = NULL;
+
+    if (p->outcome == OUTCOME_SUCCEEDED) {
+        output = xasprintf("{\"warning\":\"%s\"}", what);
+    } else {
+        error = xasprintf("{\"kind\":\"%s\",\"message\":\"%s\",\"exitCode\":null,\"signal\":null}",
+                          p->outcome == OUTCOME_CANCELLED ? "cancelled"
+                          : p->outcome == OUTCOME_LOST    ? "lost"
+                                                          : "exit",
+                          what);
+    }
+    struct task_event ev = {.type = TE_RESULT,
+                            .now = mgr_now(m),
+                            .random = random_u64(),
+                            .attempt = p->attempt,
+                            .worker = p->d->worker,
+                            .incarnation = p->d->inc,
+                            .token = p->token,
+                            .outcome = p->outcome,
+                            .output = output,
+                            .error = error,
+                            .started_at = INT64_MIN,
+                            .max_losses = m->max_losses};
+
+    p->bare = true;
+    ledger_submit(m->ledger, &p->task, &ev, 0, on_result_answer, p);
+}
+
+static void submit_result(struct delivery *d, const struct result_msg *r,
                           const struct result_entry *e)
 {
+    struct manager *m = d->m;
+    struct part *p = part_new(d, &e->task, e->attempt);
     struct task_event ev = {.type = TE_RESULT,
                             .now = mgr_now(m),
                             .random = random_u64(),
@@ -245,17 +342,16 @@ static void submit_result(struct manager *m, struct part *p, const struct result
                             .signature = e->signature,
                             .max_losses = m->max_losses};
 
+    p->token = e->token;
+    p->outcome = e->outcome;
     ledger_submit(m->ledger, &p->task, &ev, 0, on_result_answer, p);
 }
 
 static void take_results(struct delivery *d, const struct result_msg *r)
 {
-    struct manager *m = d->m;
-
     d->settled = xcalloc(r->n, sizeof(*d->settled));
     for (size_t i = 0; i < r->n; i++) {
-        submit_result(m, part_new(d, &r->results[i].task, r->results[i].attempt), r,
-                      &r->results[i]);
+        submit_result(d, r, &r->results[i]);
     }
     results_part_done(d);
 }
@@ -272,7 +368,8 @@ static void on_results(void *arg, const struct mq_delivery *md)
         mq_ack(m->sub, md->epoch, md->tag, false);
         return;
     }
-    struct delivery *d = delivery_new(m, md, msg.results.reply, msg.results.n);
+    struct delivery *d =
+        delivery_new(m, md, msg.results.worker, msg.results.inc, msg.results.reply, msg.results.n);
     d->body = xmemdup(md->body.p, md->body.len);
     d->body_len = md->body.len;
     take_results(d, &msg.results);
@@ -310,185 +407,7 @@ void intake_drop(struct manager *m)
     }
 }
 
-/* ---- beats ---- */
-
-/* What one beat leads to, gathered for its answer. */
-struct beat_call {
-    struct manager *m;
-    const struct beat *beat;
-    struct task_ref *unsure;
-    size_t n_unsure;
-    struct task_ref *revoke;
-    size_t n_revoke;
-};
-
-struct unknown_call {
-    struct manager *m;
-    struct task_ref ref;
-    int64_t beat; /* that listed it */
-    char *reply;
-};
-
-static void write_beat_ack(struct manager *m, struct buf *b, int64_t beat, bool drain)
-{
-    answer_begin(b, "beat-ack", m->id, m->url);
-    buf_addf(b, ",\"beat\":%lld,\"drain\":%s", (long long)beat, drain ? "true" : "false");
-}
-
-static void on_unknown_answer(void *arg, const struct ledger_answer *a)
-{
-    struct unknown_call *c CLEANUP(freep) = arg;
-    char *reply CLEANUP(freep) = c->reply;
-    struct manager *m = c->m;
-
-    if (a->rc < 0 && a->rc != ERR_NOT_FOUND) {
-        return; /* the next beat asks again */
-    }
-    if (a->rc == 0 && a->task && (a->step == STEP_APPLIED || a->step == STEP_SAME)) {
-        fleet_grant(&m->fleet, a->task, clock_boot_ms());
-        return;
-    }
-    struct buf b CLEANUP(buf_free) = {0};
-    buf_init(&b, MESSAGE_MAX);
-    buf_addf(&b, "{\"v\":1,\"type\":\"revoke\",\"beat\":%lld,\"tasks\":", (long long)c->beat);
-    refs_write(&b, &c->ref, 1);
-    buf_addc(&b, '}');
-    mgr_send(m, "", reply, &b);
-}
-
-/* An attempt that the worker runs and we do not know: the row tells whether it may. */
-static void on_unknown(void *arg, const struct beat_run *r)
-{
-    struct beat_call *bc = arg;
-
-    bc->unsure[bc->n_unsure++] = (struct task_ref){r->task, r->attempt};
-    if (streq(r->phase, "ended")) {
-        return; /* its result is on its way, or was applied */
-    }
-    struct unknown_call *c = xmalloc(sizeof(*c));
-    *c = (struct unknown_call){
-        bc->m, {r->task, r->attempt}, bc->beat->beat, xstrdup(bc->beat->reply)};
-    struct task_event ev = {.type = TE_SURVIVED,
-                            .now = mgr_now(bc->m),
-                            .attempt = r->attempt,
-                            .worker = bc->beat->worker,
-                            .incarnation = bc->beat->inc,
-                            .token = r->token};
-    ledger_submit(bc->m->ledger, &r->task, &ev, 0, on_unknown_answer, c);
-}
-
-static void on_revoke(void *arg, const struct beat_run *r)
-{
-    struct beat_call *bc = arg;
-
-    bc->revoke[bc->n_revoke++] = (struct task_ref){r->task, r->attempt};
-}
-
-static void on_survived(void *arg, const struct lease *l, const struct beat *b)
-{
-    struct beat_call *bc = arg;
-    struct task_event ev = {.type = TE_SURVIVED,
-                            .now = mgr_now(bc->m),
-                            .attempt = l->attempt,
-                            .worker = b->worker,
-                            .incarnation = b->inc,
-                            .token = l->token};
-
-    ledger_submit(bc->m->ledger, &l->task, &ev, 0, NULL, NULL);
-}
-
-static void on_application(void *arg, const struct lease *l, const char *application_id)
-{
-    struct beat_call *bc = arg;
-    struct task_event ev = {.type = TE_APPLICATION,
-                            .now = mgr_now(bc->m),
-                            .attempt = l->attempt,
-                            .worker = l->worker->id,
-                            .token = l->token,
-                            .application_id = application_id};
-
-    ledger_submit(bc->m->ledger, &l->task, &ev, 0, NULL, NULL);
-}
-
-static void on_gone(void *arg, struct lease *l, const char *why, bool by_restart)
-{
-    struct beat_call *bc = arg;
-
-    (void)by_restart;
-    lead_lost(bc->m, l, why);
-}
-
-/* At most a message's worth: the rest is told when these have ended. */
-static void add_cancels(struct fleet_worker *w, struct buf *b)
-{
-    size_t told = 0;
-
-    buf_adds(b, ",\"cancel\":[");
-    LIST_EACH(&w->leases, n)
-    {
-        struct lease *l = CONTAINER_OF(n, struct lease, node);
-        struct buf one CLEANUP(buf_free) = {0};
-
-        if (!l->cancel || told == ENTRIES_MAX) {
-            continue;
-        }
-        buf_init(&one, 256);
-        refs_write(&one, &(struct task_ref){l->task, l->attempt}, 1);
-        buf_adds(b, told++ ? "," : "");
-        buf_add(b, one.data + 1, one.len - 2);
-    }
-    buf_addc(b, ']');
-}
-
-static int take_beat(struct manager *m, const struct beat *b, struct buf *answer)
-{
-    struct beat_call bc = {.m = m, .beat = b};
-    struct beat_effects fx = {&bc, on_unknown, on_revoke, on_survived, on_application, on_gone};
-    struct beat_effects none = {0};
-    struct task_ref *unsure CLEANUP(freep) = xcalloc(b->n_running, sizeof(*unsure));
-    struct task_ref *revoke CLEANUP(freep) = xcalloc(b->n_running, sizeof(*revoke));
-    bool changed = false;
-
-    bc.unsure = unsure;
-    bc.revoke = revoke;
-    struct fleet_worker *w =
-        fleet_beat(&m->fleet, b, clock_boot_ms(), mgr_now(m), m->epoch ? &fx : &none, &changed);
-    if (!w) {
-        return ERR_CONFLICT; /* older than what we know */
-    }
-    if (changed) {
-        lead_worker_seen(m, w);
-    }
-    feed_fleet_changed(m->feed);
-    if (!m->epoch) {
-        return ERR_BUSY;
-    }
-    write_beat_ack(m, answer, b->beat, w->drain);
-    buf_adds(answer, ",\"unsure\":");
-    refs_write(answer, unsure, bc.n_unsure);
-    buf_adds(answer, ",\"revoke\":");
-    refs_write(answer, revoke, bc.n_revoke);
-    add_cancels(w, answer);
-    buf_addc(answer, '}');
-    return 0;
-}
-
-int intake_beat(struct manager *m, struct str body, struct buf *answer, struct err *reterr)
-{
-    struct message msg CLEANUP(message_free);
-    int rc = message_read(body, &msg, reterr);
-
-    if (rc < 0) {
-        return rc;
-    }
-    if (msg.type != MSG_BEAT) {
-        return err_set(reterr, ERR_PARSE, "not a beat");
-    }
-    rc = take_beat(m, &msg.beat, answer);
-    return rc < 0 ? err_set(reterr, rc,
-                            rc == ERR_BUSY ? "this manager does not lead" : "an older beat")
-                  : 0;
-}
+/* ---- the own queue, topology ---- */
 
 static void on_own_message(void *arg, const struct mq_delivery *md)
 {
@@ -504,7 +423,7 @@ static void on_own_message(void *arg, const struct mq_delivery *md)
     }
     switch (msg.type) {
     case MSG_BEAT:
-        if (take_beat(m, &msg.beat, &answer) == 0) {
+        if (beats_take(m, &msg.beat, &answer) == 0) {
             mgr_send(m, "", msg.beat.reply, &answer);
         }
         break;
@@ -538,8 +457,6 @@ void intake_tell_cancel(struct manager *m, const struct task *row)
     tasks_write(&b, "cancel", &(struct task_ref){row->id, row->attempt}, 1);
     mgr_send(m, "", w->reply, &b);
 }
-
-/* ---- topology ---- */
 
 static void on_cancelled(void *arg)
 {

@@ -80,10 +80,15 @@ void manager_get(struct manager *m, const struct id *id, task_fn *cb, void *arg)
 
 /* ---- wait ---- */
 
+/* Everybody who waits for one task: one load serves them all. */
 struct waiter_task {
     struct id id;
     UT_hash_handle hh;
+    struct manager *m;
     struct list waiters;
+    int holds; /* callbacks to come, answers being given: it stays although nobody waits */
+    bool loading;
+    bool again; /* somebody wants an answer who came after that load was sent */
 };
 
 struct waiter {
@@ -91,25 +96,49 @@ struct waiter {
     struct waiter_task *of; /* NULL once answered or cancelled */
     struct list_node node;
     uv_timer_t timer;
-    bool closing;
-    bool loading; /* a load's callback still comes */
-    bool late;    /* the time is over: answer with what the load brings */
+    bool late; /* the time is over: answer with what the load brings */
     task_fn *cb;
     void *arg;
 };
 
-static void waiter_gone(uv_handle_t *h)
+static struct waiter_task *waiters_of(struct manager *m, const struct id *id)
+{
+    struct waiter_task *t = NULL;
+
+    HASH_FIND(hh, m->waiters, id, sizeof(*id), t);
+    return t;
+}
+
+static struct waiter_task *waiters_get(struct manager *m, const struct id *id)
+{
+    struct waiter_task *t = waiters_of(m, id);
+
+    if (!t) {
+        t = xmalloc(sizeof(*t));
+        t->id = *id;
+        t->m = m;
+        list_init(&t->waiters);
+        HASH_ADD(hh, m->waiters, id, sizeof(t->id), t);
+    }
+    return t;
+}
+
+static void waiters_release(struct waiter_task *t)
+{
+    if (t->waiters.count == 0 && t->holds == 0) {
+        HASH_DEL(t->m->waiters, t);
+        free(t);
+    }
+}
+
+static void on_waiter_closed(uv_handle_t *h)
 {
     struct waiter *w = h->data;
 
     w->m->closing--;
-    w->timer.data = NULL;
-    if (!w->loading) {
-        free(w);
-    }
+    free(w);
 }
 
-/* Takes the waiter out; it is freed when its timer is closed and no load is open. */
 static void waiter_end(struct waiter *w)
 {
     struct waiter_task *t = w->of;
@@ -119,12 +148,9 @@ static void waiter_end(struct waiter *w)
     }
     list_remove(&w->node);
     w->of = NULL;
-    if (t->waiters.count == 0) {
-        HASH_DEL(w->m->waiters, t);
-        free(t);
-    }
+    waiters_release(t);
     w->m->closing++;
-    uv_close((uv_handle_t *)&w->timer, waiter_gone);
+    uv_close((uv_handle_t *)&w->timer, on_waiter_closed);
 }
 
 static void waiter_answer(struct waiter *w, int rc, const struct task *rows, size_t n,
@@ -138,65 +164,100 @@ static void waiter_answer(struct waiter *w, int rc, const struct task *rows, siz
     answer_task(m, rc, rows, n, why, cb, arg);
 }
 
+/* Answers all, or those whose time is over. Answers may end, and add, other waiters. */
+static void waiters_answer(struct waiter_task *t, bool all, int rc, const struct task *rows,
+                           size_t n, const struct err *why)
+{
+    size_t most = t->waiters.count; /* not those who come meanwhile */
+    bool found = true;
+
+    t->holds++;
+    while (found && most--) {
+        found = false;
+        LIST_EACH(&t->waiters, node)
+        {
+            struct waiter *w = CONTAINER_OF(node, struct waiter, node);
+
+            if (all || w->late) {
+                waiter_answer(w, rc, rows, n, why);
+                found = true;
+                break;
+            }
+        }
+    }
+    t->holds--;
+    waiters_release(t);
+}
+
+static void waiters_look(struct waiter_task *t);
+
 static void on_wait_loaded(void *arg, int rc, const struct task *rows, size_t n,
                            const struct err *why)
 {
-    struct waiter *w = arg;
+    struct waiter_task *t = arg;
+    bool again = t->again;
 
-    w->loading = false;
-    if (!w->of) {
-        if (!w->timer.data) {
-            free(w);
-        }
-        return;
+    t->loading = t->again = false;
+    waiters_answer(t, rc < 0 || n == 0 || task_state_final(rows[0].state), rc, rows, n, why);
+    if (again) {
+        waiters_look(t);
     }
-    if (rc < 0 || n == 0 || w->late || task_state_final(rows[0].state)) {
-        waiter_answer(w, rc, rows, n, why);
+    t->holds--;
+    waiters_release(t);
+}
+
+/* 0: an answer will come. */
+static int waiters_load(struct waiter_task *t)
+{
+    struct manager *m = t->m;
+
+    if (t->loading) {
+        t->again = true;
+        return 0;
+    }
+    int rc = m->db_ready ? store_load(m->db_read, &t->id, 1, on_wait_loaded, t) : ERR_DB_DOWN;
+    if (rc == 0) {
+        t->loading = true;
+        t->holds++;
+    }
+    return rc;
+}
+
+static void waiters_look(struct waiter_task *t)
+{
+    if (t->waiters.count && db_is_up(t->m->db_read) && waiters_load(t) < 0) {
+        log_debug(NULL, "a task that is waited for is looked at later");
     }
 }
 
-static void waiter_load(struct waiter *w)
+static void on_wait_over(uv_timer_t *timer)
 {
+    struct waiter *w = timer->data;
     struct err e = {0};
-
-    if (w->loading) {
-        return;
-    }
-    w->loading = true;
-    int rc =
-        w->m->db_ready ? store_load(w->m->db_read, &w->of->id, 1, on_wait_loaded, w) : ERR_DB_DOWN;
-    if (rc < 0) {
-        err_set(&e, rc, "%s", err_text(rc));
-        on_wait_loaded(w, rc, NULL, 0, &e);
-    }
-}
-
-static void on_wait_over(uv_timer_t *t)
-{
-    struct waiter *w = t->data;
+    int rc = waiters_load(w->of);
 
     w->late = true;
-    waiter_load(w);
+    if (rc < 0) {
+        err_set(&e, rc, "%s", err_text(rc));
+        waiter_answer(w, rc, NULL, 0, &e);
+    }
 }
 
 struct waiter *manager_wait(struct manager *m, const struct id *id, int64_t wait_ms, task_fn *cb,
                             void *arg)
 {
-    struct waiter *w;
-    struct waiter_task *t = NULL;
+    int rc = m->stopping ? ERR_CLOSED : m->db_ready ? 0 : ERR_DB_DOWN;
+    struct waiter_task *t = rc < 0 ? NULL : waiters_get(m, id);
 
-    if (!m->db_ready || m->stopping) {
-        answer_unsent(m->stopping ? ERR_CLOSED : ERR_DB_DOWN, cb, arg);
+    rc = t ? waiters_load(t) : rc;
+    if (rc < 0) {
+        if (t) {
+            waiters_release(t);
+        }
+        answer_unsent(rc, cb, arg);
         return NULL;
     }
-    HASH_FIND(hh, m->waiters, id, sizeof(*id), t);
-    if (!t) {
-        t = xmalloc(sizeof(*t));
-        t->id = *id;
-        list_init(&t->waiters);
-        HASH_ADD(hh, m->waiters, id, sizeof(t->id), t);
-    }
-    w = xmalloc(sizeof(*w));
+    struct waiter *w = xmalloc(sizeof(*w));
     w->m = m;
     w->cb = cb;
     w->arg = arg;
@@ -205,8 +266,7 @@ struct waiter *manager_wait(struct manager *m, const struct id *id, int64_t wait
     MUST(uv_timer_init(m->loop, &w->timer) == 0);
     w->timer.data = w;
     MUST(uv_timer_start(&w->timer, on_wait_over, (uint64_t)wait_ms, 0) == 0);
-    waiter_load(w);
-    return w->of ? w : NULL;
+    return w;
 }
 
 void manager_wait_cancel(struct waiter *w)
@@ -214,22 +274,12 @@ void manager_wait_cancel(struct waiter *w)
     waiter_end(w);
 }
 
-static struct waiter_task *waiters_of(struct manager *m, const struct id *id)
-{
-    struct waiter_task *t = NULL;
-
-    HASH_FIND(hh, m->waiters, id, sizeof(*id), t);
-    return t;
-}
-
 void look_changed(struct manager *m, const struct task *row)
 {
     struct waiter_task *t = task_state_final(row->state) ? waiters_of(m, &row->id) : NULL;
 
-    /* The last waiter takes the list with it. */
-    for (size_t n = t ? t->waiters.count : 0; n; n--) {
-        t = waiters_of(m, &row->id);
-        waiter_answer(CONTAINER_OF(list_first(&t->waiters), struct waiter, node), 0, row, 1, NULL);
+    if (t) {
+        waiters_answer(t, true, 0, row, 1, NULL);
     }
 }
 
@@ -238,11 +288,9 @@ void look_final(struct manager *m, const struct id *id)
     struct waiter_task *t = waiters_of(m, id);
 
     fleet_release(&m->fleet, id);
+    feed_forget(m->feed, id);
     if (t) {
-        LIST_EACH(&t->waiters, n)
-        {
-            waiter_load(CONTAINER_OF(n, struct waiter, node));
-        }
+        waiters_look(t);
     }
 }
 
@@ -256,28 +304,22 @@ void look_tick(struct manager *m)
     }
     HASH_ITER(hh, m->waiters, t, tmp)
     {
-        /* Loads answer later, from the loop; only an error answers from inside, and then the list
-         * may go. */
-        struct list_node *n = list_first(&t->waiters);
-
-        if (db_is_up(m->db_read) && n) {
-            waiter_load(CONTAINER_OF(n, struct waiter, node));
-        }
+        waiters_look(t);
     }
 }
 
 void look_stop(struct manager *m)
 {
     static const struct err why = {ERR_CLOSED, "closing down"};
-    struct waiter_task *t;
-    struct waiter_task *tmp;
+    struct waiter_task *t = m->waiters;
 
-    HASH_ITER(hh, m->waiters, t, tmp)
-    {
-        for (size_t n = t->waiters.count; n; n--) {
-            waiter_answer(CONTAINER_OF(list_first(&t->waiters), struct waiter, node), ERR_CLOSED,
-                          NULL, 0, &why);
+    while (t) {
+        bool waits = t->waiters.count > 0;
+
+        if (waits) {
+            waiters_answer(t, true, ERR_CLOSED, NULL, 0, &why);
         }
+        t = waits ? m->waiters : t->hh.next; /* an answer may end any other */
     }
 }
 

@@ -1,7 +1,8 @@
 /* mgr.h: the inside of `struct manager`, for the files of this folder only.
  *
  * manager.c owns it and wires the parts; each other file is one step of the protocol:
- *   accept.c   POST -> rows                 intake.c  claims, beats and results from workers
+ *   accept.c   POST -> rows                 intake.c  claims and results from workers
+ *   beats.c    leases renewed, orders told
  *   lead.c     leadership, ticks, reaping   look.c    get, wait, list, cancel, requeue
  *   logs.c     logs relayed from workers    cluster.c what /health and /mgmt show
  */
@@ -90,8 +91,15 @@ void accept_stop(struct manager *m); /* answers what waits */
 void intake_up(struct manager *m);    /* the consuming connection is new: declare and consume */
 void intake_retry(struct manager *m); /* the database is back */
 void intake_drop(struct manager *m);  /* deliveries of a lost connection */
-int intake_beat(struct manager *m, struct str body, struct buf *answer, struct err *reterr);
 void intake_tell_cancel(struct manager *m, const struct task *row);
+/* What an answer tells that no change of ours told: another manager's change, or one of ours whose
+ * COMMIT we did not hear of. */
+void intake_learn(struct manager *m, const struct id *task, const struct ledger_answer *a);
+
+/* beats.c */
+/* ERR_CONFLICT: older than what is known. ERR_BUSY: taken, but only the leader answers. */
+int beats_take(struct manager *m, const struct beat *b, struct buf *answer);
+int beats_http(struct manager *m, struct str body, struct buf *answer, struct err *reterr);
 
 /* lead.c */
 void lead_start(struct manager *m);

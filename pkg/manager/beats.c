@@ -1,0 +1,184 @@
+/* Beats: what a worker says of itself renews its leases; the answer carries cancels, revocations
+ * and drain. */
+#include "internal/clock.h"
+#include "pkg/manager/mgr.h"
+
+#include <stdlib.h>
+
+/* What one beat leads to, gathered for its answer. */
+struct beat_call {
+    struct manager *m;
+    const struct beat *beat;
+    struct task_ref *unsure;
+    size_t n_unsure;
+    struct task_ref *revoke;
+    size_t n_revoke;
+};
+
+struct unknown_call {
+    struct manager *m;
+    struct task_ref ref;
+    int64_t beat; /* that listed it */
+    char *reply;
+};
+
+static void write_beat_ack(struct manager *m, struct buf *b, int64_t beat, bool drain)
+{
+    answer_begin(b, "beat-ack", m->id, m->url);
+    buf_addf(b, ",\"beat\":%lld,\"drain\":%s", (long long)beat, drain ? "true" : "false");
+}
+
+static void on_unknown_answer(void *arg, const struct ledger_answer *a)
+{
+    struct unknown_call *c CLEANUP(freep) = arg;
+    char *reply CLEANUP(freep) = c->reply;
+    struct manager *m = c->m;
+
+    if (a->rc < 0 && a->rc != ERR_NOT_FOUND) {
+        return; /* the next beat asks again */
+    }
+    intake_learn(m, &c->ref.task, a);
+    if (a->rc == 0 && a->task && (a->step == STEP_APPLIED || a->step == STEP_SAME)) {
+        return;
+    }
+    struct buf b CLEANUP(buf_free) = {0};
+    buf_init(&b, MESSAGE_MAX);
+    buf_addf(&b, "{\"v\":1,\"type\":\"revoke\",\"beat\":%lld,\"tasks\":", (long long)c->beat);
+    refs_write(&b, &c->ref, 1);
+    buf_addc(&b, '}');
+    mgr_send(m, "", reply, &b);
+}
+
+/* An attempt that the worker runs and we do not know: the row tells whether it may. */
+static void on_unknown(void *arg, const struct beat_run *r)
+{
+    struct beat_call *bc = arg;
+
+    bc->unsure[bc->n_unsure++] = (struct task_ref){r->task, r->attempt};
+    if (streq(r->phase, "ended")) {
+        return; /* its result is on its way, or was applied */
+    }
+    struct unknown_call *c = xmalloc(sizeof(*c));
+    *c = (struct unknown_call){
+        bc->m, {r->task, r->attempt}, bc->beat->beat, xstrdup(bc->beat->reply)};
+    struct task_event ev = {.type = TE_SURVIVED,
+                            .now = mgr_now(bc->m),
+                            .attempt = r->attempt,
+                            .worker = bc->beat->worker,
+                            .incarnation = bc->beat->inc,
+                            .token = r->token};
+    ledger_submit(bc->m->ledger, &r->task, &ev, 0, on_unknown_answer, c);
+}
+
+static void on_revoke(void *arg, const struct beat_run *r)
+{
+    struct beat_call *bc = arg;
+
+    bc->revoke[bc->n_revoke++] = (struct task_ref){r->task, r->attempt};
+}
+
+static void on_survived(void *arg, const struct lease *l, const struct beat *b)
+{
+    struct beat_call *bc = arg;
+    struct task_event ev = {.type = TE_SURVIVED,
+                            .now = mgr_now(bc->m),
+                            .attempt = l->attempt,
+                            .worker = b->worker,
+                            .incarnation = b->inc,
+                            .token = l->token};
+
+    ledger_submit(bc->m->ledger, &l->task, &ev, 0, NULL, NULL);
+}
+
+static void on_application(void *arg, const struct lease *l, const char *application_id)
+{
+    struct beat_call *bc = arg;
+    struct task_event ev = {.type = TE_APPLICATION,
+                            .now = mgr_now(bc->m),
+                            .attempt = l->attempt,
+                            .worker = l->worker->id,
+                            .token = l->token,
+                            .application_id = application_id};
+
+    ledger_submit(bc->m->ledger, &l->task, &ev, 0, NULL, NULL);
+}
+
+static void on_gone(void *arg, struct lease *l, const char *why, bool by_restart)
+{
+    struct beat_call *bc = arg;
+
+    (void)by_restart;
+    lead_lost(bc->m, l, why);
+}
+
+/* At most a message's worth: the rest is told when these have ended. */
+static void add_cancels(struct fleet_worker *w, struct buf *b)
+{
+    size_t told = 0;
+
+    buf_adds(b, ",\"cancel\":[");
+    LIST_EACH(&w->leases, n)
+    {
+        struct lease *l = CONTAINER_OF(n, struct lease, node);
+        struct buf one CLEANUP(buf_free) = {0};
+
+        if (!l->cancel || told == ENTRIES_MAX) {
+            continue;
+        }
+        buf_init(&one, 256);
+        refs_write(&one, &(struct task_ref){l->task, l->attempt}, 1);
+        buf_adds(b, told++ ? "," : "");
+        buf_add(b, one.data + 1, one.len - 2);
+    }
+    buf_addc(b, ']');
+}
+
+int beats_take(struct manager *m, const struct beat *b, struct buf *answer)
+{
+    struct beat_call bc = {.m = m, .beat = b};
+    struct beat_effects fx = {&bc, on_unknown, on_revoke, on_survived, on_application, on_gone};
+    struct beat_effects none = {0};
+    struct task_ref *unsure CLEANUP(freep) = xcalloc(b->n_running, sizeof(*unsure));
+    struct task_ref *revoke CLEANUP(freep) = xcalloc(b->n_running, sizeof(*revoke));
+    bool changed = false;
+
+    bc.unsure = unsure;
+    bc.revoke = revoke;
+    struct fleet_worker *w =
+        fleet_beat(&m->fleet, b, clock_boot_ms(), mgr_now(m), m->epoch ? &fx : &none, &changed);
+    if (!w) {
+        return ERR_CONFLICT; /* older than what we know */
+    }
+    if (changed) {
+        lead_worker_seen(m, w);
+    }
+    feed_fleet_changed(m->feed);
+    if (!m->epoch) {
+        return ERR_BUSY;
+    }
+    write_beat_ack(m, answer, b->beat, w->drain);
+    buf_adds(answer, ",\"unsure\":");
+    refs_write(answer, unsure, bc.n_unsure);
+    buf_adds(answer, ",\"revoke\":");
+    refs_write(answer, revoke, bc.n_revoke);
+    add_cancels(w, answer);
+    buf_addc(answer, '}');
+    return 0;
+}
+
+int beats_http(struct manager *m, struct str body, struct buf *answer, struct err *reterr)
+{
+    struct message msg CLEANUP(message_free);
+    int rc = message_read(body, &msg, reterr);
+
+    if (rc < 0) {
+        return rc;
+    }
+    if (msg.type != MSG_BEAT) {
+        return err_set(reterr, ERR_PARSE, "not a beat");
+    }
+    rc = beats_take(m, &msg.beat, answer);
+    return rc < 0 ? err_set(reterr, rc,
+                            rc == ERR_BUSY ? "this manager does not lead" : "an older beat")
+                  : 0;
+}
