@@ -54,14 +54,14 @@ void group_kill(const struct shim *s)
     }
 }
 
-/* The number behind `key` in a file of lines "key number". */
+/* The number behind `key` in a file of lines "key number"; -1 where it is not there. */
 static int64_t counter(const char *path, const char *key)
 {
     char text[16384];
     int64_t n = 0;
 
     if (read_text(path, text, sizeof(text)) <= 0) {
-        return 0;
+        return -1;
     }
     for (char *line = text; line && *line;) {
         char *next = strchr(line, '\n');
@@ -70,18 +70,18 @@ static int64_t counter(const char *path, const char *key)
         }
         size_t len = strlen(key);
         if (strncmp(line, key, len) == 0 && line[len] == ' ') {
-            return parse_number(line + len + 1, &n) ? n : 0;
+            return parse_number(line + len + 1, &n) ? n : -1;
         }
         line = next;
     }
-    return 0;
+    return -1;
 }
 
-bool group_saw_oom(const struct shim *s)
+int64_t group_oom_kills(const struct shim *s)
 {
     char path[600];
 
-    return *s->cgroup && counter(file(s, "memory.events", path), "oom_kill") > 0;
+    return *s->cgroup ? counter(file(s, "memory.events", path), "oom_kill") : -1;
 }
 
 void group_remove(struct shim *s)

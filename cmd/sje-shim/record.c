@@ -9,7 +9,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define TEMPORARY "exit.json.tmp"
+#define TEMPORARY    "exit.json.tmp"
+#define SHELL_KILLED (128 + SIGKILL)
 
 void record_reserve(void)
 {
@@ -21,12 +22,16 @@ void record_reserve(void)
     }
 }
 
-/* Killed by a signal that nobody here sent, while the kernel killed for memory. */
+/* Its group knows. Without one: it, or what a shell ran for it, was killed by a signal that nobody
+ * here sent, and the kernel killed for memory meanwhile. */
 static bool was_oom(const struct shim *s)
 {
-    bool killed = s->main_gone && WIFSIGNALED(s->status) && WTERMSIG(s->status) == SIGKILL;
+    int64_t of_group = group_oom_kills(s);
+    bool killed = s->main_gone && (WIFSIGNALED(s->status) ? WTERMSIG(s->status) == SIGKILL
+                                                          : WEXITSTATUS(s->status) == SHELL_KILLED);
 
-    return group_saw_oom(s) || (killed && !s->killed && machine_oom_kills() > s->oom_kills);
+    return of_group >= 0 ? of_group > 0
+                         : killed && !s->killed && machine_oom_kills() > s->oom_kills;
 }
 
 /* As a JSON string. Bytes that are no UTF-8 (in a file's name) stay; the reader copes. */

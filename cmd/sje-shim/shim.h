@@ -123,9 +123,9 @@ void tree_kill(void);
 void group_make(struct shim *s);
 void group_enter(const struct shim *s); /* in the child */
 void group_kill(const struct shim *s);
-bool group_saw_oom(const struct shim *s);
+int64_t group_oom_kills(const struct shim *s); /* -1: unknown */
 void group_remove(struct shim *s);
-int64_t machine_oom_kills(void);
+int64_t machine_oom_kills(void); /* -1: unknown */
 
 /* ---- stream.c ---- */
 void stream_init(struct stream *t, const char *name, int64_t log_limit);

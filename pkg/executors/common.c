@@ -169,6 +169,27 @@ static void last_line(const struct exec_attempt *a, char text[MESSAGE_BYTES])
     snprintf(text, MESSAGE_BYTES, "%.*s", (int)MIN(last.len, (size_t)MESSAGE_BYTES - 1), last.p);
 }
 
+/* What programs say that got no memory, where the kernel did not kill them for it. */
+static bool tells_oom(const char *text)
+{
+    static const char *const phrases[] = {
+        "java.lang.OutOfMemoryError",      /* a JVM */
+        "std::bad_alloc",                  /* C++ */
+        "Cannot allocate memory",          /* ENOMEM */
+        "OOMKilled",                       /* Kubernetes, of a Spark executor or driver */
+        "exceeding memory limits",         /* YARN, before Hadoop 2.8 */
+        "exceeding physical memory limit", /* YARN, Spark */
+        "beyond physical memory limits",   /* YARN */
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(phrases); i++) {
+        if (strstr(text, phrases[i])) {
+            return true;
+        }
+    }
+    return streq(text, "MemoryError") || str_starts(str_of(text), STR("MemoryError:"));
+}
+
 static json_t *failure(const struct exec_attempt *a, const struct exec_exit *e, const char *cause)
 {
     char line[MESSAGE_BYTES] = "";
@@ -188,7 +209,8 @@ static json_t *failure(const struct exec_attempt *a, const struct exec_exit *e, 
         last_line(a, line);
     }
     snprintf(plain, sizeof(plain), "exit code %d", e->exit_code);
-    return error_json("exit", cause ? cause : *line ? line : plain, e);
+    const char *text = cause ? cause : *line ? line : plain;
+    return error_json(tells_oom(text) ? "oom" : "exit", text, e);
 }
 
 void exec_finish_process(const struct exec_attempt *a, const struct exec_exit *e, const char *cause,

@@ -364,6 +364,39 @@ static void test_judging(void **state)
     judge(e, EXEC_FAILED, "launch", "No such file");
 }
 
+/* Out of memory is told apart by what the program said last. */
+static void test_memory(void **state)
+{
+    static const struct {
+        const char *kind;
+        const char *last;
+    } lines[] = {
+        {"oom", "java.lang.OutOfMemoryError: Java heap space"},
+        {"oom", "Exception in thread \"main\" java.lang.OutOfMemoryError: Metaspace"},
+        {"oom", "MemoryError"},
+        {"oom", "MemoryError: Unable to allocate 8.00 GiB for an array"},
+        {"oom", "  what():  std::bad_alloc"},
+        {"oom", "sh: 1: Cannot allocate memory"},
+        {"oom", "Container killed by YARN for exceeding physical memory limits."},
+        {"exit", "ValueError: MemoryError is not what this is"},
+        {"exit", "no such table: memory"},
+    };
+    char *path = in_root("attempt/stderr.00000000000000000000");
+    struct err err = {0};
+
+    (void)state;
+    assert_int_equal(prepare("{\"jobType\":\"Command\",\"command\":[\"x\"]}", &err), 0);
+    for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
+        char *text CLEANUP(freep) = xasprintf("working\n%s\n\n", lines[i].last);
+
+        write_file(path, text, 0600);
+        judge(ended(1, 0, "exit"), EXEC_FAILED, lines[i].kind, str_trim(str_of(lines[i].last)).p);
+        judge(ended(0, 0, "exit"), EXEC_SUCCEEDED, NULL, "");
+        judge(ended(0, 15, "timeout"), EXEC_FAILED, "timeout", "timeoutSeconds");
+    }
+    free(path);
+}
+
 static void check_output(const char *text, const char *expected)
 {
     struct exec_exit e = ended(0, 0, "exit");
@@ -408,6 +441,7 @@ int main(void)
         T(test_command),
         T(test_plugins),
         T(test_judging),
+        T(test_memory),
         T(test_output),
     };
 
