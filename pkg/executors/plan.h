@@ -24,7 +24,11 @@
 #define SJE_EXECUTORS_PLAN_H
 
 #define PLAN_VERSION 1
-#define SHIM_VERSION 1
+
+/* Of the control lines and exit.json. A worker that was upgraded finds shims which its predecessor
+ * started: it understands all from the oldest on. */
+#define SHIM_VERSION        1
+#define SHIM_VERSION_OLDEST 1
 
 #define PLAN_SIZE_MAX   (8 * 1024 * 1024)
 #define PLAN_MEMBERS    65536 /* arguments, and variables, at most */

@@ -56,12 +56,14 @@ int shim_fence(const char *dir, struct err *reterr) NODISCARD;
  * or where `env` is anything else. */
 int shim_kill_strays(const char *env);
 
-/* exit.json. ERR_NOT_FOUND where it is not there, ERR_PARSE where it is not a record. */
+/* exit.json. ERR_NOT_FOUND where it is not there, ERR_PARSE where it is not a record, ERR_CONFLICT
+ * where it is one of a version that is not known. */
 int shim_exit_read(const char *dir, struct exec_exit *ret, struct err *reterr) NODISCARD;
 int shim_exit_parse(const char *p, size_t n, struct exec_exit *ret, struct err *reterr) NODISCARD;
 
-/* What to judge where no shim and no record is left: reason "crash". */
-void shim_exit_crashed(struct exec_exit *ret);
+/* What to judge where no shim and no record is left, or none that is understood: reason "crash".
+ * why NULL: the usual one. */
+void shim_exit_crashed(struct exec_exit *ret, const char *why);
 
 /* The log. `stream` is "stdout" or "stderr". */
 bool shim_log_is_stream(const char *stream);

@@ -51,13 +51,19 @@ static bool take_reason(const json_t *j, struct exec_exit *e)
     return false;
 }
 
+static bool is_of_another_version(const json_t *j, int64_t *ret)
+{
+    return take_int(j, "v", 1, INT32_MAX, ret) &&
+           (*ret < SHIM_VERSION_OLDEST || *ret > SHIM_VERSION);
+}
+
 static bool take_record(const json_t *j, struct exec_exit *e)
 {
     int64_t version = 0;
     int64_t code = 0;
     int64_t sig = 0;
 
-    bool ok = take_int(j, "v", SHIM_VERSION, SHIM_VERSION, &version) &&
+    bool ok = take_int(j, "v", SHIM_VERSION_OLDEST, SHIM_VERSION, &version) &&
               take_bool(j, "launched", &e->launched) && take_bool(j, "oom", &e->oom) &&
               take_int(j, "exitCode", -1, 255, &code) && take_int(j, "signal", 0, 64, &sig) &&
               take_int(j, "startedAtMs", 0, INT64_MAX, &e->started_at) &&
@@ -78,6 +84,7 @@ int shim_exit_parse(const char *p, size_t n, struct exec_exit *ret, struct err *
     json_auto_t *j = NULL;
     char *clean CLEANUP(freep) = NULL;
     struct exec_exit e = {0};
+    int64_t version = 0;
 
     if (n > PLAN_RECORD_MAX) {
         return err_set(reterr, ERR_PARSE, "exit.json is larger than %d bytes", PLAN_RECORD_MAX);
@@ -91,6 +98,11 @@ int shim_exit_parse(const char *p, size_t n, struct exec_exit *ret, struct err *
     int rc = json_read(clean, n, &j, reterr);
     if (rc < 0) {
         return ERR_PARSE;
+    }
+    if (is_of_another_version(j, &version)) {
+        return err_set(reterr, ERR_CONFLICT,
+                       "exit.json is of version %lld, this worker understands %d to %d",
+                       (long long)version, SHIM_VERSION_OLDEST, SHIM_VERSION);
     }
     if (!json_is_object(j) || !take_record(j, &e)) {
         return err_set(reterr, ERR_PARSE, "exit.json is not a record that is understood");
@@ -111,8 +123,9 @@ int shim_exit_read(const char *dir, struct exec_exit *ret, struct err *reterr)
     return rc == ERR_NOT_FOUND ? rc : ERR_PARSE;
 }
 
-void shim_exit_crashed(struct exec_exit *ret)
+void shim_exit_crashed(struct exec_exit *ret, const char *why)
 {
     *ret = (struct exec_exit){.launched = true, .exit_code = -1, .reason = "crash"};
-    snprintf(ret->message, sizeof(ret->message), "its shim was killed or the machine restarted");
+    snprintf(ret->message, sizeof(ret->message), "%s",
+             why ? why : "its shim was killed or the machine restarted");
 }

@@ -188,11 +188,16 @@ void run_judge(struct run *r, const struct exec_exit *e)
 static bool take_record(struct run *r)
 {
     struct exec_exit e = {0};
+    struct err why = {0};
 
     if (r->result) {
         return true;
     }
-    if (shim_exit_read(r->dir, &e, NULL) < 0) {
+    int rc = shim_exit_read(r->dir, &e, &why);
+    if (rc == ERR_CONFLICT) {
+        log_error(NULL, "%s: %s; reporting it as lost", r->dir, why.text);
+        shim_exit_crashed(&e, why.text);
+    } else if (rc < 0) {
         return false;
     }
     run_judge(r, &e);
@@ -223,9 +228,15 @@ static void on_status(void *arg, const struct exec_status *s)
     r->x->on_news(r->x->arg, first);
 }
 
+static void repeat_orders(struct run *r);
+
 static void on_hello(struct run *r, int64_t shim_pid, int64_t task_pid)
 {
     r->shim_pid = shim_pid;
+    if (r->language == UNKNOWN) {
+        r->language = UNDERSTOOD;
+        repeat_orders(r);
+    }
     if (!task_pid) {
         return; /* it could not be started: the exit record will say why */
     }
@@ -243,6 +254,7 @@ static void lose_pipe(struct run *r)
 {
     close_handle(r, &r->has_pipe, (uv_handle_t *)&r->pipe);
     r->len = 0;
+    r->language = UNKNOWN;
     if (r->ended || r->closing) {
         return;
     }
@@ -253,27 +265,52 @@ static void lose_pipe(struct run *r)
     }
 }
 
+/* Nobody can renew its lease: it ends the task then, by itself. Until that it is ours. */
+static void on_foreign(struct run *r, int64_t version)
+{
+    r->language = FOREIGN;
+    log_error(
+        NULL,
+        "%s: its shim speaks version %lld, this worker %d to %d; the task ends with its lease",
+        r->dir, (long long)version, SHIM_VERSION_OLDEST, SHIM_VERSION);
+}
+
+static bool take_hello(struct run *r, struct str rest)
+{
+    struct str version = str_cut(rest, ' ', &rest);
+    struct str shim = str_cut(rest, ' ', &rest);
+    int64_t v = 0;
+    int64_t shim_pid = 0;
+    int64_t task_pid = 0;
+
+    if (!str_to_i64(version, 1, INT32_MAX, &v)) {
+        return false;
+    }
+    if (v < SHIM_VERSION_OLDEST || v > SHIM_VERSION) {
+        on_foreign(r, v);
+        return true;
+    }
+    if (!str_to_i64(shim, 2, INT32_MAX, &shim_pid) || !str_to_i64(rest, 0, INT32_MAX, &task_pid)) {
+        return false;
+    }
+    on_hello(r, shim_pid, task_pid);
+    return true;
+}
+
 /* False: not a line of this protocol. */
 static bool take_line(struct run *r, struct str line)
 {
     struct str rest = line;
     struct str word = str_cut(rest, ' ', &rest);
 
+    if (r->language == FOREIGN) {
+        return true; /* its end is seen by that of the connection */
+    }
     if (str_eq(word, STR("bye"))) {
         lose_pipe(r);
         return true;
     }
-    struct str version = str_cut(rest, ' ', &rest);
-    struct str shim = str_cut(rest, ' ', &rest);
-    int64_t v = 0;
-    int64_t shim_pid = 0;
-    int64_t task_pid = 0;
-    if (!str_eq(word, STR("hello")) || !str_to_i64(version, SHIM_VERSION, SHIM_VERSION, &v) ||
-        !str_to_i64(shim, 2, INT32_MAX, &shim_pid) || !str_to_i64(rest, 0, INT32_MAX, &task_pid)) {
-        return false;
-    }
-    on_hello(r, shim_pid, task_pid);
-    return true;
+    return str_eq(word, STR("hello")) && take_hello(r, rest);
 }
 
 static void on_alloc(uv_handle_t *h, size_t hint, uv_buf_t *ret)
@@ -310,7 +347,9 @@ static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *buf)
         r->len -= used;
         memmove(r->line, end + 1, r->len);
     }
-    if (r->len == sizeof(r->line)) {
+    if (r->len == sizeof(r->line) && r->language == FOREIGN) {
+        r->len = 0;
+    } else if (r->len == sizeof(r->line)) {
         lose_pipe(r);
     }
 }
@@ -336,7 +375,7 @@ static void say(struct run *r, const char *fmt, ...)
     char line[PLAN_LINE_MAX];
     va_list ap;
 
-    if (!r->has_pipe) {
+    if (!r->has_pipe || r->language != UNDERSTOOD) {
         return;
     }
     va_start(ap, fmt);
@@ -350,8 +389,20 @@ static void say(struct run *r, const char *fmt, ...)
     }
 }
 
+/* What was ordered before we knew its language, or on a connection that is lost. */
+static void repeat_orders(struct run *r)
+{
+    if (r->lease_until) {
+        say(r, "lease %lld\n", (long long)r->lease_until);
+    }
+    if (r->stop_word) {
+        say(r, "stop %s %lld\n", r->stop_word, (long long)r->stop_grace_ms);
+    }
+}
+
 void run_lease(struct run *r, int64_t deadline)
 {
+    r->lease_until = deadline;
     say(r, "lease %lld\n", (long long)deadline);
 }
 
@@ -410,9 +461,6 @@ static bool connect_shim(struct run *r)
         close_handle(r, &r->has_pipe, (uv_handle_t *)&r->pipe);
         return false;
     }
-    if (r->stop_word) {
-        say(r, "stop %s %lld\n", r->stop_word, (long long)r->stop_grace_ms);
-    }
     return true;
 }
 
@@ -439,7 +487,7 @@ bool run_settle(struct run *r)
         return false; /* until none of it is left */
     }
     struct exec_exit e = {0};
-    shim_exit_crashed(&e);
+    shim_exit_crashed(&e, NULL);
     run_judge(r, &e);
     return true;
 }

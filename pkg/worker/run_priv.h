@@ -27,9 +27,11 @@ struct run {
     bool has_process;
     bool has_pipe;
     bool has_timer;
-    int open_handles;      /* and watches that are being closed */
-    int64_t shim_pid;      /* 0: unknown */
-    const char *stop_word; /* last order; NULL: none */
+    int open_handles;                               /* and watches that are being closed */
+    int64_t shim_pid;                               /* 0: unknown */
+    enum { UNKNOWN, UNDERSTOOD, FOREIGN } language; /* of the shim, as its hello says */
+    int64_t lease_until;                            /* last order; 0: none */
+    const char *stop_word;                          /* the same; NULL: none */
     int64_t stop_grace_ms;
     char line[PLAN_LINE_MAX];
     size_t len;

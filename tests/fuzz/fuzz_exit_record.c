@@ -9,7 +9,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct err why = {0};
 
     int rc = shim_exit_parse((const char *)data, size, &e, &why);
-    MUST(rc == 0 || (rc == ERR_PARSE && *why.text));
+    MUST(rc == 0 || ((rc == ERR_PARSE || rc == ERR_CONFLICT) && *why.text));
     if (rc == 0) {
         MUST(e.exit_code >= -1 && e.exit_code <= 255 && e.signal >= 0 && e.signal <= 64);
         MUST(strnlen(e.message, sizeof(e.message)) < sizeof(e.message));

@@ -245,7 +245,7 @@ static void test_record(void **state)
     put("exit.json", RECORD("false", "-1", "0", "launch", "\xff"));
     assert_int_equal(shim_exit_read(dir, &e, NULL), 0);
     assert_string_equal(e.message, "?");
-    shim_exit_crashed(&e);
+    shim_exit_crashed(&e, NULL);
     assert_string_equal(e.reason, "crash");
     assert_int_equal(e.exit_code, -1);
 }
@@ -292,6 +292,8 @@ static void test_hostile_record(void **state)
     put("exit.json", text); /* its message is longer than ours can be */
     assert_int_equal(shim_exit_read(dir, &e, NULL), ERR_PARSE);
     assert_int_equal(e.exit_code, 42);
+    put("exit.json", "{\"v\":2,\"outcome\":\"great\"}");
+    assert_int_equal(shim_exit_read(dir, &e, NULL), ERR_CONFLICT);
 }
 
 /* ---- the log ---- */

@@ -1,0 +1,337 @@
+/* What a worker makes of directories and shims that another version left behind. tests/data/shim/vN
+ * is a directory as version N of the shim's protocol leaves it; the live shims are played here,
+ * byte for byte.
+ */
+#include "pkg/worker/run.h"
+
+#include "internal/log.h"
+#include "pkg/executors/shimdir.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define FIXTURE "tests/data/shim/v1"
+#define TASK    "0190b5a4-0000-7000-8000-000000000001"
+#define NEWER   "{\"v\":2,\"what\":\"nobody knows yet\"}\n"
+
+static uv_loop_t loop;
+static char tasks_dir[64];
+static char *dir; /* of the attempt */
+static struct task_types types;
+static struct exec_node node = {.plugin_dir = "", .log_limit = 65536, .kill_grace_ms = 1000};
+static struct run_context context;
+static struct wcore_attempt attempt;
+static struct run *run;
+static struct run_found found;
+static int n_started;
+static int n_ended;
+static int n_freed;
+static int listener = -1;
+static int shim = -1; /* our end of the control connection */
+
+static void on_started(void *arg, struct wcore_attempt *a)
+{
+    (void)arg;
+    assert_ptr_equal(a, &attempt);
+    n_started++;
+}
+
+static void on_ended(void *arg, struct wcore_attempt *a)
+{
+    (void)arg;
+    assert_ptr_equal(a, &attempt);
+    n_ended++;
+}
+
+static void on_news(void *arg, bool application)
+{
+    (void)arg;
+    (void)application;
+}
+
+static void on_freed(void *arg)
+{
+    (void)arg;
+    n_freed++;
+}
+
+static void put(const char *name, const char *text)
+{
+    assert_int_equal(shimdir_write_file(dir, name, text, strlen(text), NULL), 0);
+}
+
+static void take_fixture(const char *name)
+{
+    struct buf b CLEANUP(buf_free);
+
+    buf_init(&b, 65536);
+    assert_int_equal(shimdir_read_file(FIXTURE, name, &b, NULL), 0);
+    assert_int_equal(shimdir_write_file(dir, name, b.data, b.len, NULL), 0);
+}
+
+static int setup(void **state)
+{
+    struct id id;
+
+    (void)state;
+    snprintf(tasks_dir, sizeof(tasks_dir), "/tmp/sje-run.XXXXXX");
+    assert_non_null(mkdtemp(tasks_dir));
+    assert_int_equal(uv_loop_init(&loop), 0);
+    assert_int_equal(executors_init("", NULL), 0);
+    types.names = executor_names();
+    assert_true(id_parse(TASK, strlen(TASK), &id));
+    attempt = (struct wcore_attempt){.key = {.task = id, .attempt = 1}};
+    dir = shimdir_path(tasks_dir, &id, 1);
+    assert_int_equal(shimdir_create(dir, NULL), 0);
+    take_fixture("plan");
+    take_fixture("grant.json");
+    take_fixture("stdout.00000000000000000000");
+    take_fixture("stderr.00000000000000000000");
+    context = (struct run_context){.loop = &loop,
+                                   .node = &node,
+                                   .types = &types,
+                                   .tasks_dir = tasks_dir,
+                                   .on_started = on_started,
+                                   .on_ended = on_ended,
+                                   .on_news = on_news,
+                                   .on_freed = on_freed};
+    list_init(&context.runs);
+    n_started = n_ended = n_freed = 0;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    run_release_all(&context);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    assert_int_equal(n_freed, 1);
+    assert_int_equal(uv_loop_close(&loop), 0);
+    executors_done();
+    if (shim >= 0) {
+        close(shim);
+    }
+    if (listener >= 0) {
+        close(listener);
+    }
+    shim = listener = -1;
+    free(dir);
+    assert_int_equal(shimdir_remove(tasks_dir, NULL), 0);
+    return 0;
+}
+
+static void adopt(void)
+{
+    run = run_adopt(&context, &attempt.key, &found);
+    assert_non_null(run);
+    run_attach(run, &attempt);
+}
+
+/* ---- a live shim ---- */
+
+static void listen_as_shim(void)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+
+    snprintf(a.sun_path, sizeof(a.sun_path), "%s/sock", dir);
+    listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&a, sizeof(a)), 0);
+    assert_int_equal(listen(listener, 4), 0);
+}
+
+static void say(const char *line)
+{
+    assert_int_equal(send(shim, line, strlen(line), MSG_NOSIGNAL), (ssize_t)strlen(line));
+}
+
+static void leave(void)
+{
+    char *path CLEANUP(freep) = xasprintf("%s/sock", dir);
+
+    unlink(path);
+    close(listener);
+    close(shim);
+    shim = listener = -1;
+}
+
+static void adopt_live(const char *hello)
+{
+    listen_as_shim();
+    adopt();
+    assert_false(found.ended);
+    shim = accept(listener, NULL, NULL);
+    assert_true(shim >= 0);
+    say(hello);
+}
+
+/* What the worker has said since; the loop has turned. */
+static const char *hear(void)
+{
+    static char text[512];
+    ssize_t n = 0;
+
+    for (int i = 0; i < 20; i++) {
+        uv_run(&loop, UV_RUN_NOWAIT);
+    }
+    n = recv(shim, text, sizeof(text) - 1, MSG_DONTWAIT);
+    text[MAX(n, (ssize_t)0)] = '\0';
+    return text;
+}
+
+static void await(const int *count)
+{
+    while (!*count) {
+        uv_run(&loop, UV_RUN_ONCE);
+    }
+    assert_int_equal(*count, 1);
+}
+
+/* ---- tests ---- */
+
+static void test_an_ended_attempt_of_version_1(void **state)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+    int64_t offset = 0;
+    int64_t size = 0;
+
+    (void)state;
+    take_fixture("exit.json");
+    adopt();
+    assert_true(found.ended && found.token == 8123456789 && found.slots == 2);
+    assert_int_equal(found.lease_ms, 30000);
+    assert_string_equal(run_outcome(run), "succeeded");
+    assert_non_null(strstr(run_result(run), "\"output\":\"hello\\n\""));
+    assert_non_null(strstr(run_result(run), "\"startedAtMs\":1700000000000"));
+    buf_init(&b, 100);
+    assert_int_equal(shim_log_read(dir, "stderr", 1, 100, &b, &offset, &size, NULL), 0);
+    assert_true(offset == 1 && size == 5);
+    assert_string_equal(b.data, "ops\n");
+    assert_int_equal(n_ended, 0); /* adoption itself says so */
+}
+
+static void test_a_live_shim_of_version_1(void **state)
+{
+    (void)state;
+    adopt_live("hello 1 4711 4712\n");
+    await(&n_started);
+    run_lease(run, 123456);
+    run_stop(run, WCORE_STOP_LEASE, 0); /* it knows that by itself */
+    run_stop(run, WCORE_STOP_CANCEL, 2000);
+    assert_string_equal(hear(), "lease 123456\nstop cancel 2000\n");
+    run_stop(run, WCORE_STOP_REVOKED, 0);
+    run_stop(run, WCORE_STOP_SHUTDOWN, 10);
+    assert_string_equal(hear(), "stop revoked 0\nstop shutdown 10\n");
+    take_fixture("exit.json");
+    say("bye\n");
+    await(&n_ended);
+    assert_string_equal(run_outcome(run), "succeeded");
+}
+
+static void test_lines_in_pieces(void **state)
+{
+    (void)state;
+    adopt_live("hel");
+    hear();
+    say("lo 1 47");
+    hear();
+    assert_int_equal(n_started, 0);
+    take_fixture("exit.json");
+    say("11 4712\nbye\n");
+    await(&n_ended);
+    assert_int_equal(n_started, 1);
+}
+
+/* It is neither spoken to nor killed; it holds its lease itself, and its end is seen. */
+static void test_a_live_shim_of_a_newer_version(void **state)
+{
+    char line[300];
+
+    (void)state;
+    adopt_live("hello 2 {\"whatever\":true}\n");
+    run_lease(run, 123456);
+    run_stop(run, WCORE_STOP_CANCEL, 2000);
+    assert_string_equal(hear(), "");
+    say("progress 17 of 18\nbye\n");
+    memset(line, 'x', sizeof(line) - 1);
+    line[sizeof(line) - 1] = '\0';
+    say(line);
+    assert_string_equal(hear(), "");
+    assert_int_equal(n_started + n_ended, 0);
+    put("exit.json", NEWER);
+    leave();
+    await(&n_ended);
+    assert_string_equal(run_outcome(run), "lost");
+    assert_non_null(strstr(run_result(run), "version 2"));
+}
+
+static void test_an_ended_attempt_of_a_newer_version(void **state)
+{
+    struct buf b CLEANUP(buf_free);
+
+    (void)state;
+    put("exit.json", NEWER);
+    adopt();
+    assert_true(found.ended);
+    assert_string_equal(run_outcome(run), "lost");
+    assert_non_null(strstr(run_result(run), "version 2"));
+    assert_false(run_is_done(tasks_dir, &attempt.key.task, 1)); /* a newer worker may come back */
+    buf_init(&b, 1000);
+    assert_int_equal(shimdir_read_file(dir, "exit.json", &b, NULL), 0);
+    assert_string_equal(b.data, NEWER);
+}
+
+static void test_nonsense_is_not_a_shim(void **state)
+{
+    static const char *const words[] = {"hello\n", "hello 0 2 2\n", "hello x\n", "hello 1 1\n",
+                                        "hi\n"};
+
+    (void)state;
+    listen_as_shim();
+    adopt();
+    for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+        char end = 0;
+
+        shim = accept(listener, NULL, NULL); /* it looks again and again, as long as one listens */
+        say(words[i]);
+        while (recv(shim, &end, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN) {
+            uv_run(&loop, UV_RUN_NOWAIT);
+        }
+        close(shim);
+        struct pollfd p = {.fd = listener, .events = POLLIN};
+        while (poll(&p, 1, 0) == 0) {
+            uv_run(&loop, UV_RUN_ONCE);
+        }
+    }
+    shim = accept(listener, NULL, NULL);
+    take_fixture("exit.json");
+    leave();
+    await(&n_ended);
+    assert_string_equal(run_outcome(run), "succeeded");
+    assert_int_equal(n_started, 0);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(test_an_ended_attempt_of_version_1),
+        T(test_a_live_shim_of_version_1),
+        T(test_lines_in_pieces),
+        T(test_a_live_shim_of_a_newer_version),
+        T(test_an_ended_attempt_of_a_newer_version),
+        T(test_nonsense_is_not_a_shim),
+    };
+
+    log_setup(LOG_ERROR, LOG_LOGFMT, "test");
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
