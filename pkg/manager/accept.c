@@ -9,8 +9,12 @@
 #include <stdlib.h>
 
 #define BATCH_TASKS   5000
+#define BATCH_BYTES   (8u << 20) /* a request with more goes alone */
 #define IN_FLIGHT     2
-#define WAITING_MAX   200000 /* tasks; above: 503 */
+#define WAITING_MAX   200000       /* tasks; above: 503 */
+#define BYTES_MAX     (256u << 20) /* of all that are not answered; above: 503 */
+#define ROW_BYTES     700          /* about, without the specification */
+#define RETRIES       5
 #define KEYED_RETRIES 50
 
 struct request {
@@ -18,6 +22,8 @@ struct request {
     struct manager *m;
     struct task *rows;
     size_t n;
+    size_t bytes;
+    bool alone; /* a batch with it was refused */
     char *key;
     uint8_t hash[32];
     int tries;
@@ -37,6 +43,7 @@ static void request_free(struct request *r)
     for (size_t i = 0; i < r->n; i++) {
         task_done(&r->rows[i]);
     }
+    r->m->accept_bytes -= r->bytes;
     free(r->rows);
     free(r->key);
     free(r);
@@ -104,11 +111,32 @@ static void request_done(struct request *r)
 
 static void wake(struct manager *m);
 
+static void request_wait(struct request *r)
+{
+    list_push(&r->m->accept_waiting, &r->node);
+    r->m->accept_waiting_tasks += r->n;
+}
+
+/* Nothing was inserted. A conflict with another statement passes; what else the database refuses
+ * may be another request's fault. */
+static bool worth_a_retry(struct request *r, int rc, size_t in_batch)
+{
+    if (r->m->stopping) {
+        return false;
+    }
+    if (rc == ERR_CONFLICT) {
+        return ++r->tries < RETRIES;
+    }
+    r->alone = in_batch > 1;
+    return r->alone && (rc == ERR_DB || rc == ERR_TOO_LARGE);
+}
+
 static void on_inserted(void *arg, int rc, const struct err *why)
 {
     struct accept_batch *b = arg;
     struct manager *m = b->m;
     struct list_node *n;
+    size_t requests = b->requests.count;
     size_t at = 0;
 
     while ((n = list_pop(&b->requests))) {
@@ -116,10 +144,12 @@ static void on_inserted(void *arg, int rc, const struct err *why)
 
         memcpy(r->rows, b->rows + at, r->n * sizeof(*r->rows));
         at += r->n;
-        if (rc < 0) {
-            answer_error(r, rc, why);
-        } else {
+        if (rc == 0) {
             request_done(r);
+        } else if (worth_a_retry(r, rc, requests)) {
+            request_wait(r);
+        } else {
+            answer_error(r, rc == ERR_CONFLICT ? ERR_BUSY : rc, why);
         }
     }
     free(b->rows);
@@ -133,6 +163,8 @@ static void send_batch(struct manager *m)
     struct accept_batch *b = xmalloc(sizeof(*b));
     struct list_node *n;
     struct err why = {0};
+    size_t bytes = 0;
+    bool alone = false;
 
     b->m = m;
     list_init(&b->requests);
@@ -140,9 +172,12 @@ static void send_batch(struct manager *m)
     while ((n = list_first(&m->accept_waiting))) {
         struct request *r = CONTAINER_OF(n, struct request, node);
 
-        if (b->n && b->n + r->n > BATCH_TASKS) {
+        if (b->n &&
+            (alone || r->alone || b->n + r->n > BATCH_TASKS || bytes + r->bytes > BATCH_BYTES)) {
             break;
         }
+        alone = r->alone;
+        bytes += r->bytes;
         list_remove(n);
         list_push(&b->requests, n);
         memcpy(b->rows + b->n, r->rows, r->n * sizeof(*r->rows));
@@ -256,9 +291,11 @@ static struct request *request_new(struct manager *m, struct accept_request *a, 
         task_accepted(&r->rows[i], &audit);
         task_audit_done(&audit);
         task_spec_free(a->specs[i]);
+        r->bytes += ROW_BYTES + strlen(r->rows[i].spec);
     }
     free(a->specs);
     a->specs = NULL;
+    m->accept_bytes += r->bytes;
     return r;
 }
 
@@ -270,15 +307,14 @@ void manager_accept(struct manager *m, struct accept_request *a, accept_done_fn 
         answer_error(r, ERR_CLOSED, NULL);
     } else if (!m->db_ready || !db_is_up(m->db)) {
         answer_error(r, ERR_DB_DOWN, NULL);
-    } else if (m->accept_waiting_tasks + r->n > WAITING_MAX) {
+    } else if (m->accept_waiting_tasks + r->n > WAITING_MAX || m->accept_bytes > BYTES_MAX) {
         answer_error(r, ERR_BUSY, NULL);
     } else if (r->n == 0) {
         request_done(r);
     } else if (r->key) {
         send_keyed(r);
     } else {
-        list_push(&m->accept_waiting, &r->node);
-        m->accept_waiting_tasks += r->n;
+        request_wait(r);
         wake(m);
     }
 }

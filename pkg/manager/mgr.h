@@ -55,6 +55,7 @@ struct manager {
     /* accept.c */
     struct list accept_waiting;
     size_t accept_waiting_tasks;
+    size_t accept_bytes; /* of all requests that are not answered */
     int accept_in_flight;
     uv_check_t accept_check;
     uv_idle_t accept_spin;

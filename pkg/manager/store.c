@@ -97,6 +97,13 @@ static int send_call(struct db *db, const char *sql, struct db_params *p, db_don
     return rc;
 }
 
+/* Two statements in each other's way, or a plan that no longer fits, are no conflict with what a
+ * client asked for. */
+static int busy_for_conflict(int rc)
+{
+    return rc == ERR_CONFLICT ? ERR_BUSY : rc;
+}
+
 static void rows_free(struct task *rows, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -114,7 +121,7 @@ static void on_rows(void *arg, int rc, const struct db_result *res, const struct
     for (size_t i = 0; i < n; i++) {
         row_read(res, (int)i, &rows[i]);
     }
-    c->cb.rows(c->arg, rc, rows, n, why);
+    c->cb.rows(c->arg, busy_for_conflict(rc), rows, n, why);
     rows_free(rows, n);
 }
 
@@ -230,7 +237,7 @@ static void on_inserted_keyed(void *arg, int rc, const struct db_result *res, co
     struct call *c CLEANUP(freep) = arg;
 
     if (rc < 0) {
-        c->cb.keyed(c->arg, rc, false, NULL, 0, why);
+        c->cb.keyed(c->arg, busy_for_conflict(rc), false, NULL, 0, why);
         return;
     }
     size_t n = (size_t)db_rows(res);
@@ -546,7 +553,7 @@ static void on_events(void *arg, int rc, const struct db_result *res, const stru
         rc = err_set(&e, ERR_NOT_FOUND, "no such task");
         why = &e;
     }
-    c->cb.events(c->arg, rc, rows, n, why);
+    c->cb.events(c->arg, busy_for_conflict(rc), rows, n, why);
 }
 
 int store_events(struct db *db, const struct id *id, events_fn *cb, void *arg)

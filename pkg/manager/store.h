@@ -1,7 +1,8 @@
 /* store.h: all SQL on tasks. One statement each, one transaction each; results come by callback.
  *
  * Callers own nothing that they pass in: rows are encoded before a call returns. Rows handed to a
- * callback are valid during it (task_copy() to keep). Errors are those of db.h.
+ * callback are valid during it (task_copy() to keep). Errors are those of db.h; ERR_CONFLICT comes
+ * from writes alone, and there too means that nothing happened.
  */
 #ifndef SJE_MANAGER_STORE_H
 #define SJE_MANAGER_STORE_H

@@ -290,12 +290,13 @@ static void on_accepted(void *arg, const struct accept_reply *r)
     }
 }
 
-static void submit(const char *more, int n, const char *key, uint8_t hash)
+/* Does not wait for the answer. */
+static void submit_text(const char *text, int n, const char *key, uint8_t hash, accept_done_fn *cb,
+                        void *arg)
 {
     struct accept_request a = {
         .specs = xcalloc((size_t)n, sizeof(void *)), .count = (size_t)n, .idempotency_key = key};
     struct task_problems p = {0};
-    char *text = xasprintf("{\"jobType\":\"Noop\",\"pool\":\"%s\"%s}", w.pool, more);
 
     a.body_hash[0] = hash;
     for (int i = 0; i < n; i++) {
@@ -306,10 +307,16 @@ static void submit(const char *more, int n, const char *key, uint8_t hash)
         assert_non_null(a.specs[i]);
         json_decref(j);
     }
-    free(text);
+    manager_accept(manager, &a, cb, arg);
+}
+
+static void submit(const char *more, int n, const char *key, uint8_t hash)
+{
+    char *text CLEANUP(freep) = xasprintf("{\"jobType\":\"Noop\",\"pool\":\"%s\"%s}", w.pool, more);
+
     n_ids = 0;
     accept_rc = 1;
-    manager_accept(manager, &a, on_accepted, NULL);
+    submit_text(text, n, key, hash, on_accepted, NULL);
     AWAIT(accept_rc != 1);
 }
 

@@ -366,6 +366,55 @@ static void test_an_outcome_that_the_database_does_not_take(void **state)
     assert_int_equal(state_of(&w.grants[0].task), TASK_SUCCEEDED);
 }
 
+/* ---- accepting ---- */
+
+static void on_rc(void *arg, const struct accept_reply *r)
+{
+    int *rc = arg;
+
+    *rc = r->rc;
+}
+
+static void test_one_bad_request_hurts_no_other(void **state)
+{
+    int rc[3] = {1, 1, 1};
+
+    (void)state;
+    run_sql("alter table task add constraint test_job check (job_id is distinct from 'poison') "
+            "not valid");
+    for (int i = 0; i < 3; i++) {
+        submit_text(i == 1 ? "{\"jobType\":\"Noop\",\"jobId\":\"poison\"}"
+                           : "{\"jobType\":\"Noop\"}",
+                    2, NULL, 0, on_rc, &rc[i]);
+    }
+    AWAIT(rc[0] != 1 && rc[1] != 1 && rc[2] != 1);
+    run_sql("alter table task drop constraint test_job");
+    assert_int_equal(rc[0], 0);
+    assert_int_equal(rc[1], ERR_DB);
+    assert_int_equal(rc[2], 0);
+}
+
+/* Together they are more than one statement takes. */
+static void test_large_requests_do_not_share_a_statement(void **state)
+{
+    enum { TEXT = 900 * 1024, TASKS = 40 };
+    char *text CLEANUP(freep) = xmalloc(TEXT + 1);
+    int rc[3] = {1, 1, 1};
+
+    (void)state;
+    memset(text, 'x', TEXT);
+    char *spec CLEANUP(freep) = xasprintf(
+        "{\"jobType\":\"Command\",\"command\":[\"cat\"],\"pool\":\"%s\",\"stdin\":\"%s\"}", w.pool,
+        text);
+    submit_text(spec, TASKS, NULL, 0, on_rc, &rc[0]);
+    submit_text(spec, TASKS, NULL, 0, on_rc, &rc[1]);
+    submit_text("{\"jobType\":\"Noop\"}", 1, NULL, 0, on_rc, &rc[2]);
+    AWAIT(rc[0] != 1 && rc[1] != 1 && rc[2] != 1);
+    assert_int_equal(rc[0], 0);
+    assert_int_equal(rc[1], 0);
+    assert_int_equal(rc[2], 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -385,6 +434,8 @@ int main(void)
         T(test_an_absurd_start_time),
         T(test_a_result_that_the_database_does_not_take),
         T(test_an_outcome_that_the_database_does_not_take),
+        T(test_one_bad_request_hurts_no_other),
+        T(test_large_requests_do_not_share_a_statement),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
