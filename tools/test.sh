@@ -55,7 +55,7 @@ outcome() { # NAME STATUS PASSED FAILED
         sed -n 's/^SKIPPED /      | skipped /p' "$RUN/$1.log"
     else
         echo "FAIL  $1 (exit status $2)"
-        [ "$LIVE" = 1 ] || sed 's/^/      | /' "$RUN/$1.log"
+        [ "$LIVE" = 1 ] || tail -n 1000 "$RUN/$1.log" | sed 's/^/      | /'
     fi
 }
 

@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 
 static int setup(void **state)
@@ -477,6 +478,9 @@ static void test_shim_killed(void **state)
     struct run *r = *state;
     struct exec_exit e;
 
+    if (syscall(SYS_pidfd_open, getpid(), 0) < 0) {
+        skip(); /* valgrind 3.19 does not know it */
+    }
     run_fifo(r);
     run_sh(r, "setsid sleep 1000 & : > ready; exec sleep 1000");
     run_start(r);
