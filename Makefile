@@ -49,10 +49,11 @@ PROGRAMS := $(notdir $(wildcard cmd/*))
 UNIT     := $(patsubst tests/unit/%.c,$(OUT)/tests/unit/%,$(wildcard tests/unit/test_*.c))
 INTEGRATION := $(patsubst tests/integration/%.c,$(OUT)/tests/integration/%,$(wildcard tests/integration/test_*.c))
 
+BENCH_BINS := $(patsubst tests/bench/%.c,$(OUT)/tests/bench/%,$(wildcard tests/bench/*.c))
 FUZZ := $(patsubst tests/fuzz/%.c,$(OUT)/tests/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
-.PHONY: all help clean examples docs unit-bins integration-bins fuzz-bins
-.PHONY: install uninstall chaos chaos-bins
+.PHONY: all help clean examples docs unit-bins integration-bins fuzz-bins bench-bins
+.PHONY: install uninstall chaos chaos-bins bench bench-quick
 .PHONY: run stop test unit integration e2e asan lint fmt coverage fuzz valgrind
 .SECONDARY:
 
@@ -118,6 +119,7 @@ $(OUT)/tests/fuzz/fuzz_%: $(OUT)/tests/fuzz/fuzz_%.o $(FUZZ_MAIN) $(LIB)
 unit-bins: $(UNIT) $(BIN)/sje-shim
 integration-bins: $(INTEGRATION)
 fuzz-bins: $(FUZZ)
+bench-bins: $(BENCH_BINS)
 
 build/examples/done: tools/examples.sh $(wildcard examples/java/*/*.java)
 	tools/examples.sh $(@D)
@@ -137,6 +139,10 @@ valgrind: ## unit tests and a short run of the server under valgrind
 	@tools/valgrind.sh
 fuzz: ## libFuzzer on each target for FUZZ_SECONDS (60)
 	@tools/fuzz.sh $(or $(FUZZ_SECONDS),60)
+bench: ## every measure beside its bar, docs/benchmarks.md; BENCH_SCALE=1 BENCH=names
+	@tests/bench/run.sh $(BENCH)
+bench-quick: ## the same with very little: does each measurement still work?
+	@tests/bench/run.sh --quick
 coverage: ## all tests; a browsable report in coverage-report/
 	@tools/coverage.sh
 chaos: ## faults of all kinds under load for CHAOS_SECONDS (300); SEED=, REPORT=1

@@ -26,7 +26,7 @@ files() { # PATHSPEC...: of the project, also those not yet added
 }
 
 build() { # COMPILER: everything, warnings are errors
-    "$MAKE" -s -j"$JOBS" CI=1 CC="$1" OUT="build/lint-$1" all unit-bins integration-bins
+    "$MAKE" -s -j"$JOBS" CI=1 CC="$1" OUT="build/lint-$1" all unit-bins integration-bins bench-bins
 }
 
 headers() { # each header compiles alone
@@ -54,7 +54,7 @@ step "floors" tools/check-floors.sh
 step "banned functions" tools/check-banned.sh
 step "documents" tools/check-docs.sh
 step "headers are self-contained" headers
-step "shellcheck" bash -c 'shellcheck -x .ci/run tools/*.sh'
+step "shellcheck" bash -c 'shellcheck -x .ci/run tools/*.sh tests/bench/*.sh'
 step "spelling" bash -c 'git ls-files -z ":!examples/data" ":!tests/fuzz/corpus" ":!tests/data" | xargs -0 codespell -L fo,nd,pasword,runing,priorty'
 step "gcc, warnings are errors" build gcc
 step "clang, warnings are errors" build clang

@@ -107,11 +107,13 @@ pg_check() { # the server writes its pid and its status there
 } 2>/dev/null
 
 pg_launch() {
+    local more
+    read -ra more <<<"${SJE_POSTGRES_OPTIONS:-}"
     ports postgres 1
     (cd / && spawn postgres "${AS[@]}" "$PG_BIN/postgres" -D "$PG/data" -p "${PORTS[0]}" \
         -c listen_addresses=127.0.0.1 -c unix_socket_directories= \
         -c max_connections=60 -c shared_buffers=32MB -c max_wal_size=256MB -c jit=off \
-        -c timezone=UTC -c log_timezone=UTC)
+        -c timezone=UTC -c log_timezone=UTC "${more[@]}")
     await postgres pg_check
 }
 
