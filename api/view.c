@@ -59,16 +59,72 @@ void view_error(struct buf *b, const char *error_json)
     add_members(b, error_json, keys, ARRAY_LEN(keys));
 }
 
-static void add_labels(struct buf *b, const char *spec)
+/* Keys whose values are nobody's business; dots, dashes and underscores between letters do not
+ * count. */
+static bool is_secret(const char *key)
 {
-    json_auto_t *j = NULL;
+    static const char *const words[] = {"password",  "passwd", "passphrase",
+                                        "secret",    "token",  "credential",
+                                        "accesskey", "apikey", "privatekey"};
+    char plain[256];
+    size_t n = 0;
 
+    for (; *key && n < sizeof(plain) - 1; key++) {
+        if (*key != '.' && *key != '-' && *key != '_') {
+            plain[n++] = (char)(*key >= 'A' && *key <= 'Z' ? *key - 'A' + 'a' : *key);
+        }
+    }
+    plain[n] = '\0';
+    for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+        if (strstr(plain, words[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool mask_secrets(json_t *object)
+{
+    bool masked = false;
+    const char *key;
+    json_t *value;
+
+    json_object_foreach(object, key, value)
+    {
+        if (is_secret(key)) {
+            json_object_set_new(object, key, json_string("***"));
+            masked = true;
+        }
+    }
+    return masked;
+}
+
+/* The specification as submitted, but for secrets; it is parsed only where it has to be. */
+static void add_spec(struct buf *b, const char *spec)
+{
+    static const char *const looked_into[] = {"labels", "conf", "env"};
+    json_auto_t *j = NULL;
+    bool look = false;
+
+    for (size_t i = 0; spec && i < ARRAY_LEN(looked_into); i++) {
+        look = look || strstr(spec, looked_into[i]);
+    }
+    if (look && json_read(spec, strlen(spec), &j, NULL) < 0) {
+        j = NULL;
+    }
     buf_adds(b, ",\"labels\":");
-    if (spec && strstr(spec, "\"labels\"") && json_read(spec, strlen(spec), &j, NULL) == 0 &&
-        json_is_object(json_object_get(j, "labels"))) {
+    if (json_is_object(json_object_get(j, "labels"))) {
         json_write(json_object_get(j, "labels"), b);
     } else {
         buf_adds(b, "{}");
+    }
+    bool masked = mask_secrets(json_object_get(j, "conf"));
+    masked = mask_secrets(json_object_get(j, "env")) || masked;
+    buf_adds(b, ",\"spec\":");
+    if (masked) {
+        json_write(j, b);
+    } else {
+        buf_adds(b, spec ? spec : "null");
     }
 }
 
@@ -90,7 +146,7 @@ void view_task(struct buf *b, const struct task *t)
     }
     buf_addf(b, ",\"priority\":%d", t->priority);
     add_text(b, "pool", t->pool);
-    buf_addf(b, ",\"attempt\":%d,\"maxAttempts\":%d", t->attempt, t->max_attempts);
+    buf_addf(b, ",\"attempt\":%d,\"maxAttempts\":%d", t->attempt, task_last_attempt(t));
     add_time(b, "submittedAt", t->submitted_at);
     add_time(b, "startedAt", t->started_at);
     add_time(b, "finishedAt", t->finished_at);
@@ -101,8 +157,7 @@ void view_task(struct buf *b, const struct task *t)
     add_raw(b, "output", t->output);
     buf_adds(b, ",\"error\":");
     view_error(b, t->error);
-    add_labels(b, t->spec);
-    add_raw(b, "spec", t->spec);
+    add_spec(b, t->spec);
     buf_addc(b, '}');
 }
 

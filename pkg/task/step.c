@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-#define BACKOFF_CAP_S  3600
+#define BACKOFF_CAP_S  3600 /* doubling ends there */
 #define LOSS_BACKOFF_S 1
 #define STALE_MAX      16 /* late reports recorded per task: a peer must not grow the audit */
 
@@ -61,12 +61,13 @@ bool task_outcome_parse(const char *text, enum task_outcome *ret)
 
 int64_t task_backoff_ms(int base_s, int n, uint64_t random)
 {
+    int64_t cap = MAX(base_s, BACKOFF_CAP_S) * (int64_t)1000;
     int64_t limit = (int64_t)base_s * 1000;
 
-    for (int i = 1; i < n && limit < BACKOFF_CAP_S * 1000; i++) {
+    for (int i = 1; i < n && limit < cap; i++) {
         limit *= 2;
     }
-    limit = MIN(limit, (int64_t)BACKOFF_CAP_S * 1000);
+    limit = MIN(limit, cap);
     return limit <= 0 ? 0 : (int64_t)(random % (uint64_t)(limit + 1));
 }
 
@@ -323,6 +324,24 @@ static void attempt_failed(struct task *t, const struct task_event *ev, struct t
     audit->detail = close_detail(&detail);
 }
 
+/* What succeeded is complete, whatever the last sample said on the way. */
+static void complete_progress(struct task *t)
+{
+    json_auto_t *j = NULL;
+    int64_t total = 0;
+
+    if (!t->progress || json_read(t->progress, strlen(t->progress), &j, NULL) < 0) {
+        return;
+    }
+    total = json_get_int(j, "total", 0);
+    if (total > 0 && json_get_int(j, "done", 0) != total) {
+        json_object_set_new(j, "done", json_integer(total));
+        json_object_set_new(j, "text", json_string("complete"));
+        free(t->progress);
+        t->progress = json_text(j);
+    }
+}
+
 static enum step_rc on_result(struct task *t, const struct task_event *ev, struct task_audit *audit,
                               const char **reason)
 {
@@ -343,6 +362,7 @@ static enum step_rc on_result(struct task *t, const struct task_event *ev, struc
         move(t, ev, TASK_SUCCEEDED, audit, "succeeded");
         finish(t, ev, NULL);
         str_replace_owned(&t->output, ev->output);
+        complete_progress(t);
         break;
     case OUTCOME_CANCELLED:
         move(t, ev, TASK_CANCELLED, audit, "cancelled");

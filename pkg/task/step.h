@@ -129,7 +129,8 @@ void task_states_markdown(struct buf *out);
  * guard in configs/sql must contain exactly it (a test compares). */
 void task_edges_sql(struct buf *out);
 
-/* Uniform in [0, min(cap, base * 2^(n-1))] milliseconds: full jitter. n from 1. */
+/* Uniform in [0, min(cap, base * 2^(n-1))] milliseconds: full jitter. n from 1; the cap is an hour,
+ * or the base where that is longer. */
 int64_t task_backoff_ms(int base_s, int n, uint64_t random);
 
 #endif

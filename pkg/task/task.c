@@ -90,6 +90,14 @@ void task_copy(struct task *dst, const struct task *src)
 #undef X
 }
 
+int task_last_attempt(const struct task *t)
+{
+    bool used_up =
+        (t->state == TASK_FAILED || t->state == TASK_DEAD) && t->failures >= t->max_attempts;
+
+    return t->max_attempts + MAX(t->attempt - 1 - t->failures + used_up, 0);
+}
+
 bool task_pool_good(const char *name)
 {
     size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-");

@@ -372,7 +372,82 @@ static void test_backoff_is_bounded(void **state)
         assert_in_range(task_backoff_ms(5, 3, r * 104729), 0, 20000);
         assert_in_range(task_backoff_ms(5, 1000, r * 1299709), 0, 3600 * 1000);
         assert_int_equal(task_backoff_ms(0, 5, r), 0);
+        assert_in_range(task_backoff_ms(86400, 9, r * 1299709 * 7919), 0, 86400 * 1000);
     }
+    assert_int_equal(task_backoff_ms(86400, 1, 86400 * 1000), 86400 * 1000);
+    assert_int_equal(task_backoff_ms(5, 1000, 3600 * 1000), 3600 * 1000);
+}
+
+static void end_with(struct task *t, enum task_outcome outcome, const char *progress)
+{
+    struct task_event ev = result_of(t, outcome);
+    const char *reason = NULL;
+
+    ev.progress = progress;
+    assert_int_equal(step(t, &ev, &reason), STEP_APPLIED);
+}
+
+static void test_success_is_complete(void **state)
+{
+    static const char *const samples[][2] = {
+        {"{\"done\":3,\"total\":8,\"text\":\"stage 2 of 3\"}",
+         "{\"done\":8,\"total\":8,\"text\":\"complete\"}"},
+        {"{\"done\":8,\"total\":8,\"text\":\"42 rows\"}",
+         "{\"done\":8,\"total\":8,\"text\":\"42 rows\"}"},
+        {"{\"done\":0,\"total\":0,\"text\":\"on it\"}",
+         "{\"done\":0,\"total\":0,\"text\":\"on it\"}"},
+        {"[1]", "[1]"},
+        {NULL, NULL},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(samples); i++) {
+        struct task t = fresh();
+
+        grant(&t, "w1", 42);
+        end_with(&t, OUTCOME_SUCCEEDED, samples[i][0]);
+        assert_true(streq(t.progress, samples[i][1]) || (!t.progress && !samples[i][1]));
+        task_done(&t);
+    }
+    struct task t = fresh();
+    t.max_attempts = 1;
+    grant(&t, "w1", 42);
+    end_with(&t, OUTCOME_FAILED, samples[0][0]);
+    assert_int_equal(t.state, TASK_FAILED);
+    assert_string_equal(t.progress, samples[0][0]);
+    task_done(&t);
+}
+
+static void test_the_budget_of_attempts(void **state)
+{
+    struct task t = fresh();
+    struct task_event requeue = {.type = TE_REQUEUE};
+    const char *reason = NULL;
+
+    (void)state;
+    t.max_attempts = 2;
+    assert_int_equal(task_last_attempt(&t), 2);
+    grant(&t, "w1", 1);
+    end_with(&t, OUTCOME_LOST, NULL); /* not charged */
+    assert_int_equal(t.attempt, 2);
+    assert_int_equal(task_last_attempt(&t), 3);
+    make_due(&t);
+    grant(&t, "w1", 2);
+    end_with(&t, OUTCOME_FAILED, NULL);
+    assert_int_equal(task_last_attempt(&t), 3);
+    make_due(&t);
+    grant(&t, "w1", 3);
+    end_with(&t, OUTCOME_FAILED, NULL);
+    assert_int_equal(t.state, TASK_FAILED);
+    assert_int_equal(t.attempt, 3);
+    assert_int_equal(task_last_attempt(&t), 3);
+    assert_int_equal(step(&t, &requeue, &reason), STEP_APPLIED); /* a new budget */
+    assert_int_equal(t.attempt, 4);
+    assert_int_equal(task_last_attempt(&t), 5);
+    grant(&t, "w1", 4);
+    end_with(&t, OUTCOME_SUCCEEDED, NULL);
+    assert_int_equal(task_last_attempt(&t), 5);
+    task_done(&t);
 }
 
 static char *read_file(const char *path)
@@ -421,6 +496,8 @@ int main(void)
         cmocka_unit_test(test_queue_timeout),
         cmocka_unit_test(test_any_order),
         cmocka_unit_test(test_backoff_is_bounded),
+        cmocka_unit_test(test_success_is_complete),
+        cmocka_unit_test(test_the_budget_of_attempts),
         cmocka_unit_test(test_generated_texts_agree),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
