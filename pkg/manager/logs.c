@@ -101,6 +101,11 @@ static void on_placed(void *arg, int rc, const struct db_result *res, const stru
         return;
     }
     c->attempt = (int)db_get_int(res, 0, 1);
+    if (str_eq(db_get_text(res, 0, 3), str_of(JOB_NOOP))) {
+        none.attempt = c->attempt;
+        answer(c, 0, &none, NULL); /* it says nothing, and has no directory */
+        return;
+    }
     c->worker = xstrdup(db_get_text(res, 0, 2).p);
     c->deadline = clock_boot_ms() + REPLY_MS + c->r.wait_ms;
     ask(c);
@@ -108,11 +113,12 @@ static void on_placed(void *arg, int rc, const struct db_result *res, const stru
 
 void manager_log(struct manager *m, const struct log_request *r, log_fn *cb, void *arg)
 {
-    static const char sql[] = "select t.state, e.attempt, e.worker_id from task t left join "
-                              "lateral (select attempt, worker_id from event "
-                              "where task_id = t.id and event = 'granted' and ($2 = 0 or attempt = "
-                              "$2) order by seq desc limit 1) e on true "
-                              "where t.id = $1";
+    static const char sql[] =
+        "select t.state, e.attempt, e.worker_id, t.job_type from task t left join "
+        "lateral (select attempt, worker_id from event "
+        "where task_id = t.id and event = 'granted' and ($2 = 0 or attempt = "
+        "$2) order by seq desc limit 1) e on true "
+        "where t.id = $1";
     struct log_call *c = xmalloc(sizeof(*c));
     struct db_params p CLEANUP(db_params_free);
 

@@ -68,7 +68,7 @@ static struct {
     int n_denies;
     char deny[64]; /* the last reason */
     int hints;
-    struct id hint_task; /* the last one */
+    struct id hinted[3000]; /* the first ones */
     int applied;
     int cancels;
     int beat_acks;
@@ -147,10 +147,14 @@ static void on_hint(void *arg, const struct mq_delivery *d)
     (void)arg;
     assert_int_equal(json_read(d->body.p, d->body.len, &j, NULL), 0);
     const char *id = json_get_string(j, "task");
-    assert_true(id_parse(id, strlen(id), &w.hint_task));
+    struct id task;
+    assert_true(id_parse(id, strlen(id), &task));
+    if (w.hints < (int)ARRAY_LEN(w.hinted)) {
+        w.hinted[w.hints] = task;
+    }
     w.hints++;
     if (w.answers) {
-        send_claim(&w.hint_task, (int)json_get_int(j, "attempt", 0));
+        send_claim(&task, (int)json_get_int(j, "attempt", 0));
     }
     json_decref(j);
     mq_ack(w.sub, d->epoch, d->tag, false);
