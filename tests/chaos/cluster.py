@@ -66,7 +66,7 @@ class Node:
             self.http = net.path(lambda: ("127.0.0.1", int(manager.settings["SJE_API_PORT"])))
             self.settings["SJE_NODE_MANAGER_URL"] = f"http://127.0.0.1:{self.http.port}"
         self.process = None
-        self.armed = ()        # names of the crash points that it may die at
+        self.armed = set()     # names of the crash points that it may have died at
         self.restart_at = 0.0  # when it is to be started; monotonic
         self.down = False      # not to be started now
         self.expected = False  # the end that comes is ours

@@ -48,6 +48,22 @@ def kill(pid, sig=signal.SIGKILL):
         return False
 
 
+def gone(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def kill_all(node):
+    """The worker, its shims and their tasks, until none is left."""
+    node.kill()
+    while pids := node.family():
+        for pid in pids:
+            kill(pid)
+        time.sleep(0.02)
+
+
 # ---- kill -9 ----
 
 @fault("kill -9 of a manager", "manager", cheap=True, kills=True)
@@ -67,11 +83,7 @@ def kill_worker_long(chaos, node):
 @fault("node lost: worker, shims and tasks killed", "worker", cheap=True, kills=True)
 def kill_host(chaos, node):
     node.down = True
-    node.kill()
-    while pids := node.family():
-        for pid in pids:
-            kill(pid)
-        time.sleep(0.02)
+    kill_all(node)
     chaos.wait(chaos.rng.choice((1, 2 * LEASE)) if not chaos.short else 1)
     node.down = False
 
@@ -247,7 +259,7 @@ def broker_wiped(chaos, _):
 
 
 @fault("memory alarm of the broker", "broker")
-def broker_alarm(chaos, _):
+def broker_altaken(chaos, _):
     chaos.service("ctl", "set_vm_memory_high_watermark", "0")
     chaos.wait(chaos.rng.uniform(2, 2 * LEASE))
     chaos.service("ctl", "set_vm_memory_high_watermark", "absolute", "1GB")
@@ -255,7 +267,7 @@ def broker_alarm(chaos, _):
 
 @fault("disk alarm of the broker", "broker")
 def broker_disk(chaos, _):
-    chaos.service("ctl", "set_disk_free_limit", "100TB")
+    chaos.service("ctl", "set_disk_free_limit", "100000GB")
     chaos.wait(chaos.rng.uniform(2, LEASE))
     chaos.service("ctl", "set_disk_free_limit", "100MB")
 
@@ -375,12 +387,15 @@ def clock_jump(chaos, node):
 
 # ---- crash points ----
 
-def arm(chaos, nodes, point, within=20):
+def prepare(nodes, point):
+    for n in nodes:
+        n.armed.add(point)
+    (nodes[0].points / point).touch()
+
+
+def taken(chaos, nodes, point, within=20):
     """True once a process has died of it."""
     file = nodes[0].points / point
-    for n in nodes:
-        n.armed = (point,)
-    file.touch()
     if chaos.until(lambda: not file.exists(), within):
         return True
     try:
@@ -392,18 +407,11 @@ def arm(chaos, nodes, point, within=20):
 
 def at_point(point, on):
     def run(chaos, node):
-        if on == "shim":
-            return arm_shim(chaos, node, point)
-        nodes = [node] if on == "worker" else [m for m in chaos.cluster.managers if not m.steady]
-        return arm(chaos, nodes, point)
+        nodes = [node] if on in ("worker", "shim") else [
+            m for m in chaos.cluster.managers if not m.steady]
+        prepare(nodes, point)
+        return taken(chaos, nodes, point)
     return run
-
-
-def arm_shim(chaos, node, point):
-    (node.points / point).touch()
-    done = chaos.until(lambda: not (node.points / point).exists(), 20)
-    (node.points / point).unlink(missing_ok=True)
-    return bool(done)
 
 
 for _on, _points in POINTS.items():
@@ -413,36 +421,42 @@ for _on, _points in POINTS.items():
 
 @fault("crash point worker-survivors", "worker", cheap=True, kills=True)
 def die_while_recovering(chaos, node):
-    node.armed = ("worker-survivors",)
-    (node.points / "worker-survivors").touch()
     if not chaos.until(node.shims, 10):
         return False
+    prepare([node], "worker-survivors")
     node.kill(0.1)
-    return arm(chaos, [node], "worker-survivors", 6)
+    return taken(chaos, [node], "worker-survivors", 6)
 
 
 @fault("crash point leader-elected", "leader", cheap=True, kills=True)
 def die_when_elected(chaos, node):
     others = [m for m in chaos.cluster.managers if not m.steady]
-    (node.points / "leader-elected").touch()
+    prepare(others, "leader-elected")
     node.kill(0.1)
-    return arm(chaos, others, "leader-elected")
+    return taken(chaos, others, "leader-elected")
 
 
 @fault("crash point leader-lost", "worker", kills=True)
 def die_when_reaping(chaos, node):
-    kill_host(chaos, node)
-    return arm(chaos, [m for m in chaos.cluster.managers if not m.steady], "leader-lost", 2 * LEASE)
+    nodes = [m for m in chaos.cluster.managers if not m.steady]
+    chaos.until(node.shims, 10)
+    prepare(nodes, "leader-lost")
+    node.down = True
+    kill_all(node)
+    done = taken(chaos, nodes, "leader-lost", 3 * LEASE)
+    node.down = False
+    return done
 
 
 @fault("crash point feed-returned", "broker", kills=True)
 def die_at_return(chaos, _):
     nodes = [m for m in chaos.cluster.managers if not m.steady]
-    for m in nodes:
-        m.armed = ("feed-returned",)
-    (nodes[0].points / "feed-returned").touch()
-    queues_deleted(chaos, None)
-    return arm(chaos, nodes, "feed-returned", 5)
+    prepare(nodes, "feed-returned")
+    for _ in range(4):  # until a hint is on its way at that very moment
+        queues_deleted(chaos, None)
+        if not (nodes[0].points / "feed-returned").exists():
+            break
+    return taken(chaos, nodes, "feed-returned", 1)
 
 
 class Chaos:
@@ -469,7 +483,15 @@ class Chaos:
         return value
 
     def service(self, *arguments):
-        self.cluster.services.script(*arguments)
+        """A start is tried again: what was killed may have left something that is still going."""
+        end = time.monotonic() + (40 if arguments[0] == "start" else 0)
+        while True:
+            try:
+                return self.cluster.services.script(*arguments)
+            except AssertionError:
+                if time.monotonic() > end:
+                    raise
+            time.sleep(0.3)
 
     def session(self, name):
         """Pids of a service: all of its session."""
@@ -486,16 +508,10 @@ class Chaos:
     def signal_service(self, name, sig):
         pid = int((self.cluster.services.dir / f"run/{name}.pid").read_text().split()[0])
         kill(pid, sig)
-        end = time.monotonic() + 20
-        while Path(f"/proc/{pid}/stat").exists() and time.monotonic() < end:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                break
-            time.sleep(0.05)
+        self.until(lambda: gone(pid), 20)
 
     def kill_service(self, name):
-        if name == "postgres":  # its children notice and leave
-            self.signal_service(name, signal.SIGKILL)
-        for pid in self.session(name):
+        for pid in self.session(name):  # not the database's backends: they notice, and leave
             kill(pid)
 
     # ---- planning ----
