@@ -79,6 +79,8 @@ struct config {
     } node;
     struct {
         int max_losses; /* then FAILED with kind lost */
+        int keep_tasks_hours;
+        int keep_audit_hours;
     } manager;
     struct {
         char *log_level;

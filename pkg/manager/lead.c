@@ -381,6 +381,7 @@ void lead_tick(struct manager *m)
         return;
     }
     scan_due(m);
+    retention_tick(m);
     if (m->ticks % RUNNING_TICKS == 0) {
         scan_running(m, &first);
     }

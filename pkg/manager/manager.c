@@ -302,6 +302,7 @@ static void set_limits(struct manager *m, const struct config *c)
     m->dead_after_ms = (int64_t)c->node.dead_after_seconds * 1000;
     m->max_losses = c->manager.max_losses;
     m->fleet.dead_after_ms = m->dead_after_ms;
+    retention_configure(m, c);
 }
 
 static void name_manager(struct manager *m)

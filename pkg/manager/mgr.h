@@ -22,6 +22,19 @@ struct accept_batch;
 struct waiter_task;
 struct log_call;
 
+enum retention_stage { RETAIN_TASKS, RETAIN_AUDIT, RETAIN_CLUSTER, RETENTION_STAGES };
+/* How far the removal of what is too old has come (retention.c). */
+struct retention {
+    int64_t keep_tasks_ms; /* 0: for ever */
+    int64_t keep_audit_ms;
+    unsigned stage;
+    char after[ID_TEXT_LEN]; /* cursor of the stage */
+    bool busy;
+    int64_t slice_end; /* boot ms */
+    int64_t resume_at;
+    int64_t removed; /* in this pass */
+};
+
 struct manager {
     uv_loop_t *loop;
     const struct task_types *types;
@@ -51,6 +64,7 @@ struct manager {
     int ticks;
     uv_timer_t tick;
     struct migrate *migrating;
+    struct retention retention;
 
     /* accept.c */
     struct list accept_waiting;
@@ -111,6 +125,10 @@ void lead_audit(struct manager *m, const char *event, const char *subject, const
 void lead_pools(struct manager *m);
 void lead_lost(struct manager *m, struct lease *l, const char *why);
 void lead_worker_seen(struct manager *m, const struct fleet_worker *w);
+
+/* retention.c */
+void retention_configure(struct manager *m, const struct config *c);
+void retention_tick(struct manager *m); /* by the leader */
 
 /* look.c */
 void look_changed(struct manager *m, const struct task *row);

@@ -130,7 +130,7 @@ static void send_beat(const char *runs, int slots)
 }
 
 /* Until a manager has heard it: its queue may not be bound yet. */
-static void join(int slots)
+static __attribute__((unused)) void join(int slots)
 {
     for (w.beat_acks = 0; w.beat_acks == 0;) {
         uint64_t until = uv_hrtime() + 200000000U;
@@ -314,7 +314,7 @@ static void submit_text(const char *text, int n, const char *key, uint8_t hash, 
     manager_accept(manager, &a, cb, arg);
 }
 
-static void submit(const char *more, int n, const char *key, uint8_t hash)
+static __attribute__((unused)) void submit(const char *more, int n, const char *key, uint8_t hash)
 {
     char *text CLEANUP(freep) = xasprintf("{\"jobType\":\"Noop\",\"pool\":\"%s\"%s}", w.pool, more);
 
@@ -338,7 +338,7 @@ static void on_task(void *arg, int rc, const struct task *t, const struct err *w
     seen_rc = rc;
 }
 
-static enum task_state state_of(const struct id *id)
+static __attribute__((unused)) enum task_state state_of(const struct id *id)
 {
     seen_rc = 1;
     manager_get(manager, id, on_task, NULL);
@@ -347,7 +347,7 @@ static enum task_state state_of(const struct id *id)
     return seen.state;
 }
 
-static enum task_state final_of(const struct id *id)
+static __attribute__((unused)) enum task_state final_of(const struct id *id)
 {
     seen_rc = 1;
     manager_wait(manager, id, 30000, on_task, NULL);
@@ -376,7 +376,7 @@ static void on_events(void *arg, int rc, const struct task_event_row *list, size
 }
 
 /* Needs the same number of lines as events, so "fed" may be missing in between only. */
-static void check_story(const struct id *id, const char *expected)
+static __attribute__((unused)) void check_story(const struct id *id, const char *expected)
 {
     story[0] = '\0';
     manager_events(manager, id, on_events, NULL);
