@@ -117,24 +117,21 @@ items() { # SUITE: "SUITE NAME" for each; those in LONG first
 }
 
 # Runs each item in a lane that is free, with the settings of that lane.
-run_in() { # "LANE..." ITEM...
-    local item pid lane free
-    local -A lane_of=()
-    read -ra free <<<"$1"
+run_in() { # LANES ITEM...
+    local item lane lanes=$1 free
     shift
+    mkfifo "$RUN/free"
+    exec {free}<>"$RUN/free" # holds the numbers of the lanes that are free
+    rm "$RUN/free"
+    seq "$lanes" >&"$free"
     for item in "$@"; do
-        if [ "${#free[@]}" = 0 ]; then
-            wait -n -p pid || true
-            free=("${lane_of[$pid]}")
-        fi
-        lane=${free[0]}
-        free=("${free[@]:1}")
+        read -r lane <&"$free"
         (
+            trap 'echo "$lane" >&"$free"' EXIT
             # shellcheck disable=SC1090
             [ ! -f "$RUN/services$lane/env" ] || . "$RUN/services$lane/env"
             $item
         ) &
-        lane_of[$!]=$lane
     done
     wait
 }
@@ -168,7 +165,7 @@ for suite in "$@"; do
     case $suite${SJE_TESTS:+ some} in
     unit*)
         mapfile -t UNITS < <(items unit)
-        run_in "$(seq -s ' ' "$(nproc)")" "${UNITS[@]}"
+        run_in "$(nproc)" "${UNITS[@]}"
         ;;
     chaos*) last=(chaos) ;; # it wants the machine for itself
     "e2e some") ITEMS+=(selected) ;;
@@ -178,6 +175,6 @@ done
 if [ "${#ITEMS[@]}" -gt 0 ]; then
     [ "$LANES" -le "${#ITEMS[@]}" ] || LANES=${#ITEMS[@]}
     services "$LANES"
-    run_in "$(seq -s ' ' "$LANES")" "${ITEMS[@]}"
+    run_in "$LANES" "${ITEMS[@]}"
 fi
 "${last[@]}"
