@@ -123,7 +123,7 @@ static int check_broker(const struct config *c, struct err *reterr)
     p.mq = mq_open(&loop, &o);
     uv_run(&loop, UV_RUN_DEFAULT);
     MUST(uv_loop_close(&loop) == 0);
-    return p.rc < 0 ? err_set(reterr, p.rc, "rabbitMqConfig: %s", p.why.text) : 0;
+    return p.rc < 0 ? err_set(reterr, ERR_CONFIG, "rabbitMqConfig: %s", p.why.text) : 0;
 }
 
 int preflight(const struct config *c, struct err *reterr)

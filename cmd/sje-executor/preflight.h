@@ -9,7 +9,8 @@
 
 #include "internal/config.h"
 
-/* ERR_CONFIG, or ERR_AUTH and the like as the broker refused. Blocks for a few seconds at most. */
+/* ERR_CONFIG: a name that cannot be resolved, or refused by the broker; the database refuses alike.
+ * Blocks for a few seconds at most. */
 int preflight(const struct config *c, struct err *reterr) NODISCARD;
 
 #endif
