@@ -177,6 +177,10 @@ int beats_http(struct manager *m, struct str body, struct buf *answer, struct er
     if (msg.type != MSG_BEAT) {
         return err_set(reterr, ERR_PARSE, "not a beat");
     }
+    /* Whoever reaches our port may call: they must not make us write into other queues. */
+    if (!str_starts(str_of(msg.beat.reply), STR("sje.worker."))) {
+        return err_set(reterr, ERR_PARSE, "reply is no worker's queue");
+    }
     rc = beats_take(m, &msg.beat, answer);
     return rc < 0 ? err_set(reterr, rc,
                             rc == ERR_BUSY ? "this manager does not lead" : "an older beat")

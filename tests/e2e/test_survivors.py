@@ -297,3 +297,12 @@ def test_a_whole_node_stands_still(own):
     ended = sje.task(task_id)
     complete(sje, [task_id])
     assert sje.task(task_id) == ended, "what the old attempt says changes nothing"
+
+
+@pytest.mark.parametrize("changes", [{"reply": "sje.result"}, {"reply": ""}, {"type": "results"}, {"v": 2}])
+def test_what_is_no_beat(sje, changes):
+    """Whoever reaches the port may call, so nothing but a worker's own queue is ever answered to."""
+    beat = {"v": 1, "type": "beat", "worker": "stranger", "inc": 1, "beat": 1, "host": "h", "slots": 0,
+            "reply": "sje.worker.stranger.1", "pools": [], "jobTypes": [], "running": [], "claiming": []}
+    sje.post("/internal/beat", {**beat, **changes}, 400)
+    assert all(w["workerId"] != "stranger" for w in sje.workers())
