@@ -11,6 +11,7 @@
 #define STDOUT_TAIL   4096
 #define STDERR_TAIL   4096
 #define MESSAGE_BYTES 1024
+#define SPARK_OOM     52 /* org.apache.spark.util.SparkExitCode.OOM */
 
 extern char **environ;
 
@@ -210,7 +211,9 @@ static json_t *failure(const struct exec_attempt *a, const struct exec_exit *e, 
     }
     snprintf(plain, sizeof(plain), "exit code %d", e->exit_code);
     const char *text = cause ? cause : *line ? line : plain;
-    return error_json(tells_oom(text) ? "oom" : "exit", text, e);
+    bool oom =
+        tells_oom(text) || (e->exit_code == SPARK_OOM && streq(a->spec->job_type, JOB_SPARK));
+    return error_json(oom ? "oom" : "exit", text, e);
 }
 
 void exec_finish_process(const struct exec_attempt *a, const struct exec_exit *e, const char *cause,

@@ -395,6 +395,7 @@ static void test_memory(void **state)
         judge(ended(0, 15, "timeout"), EXEC_FAILED, "timeout", "timeoutSeconds");
     }
     free(path);
+    judge(ended(52, 0, "exit"), EXEC_FAILED, "exit", "memory"); /* Spark's code, but no Spark */
 }
 
 static void check_output(const char *text, const char *expected)
