@@ -97,6 +97,7 @@ static void step(struct manager *m)
     struct db_params p CLEANUP(db_params_free);
     int64_t keep = r->stage == RETAIN_TASKS ? r->keep_tasks_ms : r->keep_audit_ms;
 
+    db_params_init(&p);
     if (clock_boot_ms() < r->resume_at) {
         return;
     }
@@ -106,7 +107,6 @@ static void step(struct manager *m)
     }
     struct step_call *c = xmalloc(sizeof(*c));
     *c = (struct step_call){m, m->epoch};
-    db_params_init(&p);
     db_add_bigint(&p, m->epoch);
     db_add_text(&p, r->after);
     db_add_time(&p, mgr_now(m) - keep);
