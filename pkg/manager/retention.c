@@ -94,7 +94,7 @@ static void on_step(void *arg, int rc, const struct db_result *res, const struct
 static void step(struct manager *m)
 {
     struct retention *r = &m->retention;
-    struct db_params p CLEANUP(db_params_free);
+    struct db_params p CLEANUP(db_params_free) = {0};
     int64_t keep = r->stage == RETAIN_TASKS ? r->keep_tasks_ms : r->keep_audit_ms;
 
     db_params_init(&p);
