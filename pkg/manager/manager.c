@@ -13,6 +13,7 @@
 
 #define TICK_MS       1000
 #define CLOCK_TICKS   10 /* the database's clock is read this often */
+#define CLOCK_TOOK_MS ((int64_t)250)
 #define MIGRATE_TICKS 3
 #define WRITE_BATCHES 2
 #define CACHE_BYTES   (12u << 20)
@@ -117,10 +118,16 @@ static void on_change(void *arg, enum task_state from, const struct task *row)
 static void on_clock(void *arg, int rc, const struct db_result *res, const struct err *why)
 {
     struct manager *m = arg;
+    int64_t now = clock_boot_ms();
+    int64_t took = now - m->clock_asked;
 
     (void)why;
-    if (rc == 0 && db_rows(res) == 1) {
-        m->clock_offset = db_get_time(res, 0, 0) - clock_boot_ms();
+    m->clock_asked = 0;
+    /* An answer that was held up, by the network or because we were stopped, tells an old time. */
+    if (rc == 0 && db_rows(res) == 1 &&
+        (!m->clock_known || took <= MAX(m->clock_took, CLOCK_TOOK_MS))) {
+        m->clock_offset = db_get_time(res, 0, 0) + took / 2 - now;
+        m->clock_took = took;
         m->clock_known = true;
     }
 }
@@ -129,7 +136,12 @@ static void read_clock(struct manager *m)
 {
     static const char sql[] = "select clock_timestamp()";
 
+    if (m->clock_asked) {
+        return;
+    }
+    m->clock_asked = clock_boot_ms();
     if (db_exec(m->db_read, sql, NULL, on_clock, m) < 0) {
+        m->clock_asked = 0;
         log_debug(NULL, "the database's clock is read later");
     }
 }

@@ -59,7 +59,9 @@ struct manager {
     bool electing;
     int64_t clock_offset; /* database's wall ms - CLOCK_BOOTTIME ms */
     bool clock_known;
-    int64_t next_due; /* wall ms of the next known SCHEDULED task; INT64_MAX: none known */
+    int64_t clock_asked; /* boot ms; 0: no answer is awaited */
+    int64_t clock_took;  /* how long the answer took that is in force */
+    int64_t next_due;    /* wall ms of the next known SCHEDULED task; INT64_MAX: none known */
     int64_t last_tick;
     int ticks;
     uv_timer_t tick;
