@@ -69,6 +69,18 @@ static void answer_ids(struct request *r, const struct id *ids, size_t n, bool r
     r->cb(r->arg, &reply);
 }
 
+void accept_tell_ready(struct manager *m, const char *pool)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+
+    if (m->epoch) {
+        return;
+    }
+    buf_init(&b, 256);
+    buf_addf(&b, "{\"v\":1,\"type\":\"ready\",\"pool\":\"%s\"}", pool);
+    mgr_send(m, "sje.ctl", "", &b);
+}
+
 /* The rows are durable: everybody who can use them right away gets them. */
 static void publish_rows(struct manager *m, const struct task *rows, size_t n)
 {
@@ -87,12 +99,8 @@ static void publish_rows(struct manager *m, const struct task *rows, size_t n)
             feed_changed(m->feed, &rows[i]);
         }
     }
-    if (tell && !m->epoch) {
-        struct buf b CLEANUP(buf_free) = {0};
-
-        buf_init(&b, 256);
-        buf_addf(&b, "{\"v\":1,\"type\":\"ready\",\"pool\":\"%s\"}", rows[0].pool);
-        mgr_send(m, "sje.ctl", "", &b);
+    if (tell) {
+        accept_tell_ready(m, rows[0].pool);
     }
 }
 

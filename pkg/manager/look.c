@@ -388,6 +388,9 @@ static void on_changed(void *arg, const struct ledger_answer *a)
         err_set(&e, ERR_CONFLICT, "the task is %s", task_state_outside(a->task->state));
         c->cb(c->arg, ERR_CONFLICT, a->task, &e);
     } else {
+        if (a->task->state == TASK_READY) {
+            accept_tell_ready(c->m, a->task->pool);
+        }
         c->cb(c->arg, 0, a->task, NULL);
     }
 }

@@ -103,6 +103,8 @@ struct mq *mgr_publisher(void *arg);
 /* accept.c */
 void accept_init(struct manager *m);
 void accept_stop(struct manager *m); /* answers what waits */
+/* To the leader, where that is another manager. */
+void accept_tell_ready(struct manager *m, const char *pool);
 
 /* intake.c */
 void intake_up(struct manager *m);    /* the consuming connection is new: declare and consume */

@@ -27,6 +27,7 @@ static uv_loop_t loop;
 static uv_timer_t tick;
 static struct config *config;
 static struct manager *manager;
+static struct manager *other; /* a second one, for tests that start it */
 static bool stopped;
 
 #define AWAIT(cond)                                                                                \
@@ -39,11 +40,6 @@ static bool stopped;
             uv_run(&loop, UV_RUN_ONCE);                                                            \
         }                                                                                          \
     } while (0)
-
-static void nothing(uv_timer_t *t)
-{
-    (void)t;
-}
 
 /* ---- the worker ---- */
 
@@ -73,6 +69,9 @@ static struct {
     int cancels;
     int beat_acks;
     bool succeeds; /* sends a result for each grant */
+    /* For tests that answer by themselves: every message, and a look now and then. NULL: none. */
+    void (*heard)(const char *type, const json_t *j);
+    void (*step)(void);
 } w;
 
 static void publish(const char *exchange, const char *key, const char *text, bool persistent)
@@ -140,6 +139,14 @@ static __attribute__((unused)) void join(int slots)
     }
 }
 
+static void on_look(uv_timer_t *t)
+{
+    (void)t;
+    if (w.step) {
+        w.step();
+    }
+}
+
 static void on_hint(void *arg, const struct mq_delivery *d)
 {
     json_t *j = NULL;
@@ -153,6 +160,9 @@ static void on_hint(void *arg, const struct mq_delivery *d)
         w.hinted[w.hints] = task;
     }
     w.hints++;
+    if (w.heard) {
+        w.heard("hint", j);
+    }
     if (w.answers) {
         send_claim(&task, (int)json_get_int(j, "attempt", 0));
     }
@@ -167,7 +177,7 @@ static void take_grants(const json_t *j)
 
     json_array_foreach(json_object_get(j, "grants"), i, g)
     {
-        struct grant *n = &w.grants[w.n_grants++];
+        struct grant *n = &w.grants[w.n_grants++ % (int)ARRAY_LEN(w.grants)];
         const char *id = json_get_string(g, "task");
 
         assert_true(id_parse(id, strlen(id), &n->task));
@@ -192,6 +202,9 @@ static void on_order(void *arg, const struct mq_delivery *d)
     (void)arg;
     assert_int_equal(json_read(d->body.p, d->body.len, &j, NULL), 0);
     const char *type = json_get_string(j, "type");
+    if (w.heard) {
+        w.heard(type, j);
+    }
     if (streq(type, "grants")) {
         take_grants(j);
     } else if (streq(type, "applied")) {
@@ -428,6 +441,16 @@ static void on_stopped(void *arg)
     stopped = true;
 }
 
+static void stop(struct manager **m)
+{
+    if (*m) {
+        stopped = false;
+        manager_stop(*m, on_stopped, NULL);
+        AWAIT(stopped);
+        *m = NULL;
+    }
+}
+
 static bool leads(void)
 {
     struct buf b;
@@ -471,7 +494,7 @@ static int setup(void **state)
     config->node.heartbeat_seconds = 1;
     assert_int_equal(uv_loop_init(&loop), 0);
     assert_int_equal(uv_timer_init(&loop, &tick), 0);
-    assert_int_equal(uv_timer_start(&tick, nothing, 20, 20), 0);
+    assert_int_equal(uv_timer_start(&tick, on_look, 20, 20), 0);
     if (manager_start(&loop, config, &types, &manager, &e) < 0) {
         fail_msg("%s", e.text);
     }
@@ -483,11 +506,11 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     (void)state;
+    w.step = NULL;
     mq_close(w.sub, NULL, NULL);
     mq_close(w.pub, NULL, NULL);
-    stopped = false;
-    manager_stop(manager, on_stopped, NULL);
-    AWAIT(stopped);
+    stop(&manager);
+    stop(&other);
     if (bench_db) {
         db_close(bench_db, NULL, NULL);
         bench_db = NULL;

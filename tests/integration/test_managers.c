@@ -1,0 +1,296 @@
+/* Two managers on one database and one broker: claims and results go to either. A leader that goes,
+ * and connections that are cut between a COMMIT and its answer. */
+#include "tests/integration/manager_bench.h"
+
+#define AGAIN_NS 1000000000U /* claims and results are sent again after that */
+#define BEAT_NS  500000000U
+#define WORKS    2000
+#define SLOTS    20
+
+/* One attempt, as a worker has it: claims and results are repeated until they are answered. */
+struct work {
+    struct id task;
+    int attempt;
+    int64_t token; /* 0: not granted yet */
+    bool over;     /* denied, applied or revoked */
+    uint64_t sent;
+};
+static struct work works[WORKS];
+static int n_works;
+static int failing; /* attempts up to this one fail */
+static bool slow;   /* no result is sent */
+static uint64_t last_beat;
+
+static struct work *work_get(const json_t *j)
+{
+    const char *text = json_get_string(j, "task");
+    int attempt = (int)json_get_int(j, "attempt", 0);
+    struct id id;
+
+    assert_true(id_parse(text, strlen(text), &id));
+    for (int i = 0; i < n_works; i++) {
+        if (works[i].attempt == attempt && id_eq(&works[i].task, &id)) {
+            return &works[i];
+        }
+    }
+    assert_true(n_works < WORKS);
+    works[n_works] = (struct work){.task = id, .attempt = attempt, .over = true};
+    return &works[n_works++];
+}
+
+static void work_send(struct work *k, uint64_t now)
+{
+    struct grant g = {k->task, k->attempt, k->token};
+
+    k->sent = now;
+    if (!k->token) {
+        send_claim(&k->task, k->attempt);
+    } else if (slow) {
+        return;
+    } else if (k->attempt <= failing) {
+        send_result(&g, "failed",
+                    ",\"error\":{\"kind\":\"exit\",\"message\":\"no\",\"exitCode\":3}");
+    } else {
+        send_result(&g, "succeeded", ",\"output\":{\"n\":1}");
+    }
+}
+
+static void works_over(const json_t *list)
+{
+    size_t i;
+    json_t *j;
+
+    json_array_foreach(list, i, j)
+    {
+        work_get(j)->over = true;
+    }
+}
+
+static void heard(const char *type, const json_t *j)
+{
+    size_t i;
+    json_t *g;
+
+    if (streq(type, "hint")) {
+        struct work *k = work_get(j);
+
+        if (k->over && !k->token) {
+            k->over = false;
+            work_send(k, uv_hrtime());
+        }
+    }
+    json_array_foreach(json_object_get(j, "grants"), i, g)
+    {
+        struct work *k = work_get(g);
+
+        if (!k->over && !k->token) {
+            assert_true(str_to_i64(str_of(json_get_string(g, "token")), 1, INT64_MAX, &k->token));
+            work_send(k, uv_hrtime());
+        }
+    }
+    works_over(json_object_get(j, "denies"));
+    works_over(json_object_get(j, "revoke"));
+    if (streq(type, "applied") || streq(type, "revoke")) {
+        works_over(json_object_get(j, "tasks"));
+    }
+}
+
+static void add_works(struct buf *b, const char *key, bool granted)
+{
+    bool first = true;
+
+    buf_addf(b, ",\"%s\":[", key);
+    for (int i = 0; i < n_works; i++) {
+        const struct work *k = &works[i];
+        char id[ID_TEXT_LEN];
+
+        if (!k->over && granted == (k->token != 0)) {
+            id_format(&k->task, id);
+            buf_addf(b,
+                     "%s{\"task\":\"%s\",\"attempt\":%d,\"token\":\"%lld\",\"phase\":\"running\"}",
+                     first ? "" : ",", id, k->attempt, (long long)k->token);
+            first = false;
+        }
+    }
+    buf_addc(b, ']');
+}
+
+static void beat(void)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+
+    buf_init(&b, 1 << 20);
+    buf_addf(
+        &b,
+        "{\"v\":1,\"type\":\"beat\",\"worker\":\"%s\",\"inc\":%lld,\"beat\":%lld,\"host\":\"h\","
+        "\"reply\":\"%s\",\"pools\":[\"%s\"],\"jobTypes\":[\"Noop\"],\"slots\":%d",
+        w.name, (long long)w.inc, (long long)++w.beat, w.queue, w.pool, SLOTS);
+    add_works(&b, "running", true);
+    add_works(&b, "claiming", false);
+    buf_addc(&b, '}');
+    assert_false(b.failed);
+    publish("sje.beat", "", b.data, false);
+}
+
+static void step(void)
+{
+    uint64_t now = uv_hrtime();
+
+    if (!mq_is_up(w.pub)) {
+        return;
+    }
+    if (now - last_beat > BEAT_NS) {
+        last_beat = now;
+        beat();
+    }
+    for (int i = 0; i < n_works; i++) {
+        if (!works[i].over && now - works[i].sent > AGAIN_NS) {
+            work_send(&works[i], now);
+        }
+    }
+}
+
+static void second_manager(void)
+{
+    struct err e = {0};
+    bool up = false;
+
+    n_works = failing = 0;
+    slow = false;
+    last_beat = 0;
+    join(SLOTS);
+    w.heard = heard;
+    w.step = step;
+    assert_int_equal(manager_start(&loop, config, &types, &other, &e), 0);
+    while (!up) {
+        struct buf b CLEANUP(buf_free) = {0};
+
+        buf_init(&b, 65536);
+        up = manager_health(other, &b) && manager_worker(other, w.name, &b, NULL) == 0;
+        uv_run(&loop, UV_RUN_ONCE);
+    }
+}
+
+static void all_end_as(int n, enum task_state expected)
+{
+    for (int i = 0; i < n; i++) {
+        assert_int_equal(final_of(&ids[i]), expected);
+    }
+}
+
+/* Over everything in the database: no gap in the audit, one grant for each attempt, one end for
+ * each grant, and the state that the last event says. */
+static void audit_is_whole(void)
+{
+    run_sql(
+        "select 1 / (case when exists (select 1 from (select t.id, t.seq, t.state, count(*) as n, "
+        "max(e.seq) as last, count(*) filter (where e.event = 'granted') as granted, "
+        "count(distinct e.attempt) filter (where e.event = 'granted') as attempts, "
+        "count(*) filter (where e.from_state = 4 and e.to_state <> 4) as ended "
+        "from task t join event e on e.task_id = t.id group by t.id) x where n <> seq or last <> "
+        "seq "
+        "or granted <> attempts or granted - ended <> (case when state = 4 then 1 else 0 end) "
+        ") then 0 else 1 end)");
+}
+
+static int count_of(const char *word)
+{
+    int n = 0;
+
+    for (const char *p = story; (p = strstr(p, word)); p += strlen(word)) {
+        n++;
+    }
+    return n;
+}
+
+static void test_attempts_go_through_either_manager(void **state)
+{
+    (void)state;
+    second_manager();
+    failing = 2;
+    submit(",\"maxAttempts\":3,\"retryBackoffSeconds\":0", 100, NULL, 0);
+    all_end_as(100, TASK_SUCCEEDED);
+    for (int i = 0; i < 100; i += 7) {
+        story[0] = '\0';
+        manager_events(other, &ids[i], on_events, NULL);
+        AWAIT(*story);
+        assert_int_equal(count_of("granted"), 3);
+        assert_int_equal(count_of("retry"), 2);
+        assert_int_equal(count_of("succeeded"), 1);
+        assert_int_equal(count_of("lost"), 0);
+    }
+    audit_is_whole();
+}
+
+static void test_cancel_and_wait_at_the_other_manager(void **state)
+{
+    (void)state;
+    second_manager();
+    slow = true;
+    submit("", 1, NULL, 0);
+    AWAIT(w.n_grants == 1);
+    seen_rc = 1;
+    manager_cancel(other, &ids[0], on_task, NULL);
+    AWAIT(seen_rc != 1 && w.cancels > 0);
+    assert_int_equal(seen_rc, 0);
+    seen_rc = 1;
+    manager_wait(other, &ids[0], 50000, on_task, NULL);
+    send_result(&w.grants[0], "cancelled", "");
+    AWAIT(seen_rc != 1);
+    assert_int_equal(seen.state, TASK_CANCELLED);
+    seen_rc = 1;
+    manager_requeue(other, &ids[0], on_task, NULL);
+    AWAIT(seen_rc != 1);
+    assert_int_equal(seen_rc, 0);
+    AWAIT(w.n_grants == 2);
+    assert_int_equal(w.grants[1].attempt, 2);
+    assert_int_equal(state_of(&ids[0]), TASK_RUNNING);
+    slow = false;
+    assert_int_equal(final_of(&ids[0]), TASK_SUCCEEDED);
+}
+
+static void test_a_leader_goes(void **state)
+{
+    (void)state;
+    second_manager();
+    submit("", 300, NULL, 0);
+    AWAIT(w.applied > 50);
+    stop(&manager);
+    manager = STEAL(other);
+    all_end_as(300, TASK_SUCCEEDED);
+    audit_is_whole();
+}
+
+/* What was written although nobody heard of it is neither done twice nor forgotten. */
+static void test_connections_are_cut(void **state)
+{
+    int cuts = 0;
+
+    (void)state;
+    second_manager();
+    failing = 1;
+    submit(",\"maxAttempts\":2,\"retryBackoffSeconds\":0", 300, NULL, 0);
+    while (w.applied < 500 && cuts < 40) {
+        int before = w.applied;
+        uint64_t until = uv_hrtime() + 500000000U;
+
+        AWAIT(w.applied > before + 5 || uv_hrtime() > until);
+        run_sql("select pg_terminate_backend(pid) from pg_stat_activity "
+                "where application_name = 'sje-manager'");
+        cuts++;
+    }
+    all_end_as(300, TASK_SUCCEEDED);
+    audit_is_whole();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(test_attempts_go_through_either_manager),
+        T(test_cancel_and_wait_at_the_other_manager),
+        T(test_a_leader_goes),
+        T(test_connections_are_cut),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
