@@ -79,7 +79,7 @@ static void take_beat_ack(struct worker *w, int64_t now, const struct order *o)
         log_warn(NULL, "an answer to beat %lld, which is not known; ignoring", (long long)o->beat);
         return;
     }
-    w->answered_at = now;
+    w->unanswered_since = w->hurry_at = 0;
     wcore_on_drain(w->core, o->drain);
 }
 
@@ -116,9 +116,8 @@ static void take_order(struct worker *w, int64_t now, const struct order *o)
     }
 }
 
-static void on_order(void *arg, struct str body)
+static void take_message(struct worker *w, struct str body, bool by_broker)
 {
-    struct worker *w = arg;
     struct order o CLEANUP(order_free);
     struct err e = {0};
 
@@ -126,8 +125,19 @@ static void on_order(void *arg, struct str body)
         log_warn(NULL, "a manager's message is not understood: %s; dropping it", e.text);
         return;
     }
+    w->silent = w->silent && !(by_broker && o.type == ORDER_BEAT_ACK);
     detour_learn(w->detour, o.url);
     take_order(w, clock_boot_ms(), &o);
+}
+
+static void on_order(void *arg, struct str body)
+{
+    take_message(arg, body, true);
+}
+
+static void on_detour(void *arg, struct str body)
+{
+    take_message(arg, body, false);
 }
 
 /* ---- events: tasks and logs ---- */
@@ -287,12 +297,18 @@ static void on_turn(uv_prepare_t *p)
 {
     struct worker *w = p->data;
     int64_t now = clock_boot_ms();
+
+    if (w->hurry_at && now >= w->hurry_at) {
+        w->hurry_at = 0;
+        wcore_on_news(w->core); /* the next beat goes by another way */
+    }
     int64_t due = wcore_step(w->core, now);
 
     if (w->stop == STOPPING && may_close(w, now)) {
         close_all(w);
         return;
     }
+    due = w->hurry_at ? MIN(due, w->hurry_at) : due;
     int64_t wait = MIN(MAX(due - now, (int64_t)0), (int64_t)TURN_MAX_MS);
     MUST(uv_timer_start(&w->timer, on_timer, (uint64_t)wait, 0) == 0);
 }
@@ -378,11 +394,10 @@ static void open_parts(struct worker *w)
                                     .dir = w->dir.path,
                                     .timeout_ms = settings_of(w->config).heartbeat_ms,
                                     .arg = w,
-                                    .on_answer = on_order};
+                                    .on_answer = on_detour};
 
     w->links = links_open(w->loop, &links);
     w->detour = detour_open(w->loop, &detour);
-    w->answered_at = clock_boot_ms();
     w->logs = logs_open(w->loop, &logs);
     w->tidy = tidy_open(w->loop, w->dir.tasks, keep_ms_of(w->config));
     /* Started after the connections', so it runs before these send what has gathered. */

@@ -8,7 +8,7 @@
 
 #include <stdio.h>
 
-#define DETOUR_AFTER 2 /* heartbeats without an answer */
+#define PROBE_EVERY 4 /* beats */
 
 static struct report_from from_of(const struct worker *w)
 {
@@ -94,27 +94,47 @@ static int op_send_results(void *arg, struct wcore_attempt *const *list, size_t 
     return rc;
 }
 
-/* A broker that takes beats need not deliver them: cut off from the managers, or stuck. */
-static bool needs_detour(const struct worker *w, int rc)
+int64_t worker_patience_ms(const struct worker *w)
 {
-    return rc < 0 || clock_boot_ms() - w->answered_at >
-                         DETOUR_AFTER * 1000 * w->config->node.heartbeat_seconds;
+    return (int64_t)w->config->node.heartbeat_seconds * 1000 / 2;
 }
 
-/* The one place where a beat leaves: by the broker, and over HTTP while that does not do. A manager
- * that gets it twice drops the second. */
+/* A broker that takes beats need not deliver them: cut off from the managers, or stuck. A manager
+ * that gets a beat twice answers the first alone, so now and then one goes through the broker
+ * alone, to see whether it is back. */
+static bool needs_detour(struct worker *w, int rc, int64_t now)
+{
+    if (w->unanswered_since && now - w->unanswered_since >= worker_patience_ms(w)) {
+        w->silent = true;
+    }
+    if (!w->silent) {
+        w->silent_beats = 0;
+        return false;
+    }
+    return ++w->silent_beats % PROBE_EVERY != 0 || rc < 0;
+}
+
+static void log_detour(struct worker *w, int rc)
+{
+    if (w->silent != w->detouring) {
+        log_write(w->silent ? LOG_WARN : LOG_INFO, NULL, "%s",
+                  !w->silent ? "beats go through the broker alone again"
+                  : rc < 0   ? "the broker takes no beats; trying the managers over HTTP"
+                             : "the broker brings no answer; trying the managers over HTTP too");
+    }
+    w->detouring = w->silent;
+}
+
+/* The one place where a beat leaves: by the broker, and over HTTP while that does not do. */
 static int publish_beat(struct worker *w, struct str body)
 {
+    int64_t now = clock_boot_ms();
     int rc = links_send_beat(w->links, body);
-    bool detour = needs_detour(w, rc);
+    bool detour = needs_detour(w, rc, now);
 
-    if (detour != w->detouring) {
-        log_write(detour ? LOG_WARN : LOG_INFO, NULL, "%s",
-                  !detour  ? "beats go through the broker alone again"
-                  : rc < 0 ? "the broker takes no beats; trying the managers over HTTP"
-                           : "no beat was answered for a while; trying the managers over HTTP too");
-    }
-    w->detouring = detour;
+    log_detour(w, rc);
+    w->unanswered_since = w->unanswered_since ? w->unanswered_since : now;
+    w->hurry_at = detour ? 0 : now + worker_patience_ms(w);
     return detour && detour_send(w->detour, body) == 0 ? 0 : rc;
 }
 

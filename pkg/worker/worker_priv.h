@@ -31,8 +31,11 @@ struct worker {
     struct run_context runs;
     struct links *links;
     struct detour *detour;
-    int64_t answered_at; /* boot ms: a beat, or we began to wait for it */
-    bool detouring;
+    int64_t unanswered_since; /* boot ms: the first beat after the last answer; 0: none */
+    int64_t hurry_at;         /* an answer should be there by then; 0: nothing is waited for */
+    bool silent;              /* the broker brings no answers */
+    unsigned silent_beats;
+    bool detouring; /* what the log says */
     struct logs *logs;
     struct tidy *tidy;
     uv_prepare_t turn;
@@ -46,6 +49,9 @@ struct worker {
     void (*on_stopped)(void *arg);
     void *stopped_arg;
 };
+
+/* How long an answer to a beat may take before it is tried in another way. */
+int64_t worker_patience_ms(const struct worker *w);
 
 extern const struct wcore_ops worker_ops; /* their argument is the struct worker */
 

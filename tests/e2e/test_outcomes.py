@@ -6,7 +6,7 @@ import signal
 import pika
 import pytest
 from test_faults import complete, shell
-from test_survivors import MARKS, QUICK, another_worker, marker, runs
+from test_survivors import MARKS, QUICK, another_worker, begun, marker, runs
 
 from sje import processes_with, until
 
@@ -205,7 +205,7 @@ def test_sigint_stops_what_runs_and_gives_it_back(own):
     marks = sje.dir / "marks"
     task_id = sje.submit(marker(marks, 3))
     sje.running(task_id)
-    until(lambda: marks.exists() and runs(marks), 20, "it has begun")
+    begun(marks)
     sje.worker.process.send_signal(signal.SIGINT)
     assert sje.worker.process.wait(30) == 0
     assert not processes_with(task_id)

@@ -53,6 +53,11 @@ def runs(path):
     return seen
 
 
+def begun(path):
+    """When it was, by its first mark."""
+    return until(lambda: path.exists() and runs(path), 30, "it has begun")[1][0]
+
+
 def boot():
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
@@ -107,7 +112,7 @@ def test_broker_stopped_for_three_leases(own, services, split):
     sje.running(task_id)
     services.stop("rabbitmq")
     try:
-        wait_until_boot(runs(marks)[1][0] + 13)
+        wait_until_boot(begun(marks) + 13)
         assert processes_with(task_id), "the task goes on"
     finally:
         services.start("rabbitmq")
@@ -124,7 +129,7 @@ def test_broker_away_and_the_worker_restarts(own, services):
     try:
         sje.worker.kill()
         sje.worker.start()
-        wait_until_boot(runs(marks)[1][0] + 12)
+        wait_until_boot(begun(marks) + 12)
         assert processes_with(task_id), "the task goes on"
     finally:
         services.start("rabbitmq")
@@ -139,13 +144,32 @@ def test_broker_alarm_for_three_leases(own, services):
     sje.running(task_id)
     services.script("ctl", "set_vm_memory_high_watermark", "0.0000001")
     try:
-        wait_until_boot(runs(marks)[1][0] + 13)
+        wait_until_boot(begun(marks) + 13)
         assert not processes_with(task_id), "the task has ended by itself"
         assert sje.task(task_id)["state"] == "RUNNING", "its result waits"
     finally:
         services.script("ctl", "set_vm_memory_high_watermark", "absolute", "1GB")
     sje.ready(60)
     undisturbed(sje, task_id, marks)
+
+
+def test_broker_stands_still_for_three_leases(own, services):
+    """Its connections stay, and nobody refuses anything; there is just no answer."""
+    sje = own(split=True, **QUICK)
+    marks = sje.dir / "marks"
+    task_id = sje.submit(marker(marks, 16))
+    begun(marks)
+    broker = int((services.dir / "rabbitmq/beam.pid").read_text())
+    os.kill(broker, signal.SIGSTOP)
+    try:
+        wait_until_boot(begun(marks) + 13)
+        assert processes_with(task_id), "the task goes on"
+    finally:
+        os.kill(broker, signal.SIGCONT)
+    sje.ready(60)
+    undisturbed(sje, task_id, marks)
+    until(lambda: "through the broker alone again" in sje.worker.output.read_text(), 30,
+          "the way by the broker is taken again")
 
 
 def test_broker_away_and_the_leader_too(own, services):
@@ -165,7 +189,7 @@ def test_broker_away_and_the_leader_too(own, services):
     services.stop("rabbitmq")
     try:
         sje.manager.kill()
-        wait_until_boot(runs(marks)[1][0] + 14)
+        wait_until_boot(begun(marks) + 14)
         assert processes_with(task_id), "the task goes on"
         assert other.task(task_id)["state"] == "RUNNING"
     finally:
@@ -219,7 +243,7 @@ def test_a_dead_node_is_replaced_in_time(own):
     marks = sje.dir / "marks"
     task_id = sje.submit(marker(marks, 6))
     sje.running(task_id)
-    until(lambda: marks.exists() and runs(marks), 20, "it has begun")
+    begun(marks)
     another_worker(sje)
     died = kill_node(task_id, sje.worker)
     (t,) = [sje.end(task_id, 90)]
@@ -262,7 +286,7 @@ def test_a_stopped_worker_never_overlaps(own):
     marks = sje.dir / "marks"
     task_id = sje.submit(marker(marks, 20))
     sje.running(task_id)
-    until(lambda: marks.exists() and runs(marks), 20, "it has begun")
+    begun(marks)
     another_worker(sje)
     stopped = boot()
     sje.worker.process.send_signal(signal.SIGSTOP)
@@ -284,7 +308,7 @@ def test_a_whole_node_stands_still(own):
     marks = sje.dir / "marks"
     task_id = sje.submit(marker(marks, 4))
     sje.running(task_id)
-    until(lambda: marks.exists() and runs(marks), 20, "it has begun")
+    begun(marks)
     another_worker(sje)
     node = [sje.worker.process.pid, *processes_with(task_id)]
     for pid in node:

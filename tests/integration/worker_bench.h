@@ -538,7 +538,11 @@ static __attribute__((unused)) const char *error_text(int i)
 static __attribute__((unused)) void expect_outcome(int i, const char *expected)
 {
     AWAIT(b.tasks[i].results > 0);
-    assert_string_equal(outcome(i), expected);
+    if (!streq(outcome(i), expected)) {
+        char *text CLEANUP(freep) = json_text(b.tasks[i].result);
+
+        fail_msg("not %s: %s", expected, text);
+    }
 }
 
 static char *task_file(int i, const char *name)
