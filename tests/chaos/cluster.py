@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg2
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "e2e"))
-from sje import ROOT, Services, free_port, processes_with, until  # noqa: E402
+from sje import Services, free_port, processes_with, until  # noqa: E402
 
 from proxy import Network  # noqa: E402
 
@@ -51,7 +51,6 @@ class Node:
                          "SJE_NODE_HEARTBEAT_SECONDS": str(BEAT),
                          "SJE_NODE_DEAD_AFTER_SECONDS": str(LEASE),
                          "SJE_MANAGER_MAX_LOSSES": "50",
-                         "SJE_MONITORING_LOG_LEVEL": "debug",
                          "SJE_CHAOS_DIR": str(self.points), "SJE_CHAOS_WALL": str(self.wall)}
         if role == "manager":
             self.db = net.path(lambda: ("127.0.0.1", int(services.env["SJE_DB_PORT"])))
@@ -76,10 +75,12 @@ class Node:
     def start(self):
         env = {k: v for k, v in os.environ.items() if not k.startswith("SJE_")}
         env.update(self.settings)
+        config = self.dir / "sje-config.yaml"  # or it would look for one elsewhere
+        config.write_text("monitoring: {logLevel: debug}\n")
         with open(self.dir / "output", "ab") as out:
             self.process = subprocess.Popen(
-                [str(self.cluster.bin / "sje-executor"), "--role", self.role], cwd=ROOT, env=env,
-                stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+                [str(self.cluster.bin / "sje-executor"), "--config", str(config), "--role", self.role],
+                cwd=self.dir, env=env, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
         self.expected, self.started = False, boot_ms()
 
     def alive(self):

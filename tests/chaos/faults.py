@@ -276,10 +276,14 @@ def broker_disk(chaos, _):
 def queues_deleted(chaos, _):
     for queue in chaos.rng.sample(("sje.work.default.high", "sje.work.default.normal", "sje.result",
                                    "sje.work.default.low", "sje.claim"), 2):
-        try:
-            chaos.service("ctl", "delete_queue", queue)
-        except AssertionError:
-            pass  # not declared now
+        delete_queue(chaos, queue)
+
+
+def delete_queue(chaos, name):
+    try:
+        chaos.service("ctl", "delete_queue", name)
+    except AssertionError:
+        pass  # not declared now
 
 
 @fault("SIGSTOP of the broker", "broker")
@@ -436,27 +440,33 @@ def die_when_elected(chaos, node):
     return taken(chaos, others, "leader-elected")
 
 
-@fault("crash point leader-lost", "worker", kills=True)
-def die_when_reaping(chaos, node):
-    nodes = [m for m in chaos.cluster.managers if not m.steady]
-    chaos.until(node.shims, 10)
-    prepare(nodes, "leader-lost")
-    node.down = True
-    kill_all(node)
-    done = taken(chaos, nodes, "leader-lost", 3 * LEASE)
-    node.down = False
+@fault("crash point leader-lost", "leader", kills=True)
+def die_when_reaping(chaos, leader):
+    worker = chaos.take_worker()
+    if not worker:
+        return False
+    chaos.until(worker.shims, 10)
+    prepare([leader], "leader-lost")
+    worker.down = True
+    kill_all(worker)
+    done = taken(chaos, [leader], "leader-lost", 3 * LEASE)
+    worker.down = False
+    chaos.give(worker)
     return done
 
 
-@fault("crash point feed-returned", "broker", kills=True)
-def die_at_return(chaos, _):
-    nodes = [m for m in chaos.cluster.managers if not m.steady]
-    prepare(nodes, "feed-returned")
-    for _ in range(4):  # until a hint is on its way at that very moment
-        queues_deleted(chaos, None)
-        if not (nodes[0].points / "feed-returned").exists():
-            break
-    return taken(chaos, nodes, "feed-returned", 1)
+@fault("crash point feed-returned", "leader", kills=True)
+def die_at_return(chaos, leader):
+    """While no worker declares the queues again."""
+    prepare([leader], "feed-returned")
+    for w in chaos.cluster.workers:
+        w.signal(signal.SIGSTOP)
+    for name in ("high", "normal", "low"):
+        delete_queue(chaos, f"sje.work.default.{name}")
+    done = taken(chaos, [leader], "feed-returned", 5)
+    for w in chaos.cluster.workers:
+        w.signal(signal.SIGCONT)
+    return done
 
 
 class Chaos:
@@ -531,6 +541,20 @@ class Chaos:
         role = "worker" if on in ("worker", "shim") else "manager"
         return [(n, {n.name}) for n in c.nodes
                 if n.role == role and n.alive() and not (kills and n.steady)]
+
+    def take_worker(self):
+        """Another one for a fault that is under way, or None."""
+        with self.lock:
+            free = [w for w in self.cluster.workers
+                    if not w.steady and w.alive() and w.name not in self.busy]
+            if not free:
+                return None
+            self.busy.add(free[0].name)
+            return free[0]
+
+    def give(self, node):
+        with self.lock:
+            self.busy.discard(node.name)
 
     def next(self):
         """Each fault comes once before any comes again, in a random order."""

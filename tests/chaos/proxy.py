@@ -106,7 +106,7 @@ class Path:
         try:
             await asyncio.gather(self._pump(connection, near_reader, far, "up"),
                                  self._pump(connection, far_reader, near, "down"))
-        except (OSError, asyncio.IncompleteReadError):
+        except (OSError, RuntimeError):  # gone, or half closed by us
             pass
         finally:
             self.connections.discard(connection)
