@@ -123,7 +123,7 @@ def arguments():
     p.add_argument("--mark", required=True, type=Path)
     p.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     p.add_argument("--managers", type=int, default=3)
-    p.add_argument("--rate", type=float, default=15, help="tasks a second")
+    p.add_argument("--rate", type=float, default=18, help="tasks a second")
     p.add_argument("--short", action="store_true", help="cheap faults, quickly one after the other")
     p.add_argument("--table", help="a document whose chaos section is to be replaced")
     return p.parse_args()
