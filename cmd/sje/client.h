@@ -1,9 +1,9 @@
 /* client.h: HTTP calls to the manager, one at a time, bounded (libcurl).
  *
- * client.c is the only file of the program that includes curl.h. A call ends with an answer of any status (0), or
- * with an error whose text says what happened and what to do: ERR_IO could not connect or the
- * connection broke, ERR_TIMEOUT, ERR_PROTOCOL no HTTP or no JSON, ERR_TOO_LARGE, ERR_CLOSED a
- * signal came (see client_attend). Redirects are not followed.
+ * client.c is the only file of the program that includes curl.h. A call ends with an answer of any
+ * status (0), or with an error whose text says what happened and what to do: ERR_IO could not
+ * connect or the connection broke, ERR_TIMEOUT, ERR_PROTOCOL no HTTP or no JSON, ERR_TOO_LARGE,
+ * ERR_CLOSED a signal came (see client_attend). Redirects are not followed.
  */
 #ifndef SJE_CLI_CLIENT_H
 #define SJE_CLI_CLIENT_H

@@ -121,26 +121,16 @@ static void send_next(struct detour *d)
     }
 }
 
-/* 409: a later beat of ours came there first, by the broker. */
-static void on_reply(void *arg, int rc, int status, struct str body, const struct err *why)
+static void tell_good(struct detour *d)
 {
-    struct detour *d = arg;
-    const char *url = d->urls[d->at];
-
-    d->under_way = false;
-    if (rc == 0 && (status == 200 || status == 409)) {
-        if (d->told != GOOD) {
-            log_info(NULL, "the manager at %s takes beats over HTTP", url);
-        }
-        d->told = GOOD;
-        if (status == 200) {
-            d->o.on_answer(d->o.arg, body);
-        }
-        send_next(d);
-        return;
+    if (d->told != GOOD) {
+        log_info(NULL, "the manager at %s takes beats over HTTP", d->urls[d->at]);
     }
-    log_debug(NULL, "the manager at %s does not take a beat: %s %d", url,
-              rc < 0 ? why->text : "status", status);
+    d->told = GOOD;
+}
+
+static void try_next(struct detour *d)
+{
     d->at = (d->at + 1) % d->n;
     if (d->next.len) {
         send_next(d);
@@ -151,6 +141,22 @@ static void on_reply(void *arg, int rc, int status, struct str body, const struc
             log_warn(NULL, "no manager takes beats over HTTP either; leases are not renewed");
         }
         d->told = BAD;
+    }
+}
+
+/* 409: a later beat of ours came there first, by the broker. */
+static void on_reply(void *arg, int rc, int status, struct str body, const struct err *why)
+{
+    struct detour *d = arg;
+
+    d->under_way = false;
+    if (rc == 0 && (status == 409 || (status == 200 && d->o.on_answer(d->o.arg, body)))) {
+        tell_good(d);
+        send_next(d);
+    } else {
+        log_debug(NULL, "the manager at %s does not take a beat: %s %d", d->urls[d->at],
+                  rc < 0 ? why->text : "status", status);
+        try_next(d);
     }
 }
 

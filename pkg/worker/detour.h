@@ -25,7 +25,9 @@ struct detour_options {
     const char *dir;  /* where `managers` is; copied */
     int64_t timeout_ms;
     void *arg;
-    void (*on_answer)(void *arg, struct str body); /* to a beat; not from inside detour_send() */
+    /* false: that is no answer to a beat, so whoever listens there is no manager. Not called from
+     * inside detour_send(). */
+    bool (*on_answer)(void *arg, struct str body);
 };
 
 struct detour *detour_open(uv_loop_t *loop, const struct detour_options *o);

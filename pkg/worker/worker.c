@@ -116,18 +116,20 @@ static void take_order(struct worker *w, int64_t now, const struct order *o)
     }
 }
 
-static void take_message(struct worker *w, struct str body, bool by_broker)
+/* False: it is no message. */
+static bool take_message(struct worker *w, struct str body, bool by_broker)
 {
     struct order o CLEANUP(order_free);
     struct err e = {0};
 
     if (order_read(body, &o, &e) < 0) {
         log_warn(NULL, "a manager's message is not understood: %s; dropping it", e.text);
-        return;
+        return false;
     }
     w->silent = w->silent && !(by_broker && o.type == ORDER_BEAT_ACK);
     detour_learn(w->detour, o.url);
     take_order(w, clock_boot_ms(), &o);
+    return true;
 }
 
 static void on_order(void *arg, struct str body)
@@ -135,9 +137,9 @@ static void on_order(void *arg, struct str body)
     take_message(arg, body, true);
 }
 
-static void on_detour(void *arg, struct str body)
+static bool on_detour(void *arg, struct str body)
 {
-    take_message(arg, body, false);
+    return take_message(arg, body, false);
 }
 
 /* ---- events: tasks and logs ---- */

@@ -2,6 +2,7 @@
 import os
 import signal
 import time
+from contextlib import contextmanager
 
 import pytest
 from test_faults import complete, shell
@@ -95,6 +96,22 @@ def wait_until_boot(at):
 
 # ---- the broker is away ----
 
+@contextmanager
+def without(services):
+    services.stop("rabbitmq")
+    try:
+        yield
+    finally:
+        services.start("rabbitmq")
+
+
+def outlasts(task_id, marks, seconds):
+    """The task goes on for so long."""
+    wait_until_boot(begun(marks) + seconds)
+    assert processes_with(task_id), "the task goes on"
+    assert list(runs(marks)) == [1]
+
+
 def undisturbed(sje, task_id, path):
     (t,) = complete(sje, [task_id])
     assert (t["state"], t["attempt"]) == ("SUCCEEDED", 1), (t, sje.story(task_id))
@@ -110,12 +127,8 @@ def test_broker_stopped_for_three_leases(own, services, split):
     marks = sje.dir / "marks"
     task_id = sje.submit(marker(marks, 16))
     sje.running(task_id)
-    services.stop("rabbitmq")
-    try:
-        wait_until_boot(begun(marks) + 13)
-        assert processes_with(task_id), "the task goes on"
-    finally:
-        services.start("rabbitmq")
+    with without(services):
+        outlasts(task_id, marks, 13)
     sje.ready(60)
     undisturbed(sje, task_id, marks)
 
@@ -125,14 +138,10 @@ def test_broker_away_and_the_worker_restarts(own, services):
     marks = sje.dir / "marks"
     task_id = sje.submit(marker(marks, 14))
     sje.running(task_id)
-    services.stop("rabbitmq")
-    try:
+    with without(services):
         sje.worker.kill()
         sje.worker.start()
-        wait_until_boot(begun(marks) + 12)
-        assert processes_with(task_id), "the task goes on"
-    finally:
-        services.start("rabbitmq")
+        outlasts(task_id, marks, 12)
     sje.ready(60)
     undisturbed(sje, task_id, marks)
 
@@ -162,8 +171,7 @@ def test_broker_stands_still_for_three_leases(own, services):
     broker = int((services.dir / "rabbitmq/beam.pid").read_text())
     os.kill(broker, signal.SIGSTOP)
     try:
-        wait_until_boot(begun(marks) + 13)
-        assert processes_with(task_id), "the task goes on"
+        outlasts(task_id, marks, 13)
     finally:
         os.kill(broker, signal.SIGCONT)
     sje.ready(60)
@@ -186,14 +194,10 @@ def test_broker_away_and_the_leader_too(own, services):
     until(heard_of_both, 60, "the worker has heard of both managers")
     task_id = sje.submit(marker(marks, 16))
     sje.running(task_id)
-    services.stop("rabbitmq")
-    try:
+    with without(services):
         sje.manager.kill()
-        wait_until_boot(begun(marks) + 14)
-        assert processes_with(task_id), "the task goes on"
+        outlasts(task_id, marks, 14)
         assert other.task(task_id)["state"] == "RUNNING"
-    finally:
-        services.start("rabbitmq")
     sje.manager.start()
     sje.ready(60)
     undisturbed(sje, task_id, marks)

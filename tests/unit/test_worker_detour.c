@@ -38,11 +38,15 @@ static void handler(void *arg, struct http_request *r)
     }
 }
 
-static void on_answer(void *arg, struct str text)
+static bool on_answer(void *arg, struct str text)
 {
     assert_ptr_equal(arg, &detour);
+    if (str_eq(text, STR("junk"))) {
+        return false;
+    }
     snprintf(heard, sizeof(heard), "%.*s", (int)text.len, text.p);
     n_heard++;
+    return true;
 }
 
 static void on_closed(void *arg)
@@ -205,6 +209,25 @@ static void test_the_newest_beat_waits(void **state)
     assert_int_equal(asked[0], 2);
 }
 
+/* Another program may listen where a manager was. */
+static void test_who_is_no_manager_is_left(void **state)
+{
+    char *a CLEANUP(freep) = url_of(0);
+    char *c CLEANUP(freep) = url_of(1);
+    char *list CLEANUP(freep) = xasprintf("%s,%s", a, c);
+
+    (void)state;
+    open_detour(list);
+    hold = true;
+    assert_int_equal(detour_send(detour, STR("1")), 0);
+    run_until(is_held);
+    hold = false;
+    http_reply(held, 200, NULL, STR("junk"), NULL, 0);
+    await_heard(1);
+    assert_string_equal(heard, "1");
+    assert_true(asked[0] == 1 && asked[1] == 1);
+}
+
 /* The beat that came by the broker was first: no failure, nothing to be told. */
 static void test_an_older_beat(void **state)
 {
@@ -262,10 +285,9 @@ static void test_many_are_learnt(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(test_nobody_is_known), T(test_who_does_not_lead_is_left),
-        T(test_nobody_leads),    T(test_the_newest_beat_waits),
-        T(test_an_older_beat),   T(test_what_was_learnt_is_kept),
-        T(test_many_are_learnt),
+        T(test_nobody_is_known),         T(test_who_does_not_lead_is_left), T(test_nobody_leads),
+        T(test_the_newest_beat_waits),   T(test_who_is_no_manager_is_left), T(test_an_older_beat),
+        T(test_what_was_learnt_is_kept), T(test_many_are_learnt),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -239,9 +239,9 @@ static void test_a_live_shim_of_version_1(void **state)
 static void test_lines_in_pieces(void **state)
 {
     (void)state;
-    adopt_live("hel");
+    adopt_live("hello");
     hear();
-    say("lo 1 47");
+    say(" 1 47");
     hear();
     assert_int_equal(n_started, 0);
     take_fixture("exit.json");
