@@ -2,6 +2,7 @@
  *
  *   lock          held (flock) as long as the process lives, holds its pid
  *   incarnation   the number of the last start, see docs/protocol.md
+ *   managers      where managers were heard of, see detour.h
  *   tasks/        one directory per attempt, see pkg/executors/shimdir.h
  */
 #ifndef SJE_WORKER_WORKDIR_H
