@@ -405,8 +405,9 @@ static void on_scanned(void *arg, int rc, const struct task *rows, size_t n, con
             }
             if (n < SCAN_LIMIT) {
                 p->complete = true;
-            } else if (key_less(p->horizon_rank, &p->horizon_id, rows[n - 1].rank,
-                                &rows[n - 1].id)) {
+            } else if (p->complete || key_less(p->horizon_rank, &p->horizon_id, rows[n - 1].rank,
+                                               &rows[n - 1].id)) {
+                p->complete = false;
                 p->horizon_rank = rows[n - 1].rank;
                 p->horizon_id = rows[n - 1].id;
             }

@@ -177,6 +177,32 @@ static void test_priority_goes_first(void **state)
     assert_true(id_eq(&w.hinted[0], &urgent) || id_eq(&w.hinted[1], &urgent));
 }
 
+/* A long queue that another manager has accepted is fed as fast as one of our own, though we knew
+ * everything there was before: not a scan at a time, whenever it is time for one. */
+static void test_a_queue_of_somebody_else(void **state)
+{
+    static const char sql[] =
+        "with x as (select gen_random_uuid() as id, t from task t order by submitted_at desc limit "
+        "1), "
+        "y as (select gen_random_uuid() as id, x.t from x, generate_series(1, 15000)), "
+        "i as (insert into task select (jsonb_populate_record(y.t, jsonb_build_object('id', y.id, "
+        "'seq', 1, 'state', 2, 'job_id', 'else', 'started_at', null, 'finished_at', null, "
+        "'worker_id', "
+        "null, 'output', null))).* from y) "
+        "insert into event (task_id, seq, at, attempt, to_state, event) "
+        "select id, 1, now(), 1, 2, 'accepted' from y";
+
+    (void)state;
+    config->node.heartbeat_seconds = 100; /* one beat is enough */
+    config->node.dead_after_seconds = 1000;
+    manager_reconfigure(manager, config);
+    join(20000);
+    submit("", 1, NULL, 0);
+    AWAIT(w.hints == 1);
+    run_sql(sql);
+    AWAIT(w.hints > 15000);
+}
+
 static void test_queue_timeout(void **state)
 {
     (void)state;
@@ -452,6 +478,7 @@ int main(void)
         T(test_a_restarted_worker_keeps_what_it_brings_back),
         T(test_idempotency),
         T(test_priority_goes_first),
+        T(test_a_queue_of_somebody_else),
         T(test_queue_timeout),
         T(test_everybody_who_waits_is_answered),
         T(test_an_answer_may_end_another_waiter),
