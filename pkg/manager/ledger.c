@@ -643,7 +643,7 @@ void ledger_submit(struct ledger *l, const struct id *id, const struct task_even
 
 void ledger_offer(struct ledger *l, const struct task *row)
 {
-    if (l->closing || task_state_final(row->state)) {
+    if (l->closing || task_state_final(row->state) || !row->spec) {
         return;
     }
     struct entry *e = entry_get(l, &row->id);

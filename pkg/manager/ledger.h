@@ -58,7 +58,7 @@ void ledger_submit(struct ledger *l, const struct id *id, const struct task_even
                    int64_t epoch, ledger_fn *cb, void *arg);
 
 /* Gives the ledger a row that was just read or written, to save a load. Older rows than its own are
- * ignored. */
+ * ignored, and rows without a spec. */
 void ledger_offer(struct ledger *l, const struct task *row);
 /* The row as the ledger knows it, or NULL. Not for decisions. */
 const struct task *ledger_peek(struct ledger *l, const struct id *id);

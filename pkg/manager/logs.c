@@ -168,7 +168,7 @@ void logs_reply(struct manager *m, const struct message *msg)
     struct log_part part = {.size = msg->size,
                             .offset = msg->offset,
                             .attempt = c->attempt,
-                            .data = msg->data,
+                            .data = {msg->data.p, MIN(msg->data.len, (size_t)c->r.limit)},
                             .ended = msg->ended};
     answer(c, 0, &part, NULL);
 }

@@ -335,9 +335,13 @@ struct list_call {
 static void on_listed(void *arg, int rc, const struct task *rows, size_t n, const struct err *why)
 {
     struct list_call *c CLEANUP(freep) = arg;
-    size_t shown = MIN(n, (size_t)c->limit);
-    struct task *copy CLEANUP(freep) = xcalloc(shown, sizeof(*copy));
+    struct task *copy CLEANUP(freep) = xcalloc(n, sizeof(*copy));
+    size_t shown = 0;
 
+    /* Up to the limit, or to where the rows are no longer whole: the page is large enough. */
+    while (shown < MIN(n, (size_t)c->limit) && rows[shown].spec) {
+        shown++;
+    }
     for (size_t i = 0; i < shown; i++) {
         task_copy(&copy[i], &rows[i]);
         overlay(c->m, &copy[i]);

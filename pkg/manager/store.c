@@ -3,13 +3,22 @@
 #include <stdlib.h>
 
 /* Columns of a row as every SELECT here returns them; row_read() follows this order. */
-#define TASK_COLUMNS                                                                               \
+#define COLUMNS(output, spec)                                                                      \
     "t.id, t.seq, t.state, t.attempt, t.failures, t.losses, t.requeues, t.stale, t.priority, "     \
     "t.max_attempts, t.backoff_s, t.slots, t.lease_s, t.queue_timeout_s, t.claim_beat, "           \
     "t.cancel_requested, t.rank, t.incarnation, t.token, t.submitted_at, t.run_after, "            \
     "t.queue_deadline, t.started_at, t.finished_at, t.pool, t.job_type, t.job_id, t.worker_id, "   \
-    "t.application_id, t.loss_signature, t.progress::text, t.output::text, t.error::text, "        \
-    "t.spec::text"
+    "t.application_id, t.loss_signature, t.progress::text, " output ", t.error::text, " spec
+#define TASK_COLUMNS COLUMNS("t.output::text", "t.spec::text")
+
+/* Scans and lists read a thousand rows at once: without output and specification where these are
+ * large, or, in a list, from the row on with which the page is. */
+#define BYTES             "octet_length(t.spec::text) + coalesce(octet_length(t.output::text), 0)"
+#define WHERE(small, col) "case when " small " then t." col "::text end"
+#define IS_SMALL          BYTES " <= 16384"
+#define IN_PAGE           "sum(" BYTES ") over page <= 16777216"
+#define SCAN_COLUMNS      COLUMNS(WHERE(IS_SMALL, "output"), WHERE(IS_SMALL, "spec"))
+#define LIST_COLUMNS      COLUMNS(WHERE(IN_PAGE, "output"), WHERE(IN_PAGE, "spec"))
 
 /* ---- reading ---- */
 
@@ -435,7 +444,7 @@ int store_load(struct db *db, const struct id *ids, size_t n, store_rows_fn *cb,
 }
 
 #define SCAN_QUEUE(state)                                                                          \
-    "select " TASK_COLUMNS " from task t where t.state = " state                                   \
+    "select " SCAN_COLUMNS " from task t where t.state = " state                                   \
     " and t.pool = $1 and (t.rank, t.id) > ($2, $3) order by t.pool, t.rank, t.id limit $4"
 
 int store_scan_queue(struct db *db, enum task_state state, const char *pool, int64_t rank,
@@ -468,7 +477,7 @@ static int scan_until(struct db *db, const char *sql, int64_t now, int limit, st
 int store_scan_due(struct db *db, int64_t now, int limit, store_rows_fn *cb, void *arg)
 {
     static const char sql[] =
-        "select " TASK_COLUMNS
+        "select " SCAN_COLUMNS
         " from task t where t.state = 1 and t.run_after <= $1 order by t.run_after limit $2";
 
     return scan_until(db, sql, now, limit, cb, arg);
@@ -476,7 +485,7 @@ int store_scan_due(struct db *db, int64_t now, int limit, store_rows_fn *cb, voi
 
 int store_scan_queue_timeout(struct db *db, int64_t now, int limit, store_rows_fn *cb, void *arg)
 {
-    static const char sql[] = "select " TASK_COLUMNS " from task t where t.state in (1, 2, 3) "
+    static const char sql[] = "select " SCAN_COLUMNS " from task t where t.state in (1, 2, 3) "
                               "and t.queue_deadline <= $1 order by t.queue_deadline limit $2";
 
     return scan_until(db, sql, now, limit, cb, arg);
@@ -485,7 +494,7 @@ int store_scan_queue_timeout(struct db *db, int64_t now, int limit, store_rows_f
 int store_scan_running(struct db *db, const struct id *after, int limit, store_rows_fn *cb,
                        void *arg)
 {
-    static const char sql[] = "select " TASK_COLUMNS
+    static const char sql[] = "select " SCAN_COLUMNS
                               " from task t where t.state = 4 and t.id > $1 order by t.id limit $2";
     struct db_params p CLEANUP(db_params_free);
 
@@ -498,9 +507,10 @@ int store_scan_running(struct db *db, const struct id *after, int limit, store_r
 /* $1 job id, $2 job type, $3 older than this id, $4 limit, $5 the states. Troubles are few among
  * many successes and have an index of their own, as the live states have. */
 #define LIST(condition)                                                                            \
-    "select " TASK_COLUMNS " from task t where " condition                                         \
+    "select " LIST_COLUMNS " from task t where " condition                                         \
     " and ($1::text is null or t.job_id = $1) and ($2::text is null or t.job_type = $2)"           \
-    " and ($3::uuid is null or t.id < $3) order by t.id desc limit $4"
+    " and ($3::uuid is null or t.id < $3) "                                                        \
+    "window page as (order by t.id desc rows unbounded preceding) order by t.id desc limit $4"
 
 int store_list(struct db *db, const struct list_filter *f, store_rows_fn *cb, void *arg)
 {

@@ -45,6 +45,8 @@ int store_write(struct db *db, const struct store_change *changes, size_t n, int
 
 int store_load(struct db *db, const struct id *ids, size_t n, store_rows_fn *cb,
                void *arg) NODISCARD;
+/* Scans and lists leave out output and spec (NULL) of rows that are too large to be read by the
+ * thousand; such a row is not whole. */
 /* READY (or FED) tasks of a pool in the order of dispatch, behind (rank, id). */
 int store_scan_queue(struct db *db, enum task_state state, const char *pool, int64_t rank,
                      const struct id *after, int limit, store_rows_fn *cb, void *arg) NODISCARD;

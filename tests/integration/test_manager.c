@@ -446,6 +446,43 @@ static void test_one_bad_request_hurts_no_other(void **state)
     assert_int_equal(rc[2], 0);
 }
 
+static int page_rows; /* -1: to come */
+static bool page_more;
+static struct id page_last;
+
+static void on_page(void *arg, int rc, const struct task *list, size_t n, bool more,
+                    const struct err *why)
+{
+    size_t bytes = 0;
+
+    (void)arg;
+    (void)why;
+    assert_int_equal(rc, 0);
+    for (size_t i = 0; i < n; i++) {
+        bytes += strlen(list[i].spec);
+    }
+    assert_true(bytes <= 16 << 20);
+    page_rows = (int)n;
+    page_more = more;
+    page_last = n ? list[n - 1].id : page_last;
+}
+
+/* The newest `n` tasks of the type, page by page. */
+static void pages_are_bounded(int n)
+{
+    struct list_filter f = {.job_type = "Command", .limit = 1000};
+    int pages = 0;
+
+    for (int rows = 0; rows < n; rows += page_rows, pages++) {
+        page_rows = -1;
+        manager_list(manager, &f, on_page, NULL);
+        AWAIT(page_rows >= 0);
+        assert_true(page_rows > 0 && (page_more || rows + page_rows >= n));
+        f.after = &page_last;
+    }
+    assert_true(pages > 2);
+}
+
 /* Together they are more than one statement takes. */
 static void test_large_requests_do_not_share_a_statement(void **state)
 {
@@ -465,6 +502,9 @@ static void test_large_requests_do_not_share_a_statement(void **state)
     assert_int_equal(rc[0], 0);
     assert_int_equal(rc[1], 0);
     assert_int_equal(rc[2], 0);
+    pages_are_bounded(2 * TASKS);
+    join(1);
+    AWAIT(w.hints >= 2); /* what is too large for a scan is fed all the same */
 }
 
 int main(void)

@@ -575,6 +575,27 @@ static void test_writes_are_bounded_in_bytes(void **state)
     assert_true(largest_write > 10);
 }
 
+static void somebody_else_notes_something(void)
+{
+    find(&overtaken)->row.seq++;
+}
+
+static void test_a_leader_that_was_overtaken_decides_again(void **state)
+{
+    struct seen a = {0};
+    struct task_event lost = {
+        .type = TE_LOST, .now = NOW, .attempt = 1, .token = 5, .max_losses = 3};
+
+    (void)state;
+    overtaken = running_task();
+    before_write = somebody_else_notes_something;
+    ledger_submit(ledger, &overtaken, &lost, 1, on_answer, &a);
+    run();
+    assert_int_equal(a.step, STEP_APPLIED);
+    assert_int_equal(find(&overtaken)->row.state, TASK_SCHEDULED);
+    assert_int_equal(find(&overtaken)->row.losses, 1);
+}
+
 static void test_an_old_leader_writes_nothing(void **state)
 {
     struct task t = ready_task();
@@ -671,6 +692,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_bad_event_hurts_no_other_of_its_task, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_writes_are_bounded_in_bytes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_leader_that_was_overtaken_decides_again, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_an_old_leader_writes_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_database_that_is_away_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unknown_task, setup, teardown),
