@@ -163,6 +163,13 @@ static enum step_rc stale(struct task *t, const struct task_event *ev, struct ta
     return STEP_RECORD;
 }
 
+/* A lost attempt's application may run on in a cluster. Only a worker can find and end it: so the
+ * task is not over, even where it is to be cancelled, before another attempt has looked. */
+static bool left_application(const struct task *t)
+{
+    return t->losses > 0 && t->application_id && strncmp(t->application_id, "local-", 6) != 0;
+}
+
 static bool holds_grant(const struct task *t, const struct task_event *ev)
 {
     return t->state == TASK_RUNNING && t->attempt == ev->attempt && t->token == ev->token;
@@ -199,7 +206,9 @@ static enum step_rc on_claim(struct task *t, const struct task_event *ev, struct
     t->claim_beat = ev->beat;
     t->started_at = ev->now;
     t->finished_at = INT64_MIN;
-    str_replace_owned(&t->application_id, NULL);
+    if (!left_application(t)) {
+        str_replace_owned(&t->application_id, NULL);
+    }
     str_replace_owned(&t->progress, NULL);
     return STEP_APPLIED;
 }
@@ -271,10 +280,11 @@ static void attempt_lost(struct task *t, const struct task_event *ev, struct tas
         add_member(&detail, "error", ev->error);
     }
     t->losses++;
-    if (t->cancel_requested) {
+    bool look_again = t->cancel_requested && left_application(t) && t->losses <= ev->max_losses;
+    if (t->cancel_requested && !look_again) {
         move(t, ev, TASK_CANCELLED, audit, "cancelled");
         finish(t, ev, NULL);
-    } else if (is_poison(t, ev)) {
+    } else if (!look_again && is_poison(t, ev)) {
         char *text CLEANUP(freep) =
             xasprintf("two workers died of it (%s); not tried again", ev->signature);
         char *error CLEANUP(freep) = error_json("poison", text);
@@ -406,11 +416,11 @@ static enum step_rc on_cancel(struct task *t, const struct task_event *ev, struc
     }
     buf_init(&detail, 4096);
     add_text(&detail, "by", ev->reason);
-    if (t->state == TASK_RUNNING) {
+    if (t->state == TASK_RUNNING || left_application(t)) {
         if (t->cancel_requested) {
             return STEP_SAME;
         }
-        move(t, ev, TASK_RUNNING, audit, "cancelRequested");
+        move(t, ev, t->state, audit, "cancelRequested");
         t->cancel_requested = true;
     } else {
         move(t, ev, TASK_CANCELLED, audit, "cancelled");

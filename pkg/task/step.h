@@ -57,6 +57,9 @@ enum task_event_type {
     X(SCHEDULED, CANCEL, CANCELLED, "cancelled while queued")                                      \
     X(READY, CANCEL, CANCELLED, "cancelled while queued")                                          \
     X(FED, CANCEL, CANCELLED, "cancelled while queued")                                            \
+    X(SCHEDULED, CANCEL, SCHEDULED, "the next attempt ends what a lost one left in a cluster")     \
+    X(READY, CANCEL, READY, "the next attempt ends what a lost one left in a cluster")             \
+    X(FED, CANCEL, FED, "the next attempt ends what a lost one left in a cluster")                 \
     X(RUNNING, CANCEL, RUNNING, "the worker is told to stop it")                                   \
     X(SCHEDULED, QUEUE_TIMEOUT, FAILED, "waited longer than queueTimeoutSeconds")                  \
     X(READY, QUEUE_TIMEOUT, FAILED, "waited longer than queueTimeoutSeconds")                      \

@@ -281,6 +281,61 @@ static void test_cancel(void **state)
     task_done(&t);
 }
 
+/* What a lost attempt may have left in a cluster is ended before the task is: by another attempt.
+ */
+static void test_cancel_waits_for_what_was_left(void **state)
+{
+    struct task t = fresh();
+    struct task_event cancel = {.type = TE_CANCEL, .now = NOW, .reason = "a client"};
+    struct task_event application = {
+        .type = TE_APPLICATION, .now = NOW, .attempt = 1, .token = 5, .application_id = "driver-1"};
+    struct task_event lost = {
+        .type = TE_LOST, .now = NOW, .attempt = 1, .token = 5, .max_losses = 2};
+    const char *reason = NULL;
+
+    (void)state;
+    grant(&t, "w1", 5);
+    assert_int_equal(step(&t, &application, &reason), STEP_APPLIED);
+    assert_int_equal(step(&t, &lost, &reason), STEP_APPLIED);
+    assert_int_equal(t.state, TASK_SCHEDULED);
+    assert_int_equal(step(&t, &cancel, &reason), STEP_APPLIED);
+    assert_int_equal(t.state, TASK_SCHEDULED);
+    assert_int_equal(step(&t, &cancel, &reason), STEP_SAME);
+    make_due(&t);
+    grant(&t, "w2", 6);
+    assert_true(t.cancel_requested);
+    assert_string_equal(t.application_id, "driver-1");
+    /* Lost again, also a third time: then it is given up. */
+    lost.attempt = 2;
+    lost.token = 6;
+    assert_int_equal(step(&t, &lost, &reason), STEP_APPLIED);
+    assert_int_equal(t.state, TASK_SCHEDULED);
+    make_due(&t);
+    grant(&t, "w2", 7);
+    struct task copy;
+    task_copy(&copy, &t);
+    struct task_event gone = result_of(&copy, OUTCOME_CANCELLED);
+    assert_int_equal(step(&copy, &gone, &reason), STEP_APPLIED);
+    assert_int_equal(copy.state, TASK_CANCELLED);
+    task_done(&copy);
+    lost.attempt = 3;
+    lost.token = 7;
+    assert_int_equal(step(&t, &lost, &reason), STEP_APPLIED);
+    assert_int_equal(t.state, TASK_CANCELLED);
+    task_done(&t);
+
+    t = fresh();
+    grant(&t, "w1", 5);
+    application.application_id = "local-1"; /* this one ended with its worker */
+    assert_int_equal(step(&t, &application, &reason), STEP_APPLIED);
+    lost.attempt = 1;
+    lost.token = 5;
+    assert_int_equal(step(&t, &lost, &reason), STEP_APPLIED);
+    assert_int_equal(step(&t, &cancel, &reason), STEP_APPLIED);
+    assert_int_equal(t.state, TASK_CANCELLED);
+    task_done(&t);
+}
+
 static void test_survivor_changes_incarnation_only(void **state)
 {
     struct task t = fresh();
@@ -492,6 +547,7 @@ int main(void)
         cmocka_unit_test(test_losses_are_counted_apart),
         cmocka_unit_test(test_poison_is_the_same_death_on_two_workers),
         cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_cancel_waits_for_what_was_left),
         cmocka_unit_test(test_survivor_changes_incarnation_only),
         cmocka_unit_test(test_queue_timeout),
         cmocka_unit_test(test_any_order),
