@@ -180,7 +180,7 @@ COMPLETIONS := bash-completion/completions/sje zsh/vendor-completions/_sje \
 install: all ## programs, plug-ins, configuration, units, manual pages; DESTDIR=, PREFIX=/usr
 	install -d $(BINDIR) $(PRIVDIR)/plugins $(UNITDIR) $(USERDIR) $(ETCDIR)
 	install $(BIN)/sje $(BIN)/sje-executor $(BINDIR)
-	install $(BIN)/sje-shim $(PRIVDIR)
+	install $(BIN)/sje-shim $(BIN)/sje-spark $(PRIVDIR)
 	set -e; $(foreach p,$(wildcard plugins/*),install $(p) $(PRIVDIR)/plugins;)
 	set -e; $(foreach u,$(UNITS),sed 's|/usr/bin/|$(PREFIX)/bin/|' $(u) >$(UNITDIR)/$(notdir $(u));)
 	install -m 644 configs/systemd/sje.sysusers $(USERDIR)/sje.conf

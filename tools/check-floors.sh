@@ -18,6 +18,7 @@ api                 internal/ pkg/task/ pkg/manager/ pkg/worker/ pkg/executors/ 
 cmd/sje-executor    internal/ pkg/ api/ cmd/sje-executor/
 cmd/sje             internal/ pkg/task/ cmd/sje/
 cmd/sje-shim        internal/chaos.h pkg/executors/plan.h cmd/sje-shim/
+cmd/sje-spark       internal/ pkg/task/ pkg/executors/ cmd/sje-spark/
 '
 OWNERS='
 amqp.h          internal/mq

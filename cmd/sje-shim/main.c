@@ -27,6 +27,10 @@ void stop_task(struct shim *s, const char *reason, int64_t grace_ms)
     if (s->main_gone || !s->pid) {
         return;
     }
+    /* Only what a client or the task's own limit ends is ended in the cluster too. */
+    if (s->plan.detach && strcmp(reason, "cancel") != 0 && strcmp(reason, "timeout") != 0) {
+        grace_ms = 0;
+    }
     s->kill_at = now + grace_ms < s->kill_at ? now + grace_ms : s->kill_at;
     if (!s->reason) {
         s->reason = reason;
@@ -43,7 +47,7 @@ static void check_deadlines(struct shim *s, int64_t now)
     if (now >= p->lease_until && s->kill_at > p->lease_until + PLAN_LEASE_GRACE_MS) {
         int64_t grace = p->grace_ms < PLAN_LEASE_GRACE_MS ? p->grace_ms : PLAN_LEASE_GRACE_MS;
         int64_t left = p->lease_until + grace - now; /* less after the machine has slept */
-        stop_task(s, "lease", p->detach || left < 0 ? 0 : left);
+        stop_task(s, "lease", left < 0 ? 0 : left);
     }
     if (p->timeout_ms && !s->reason && now - s->started >= p->timeout_ms) {
         stop_task(s, "timeout", p->grace_ms);

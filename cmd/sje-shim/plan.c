@@ -56,6 +56,10 @@ static const char *take(char *key, char *value, struct plan *p, struct lists *n)
         p->detach = *value == 'd';
         return NULL;
     }
+    if (strcmp(key, "term") == 0 && strcmp(value, "held") == 0) {
+        p->hold_term = true;
+        return NULL;
+    }
     return "the plan has a record that is not known";
 }
 

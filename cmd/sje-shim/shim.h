@@ -40,6 +40,7 @@ struct plan {
     int64_t log_limit;
     int64_t memory_max;
     bool detach;
+    bool hold_term;
 };
 
 /* One output of the task and its log. */

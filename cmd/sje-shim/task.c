@@ -33,16 +33,19 @@ struct start {
     int error;
 };
 
-ON_OWN_STACK static void reset_signals(void)
+ON_OWN_STACK static void reset_signals(const struct plan *p)
 {
-    sigset_t none;
+    sigset_t held;
     struct sigaction plain = {.sa_handler = SIG_DFL};
 
     for (int sig = 1; sig < NSIG; sig++) {
         sigaction(sig, &plain, NULL);
     }
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
+    sigemptyset(&held);
+    if (p->hold_term) {
+        sigaddset(&held, SIGTERM);
+    }
+    sigprocmask(SIG_SETMASK, &held, NULL);
 }
 
 /* Executes the first of that name in the task's PATH. Returns with the best reason in errno. Unlike
@@ -106,7 +109,7 @@ ON_OWN_STACK static int child(void *arg)
     if (p->cwd && chdir(p->cwd) != 0) {
         return give_up(t, STAGE_CWD);
     }
-    reset_signals();
+    reset_signals(p);
     if (strchr(p->argv[0], '/')) {
         execve(p->argv[0], p->argv, p->envp);
         bool there = errno == ENOENT && access(p->argv[0], F_OK) == 0;

@@ -22,6 +22,7 @@ struct exec_node {
     const json_t *spark_conf; /* object of strings or NULL */
     const char *python;       /* "" : python3 */
     const char *plugin_dir;
+    const char *program_dir; /* where sje-spark is, beside sje-shim; NULL: in PATH */
     int64_t log_limit;
     int kill_grace_ms;
 };
@@ -31,6 +32,7 @@ struct exec_attempt {
     struct id task;
     int32_t attempt;
     int64_t token;
+    int32_t losses; /* of the task's attempts before; from the grant */
     const struct task_spec *spec;
     const char *dir;  /* absolute: workDir/tasks/<task>.<attempt> */
     uint16_t ui_port; /* SparkApp: chosen by prepare, so that watch finds the driver's UI */
@@ -42,7 +44,8 @@ struct exec_plan {
     char *cwd;
     char *stdin_file;
     bool in_process; /* nothing to start: the attempt has already succeeded (Noop) */
-    bool detach_on_lease;
+    bool hold_term;  /* SIGTERM is blocked when it starts; it takes it when it is ready */
+    bool detach;     /* what runs in the cluster stays there when only the attempt has to end */
 };
 void exec_plan_init(struct exec_plan *p);
 void exec_plan_free(struct exec_plan *p);
@@ -96,6 +99,9 @@ struct executor {
                                 uv_loop_t *loop,
                                 void (*changed)(void *arg, const struct exec_status *s), void *arg);
     void (*unwatch)(struct exec_watch *w, void (*on_closed)(void *arg), void *arg);
+    /* Optional: how long it may take at most, beyond the grace, to stop the attempt in this
+     * directory when it is cancelled or runs too long. */
+    int (*stop_ms)(const char *dir);
     /* Judges the end. Reads the logs' tails and SJE_OUTPUT from `dir`. */
     void (*finish)(const struct exec_node *node, const struct exec_attempt *a,
                    const struct exec_exit *e, struct exec_result *ret);

@@ -12,7 +12,10 @@
  * - graceMs=N: between TERM and KILL, after a timeout or a TERM to the shim
  * - leaseUntil=N: CLOCK_BOOTTIME ms, the first deadline; 0: none
  * - onLease=kill: at the lease's end TERM, and KILL after PLAN_LEASE_GRACE_MS at most;
- * - onLease=detach: KILL at once, so that an application in the cluster does not notice
+ * - onLease=detach: KILL at once, so that an application in the cluster does not notice; the same
+ *   for the stops `revoked` and `shutdown`
+ * - term=held: SIGTERM is blocked when the program begins, so that one that comes early waits until
+ *   it can take it
  * - logLimit=N: bytes of each stream that are kept
  * - cgroup=DIR: a delegated cgroup v2 directory in which the shim makes one for the task
  * - memoryMax=N: bytes, 0: none; needs cgroup

@@ -228,7 +228,8 @@ int shim_plan_write(const char *dir, const struct exec_plan *p, const struct shi
     add_number(&b, "timeoutMs", l->timeout_ms);
     add_number(&b, "graceMs", l->grace_ms);
     add_number(&b, "leaseUntil", l->lease_until);
-    add_text(&b, "onLease", p->detach_on_lease ? "detach" : "kill");
+    add_text(&b, "onLease", p->detach ? "detach" : "kill");
+    add_text(&b, "term", p->hold_term ? "held" : NULL);
     add_number(&b, "logLimit", l->log_limit);
     add_text(&b, "cgroup", l->cgroup);
     add_number(&b, "memoryMax", l->memory_max);

@@ -1,4 +1,5 @@
-/* Spark applications: what spark-submit is told, and how its end is judged. Progress: sparkui.c.
+/* Spark applications: what spark-submit is told, and how its end is judged. Progress: sparkui.c;
+ * what runs in the cluster: sparkcluster.c.
  *
  * Settings, which may hold secrets, go into a 0600 properties file and never into argv. The
  * driver's UI gets a port that was free, so that progress can be read from it; the application is
@@ -8,6 +9,7 @@
 #include "pkg/executors/executor.h"
 #include "pkg/executors/rootcause.h"
 #include "pkg/executors/shimdir.h"
+#include "pkg/executors/sparkcluster.h"
 #include "pkg/executors/sparkui.h"
 
 #include <arpa/inet.h>
@@ -191,14 +193,6 @@ static void add_site_defaults(struct buf *b, const char *home)
     }
     buf_addc(b, '\n');
     fclose(f);
-}
-
-static const char *conf_of(const struct exec_node *node, const struct exec_attempt *a,
-                           const char *key)
-{
-    const char *v = a->spec->conf ? json_get_string(a->spec->conf, key) : NULL;
-
-    return v || !node->spark_conf ? v : json_get_string(node->spark_conf, key);
 }
 
 static bool is_local(const char *master)
@@ -417,9 +411,13 @@ static int spark_prepare(const struct exec_node *node, struct exec_attempt *a,
         exec_env_set(plan, "PYSPARK_PYTHON", node->python);
     }
     exec_env_add(plan, s->env);
-    const char *mode = conf_of(node, a, "spark.submit.deployMode");
-    plan->detach_on_lease = streq(mode, "cluster");
-    return exec_plan_check(plan, reterr);
+    const char *mode = spark_conf_of(node, a, "spark.submit.deployMode");
+    plan->detach = streq(mode, "cluster");
+    rc = exec_plan_check(plan, reterr);
+    if (rc == 0 && spark_cluster_wanted(master, mode)) {
+        rc = spark_cluster_prepare(node, a, home, master, plan, reterr);
+    }
+    return rc;
 }
 
 /* ---- the end ---- */
@@ -446,7 +444,15 @@ static void spark_finish(const struct exec_node *node, const struct exec_attempt
         root_cause((struct str){out.data ? out.data : "", out.len},
                    (struct str){err.data ? err.data : "", err.len}, text, sizeof(text));
     }
-    exec_finish_process(a, e, *text ? text : NULL, ret);
+    const char *cause = *text ? text : NULL;
+    if (!spark_cluster_is(a->dir) || !spark_cluster_judge(a, e, cause, ret)) {
+        exec_finish_process(a, e, cause, ret);
+    }
+}
+
+static int spark_stop_ms(const char *dir)
+{
+    return spark_cluster_is(dir) ? SPARK_STOP_MS : 0;
 }
 
 const struct executor executor_spark = {
@@ -454,5 +460,6 @@ const struct executor executor_spark = {
     .prepare = spark_prepare,
     .watch = spark_ui_watch,
     .unwatch = spark_ui_unwatch,
+    .stop_ms = spark_stop_ms,
     .finish = spark_finish,
 };

@@ -2,6 +2,8 @@
 
 #include "internal/str.h"
 #include "pkg/executors/shimdir.h"
+#include "pkg/executors/sparkcluster.h"
+#include "pkg/executors/sparkjobs.h"
 
 #include <netinet/in.h>
 #include <stdio.h>
@@ -34,9 +36,9 @@ struct exec_watch {
     int polls;
     struct buf request;
     struct buf reply;
-    int64_t done;
-    int64_t total;
-    char text[120];
+    struct spark_progress progress;
+    char *cluster_dir; /* NULL: the driver is our child */
+    char *said;        /* what the status file said last */
     void (*changed)(void *arg, const struct exec_status *s);
     void *arg;
     void (*on_closed)(void *arg);
@@ -68,9 +70,9 @@ static void tell(struct exec_watch *w)
 {
     struct exec_status s = {.application_id = w->application,
                             .ui_url = w->url,
-                            .done = w->total ? w->done : -1,
-                            .total = w->total ? w->total : -1,
-                            .text = *w->text ? w->text : NULL};
+                            .done = w->progress.total ? w->progress.done : -1,
+                            .total = w->progress.total ? w->progress.total : -1,
+                            .text = *w->progress.text ? w->progress.text : NULL};
 
     w->changed(w->arg, &s);
 }
@@ -102,34 +104,7 @@ static void on_environment(struct exec_watch *w, const json_t *j)
 
 static void on_jobs(struct exec_watch *w, const json_t *j)
 {
-    int64_t done = 0;
-    int64_t total = 0;
-    int64_t stages = 0;
-    int64_t stages_done = 0;
-    int64_t jobs_done = 0;
-    size_t n = json_array_size(j);
-    char text[120];
-
-    for (size_t i = 0; i < n; i++) {
-        const json_t *job = json_array_get(j, i);
-
-        done += json_get_int(job, "numCompletedTasks", 0);
-        total += json_get_int(job, "numTasks", 0) - json_get_int(job, "numSkippedTasks", 0);
-        stages += (int64_t)json_array_size(json_object_get(job, "stageIds")) -
-                  json_get_int(job, "numSkippedStages", 0);
-        stages_done += json_get_int(job, "numCompletedStages", 0);
-        jobs_done += streq(json_get_string(job, "status"), "SUCCEEDED");
-    }
-    if (n == 0) {
-        return;
-    }
-    snprintf(text, sizeof(text), "job %lld of %zu, stage %lld of %lld: %lld/%lld tasks",
-             (long long)MIN(jobs_done + 1, (int64_t)n), n, (long long)MIN(stages_done + 1, stages),
-             (long long)stages, (long long)done, (long long)total);
-    if (done != w->done || total != w->total || strcmp(text, w->text) != 0) {
-        w->done = done;
-        w->total = total;
-        memcpy(w->text, text, sizeof(text));
+    if (spark_progress_update(&w->progress, j)) {
         tell(w);
     }
 }
@@ -177,6 +152,8 @@ static void on_handle_closed(uv_handle_t *h)
     buf_free(&w->request);
     buf_free(&w->reply);
     free(w->application);
+    free(w->cluster_dir);
+    free(w->said);
     if (w->on_closed) {
         w->on_closed(w->on_closed_arg);
     }
@@ -256,11 +233,48 @@ static void write_request(struct exec_watch *w)
              w->port);
 }
 
+/* "" counts as unknown. */
+static const char *text_of(const json_t *j, const char *key)
+{
+    const char *s = json_get_string(j, key);
+
+    return s && *s ? s : NULL;
+}
+
+/* What sje-spark says of a driver in the cluster. Until its application is known, the driver's id
+ * stands for it. */
+static void read_status(struct exec_watch *w)
+{
+    json_t *parsed = NULL;
+
+    if (spark_cluster_status(w->cluster_dir, &parsed, NULL) < 0) {
+        return;
+    }
+    json_auto_t *j = parsed;
+    char *text CLEANUP(freep) = json_text(j);
+    if (streq(text, w->said)) {
+        return;
+    }
+    const char *application = text_of(j, "applicationId");
+    struct exec_status s = {.application_id = application ? application : text_of(j, "id"),
+                            .ui_url = text_of(j, "uiUrl"),
+                            .done = json_get_int(j, "done", -1),
+                            .total = json_get_int(j, "total", -1),
+                            .text = text_of(j, "text")};
+    str_replace_owned(&w->said, text);
+    w->changed(w->arg, &s);
+}
+
 static void on_timer(uv_timer_t *t)
 {
     struct exec_watch *w = t->data;
     struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(w->port)};
 
+    if (w->cluster_dir) {
+        read_status(w);
+        MUST(uv_timer_start(&w->timer, on_timer, FAST_MS, 0) == 0);
+        return;
+    }
     if (w->tcp_open) {
         finish(w); /* it took too long */
         return;
@@ -294,6 +308,7 @@ struct exec_watch *spark_ui_watch(const struct exec_node *node, const struct exe
     struct exec_watch *w = xmalloc(sizeof(*w));
     w->loop = loop;
     w->port = port;
+    w->cluster_dir = spark_cluster_is(a->dir) ? xstrdup(a->dir) : NULL;
     w->changed = changed;
     w->arg = arg;
     id_format(&a->task, task);
@@ -316,6 +331,9 @@ struct exec_watch *spark_ui_watch(const struct exec_node *node, const struct exe
 
 void spark_ui_unwatch(struct exec_watch *w, void (*on_closed)(void *arg), void *arg)
 {
+    if (w->cluster_dir) {
+        read_status(w); /* what it said last */
+    }
     w->closing = true;
     w->on_closed = on_closed;
     w->on_closed_arg = arg;

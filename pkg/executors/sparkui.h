@@ -1,4 +1,5 @@
-/* sparkui.h: live progress of a Spark application, from the driver's own REST API on its UI port.
+/* sparkui.h: live progress of a Spark application, from the driver's own REST API on its UI port,
+ * or from sje-spark's status file where the driver runs in the cluster.
  *
  * Source: Spark monitoring REST API, /api/v1/applications, …/environment, …/jobs. Replies are
  * bounded. Before anything is believed, the environment must name the attempt's tag: the port may

@@ -186,7 +186,9 @@ static void stop(struct wcore *c, int64_t now, struct wcore_attempt *a, enum wco
         [WCORE_STOP_LEASE] = "the lease is over",
     };
     bool unproven = why == WCORE_STOP_LEASE || why == WCORE_STOP_REVOKED;
-    int64_t kill_at = now + grace_ms + (unproven ? WCORE_KILL_UNPROVEN_MS : WCORE_KILL_AFTER_MS);
+    int64_t patience = why == WCORE_STOP_CANCEL ? a->patience_ms : 0;
+    int64_t kill_at =
+        now + grace_ms + (unproven ? WCORE_KILL_UNPROVEN_MS : WCORE_KILL_AFTER_MS + patience);
 
     if (a->state == WCORE_STOPPING) {
         a->kill_at = MIN(a->kill_at, kill_at);

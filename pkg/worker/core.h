@@ -105,6 +105,7 @@ struct wcore_attempt {
     int64_t lease_ms;
     int64_t deadline;    /* end of the lease */
     int64_t kill_at;     /* STOPPING */
+    int64_t patience_ms; /* the owner's: more time to stop after a cancel, before the kill */
     int64_t first_beat;  /* number of the first beat that lists it as granted; 0: none yet */
     int64_t unsure_beat; /* the last one whose answer does not renew it */
     void *user;          /* the owner's */

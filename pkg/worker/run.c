@@ -406,6 +406,11 @@ void run_lease(struct run *r, int64_t deadline)
     say(r, "lease %lld\n", (long long)deadline);
 }
 
+int64_t run_stop_ms(const struct run *r)
+{
+    return r->executor && r->executor->stop_ms && r->dir ? r->executor->stop_ms(r->dir) : 0;
+}
+
 void run_stop(struct run *r, enum wcore_stop why, int64_t grace_ms)
 {
     static const char *const words[] = {[WCORE_STOP_CANCEL] = "cancel",
@@ -417,8 +422,8 @@ void run_stop(struct run *r, enum wcore_stop why, int64_t grace_ms)
         return; /* the shim knows by itself */
     }
     r->stop_word = words[why];
-    r->stop_grace_ms = grace_ms;
-    say(r, "stop %s %lld\n", r->stop_word, (long long)grace_ms);
+    r->stop_grace_ms = grace_ms + (why == WCORE_STOP_CANCEL ? run_stop_ms(r) : 0);
+    say(r, "stop %s %lld\n", r->stop_word, (long long)r->stop_grace_ms);
 }
 
 static char *token_variable(const struct run *r)

@@ -34,8 +34,9 @@ struct run_context {
     void (*on_freed)(void *arg);                  /* a run is gone from the list */
 };
 
-/* Each makes a->user. `spec` is the JSON of the grant. */
-enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a, json_t *spec);
+/* Each makes a->user. `spec` and `losses` are the grant's. */
+enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a, json_t *spec,
+                             int32_t losses);
 void run_conclude(struct run_context *x, struct wcore_attempt *a, enum wcore_verdict v,
                   const char *why);
 

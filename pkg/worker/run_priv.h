@@ -46,6 +46,8 @@ void run_open_pipe(struct run *r);
 bool run_read_pipe(struct run *r);
 void run_on_exit(uv_process_t *p, int64_t status, int sig);
 void run_close_handles(struct run *r);
+/* What the executor needs beyond the grace to stop it. */
+int64_t run_stop_ms(const struct run *r);
 /* Make the result. */
 void run_judge(struct run *r, const struct exec_exit *e);
 void run_set_verdict(struct run *r, enum exec_outcome o, const char *kind, const char *why);

@@ -76,7 +76,7 @@ static int write_plan(const struct run *r, const struct exec_plan *plan, int64_t
     const struct run_context *x = r->x;
     bool spark = streq(r->spec->job_type, JOB_SPARK);
     struct shim_limits l = {.timeout_ms = (int64_t)r->spec->timeout_s * 1000,
-                            .grace_ms = x->node->kill_grace_ms,
+                            .grace_ms = x->node->kill_grace_ms + run_stop_ms(r),
                             .lease_until = lease_until,
                             .log_limit = x->node->log_limit,
                             /* Spark is told by its own settings, and needs some more than these. */
@@ -149,7 +149,8 @@ static void succeed(struct run *r)
     r->ended = true;
 }
 
-enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a, json_t *spec)
+enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a, json_t *spec,
+                             int32_t losses)
 {
     struct run *r = run_new(x, &a->key, a->token);
     struct err e = {0};
@@ -157,6 +158,7 @@ enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a, jso
 
     a->user = r;
     r->attempt = a;
+    r->exec.losses = losses;
     int rc = read_spec(r, spec, &e);
     if (rc == 0 && streq(r->spec->job_type, JOB_NOOP)) { /* thousands a second: no directory */
         succeed(r);
@@ -166,6 +168,7 @@ enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a, jso
     if (rc < 0) {
         return fail_start(r, &e);
     }
+    a->patience_ms = run_stop_ms(r);
     if (in_process) {
         succeed(r);
     }
@@ -250,4 +253,5 @@ void run_attach(struct run *r, struct wcore_attempt *a)
 {
     r->attempt = a;
     a->user = r;
+    a->patience_ms = run_stop_ms(r);
 }

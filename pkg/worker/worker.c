@@ -58,7 +58,7 @@ static void take_grants(struct worker *w, int64_t now, const struct order *o)
     for (size_t i = 0; i < o->n_grants; i++) {
         const struct order_grant *g = &o->grants[i];
 
-        if (!wcore_on_grant(w->core, now, &g->key, g->token, g->lease_ms, g->spec)) {
+        if (!wcore_on_grant(w->core, now, &g->key, g->token, g->lease_ms, g)) {
             log_debug(worker_fields(&g->key, text), "a grant that nobody waits for; ignoring");
         }
     }
@@ -205,6 +205,7 @@ static void worker_free(struct worker *w)
     wcore_free(w->core);
     workdir_close(&w->dir);
     free(w->shim_path);
+    free(w->program_dir);
     free(w->cgroup);
     free(w);
 }
@@ -337,6 +338,7 @@ static void use_config(struct worker *w, const struct config *c)
                                  .spark_conf = c->node.spark.conf,
                                  .python = c->node.spark.python,
                                  .plugin_dir = c->node.plugin_dir,
+                                 .program_dir = w->program_dir,
                                  .log_limit = (int64_t)c->node.log_limit_mb << 20,
                                  .kill_grace_ms = c->node.kill_grace_seconds * 1000};
 }
@@ -446,6 +448,8 @@ int worker_start(uv_loop_t *loop, const struct config *c, const char *shim_path,
     }
     struct worker *w = worker_new(loop, c, dir);
     w->runs.shim_path = w->shim_path = realpath(shim_path, NULL);
+    w->program_dir = xstrndup(w->shim_path, (size_t)(strrchr(w->shim_path, '/') - w->shim_path));
+    w->node.program_dir = w->program_dir;
     w->runs.cgroup = w->cgroup = cgroup_delegated();
     rc = take_back(w, reterr); /* opens handles only where it succeeds */
     if (rc < 0) {

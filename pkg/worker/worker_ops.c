@@ -156,13 +156,14 @@ static int op_send_beat(void *arg, int64_t beat)
     return publish_beat(w, (struct str){b.data, b.len});
 }
 
-static enum wcore_started op_start(void *arg, struct wcore_attempt *a, const void *spec)
+static enum wcore_started op_start(void *arg, struct wcore_attempt *a, const void *grant)
 {
     struct worker *w = arg;
+    const struct order_grant *g = grant;
     char text[WORKER_FIELDS_MAX];
 
     CRASH_POINT("worker-granted");
-    enum wcore_started s = run_start(&w->runs, a, (json_t *)(uintptr_t)spec);
+    enum wcore_started s = run_start(&w->runs, a, g->spec, g->losses);
     if (s == WCORE_START_UNDER_WAY) {
         CRASH_POINT("worker-started");
         log_info(worker_fields(&a->key, text), "granted; starting");

@@ -23,6 +23,7 @@ struct worker {
     struct task_types types;
     struct workdir dir;
     char *shim_path;
+    char *program_dir; /* where it lies, and our other programs */
     char *cgroup;
     char host[WORKER_HOST_MAX];
     int64_t started_at; /* wall ms */

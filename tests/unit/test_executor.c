@@ -2,6 +2,7 @@
 #include "internal/str.h"
 #include "pkg/executors/common.h"
 #include "pkg/executors/shimdir.h"
+#include "pkg/executors/sparkcluster.h"
 
 #include <setjmp.h>
 #include <stdio.h>
@@ -69,6 +70,7 @@ static int setup(void **state)
                               .spark_master = "local[*]",
                               .python = "",
                               .plugin_dir = plugins,
+                              .program_dir = "/opt/sje",
                               .log_limit = 1 << 20};
     exec_plan_init(&plan);
     return 0;
@@ -204,7 +206,7 @@ static void test_spark_command_line(void **state)
     assert_string_equal(env_of("SJE_ATTEMPT"), "2");
     assert_string_equal(env_of("SJE_TOKEN"), "77");
     assert_string_equal(env_of("SJE_JOB_ID"), "j 1");
-    assert_false(plan.detach_on_lease);
+    assert_false(plan.detach);
     free(path);
     free(properties);
     free(argv);
@@ -253,16 +255,41 @@ static void test_cluster_mode_is_let_go(void **state)
 
     (void)state;
     assert_int_equal(prepare("{\"jobType\":\"SparkApp\",\"sparkAppPath\":\"s3a://b/"
-                             "a.py\",\"master\":\"spark://h:7077\","
+                             "a.py\",\"master\":\"spark://h:7077,i:7077\",\"args\":[\"x y\"],"
                              "\"conf\":{\"spark.submit.deployMode\":\"cluster\"},\"resources\":{"
                              "\"memoryMb\":99,\"cpus\":1.5}}",
                              &e),
                      0);
-    assert_true(plan.detach_on_lease);
+    assert_true(plan.detach);
     char *properties = read_text("spark.properties");
     assert_non_null(strstr(properties, "spark.executor.memory=99m\n"));
     assert_non_null(strstr(properties, "spark.cores.max=2\n"));
     free(properties);
+    /* On a standalone master sje-spark stands for it. */
+    char *argv = argv_text();
+    assert_string_equal(argv, "/opt/sje/sje-spark|ROOT/attempt");
+    free(argv);
+    char *order = read_text("cluster.json");
+    assert_non_null(strstr(order, "\"ui\":[\"http://h:8080\",\"http://i:8080\"]"));
+    assert_non_null(strstr(order, "\"attempt\":2,\"adoptFailed\":false,\"mainClass\":null"));
+    assert_non_null(strstr(order, "\"s3a://b/a.py\",\"x y\"]"));
+    free(order);
+    assert_int_equal(executor_find("SparkApp")->stop_ms(dir), SPARK_STOP_MS);
+}
+
+static void test_a_yarn_application_is_let_go(void **state)
+{
+    struct err e = {0};
+
+    (void)state;
+    assert_int_equal(prepare("{\"jobType\":\"SparkApp\",\"sparkAppPath\":\"s3a://b/a.py\","
+                             "\"master\":\"yarn\",\"conf\":{\"spark.submit.deployMode\":"
+                             "\"cluster\"}}",
+                             &e),
+                     0);
+    assert_true(plan.detach);
+    assert_non_null(strstr(plan.argv.data, "/bin/spark-submit"));
+    assert_int_equal(executor_find("SparkApp")->stop_ms(dir), 0);
 }
 
 static void test_command(void **state)
@@ -439,6 +466,7 @@ int main(void)
         T(test_spark_command_line),
         T(test_spark_refusals),
         T(test_cluster_mode_is_let_go),
+        T(test_a_yarn_application_is_let_go),
         T(test_command),
         T(test_plugins),
         T(test_judging),

@@ -367,12 +367,62 @@ static void test_lease_detach(void **state)
     struct exec_exit e;
 
     r->limits.lease_until = clock_boot_ms() + 200;
-    r->plan.detach_on_lease = true;
+    r->plan.detach = true;
     run_sh(r, "trap 'echo heard' TERM; while :; do sleep 1000 & wait; done");
     run_all(r, &e);
     assert_string_equal(e.reason, "lease");
     assert_int_equal(e.signal, SIGKILL);
     assert_int_equal(e.stdout_bytes, 0);
+}
+
+/* What runs in a cluster is ended there by a cancel alone; else only the attempt ends. */
+static void test_stop_detach(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    r->plan.detach = true;
+    run_fifo(r);
+    run_sh(r, stubborn);
+    run_start(r);
+    run_ready(r);
+    run_say(r, "stop shutdown 50000\n");
+    run_end(r, &e);
+    assert_string_equal(e.reason, "shutdown");
+    assert_int_equal(e.signal, SIGKILL);
+}
+
+static void test_cancel_detach(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    r->plan.detach = true;
+    run_fifo(r);
+    run_sh(r, "trap 'exit 7' TERM; : > ready; while :; do sleep 1000 & wait; done");
+    run_start(r);
+    run_ready(r);
+    run_say(r, "stop cancel 50000\n");
+    run_end(r, &e);
+    assert_string_equal(e.reason, "cancel");
+    assert_int_equal(e.exit_code, 7);
+}
+
+/* A program that asked for it begins with SIGTERM blocked, and with nothing else. (A shell would
+ * clear that at once.) */
+static void test_term_held(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    r->plan.hold_term = true;
+    run_arg(r, "grep");
+    run_arg(r, "-q");
+    run_arg(r, "^SigBlk:.0*4000$");
+    run_arg(r, "/proc/self/status");
+    run_all(r, &e);
+    assert_string_equal(e.reason, "exit");
+    assert_int_equal(e.exit_code, 0);
 }
 
 static void test_lease_renewed(void **state)
@@ -824,6 +874,9 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_lease_grace_is_short, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lease_cuts_grace, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lease_detach, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stop_detach, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_cancel_detach, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_term_held, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lease_renewed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lease_over_before, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stop, setup, teardown),

@@ -207,7 +207,7 @@ static void test_plan(void **state)
     buf_add(&p.argv, "a\0\0c d", 7);
     buf_add(&p.env, "A=1\0A=2\0noise\0A=3\0B=2=2", 24);
     p.cwd = xstrdup("/x");
-    p.detach_on_lease = true;
+    p.detach = true;
     assert_int_equal(shim_plan_write(dir, &p, &l, NULL), 0);
     exec_plan_free(&p);
     buf_init(&b, 1000);

@@ -868,6 +868,36 @@ static void test_the_lease_goes_on_while_stopping(void **unused)
     close_worker(&f);
 }
 
+/* What has to be ended elsewhere gets its time; not where the lease is at stake. */
+static void test_a_cancel_may_be_given_time(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 1);
+    run(&f, 1);
+    find(&f, 1)->patience_ms = 20000;
+    cancel(&f, 1);
+    for (int i = 0; i < 10; i++) {
+        pass(&f, i < 9 ? 5000 : 4999);
+        answer_last_beat(&f);
+        assert_null(strstr(f.log.data, "kill"));
+    }
+    pass(&f, 1);
+    assert_non_null(strstr(f.log.data, "kill 1; "));
+    close_worker(&f);
+
+    open_ready(&f, 1);
+    run(&f, 1);
+    find(&f, 1)->patience_ms = 600000;
+    cancel(&f, 1);
+    pass(&f, 30000);
+    expect(&f, "stop 1 cancel 10000; stop 1 lease 0; ");
+    pass(&f, 3000);
+    expect(&f, "kill 1; ");
+    close_worker(&f);
+}
+
 static void test_a_denied_claim_forgets_its_cancel(void **unused)
 {
     struct fake f;
@@ -1332,6 +1362,7 @@ int main(void)
         cmocka_unit_test(test_a_beat_that_cannot_be_sent_is_skipped),
         cmocka_unit_test(test_cancel_in_each_state),
         cmocka_unit_test(test_the_lease_goes_on_while_stopping),
+        cmocka_unit_test(test_a_cancel_may_be_given_time),
         cmocka_unit_test(test_a_denied_claim_forgets_its_cancel),
         cmocka_unit_test(test_revoke_stops_and_forgets),
         cmocka_unit_test(test_revoke_of_what_has_ended),
