@@ -87,26 +87,23 @@ void api_mgmt_worker(struct call *c)
     }
 }
 
-static void drain(struct call *c, bool on)
+static void on_drained(void *arg, int rc, const struct err *why)
 {
-    struct err why = {0};
-    int rc = manager_drain(c->api->manager, c->name, on, &why);
-
     if (rc < 0) {
-        call_error(c, rc, &why);
+        call_error(arg, rc, why);
     } else {
-        api_mgmt_worker(c);
+        api_mgmt_worker(arg);
     }
 }
 
 void api_mgmt_drain(struct call *c)
 {
-    drain(c, true);
+    manager_drain(c->api->manager, c->name, true, on_drained, c);
 }
 
 void api_mgmt_undrain(struct call *c)
 {
-    drain(c, false);
+    manager_drain(c->api->manager, c->name, false, on_drained, c);
 }
 
 /* ---- queues ---- */

@@ -144,6 +144,10 @@ int64_t db_affected(const struct db_result *r);
 struct db_lock;
 struct db_lock *db_lock_new(uv_loop_t *loop, const struct db_options *o, int64_t key, int retry_ms,
                             void (*on_held)(void *arg), void (*on_lost)(void *arg), void *arg);
+/* As db_exec, on the session that holds the lock: what it does is done while the lock is held.
+ * ERR_DB_DOWN while it is not. */
+int db_lock_exec(struct db_lock *l, const char *sql, struct db_params *p, db_done_fn *cb,
+                 void *arg) NODISCARD;
 void db_lock_free(struct db_lock *l, void (*on_closed)(void *arg), void *arg);
 
 /* Blocking, for start-up and `--migrate` only: runs the numbered scripts (sorted by name; embedded

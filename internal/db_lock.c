@@ -130,6 +130,11 @@ struct db_lock *db_lock_new(uv_loop_t *loop, const struct db_options *o, int64_t
     return l;
 }
 
+int db_lock_exec(struct db_lock *l, const char *sql, struct db_params *p, db_done_fn *cb, void *arg)
+{
+    return l->held ? db_exec(l->db, sql, p, cb, arg) : ERR_DB_DOWN;
+}
+
 static void part_closed(struct db_lock *l)
 {
     if (--l->closing == 0) {

@@ -133,11 +133,20 @@ static void add_cancels(struct fleet_worker *w, struct buf *b)
     buf_addc(b, ']');
 }
 
+static void on_left(void *arg, struct lease *l, const char *why, bool by_restart)
+{
+    struct beat_call *bc = arg;
+
+    (void)why;
+    (void)by_restart;
+    fleet_release(&bc->m->fleet, &l->task);
+}
+
 int beats_take(struct manager *m, const struct beat *b, struct buf *answer)
 {
     struct beat_call bc = {.m = m, .beat = b};
     struct beat_effects fx = {&bc, on_unknown, on_revoke, on_survived, on_application, on_gone};
-    struct beat_effects none = {0};
+    struct beat_effects follower = {.arg = &bc, .gone = on_left};
     struct task_ref *unsure CLEANUP(freep) = xcalloc(b->n_running, sizeof(*unsure));
     struct task_ref *revoke CLEANUP(freep) = xcalloc(b->n_running, sizeof(*revoke));
     bool changed = false;
@@ -145,7 +154,7 @@ int beats_take(struct manager *m, const struct beat *b, struct buf *answer)
     bc.unsure = unsure;
     bc.revoke = revoke;
     struct fleet_worker *w =
-        fleet_beat(&m->fleet, b, clock_boot_ms(), mgr_now(m), m->epoch ? &fx : &none, &changed);
+        fleet_beat(&m->fleet, b, clock_boot_ms(), mgr_now(m), m->epoch ? &fx : &follower, &changed);
     if (!w) {
         return ERR_CONFLICT; /* older than what we know */
     }
@@ -166,7 +175,7 @@ int beats_take(struct manager *m, const struct beat *b, struct buf *answer)
     return 0;
 }
 
-int beats_http(struct manager *m, struct str body, struct buf *answer, struct err *reterr)
+int manager_beat_http(struct manager *m, struct str body, struct buf *answer, struct err *reterr)
 {
     struct message msg CLEANUP(message_free);
     int rc = message_read(body, &msg, reterr);

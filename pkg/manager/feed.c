@@ -1,124 +1,44 @@
-#include "pkg/manager/feed.h"
+#include "pkg/manager/feed_priv.h"
 
 #include "internal/chaos.h"
 #include "internal/clock.h"
-#include "internal/heap.h"
 #include "internal/log.h"
 #include "internal/metrics.h"
 #include "pkg/manager/messages.h"
-#include "pkg/manager/store.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 #define BUFFER_LOW    500
 #define BUFFER_HIGH   2000
-#define SCAN_LIMIT    1000
-#define WINDOW_MAX    20000
-#define MARK_DELAY_MS 50 /* a claim within this time saves the mark */
-#define LOST_AFTER_MS                                                                              \
-    15000             /* a hint that is neither claimed nor in the queue is published again        \
-                       */
-#define PAUSE_MS 1000 /* after a refused publish */
-
-enum entry_state { HELD, SENT, FED };
-
-struct entry {
-    struct id id;
-    UT_hash_handle hh;
-    struct heap_node heap; /* HELD */
-    struct list_node node; /* SENT, FED: pool->outstanding, oldest first */
-    struct list_node mark; /* FED, not yet written: feed->marks */
-    struct feed_pool *pool;
-    enum entry_state state;
-    int32_t attempt;
-    int32_t priority;
-    int slots;
-    int64_t rank;
-    int64_t since; /* SENT, FED: boot ms */
-};
-
-struct feed_pool {
-    char *name;
-    UT_hash_handle hh;
-    struct feed *feed;
-    struct heap held;
-    struct list outstanding;
-    bool paused;
-    bool served;
-    bool declared;
-    bool complete;   /* horizon is at infinity */
-    int unfit_above; /* 0, or some tasks need more slots than this, the most that a worker has */
-    int64_t horizon_rank;
-    struct id horizon_id;
-    int scans; /* in flight */
-    bool rescan;
-    int64_t pause_until;
-    int granted; /* since the last tick */
-    double rate; /* grants per second, smoothed */
-    uint32_t depth[TASK_CLASSES];
-    int depth_wanted;
-};
-
-struct scan {
-    struct feed *feed;
-    char *pool;
-    uint64_t run;
-    bool from_start;
-};
-
-struct publish {
-    struct feed *feed;
-    struct id id;
-    int32_t attempt;
-    uint64_t run;
-};
-
-struct feed {
-    struct feed_options o;
-    struct feed_pool *pools;
-    struct entry *entries;
-    struct list marks;
-    int64_t epoch;  /* 0: not leading */
-    uint64_t run;   /* raised by each start and stop: late answers are dropped */
-    int open_calls; /* callbacks still to come */
-    int64_t last_tick;
-    uv_timer_t timer;
-    bool closing;
-    bool timer_closed;
-    void (*on_closed)(void *arg);
-    void *on_closed_arg;
-};
+#define MARK_DELAY_MS 50   /* a claim within this time saves the mark */
+#define FLEET_MS      5    /* many beats are looked at once */
+#define PAUSE_MS      1000 /* after a refused publish */
 
 void feed_queue_name(char text[FEED_QUEUE_LEN], const char *pool, enum task_class c)
 {
     snprintf(text, FEED_QUEUE_LEN, "sje.work.%s.%s", pool, task_class_name(c));
 }
 
-static bool key_less(int64_t rank_a, const struct id *a, int64_t rank_b, const struct id *b)
+static bool hint_less(const struct heap_node *a, const struct heap_node *b)
 {
-    return rank_a != rank_b ? rank_a < rank_b : memcmp(a->b, b->b, ID_LEN) < 0;
-}
+    const struct feed_hint *x = CONTAINER_OF_CONST(a, struct feed_hint, heap);
+    const struct feed_hint *y = CONTAINER_OF_CONST(b, struct feed_hint, heap);
 
-static bool entry_less(const struct heap_node *a, const struct heap_node *b)
-{
-    const struct entry *x = CONTAINER_OF_CONST(a, struct entry, heap);
-    const struct entry *y = CONTAINER_OF_CONST(b, struct entry, heap);
-
-    return key_less(x->rank, &x->id, y->rank, &y->id);
+    return feed_before(x->rank, &x->id, y->rank, &y->id);
 }
 
 /* ---- entries ---- */
 
-static struct entry *entry_find(struct feed *f, const struct id *id)
+struct feed_hint *feed_hint_find(struct feed *f, const struct id *id)
 {
-    struct entry *e = NULL;
+    struct feed_hint *e = NULL;
 
-    HASH_FIND(hh, f->entries, id, sizeof(*id), e);
+    HASH_FIND(hh, f->hints, id, sizeof(*id), e);
     return e;
 }
 
-static void entry_unlink(struct entry *e)
+static void hint_unlink(struct feed_hint *e)
 {
     if (heap_linked(&e->heap)) {
         heap_remove(&e->pool->held, &e->heap);
@@ -131,9 +51,9 @@ static void entry_unlink(struct entry *e)
     }
 }
 
-static void entry_set(struct entry *e, enum entry_state s)
+void feed_hint_set(struct feed_hint *e, enum feed_hint_state s)
 {
-    entry_unlink(e);
+    hint_unlink(e);
     e->state = s;
     switch (s) {
     case HELD:
@@ -149,16 +69,16 @@ static void entry_set(struct entry *e, enum entry_state s)
     }
 }
 
-static void entry_free(struct feed *f, struct entry *e)
+static void hint_free(struct feed *f, struct feed_hint *e)
 {
-    entry_unlink(e);
-    HASH_DEL(f->entries, e);
+    hint_unlink(e);
+    HASH_DEL(f->hints, e);
     free(e);
 }
 
-static struct entry *entry_new(struct feed *f, struct feed_pool *p, const struct task *row)
+struct feed_hint *feed_hint_new(struct feed *f, struct feed_pool *p, const struct task *row)
 {
-    struct entry *e = xmalloc(sizeof(*e));
+    struct feed_hint *e = xmalloc(sizeof(*e));
 
     e->id = row->id;
     e->pool = p;
@@ -166,13 +86,13 @@ static struct entry *entry_new(struct feed *f, struct feed_pool *p, const struct
     e->priority = row->priority;
     e->slots = row->slots;
     e->rank = row->rank;
-    HASH_ADD(hh, f->entries, id, sizeof(e->id), e);
+    HASH_ADD(hh, f->hints, id, sizeof(e->id), e);
     return e;
 }
 
 /* ---- pools ---- */
 
-static struct feed_pool *pool_find(struct feed *f, const char *name)
+struct feed_pool *feed_pool_find(struct feed *f, const char *name)
 {
     struct feed_pool *p = NULL;
 
@@ -180,45 +100,53 @@ static struct feed_pool *pool_find(struct feed *f, const char *name)
     return p;
 }
 
+/* Looks at everything READY again. */
+static void pool_restart(struct feed_pool *p)
+{
+    p->fits = -1;
+    p->complete = false;
+    p->horizon_rank = INT64_MIN;
+    p->horizon_id = (struct id){0};
+}
+
 static struct feed_pool *pool_get(struct feed *f, const char *name)
 {
-    struct feed_pool *p = pool_find(f, name);
+    struct feed_pool *p = feed_pool_find(f, name);
 
     if (!p) {
         p = xmalloc(sizeof(*p));
         p->name = xstrdup(name);
         p->feed = f;
-        p->horizon_rank = INT64_MIN;
-        heap_init(&p->held, entry_less);
+        pool_restart(p);
+        heap_init(&p->held, hint_less);
         list_init(&p->outstanding);
         HASH_ADD_KEYPTR(hh, f->pools, p->name, strlen(p->name), p);
     }
     return p;
 }
 
-/* Looks at everything READY again. */
-static void pool_restart(struct feed_pool *p)
-{
-    p->unfit_above = 0;
-    p->complete = false;
-    p->horizon_rank = INT64_MIN;
-    p->horizon_id = (struct id){0};
-}
-
 static void pool_empty(struct feed *f, struct feed_pool *p)
 {
-    struct entry *e;
-    struct entry *tmp;
+    struct feed_hint *e;
+    struct feed_hint *tmp;
 
-    HASH_ITER(hh, f->entries, e, tmp)
+    HASH_ITER(hh, f->hints, e, tmp)
     {
         if (e->pool == p) {
-            entry_free(f, e);
+            hint_free(f, e);
         }
     }
     pool_restart(p);
     p->rescan = false;
     p->rate = 0;
+}
+
+static void pool_free(struct feed *f, struct feed_pool *p)
+{
+    HASH_DEL(f->pools, p);
+    heap_done(&p->held);
+    free(p->name);
+    free(p);
 }
 
 static size_t pool_window(const struct feed_pool *p)
@@ -232,11 +160,11 @@ static size_t pool_window(const struct feed_pool *p)
         return 0;
     }
     size_t window = MAX((size_t)available * 2, (size_t)MIN(total, 4));
-    return MIN(MAX(window, (size_t)p->rate), (size_t)WINDOW_MAX);
+    return MIN(MAX(window, (size_t)p->rate), (size_t)FEED_WINDOW_MAX);
 }
 
 /* Too much in memory: the best stay, the horizon is drawn behind them. */
-static void pool_trim(struct feed *f, struct feed_pool *p)
+void feed_pool_trim(struct feed *f, struct feed_pool *p)
 {
     struct heap keep;
     size_t n = p->held.count - BUFFER_HIGH;
@@ -244,16 +172,16 @@ static void pool_trim(struct feed *f, struct feed_pool *p)
     if (p->held.count <= 2 * (size_t)BUFFER_HIGH) {
         return;
     }
-    heap_init(&keep, entry_less);
-    struct entry *last = NULL;
+    heap_init(&keep, hint_less);
+    struct feed_hint *last = NULL;
     for (size_t i = 0; i < BUFFER_HIGH; i++) {
         struct heap_node *h = heap_pop(&p->held);
 
-        last = CONTAINER_OF(h, struct entry, heap);
+        last = CONTAINER_OF(h, struct feed_hint, heap);
         heap_push(&keep, h);
     }
     for (; n; n--) {
-        entry_free(f, CONTAINER_OF(heap_min(&p->held), struct entry, heap));
+        hint_free(f, CONTAINER_OF(heap_min(&p->held), struct feed_hint, heap));
     }
     heap_done(&p->held);
     p->held = keep;
@@ -264,13 +192,18 @@ static void pool_trim(struct feed *f, struct feed_pool *p)
 
 /* ---- publishing ---- */
 
-static void pool_step(struct feed_pool *p);
+struct publish {
+    struct feed *feed;
+    struct id id;
+    int32_t attempt;
+    uint64_t run;
+};
 
 static void on_confirm(void *arg, int rc)
 {
     struct publish *pub CLEANUP(freep) = arg;
     struct feed *f = pub->feed;
-    struct entry *e = entry_find(f, &pub->id);
+    struct feed_hint *e = feed_hint_find(f, &pub->id);
 
     f->open_calls--;
     CRASH_POINT("feed-before-confirm");
@@ -279,7 +212,7 @@ static void on_confirm(void *arg, int rc)
     }
     if (rc == 0) {
         e->since = clock_boot_ms();
-        entry_set(e, FED);
+        feed_hint_set(e, FED);
         return;
     }
     if (rc == ERR_NOT_FOUND) {
@@ -289,7 +222,7 @@ static void on_confirm(void *arg, int rc)
     if (rc != ERR_MQ_DOWN) {
         e->pool->pause_until = clock_boot_ms() + PAUSE_MS;
     }
-    entry_set(e, HELD);
+    feed_hint_set(e, HELD);
 }
 
 static int declare_queues(struct feed_pool *p, struct mq *mq)
@@ -307,7 +240,7 @@ static int declare_queues(struct feed_pool *p, struct mq *mq)
     return 0;
 }
 
-static int publish_hint(struct feed *f, struct mq *mq, const struct entry *e)
+static int publish_hint(struct feed *f, struct mq *mq, const struct feed_hint *e)
 {
     struct publish *pub = xmalloc(sizeof(*pub));
     char queue[FEED_QUEUE_LEN];
@@ -334,9 +267,7 @@ static int publish_hint(struct feed *f, struct mq *mq, const struct entry *e)
     return rc;
 }
 
-static void scan_start(struct feed_pool *p, bool from_start);
-
-static void pool_step(struct feed_pool *p)
+void feed_pool_step(struct feed_pool *p)
 {
     struct feed *f = p->feed;
     struct mq *mq = f->o.publisher(f->o.arg);
@@ -354,132 +285,25 @@ static void pool_step(struct feed_pool *p)
     fleet_slots(f->o.fleet, p->name, &total, &available, &largest);
     size_t window = pool_window(p);
     while (p->outstanding.count < window && p->held.count) {
-        struct entry *e = CONTAINER_OF(heap_min(&p->held), struct entry, heap);
+        struct feed_hint *e = CONTAINER_OF(heap_min(&p->held), struct feed_hint, heap);
 
         if (e->slots > largest) {
             /* No worker could take it. It is looked for again when a larger one comes. */
-            p->unfit_above = largest;
-            entry_free(f, e);
+            p->fits = p->fits < 0 ? largest : MIN(p->fits, largest);
+            hint_free(f, e);
             continue;
         }
         if (publish_hint(f, mq, e) < 0) {
             break;
         }
         e->since = clock_boot_ms();
-        entry_set(e, SENT);
+        feed_hint_set(e, SENT);
     }
     if (p->held.count < BUFFER_LOW && !p->complete && p->scans == 0) {
-        scan_start(p, false);
+        feed_scan_ready(p, false);
     } else if (p->rescan && p->scans == 0) {
-        scan_start(p, true);
+        feed_scan_ready(p, true);
     }
-}
-
-/* ---- scanning ---- */
-
-static void take_row(struct feed *f, struct feed_pool *p, const struct task *row)
-{
-    struct entry *e = entry_find(f, &row->id);
-    const struct task *known = ledger_peek(f->o.ledger, &row->id);
-
-    if (e || (known && known->seq > row->seq)) {
-        return;
-    }
-    ledger_offer(f->o.ledger, row);
-    entry_set(entry_new(f, p, row), HELD);
-}
-
-static void on_scanned(void *arg, int rc, const struct task *rows, size_t n, const struct err *why)
-{
-    struct scan *s = arg;
-    struct feed *f = s->feed;
-    struct feed_pool *p = pool_find(f, s->pool);
-
-    (void)why; /* a database that is away is reported by its owner; the next tick scans again */
-    f->open_calls--;
-    if (s->run == f->run && p) {
-        p->scans--;
-        if (rc == 0) {
-            for (size_t i = 0; i < n; i++) {
-                take_row(f, p, &rows[i]);
-            }
-            if (n < SCAN_LIMIT) {
-                p->complete = true;
-            } else if (p->complete || key_less(p->horizon_rank, &p->horizon_id, rows[n - 1].rank,
-                                               &rows[n - 1].id)) {
-                p->complete = false;
-                p->horizon_rank = rows[n - 1].rank;
-                p->horizon_id = rows[n - 1].id;
-            }
-            pool_trim(f, p);
-            pool_step(p);
-        }
-    }
-    free(s->pool);
-    free(s);
-}
-
-static void scan_start(struct feed_pool *p, bool from_start)
-{
-    struct feed *f = p->feed;
-    static const struct id first = {{0}};
-    struct scan *s = xmalloc(sizeof(*s));
-
-    *s = (struct scan){f, xstrdup(p->name), f->run, from_start};
-    if (from_start) {
-        p->rescan = false;
-    }
-    int rc =
-        store_scan_queue(f->o.db, TASK_READY, p->name, from_start ? INT64_MIN : p->horizon_rank,
-                         from_start ? &first : &p->horizon_id, SCAN_LIMIT, on_scanned, s);
-    if (rc < 0) {
-        free(s->pool);
-        free(s);
-        return;
-    }
-    p->scans++;
-    f->open_calls++;
-}
-
-/* Hints that an earlier leader fed: they count as outstanding here. */
-static void on_fed_scanned(void *arg, int rc, const struct task *rows, size_t n,
-                           const struct err *why)
-{
-    struct scan *s = arg;
-    struct feed *f = s->feed;
-    struct feed_pool *p = pool_find(f, s->pool);
-
-    (void)why;
-    f->open_calls--;
-    if (s->run == f->run && p && rc == 0) {
-        for (size_t i = 0; i < n; i++) {
-            if (!entry_find(f, &rows[i].id)) {
-                struct entry *e = entry_new(f, p, &rows[i]);
-
-                e->since = clock_boot_ms();
-                entry_set(e, FED);
-                list_remove(&e->mark); /* it is marked */
-            }
-        }
-    }
-    free(s->pool);
-    free(s);
-}
-
-static void scan_fed(struct feed_pool *p)
-{
-    struct feed *f = p->feed;
-    static const struct id first = {{0}};
-    struct scan *s = xmalloc(sizeof(*s));
-
-    *s = (struct scan){f, xstrdup(p->name), f->run, true};
-    if (store_scan_queue(f->o.db, TASK_FED, p->name, INT64_MIN, &first, WINDOW_MAX, on_fed_scanned,
-                         s) < 0) {
-        free(s->pool);
-        free(s);
-        return;
-    }
-    f->open_calls++;
 }
 
 /* ---- marks ---- */
@@ -489,7 +313,7 @@ static void write_marks(struct feed *f, int64_t now)
     struct list_node *n;
 
     while ((n = list_first(&f->marks))) {
-        struct entry *e = CONTAINER_OF(n, struct entry, mark);
+        struct feed_hint *e = CONTAINER_OF(n, struct feed_hint, mark);
         const struct task *row = ledger_peek(f->o.ledger, &e->id);
 
         if (now - e->since < MARK_DELAY_MS) {
@@ -505,88 +329,6 @@ static void write_marks(struct feed *f, int64_t now)
     }
 }
 
-/* ---- reconcile: hints that the broker no longer has ---- */
-
-static void republish_old(struct feed_pool *p, int64_t now)
-{
-    size_t depth = 0;
-    size_t lost = 0;
-
-    for (int c = 0; c < TASK_CLASSES; c++) {
-        depth += p->depth[c];
-    }
-    LIST_EACH(&p->outstanding, n)
-    {
-        struct entry *e = CONTAINER_OF(n, struct entry, node);
-
-        if (now - e->since < LOST_AFTER_MS || p->outstanding.count <= depth) {
-            break;
-        }
-        entry_set(e, HELD);
-        lost++;
-    }
-    if (lost) {
-        METRIC_ADD(hints_repeated, lost);
-        log_warn(NULL,
-                 "pool %s: %zu hints are neither claimed nor in the broker (it has %zu); "
-                 "publishing them again",
-                 p->name, lost, depth);
-        pool_step(p);
-    }
-}
-
-struct depth_call {
-    struct feed *feed;
-    char *pool;
-    int class;
-};
-
-static void on_depth(void *arg, int rc, const struct err *why, uint32_t count)
-{
-    struct depth_call *c = arg;
-    struct feed_pool *p = pool_find(c->feed, c->pool);
-
-    (void)why;
-    c->feed->open_calls--;
-    if (p) {
-        p->depth[c->class] = rc == 0 ? count : 0;
-        if (--p->depth_wanted == 0 && rc == 0 && c->feed->epoch) {
-            republish_old(p, clock_boot_ms());
-        }
-    }
-    free(c->pool);
-    free(c);
-}
-
-static void ask_depths(struct feed_pool *p, struct mq *mq)
-{
-    for (int i = 0; i < TASK_CLASSES; i++) {
-        char name[FEED_QUEUE_LEN];
-        struct depth_call *c = xmalloc(sizeof(*c));
-
-        feed_queue_name(name, p->name, (enum task_class)i);
-        *c = (struct depth_call){p->feed, xstrdup(p->name), i};
-        if (mq_declare_queue(mq, name, MQ_QUORUM, on_depth, c) < 0) {
-            free(c->pool);
-            free(c);
-            return;
-        }
-        p->feed->open_calls++;
-        p->depth_wanted++;
-    }
-}
-
-static void reconcile(struct feed_pool *p, int64_t now)
-{
-    struct mq *mq = p->feed->o.publisher(p->feed->o.arg);
-    struct list_node *n = list_first(&p->outstanding);
-
-    if (mq && n && p->depth_wanted == 0 &&
-        now - CONTAINER_OF(n, struct entry, node)->since >= LOST_AFTER_MS) {
-        ask_depths(p, mq);
-    }
-}
-
 /* ---- ticking ---- */
 
 static void tick_rate(struct feed_pool *p, double seconds)
@@ -597,6 +339,57 @@ static void tick_rate(struct feed_pool *p, double seconds)
     p->granted = 0;
 }
 
+static bool pool_wanted(const struct feed_pool *p)
+{
+    for (const struct fleet_worker *w = p->feed->o.fleet->workers; w; w = w->hh.next) {
+        if (fleet_serves(w, p->name)) {
+            return true;
+        }
+    }
+    return p->paused || p->scans || p->depth_wanted;
+}
+
+/* Pools that no known worker serves any more. */
+static void forget_pools(struct feed *f)
+{
+    struct feed_pool *p;
+    struct feed_pool *tmp;
+
+    HASH_ITER(hh, f->pools, p, tmp)
+    {
+        if (!pool_wanted(p)) {
+            pool_empty(f, p);
+            pool_free(f, p);
+        }
+    }
+}
+
+static void look_at_fleet(struct feed *f)
+{
+    f->fleet_changed = false;
+    for (const struct fleet_worker *w = f->o.fleet->workers; w; w = w->hh.next) {
+        for (size_t i = 0; w->pools && w->pools[i] && w->state == WORKER_UP; i++) {
+            struct feed_pool *p = pool_get(f, w->pools[i]);
+
+            if (!p->served) {
+                p->served = true;
+                feed_scan_fed(p);
+            }
+        }
+    }
+    for (struct feed_pool *p = f->pools; p; p = p->hh.next) {
+        int total = 0;
+        int available = 0;
+        int largest = 0;
+
+        fleet_slots(f->o.fleet, p->name, &total, &available, &largest);
+        if (p->fits >= 0 && largest > p->fits) {
+            pool_restart(p);
+        }
+        feed_pool_step(p);
+    }
+}
+
 static void on_timer(uv_timer_t *t)
 {
     struct feed *f = t->data;
@@ -604,12 +397,18 @@ static void on_timer(uv_timer_t *t)
     bool second = now - f->last_tick >= 1000;
 
     write_marks(f, now);
+    if (second) {
+        forget_pools(f);
+    }
+    if (f->fleet_changed) {
+        look_at_fleet(f);
+    }
     for (struct feed_pool *p = f->pools; p; p = p->hh.next) {
         if (second) {
             tick_rate(p, (double)(now - f->last_tick) / 1000.0);
-            reconcile(p, now);
+            feed_lost_check(p, now);
         }
-        pool_step(p);
+        feed_pool_step(p);
     }
     if (second) {
         f->last_tick = now;
@@ -643,10 +442,7 @@ static void close_done(struct feed *f)
     MUST(f->open_calls == 0);
     HASH_ITER(hh, f->pools, p, tmp)
     {
-        HASH_DEL(f->pools, p);
-        heap_done(&p->held);
-        free(p->name);
-        free(p);
+        pool_free(f, p);
     }
     if (f->on_closed) {
         f->on_closed(f->on_closed_arg);
@@ -674,8 +470,8 @@ void feed_start(struct feed *f, int64_t epoch)
     f->run++;
     f->epoch = epoch;
     f->last_tick = clock_boot_ms();
+    f->fleet_changed = true;
     MUST(uv_timer_start(&f->timer, on_timer, 0, 0) == 0);
-    feed_fleet_changed(f);
 }
 
 void feed_stop(struct feed *f)
@@ -692,66 +488,65 @@ void feed_stop(struct feed *f)
 
 void feed_changed(struct feed *f, const struct task *row)
 {
-    struct entry *e = entry_find(f, &row->id);
-    struct feed_pool *p = pool_find(f, row->pool);
+    struct feed_hint *e = feed_hint_find(f, &row->id);
+    struct feed_pool *p = feed_pool_find(f, row->pool);
 
-    if (row->state == TASK_RUNNING && e && e->attempt == row->attempt) {
-        e->pool->granted++;
+    if (row->state == TASK_RUNNING) {
+        feed_granted(f, &row->id, row->attempt);
+        return;
     }
     if (e && (e->attempt != row->attempt || (row->state != TASK_READY && row->state != TASK_FED))) {
         struct feed_pool *of = e->pool;
 
-        entry_free(f, e);
+        hint_free(f, e);
         e = NULL;
-        pool_step(of);
+        feed_pool_step(of);
     }
     if (f->epoch == 0 || e || row->state != TASK_READY || !p || !p->served) {
         return;
     }
-    if (p->complete || !key_less(p->horizon_rank, &p->horizon_id, row->rank, &row->id)) {
-        entry_set(entry_new(f, p, row), HELD);
-        pool_trim(f, p);
-        pool_step(p);
+    if (p->complete || !feed_before(p->horizon_rank, &p->horizon_id, row->rank, &row->id)) {
+        feed_hint_set(feed_hint_new(f, p, row), HELD);
+        feed_pool_trim(f, p);
+        feed_pool_step(p);
+    } else if (p->scans &&
+               (!p->missed || feed_before(row->rank, &row->id, p->missed_rank, &p->missed_id))) {
+        p->missed = true;
+        p->missed_rank = row->rank;
+        p->missed_id = row->id;
+    }
+}
+
+void feed_granted(struct feed *f, const struct id *id, int32_t attempt)
+{
+    struct feed_hint *e = feed_hint_find(f, id);
+
+    if (e && e->attempt <= attempt) {
+        struct feed_pool *of = e->pool;
+
+        of->granted += e->attempt == attempt;
+        hint_free(f, e);
+        feed_pool_step(of);
     }
 }
 
 void feed_forget(struct feed *f, const struct id *id)
 {
-    struct entry *e = entry_find(f, id);
+    struct feed_hint *e = feed_hint_find(f, id);
 
     if (e) {
         struct feed_pool *of = e->pool;
 
-        entry_free(f, e);
-        pool_step(of);
+        hint_free(f, e);
+        feed_pool_step(of);
     }
 }
 
 void feed_fleet_changed(struct feed *f)
 {
-    if (f->epoch == 0) {
-        return;
-    }
-    for (const struct fleet_worker *w = f->o.fleet->workers; w; w = w->hh.next) {
-        for (size_t i = 0; w->pools && w->pools[i] && w->state == WORKER_UP; i++) {
-            struct feed_pool *p = pool_get(f, w->pools[i]);
-
-            if (!p->served) {
-                p->served = true;
-                scan_fed(p);
-            }
-        }
-    }
-    for (struct feed_pool *p = f->pools; p; p = p->hh.next) {
-        int total = 0;
-        int available = 0;
-        int largest = 0;
-
-        fleet_slots(f->o.fleet, p->name, &total, &available, &largest);
-        if (p->unfit_above && largest > p->unfit_above) {
-            pool_restart(p);
-        }
-        pool_step(p);
+    if (f->epoch && !f->fleet_changed) {
+        f->fleet_changed = true;
+        MUST(uv_timer_start(&f->timer, on_timer, FLEET_MS, 0) == 0);
     }
 }
 
@@ -759,7 +554,7 @@ void feed_rescan(struct feed *f)
 {
     for (struct feed_pool *p = f->pools; p && f->epoch; p = p->hh.next) {
         p->rescan = p->served;
-        pool_step(p);
+        feed_pool_step(p);
     }
 }
 
@@ -767,7 +562,7 @@ void feed_broker_up(struct feed *f)
 {
     for (struct feed_pool *p = f->pools; p; p = p->hh.next) {
         p->declared = false;
-        pool_step(p);
+        feed_pool_step(p);
     }
 }
 
@@ -776,7 +571,7 @@ void feed_pause(struct feed *f, const char *pool, bool paused)
     struct feed_pool *p = pool_get(f, pool);
 
     p->paused = paused;
-    pool_step(p);
+    feed_pool_step(p);
 }
 
 void feed_each(const struct feed *f, void (*fn)(void *arg, const struct feed_pool_info *info),

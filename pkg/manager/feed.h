@@ -34,6 +34,8 @@ void feed_stop(struct feed *f);
 
 /* A row changed (any manager's accept, the ledger's hook, a scan). */
 void feed_changed(struct feed *f, const struct task *row);
+/* Another manager granted this attempt. */
+void feed_granted(struct feed *f, const struct id *id, int32_t attempt);
 /* The task needs no hint any more: another manager granted or ended it, or there is no such task.
  */
 void feed_forget(struct feed *f, const struct id *id);

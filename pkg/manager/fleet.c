@@ -89,7 +89,7 @@ struct fleet_worker *fleet_find(struct fleet *f, const char *id)
     return w;
 }
 
-static struct fleet_worker *worker_get(struct fleet *f, const char *id)
+static struct fleet_worker *worker_get(struct fleet *f, const char *id, int64_t now)
 {
     struct fleet_worker *w = fleet_find(f, id);
 
@@ -100,6 +100,7 @@ static struct fleet_worker *worker_get(struct fleet *f, const char *id)
         w->state = WORKER_DEAD; /* until it beats */
         w->last_beat = INT64_MIN;
         list_init(&w->leases);
+        w->forget_at = now + WORKER_FORGET_MS;
         HASH_ADD_KEYPTR(hh, f->workers, w->id, strlen(w->id), w);
     }
     return w;
@@ -137,7 +138,7 @@ struct lease *fleet_grant(struct fleet *f, const struct task *row, int64_t now)
         l->application_id = xstrdup(row->application_id);
         l->progress = xstrdup(row->progress);
         l->lease_ms = row->lease_s ? (int64_t)row->lease_s * 1000 : f->dead_after_ms;
-        l->worker = worker_get(f, row->worker_id);
+        l->worker = worker_get(f, row->worker_id, now);
         l->worker->used += l->slots;
         list_push(&l->worker->leases, &l->node);
         HASH_ADD(hh, f->leases, task, sizeof(l->task), l);
@@ -247,7 +248,7 @@ static enum worker_state state_of(const struct fleet_worker *w)
 struct fleet_worker *fleet_beat(struct fleet *f, const struct beat *b, int64_t now, int64_t wall,
                                 const struct beat_effects *fx, bool *ret_changed)
 {
-    struct fleet_worker *w = worker_get(f, b->worker);
+    struct fleet_worker *w = worker_get(f, b->worker, now);
 
     if (b->inc < w->inc || (b->inc == w->inc && b->beat <= w->beat)) {
         return NULL;
@@ -263,6 +264,7 @@ struct fleet_worker *fleet_beat(struct fleet *f, const struct beat *b, int64_t n
     w->beat = b->beat;
     w->last_beat = now;
     w->last_beat_wall = wall;
+    w->forget_at = now + WORKER_FORGET_MS;
     w->started_at = b->started_at;
     w->pid = b->pid;
     w->slots = b->slots;
@@ -277,6 +279,26 @@ struct fleet_worker *fleet_beat(struct fleet *f, const struct beat *b, int64_t n
     }
     beat_missing(w, b, fx);
     return w;
+}
+
+bool fleet_order(struct fleet *f, const char *id, const char *host, bool drain, int64_t seen_wall,
+                 int64_t now)
+{
+    bool known = fleet_find(f, id) != NULL;
+    struct fleet_worker *w = worker_get(f, id, now);
+
+    if (!known) {
+        str_replace_owned(&w->host, host);
+        w->last_beat_wall = seen_wall;
+    }
+    if (w->drain == drain) {
+        return false;
+    }
+    w->drain = drain;
+    if (w->state == WORKER_UP || w->state == WORKER_DRAINING) {
+        w->state = state_of(w);
+    }
+    return true;
 }
 
 void fleet_freeze(struct fleet *f, int64_t now)
@@ -299,22 +321,37 @@ void fleet_freeze(struct fleet *f, int64_t now)
     }
 }
 
-/* More than half of a fleet that went silent at once is not dead: it is us, or the network. */
+/* More than half of a fleet that went silent at once is not dead: it is us, or the network. That
+ * excuse holds for as long again as a silent worker is waited for. */
 static bool too_many_silent(const struct fleet *f, int64_t now, int64_t heartbeat_ms)
 {
-    int alive = 0;
+    int recent = 0;
     int silent = 0;
 
     for (const struct fleet_worker *w = f->workers; w; w = w->hh.next) {
-        if (w->state != WORKER_DEAD && w->state != WORKER_STOPPED) {
-            alive++;
+        if (w->state != WORKER_STOPPED && w->last_beat != INT64_MIN &&
+            now - w->last_beat <= 2 * f->dead_after_ms) {
+            recent++;
             silent += now - w->last_beat > 2 * heartbeat_ms;
         }
     }
-    return alive >= 4 && silent * 2 > alive;
+    return recent >= 4 && silent * 2 > recent;
 }
 
-void fleet_tick(struct fleet *f, int64_t now, int64_t heartbeat_ms, bool reap,
+static void drop_old_leases(struct fleet *f, int64_t now)
+{
+    struct lease *l;
+    struct lease *lt;
+
+    HASH_ITER(hh, f->leases, l, lt)
+    {
+        if (now > l->deadline) {
+            lease_free(f, l);
+        }
+    }
+}
+
+bool fleet_tick(struct fleet *f, int64_t now, int64_t heartbeat_ms, bool reap,
                 void (*on_state)(void *arg, struct fleet_worker *w, enum worker_state from),
                 const struct beat_effects *fx, void *arg)
 {
@@ -329,6 +366,9 @@ void fleet_tick(struct fleet *f, int64_t now, int64_t heartbeat_ms, bool reap,
         int64_t silent = w->last_beat == INT64_MIN ? INT64_MAX : now - w->last_beat;
 
         if (from == WORKER_DEAD || from == WORKER_STOPPED) {
+            if (now > w->forget_at && w->leases.count == 0) {
+                worker_free(f, w);
+            }
             continue;
         }
         w->state = silent > f->dead_after_ms       ? WORKER_DEAD
@@ -338,8 +378,15 @@ void fleet_tick(struct fleet *f, int64_t now, int64_t heartbeat_ms, bool reap,
             on_state(arg, w, from);
         }
     }
-    if (!reap || now < f->frozen_until || too_many_silent(f, now, heartbeat_ms)) {
-        return;
+    if (!reap) {
+        drop_old_leases(f, now);
+        return true;
+    }
+    if (now < f->frozen_until) {
+        return true;
+    }
+    if (too_many_silent(f, now, heartbeat_ms)) {
+        return false;
     }
     HASH_ITER(hh, f->leases, l, lt)
     {
@@ -347,6 +394,7 @@ void fleet_tick(struct fleet *f, int64_t now, int64_t heartbeat_ms, bool reap,
             lose(fx, l, "its worker is silent: the lease ran out", false);
         }
     }
+    return true;
 }
 
 bool fleet_serves(const struct fleet_worker *w, const char *pool)

@@ -12,7 +12,8 @@
 
 #include <uthash.h>
 
-#define LEASE_MARGIN_MS 5000
+#define LEASE_MARGIN_MS  5000
+#define WORKER_FORGET_MS (24 * 3600 * 1000)
 
 enum worker_state { WORKER_UP, WORKER_DRAINING, WORKER_SUSPECT, WORKER_DEAD, WORKER_STOPPED };
 const char *worker_state_name(enum worker_state s);
@@ -34,8 +35,9 @@ struct fleet_worker {
     int memory_mb;
     char **pools; /* NULL-terminated, owned */
     char **job_types;
-    bool drain;    /* as ordered by an operator */
-    bool draining; /* as the worker says */
+    bool drain;        /* as ordered by an operator */
+    bool draining;     /* as the worker says */
+    int64_t forget_at; /* boot ms; unless it is heard of again */
     bool stopping;
     enum worker_state state;
     int used; /* slots of its leases */
@@ -114,6 +116,11 @@ struct beat {
     size_t n_claiming;
 };
 
+/* What the database knows of a worker: whether it is to be drained. One that is not known here is
+ * taken as DEAD until it beats. True where this changed what it is given. */
+bool fleet_order(struct fleet *f, const char *id, const char *host, bool drain, int64_t seen_wall,
+                 int64_t now);
+
 /* Effects of a beat, for whoever acts on them (the leader). All may be NULL. */
 struct beat_effects {
     void *arg;
@@ -129,9 +136,11 @@ struct beat_effects {
 struct fleet_worker *fleet_beat(struct fleet *f, const struct beat *b, int64_t now, int64_t wall,
                                 const struct beat_effects *fx, bool *ret_changed);
 
-/* Looks at silence: SUSPECT after two beats missed, DEAD after dead_after_ms; calls `on_state` for
- * each change, and with `reap` `gone` for every lease that ran out. */
-void fleet_tick(struct fleet *f, int64_t now, int64_t heartbeat_ms, bool reap,
+/* Looks at silence: SUSPECT after two beats missed, DEAD after dead_after_ms, forgotten after
+ * WORKER_FORGET_MS; calls `on_state` for each change, and with `reap` (the leader) `gone` for every
+ * lease that ran out. Others just drop leases that no beat renews. False: many workers fell silent
+ * at once, nothing is taken from them yet. */
+bool fleet_tick(struct fleet *f, int64_t now, int64_t heartbeat_ms, bool reap,
                 void (*on_state)(void *arg, struct fleet_worker *w, enum worker_state from),
                 const struct beat_effects *fx, void *arg);
 /* We were deaf (paused, cut off from the broker): nobody is silent before a whole lease from now

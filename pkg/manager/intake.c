@@ -435,6 +435,14 @@ static void on_own_message(void *arg, const struct mq_delivery *md)
             look_final(m, &msg.finals[i]);
         }
         break;
+    case MSG_GRANTED:
+        for (size_t i = 0; i < msg.n_granted; i++) {
+            feed_granted(m->feed, &msg.granted[i].task, msg.granted[i].attempt);
+        }
+        break;
+    case MSG_ORDERS:
+        orders_read(m);
+        break;
     case MSG_LOG:
         logs_reply(m, &msg);
         break;

@@ -13,6 +13,7 @@
 #define PAUSED_MS     3000 /* a tick this late means that we were stopped: nobody else was silent */
 #define RUNNING_TICKS 15
 #define RESCAN_TICKS  5
+#define ORDERS_TICKS  5
 
 /* ---- audit of the cluster ---- */
 
@@ -46,11 +47,11 @@ void lead_audit(struct manager *m, const char *event, const char *subject, const
 
 static void save_worker(struct manager *m, const struct fleet_worker *w)
 {
+    /* `draining` is an order of operators and not touched here. */
     static const char sql[] =
         "insert into worker (id, host, incarnation, state, draining, slots, last_seen_at) "
-        "values ($1, $2, $3, $4, $5, $6, now()) on conflict (id) do update set host = "
-        "excluded.host, "
-        "incarnation = excluded.incarnation, state = excluded.state, draining = excluded.draining, "
+        "values ($1, $2, $3, $4, false, $5, now()) on conflict (id) do update set host = "
+        "excluded.host, incarnation = excluded.incarnation, state = excluded.state, "
         "slots = excluded.slots, last_seen_at = excluded.last_seen_at";
     struct db_params p CLEANUP(db_params_free);
 
@@ -59,7 +60,6 @@ static void save_worker(struct manager *m, const struct fleet_worker *w)
     db_add_text(&p, w->host);
     db_add_bigint(&p, w->inc);
     db_add_text(&p, worker_state_name(w->state));
-    db_add_bool(&p, w->drain);
     db_add_int(&p, w->slots);
     if (db_exec(m->db_read, sql, &p, on_audited, NULL) < 0) {
         log_warn(NULL, "worker %s is %s; not saved: the database is away", w->id,
@@ -248,60 +248,21 @@ static void scan_due(struct manager *m)
     drop_call(c, store_scan_queue_timeout(m->db_read, mgr_now(m), SCAN_LIMIT, on_overdue, c));
 }
 
-/* ---- what operators ordered ---- */
-
-static void on_pools(void *arg, int rc, const struct db_result *res, const struct err *why)
-{
-    struct manager *m = arg;
-
-    (void)why;
-    for (int i = 0; rc == 0 && i < db_rows(res); i++) {
-        feed_pause(m->feed, db_get_text(res, i, 0).p, db_get_bool(res, i, 1));
-    }
-}
-
-static void on_drains(void *arg, int rc, const struct db_result *res, const struct err *why)
-{
-    struct manager *m = arg;
-
-    (void)why;
-    for (int i = 0; rc == 0 && i < db_rows(res); i++) {
-        struct fleet_worker *w = fleet_find(&m->fleet, db_get_text(res, i, 0).p);
-
-        if (w) {
-            w->drain = db_get_bool(res, i, 1);
-        }
-    }
-}
-
-void lead_pools(struct manager *m)
-{
-    static const char pools[] = "select name, paused from pool";
-    static const char drains[] = "select id, draining from worker";
-
-    if (db_exec(m->db_read, pools, NULL, on_pools, m) < 0 ||
-        db_exec(m->db_read, drains, NULL, on_drains, m) < 0) {
-        log_debug(NULL, "pauses and drains are read when the database is back");
-    }
-}
-
 /* ---- leadership ---- */
-
-static void elect(struct manager *m);
 
 static void on_epoch(void *arg, int rc, const struct db_result *res, const struct err *why)
 {
     struct manager *m = arg;
     static const struct id first = {{0}};
 
+    m->elect_asked = false;
     if (!m->electing) {
-        return; /* the lock was lost meanwhile */
+        return; /* the lock was lost meanwhile, or we are closing down */
     }
     if (rc < 0) {
         log_warn(NULL, "cannot take the lead: %s; trying again", why->text);
         return; /* the tick tries again */
     }
-    CRASH_POINT("leader-elected");
     m->electing = false;
     m->epoch = db_get_int(res, 0, 0);
     m->next_due = 0;
@@ -309,11 +270,13 @@ static void on_epoch(void *arg, int rc, const struct db_result *res, const struc
     log_info(NULL, "this manager leads now, epoch %lld", (long long)m->epoch);
     lead_audit(m, "leader", m->id, NULL);
     lead_freeze(m);
-    lead_pools(m);
+    orders_read(m);
     scan_running(m, &first);
     feed_start(m->feed, m->epoch);
 }
 
+/* On the session that holds the lock: an epoch that comes late, after another manager's, would
+ * fence that one for ever. */
 static void elect(struct manager *m)
 {
     static const char sql[] =
@@ -321,20 +284,19 @@ static void elect(struct manager *m)
     struct db_params p CLEANUP(db_params_free);
 
     db_params_init(&p);
-    db_add_text(&p, m->id);
-    if (db_exec(m->db_read, sql, &p, on_epoch, m) < 0) {
-        log_debug(NULL, "cannot take the lead yet: the database is away");
+    if (!m->electing || m->elect_asked || !m->db_ready) {
+        return;
     }
+    db_add_text(&p, m->id);
+    m->elect_asked = db_lock_exec(m->lock, sql, &p, on_epoch, m) == 0;
 }
 
 static void on_held(void *arg)
 {
     struct manager *m = arg;
 
-    m->electing = true;
-    if (m->db_ready) {
-        elect(m);
-    }
+    m->electing = !m->stopping;
+    elect(m);
 }
 
 static void on_lost(void *arg)
@@ -369,14 +331,20 @@ void lead_tick(struct manager *m)
         !m->sub || !mq_is_up(m->sub) || !m->pub || !mq_is_up(m->pub) || mq_is_blocked(m->pub);
 
     m->ticks++;
-    if (m->electing && m->db_ready) {
-        elect(m);
+    elect(m);
+    if (m->ticks % ORDERS_TICKS == 0) {
+        orders_read(m);
     }
     if (deaf || now - m->last_tick > PAUSED_MS || !db_is_up(m->db)) {
         lead_freeze(m);
     }
     m->last_tick = now;
-    fleet_tick(&m->fleet, now, m->heartbeat_ms, m->epoch != 0, on_worker_state, &fx, m);
+    bool sure = fleet_tick(&m->fleet, now, m->heartbeat_ms, m->epoch != 0, on_worker_state, &fx, m);
+    if (m->sure_of_silence && !sure) {
+        log_warn(NULL, "most workers fell silent at once: it may be the network, their tasks are "
+                       "left to them for now");
+    }
+    m->sure_of_silence = sure;
     if (!m->epoch || !db_is_up(m->db_read)) {
         return;
     }

@@ -53,19 +53,6 @@ void mgr_send(struct manager *m, const char *exchange, const char *key, const st
 
 /* ---- changes ---- */
 
-static void flush_finals(struct manager *m)
-{
-    struct buf b CLEANUP(buf_free) = {0};
-
-    if (m->n_finals == 0) {
-        return;
-    }
-    buf_init(&b, MESSAGE_MAX);
-    finals_write(&b, m->finals, m->n_finals);
-    m->n_finals = 0;
-    mgr_send(m, "sje.ctl", "", &b);
-}
-
 static void count_change(enum task_state from, const struct task *row)
 {
     if (row->state == TASK_RUNNING && from != TASK_RUNNING) {
@@ -103,14 +90,8 @@ static void on_change(void *arg, enum task_state from, const struct task *row)
     feed_changed(m->feed, row);
     if (task_state_final(row->state)) {
         look_changed(m, row);
-        /* Only a manager that does not lead has somebody to tell: the leader holds the leases. */
-        if (!m->epoch) {
-            m->finals[m->n_finals++] = row->id;
-            if (m->n_finals == ARRAY_LEN(m->finals)) {
-                flush_finals(m);
-            }
-        }
     }
+    notices_change(m, from, row);
 }
 
 /* ---- the database's clock ---- */
@@ -219,7 +200,7 @@ static void on_read_up(void *arg)
 
     read_clock(m);
     if (m->db_ready) {
-        lead_pools(m);
+        orders_read(m);
     }
 }
 
@@ -288,7 +269,6 @@ static void on_tick(uv_timer_t *t)
     lead_tick(m);
     look_tick(m);
     logs_tick(m);
-    flush_finals(m);
     if (m->held_results.count && db_is_up(m->db)) {
         intake_retry(m);
     }
@@ -422,6 +402,7 @@ int manager_start(uv_loop_t *loop, const struct config *c, const struct task_typ
     accept_init(m);
     MUST(uv_timer_init(loop, &m->tick) == 0);
     m->tick.data = m;
+    notices_init(m);
     open_database(m, c);
     struct ledger_options lo = {.loop = loop,
                                 .db = m->db,
@@ -473,12 +454,13 @@ static void on_handle_closed(uv_handle_t *h)
 /* All connections are closed: no callback of theirs comes any more. */
 static void close_parts(struct manager *m)
 {
-    m->closing += 5;
+    m->closing += 6;
     ledger_close(m->ledger, part_closed, m);
     feed_close(m->feed, part_closed, m);
     uv_close((uv_handle_t *)&m->accept_check, on_handle_closed);
     uv_close((uv_handle_t *)&m->accept_spin, on_handle_closed);
     uv_close((uv_handle_t *)&m->tick, on_handle_closed);
+    uv_close((uv_handle_t *)&m->notice_timer, on_handle_closed);
     m->ledger = NULL;
 }
 
@@ -544,6 +526,7 @@ void manager_stop(struct manager *m, void (*on_stopped)(void *arg), void *arg)
     m->on_stopped_arg = arg;
     m->last_tick = clock_boot_ms();
     m->epoch = 0;
+    m->electing = false;
     feed_stop(m->feed);
     accept_stop(m);
     look_stop(m);

@@ -87,10 +87,10 @@ void manager_events(struct manager *m, const struct id *id, events_fn *cb,
 void manager_cancel(struct manager *m, const struct id *id, task_fn *cb, void *arg);
 /* rc 0: READY again with attempt + 1; ERR_CONFLICT: not finished, or succeeded. */
 void manager_requeue(struct manager *m, const struct id *id, task_fn *cb, void *arg);
-int manager_drain(struct manager *m, const char *worker_id, bool on,
-                  struct err *reterr) NODISCARD; /* ERR_NOT_FOUND */
-void manager_pause(struct manager *m, const char *pool, bool on,
-                   void (*cb)(void *arg, int rc, const struct err *why), void *arg);
+/* Orders hold for all managers and outlive them. ERR_NOT_FOUND: no such worker. */
+typedef void order_fn(void *arg, int rc, const struct err *why);
+void manager_drain(struct manager *m, const char *worker_id, bool on, order_fn *cb, void *arg);
+void manager_pause(struct manager *m, const char *pool, bool on, order_fn *cb, void *arg);
 
 /* ---- logs ---- */
 struct log_part {

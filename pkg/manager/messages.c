@@ -304,6 +304,32 @@ static int read_finals(struct message *m, struct err *reterr)
     return 0;
 }
 
+static int read_granted(struct message *m, struct err *reterr)
+{
+    const json_t *list = json_object_get(m->doc, "tasks");
+    size_t n = json_array_size(list);
+
+    if (n > ENTRIES_MAX) {
+        return broken(reterr, "tasks");
+    }
+    m->granted = xcalloc(n, sizeof(*m->granted));
+    for (; m->n_granted < n; m->n_granted++) {
+        struct task_ref *r = &m->granted[m->n_granted];
+
+        if (!read_ref(json_array_get(list, m->n_granted), &r->task, &r->attempt)) {
+            return broken(reterr, "tasks");
+        }
+    }
+    return 0;
+}
+
+static int read_orders(struct message *m, struct err *reterr)
+{
+    (void)m;
+    (void)reterr;
+    return 0;
+}
+
 static int read_ready(struct message *m, struct err *reterr)
 {
     m->pool = json_get_string(m->doc, "pool");
@@ -332,7 +358,8 @@ int message_read(struct str body, struct message *m, struct err *reterr)
     } types[] = {
         {"claim", MSG_CLAIM, read_claim},       {"beat", MSG_BEAT, read_beat},
         {"results", MSG_RESULTS, read_results}, {"ready", MSG_READY, read_ready},
-        {"final", MSG_FINAL, read_finals},      {"log", MSG_LOG, read_log},
+        {"final", MSG_FINAL, read_finals},      {"granted", MSG_GRANTED, read_granted},
+        {"orders", MSG_ORDERS, read_orders},    {"log", MSG_LOG, read_log},
     };
     struct str head = body;
     struct str data = {body.p, 0};
@@ -379,6 +406,7 @@ void message_free(struct message *m)
     free(m->running);
     free(m->claiming);
     free(m->finals);
+    free(m->granted);
     json_decref(m->doc);
     *m = (struct message){0};
 }

@@ -58,7 +58,21 @@ struct result_msg {
     struct result_entry *results;
 };
 
-enum message_type { MSG_CLAIM, MSG_BEAT, MSG_RESULTS, MSG_READY, MSG_FINAL, MSG_LOG };
+struct task_ref {
+    struct id task;
+    int32_t attempt;
+};
+
+enum message_type {
+    MSG_CLAIM,
+    MSG_BEAT,
+    MSG_RESULTS,
+    MSG_READY,
+    MSG_FINAL,
+    MSG_GRANTED,
+    MSG_ORDERS,
+    MSG_LOG
+};
 struct message {
     enum message_type type;
     json_t *doc;
@@ -70,6 +84,8 @@ struct message {
     const char *pool;  /* MSG_READY */
     struct id *finals; /* MSG_FINAL; owned */
     size_t n_finals;
+    struct task_ref *granted; /* MSG_GRANTED; owned */
+    size_t n_granted;
     /* MSG_LOG: a header line, then bytes */
     int64_t rid;
     bool found;
@@ -92,11 +108,7 @@ void deny_add(struct buf *b, bool first, const struct id *task, int32_t attempt,
               const char *reason);
 void grants_end(struct buf *b);
 
-/* {"v":1,"type":TYPE,"tasks":[{task,attempt}…]} for "cancel" and "applied". */
-struct task_ref {
-    struct id task;
-    int32_t attempt;
-};
+/* {"v":1,"type":TYPE,"tasks":[{task,attempt}…]} for "cancel", "applied" and "granted". */
 void tasks_write(struct buf *b, const char *type, const struct task_ref *refs, size_t n);
 void refs_write(struct buf *b, const struct task_ref *refs, size_t n); /* the array alone */
 void finals_write(struct buf *b, const struct id *ids, size_t n);

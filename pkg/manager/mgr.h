@@ -55,14 +55,16 @@ struct manager {
     struct fleet fleet;
     struct feed *feed;
     struct db_lock *lock;
-    int64_t epoch; /* 0: not leading */
-    bool electing;
+    int64_t epoch;        /* 0: not leading */
+    bool electing;        /* the lock is held, the epoch is not known yet */
+    bool elect_asked;     /* the statement is in flight */
     int64_t clock_offset; /* database's wall ms - CLOCK_BOOTTIME ms */
     bool clock_known;
     int64_t clock_asked; /* boot ms; 0: no answer is awaited */
     int64_t clock_took;  /* how long the answer took that is in force */
     int64_t next_due;    /* wall ms of the next known SCHEDULED task; INT64_MAX: none known */
     int64_t last_tick;
+    bool sure_of_silence; /* not: most workers fell silent at once */
     int ticks;
     uv_timer_t tick;
     struct migrate *migrating;
@@ -82,9 +84,14 @@ struct manager {
     /* logs.c */
     struct log_call *log_calls;
     int64_t next_rid;
-    /* finals of this turn, to be told to other managers */
+    /* orders.c */
+    uint64_t orders; /* given here */
+    /* notices.c: to be told to the other managers */
     struct id finals[256];
     size_t n_finals;
+    struct task_ref granted[256];
+    size_t n_granted;
+    uv_timer_t notice_timer;
 
     char url[MANAGER_URL_MAX]; /* of our API, for workers; "": unknown */
     bool stopping;
@@ -118,7 +125,6 @@ void intake_learn(struct manager *m, const struct id *task, const struct ledger_
 /* beats.c */
 /* ERR_CONFLICT: older than what is known. ERR_BUSY: taken, but only the leader answers. */
 int beats_take(struct manager *m, const struct beat *b, struct buf *answer);
-int beats_http(struct manager *m, struct str body, struct buf *answer, struct err *reterr);
 
 /* lead.c */
 void lead_start(struct manager *m);
@@ -126,7 +132,6 @@ void lead_tick(struct manager *m);
 void lead_freeze(struct manager *m);
 void lead_audit(struct manager *m, const char *event, const char *subject, const char *detail_json);
 
-void lead_pools(struct manager *m);
 void lead_lost(struct manager *m, struct lease *l, const char *why);
 void lead_worker_seen(struct manager *m, const struct fleet_worker *w);
 
@@ -139,6 +144,14 @@ void look_changed(struct manager *m, const struct task *row);
 void look_final(struct manager *m, const struct id *id); /* by another manager */
 void look_tick(struct manager *m);
 void look_stop(struct manager *m);
+
+/* notices.c */
+void notices_init(struct manager *m);
+void notices_change(struct manager *m, enum task_state from, const struct task *row);
+void notices_orders(struct manager *m);
+
+/* orders.c */
+void orders_read(struct manager *m);
 
 /* logs.c */
 void logs_reply(struct manager *m, const struct message *msg);

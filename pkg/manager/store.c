@@ -445,10 +445,11 @@ int store_load(struct db *db, const struct id *ids, size_t n, store_rows_fn *cb,
 
 #define SCAN_QUEUE(state)                                                                          \
     "select " SCAN_COLUMNS " from task t where t.state = " state                                   \
-    " and t.pool = $1 and (t.rank, t.id) > ($2, $3) order by t.pool, t.rank, t.id limit $4"
+    " and t.pool = $1 and (t.rank, t.id) > ($2, $3) and t.slots <= $5 order by t.pool, t.rank, "   \
+    "t.id limit $4"
 
 int store_scan_queue(struct db *db, enum task_state state, const char *pool, int64_t rank,
-                     const struct id *after, int limit, store_rows_fn *cb, void *arg)
+                     const struct id *after, int slots, int limit, store_rows_fn *cb, void *arg)
 {
     static const char ready[] = SCAN_QUEUE("2");
     static const char fed[] = SCAN_QUEUE("3");
@@ -460,6 +461,7 @@ int store_scan_queue(struct db *db, enum task_state state, const char *pool, int
     db_add_bigint(&p, rank);
     db_add_id(&p, after);
     db_add_int(&p, limit);
+    db_add_int(&p, slots);
     return select_rows(db, state == TASK_READY ? ready : fed, &p, cb, arg);
 }
 

@@ -47,9 +47,11 @@ int store_load(struct db *db, const struct id *ids, size_t n, store_rows_fn *cb,
                void *arg) NODISCARD;
 /* Scans and lists leave out output and spec (NULL) of rows that are too large to be read by the
  * thousand; such a row is not whole. */
-/* READY (or FED) tasks of a pool in the order of dispatch, behind (rank, id). */
+/* READY (or FED) tasks of a pool, of so many slots at most, in the order of dispatch, behind
+ * (rank, id). */
 int store_scan_queue(struct db *db, enum task_state state, const char *pool, int64_t rank,
-                     const struct id *after, int limit, store_rows_fn *cb, void *arg) NODISCARD;
+                     const struct id *after, int slots, int limit, store_rows_fn *cb,
+                     void *arg) NODISCARD;
 int store_scan_due(struct db *db, int64_t now, int limit, store_rows_fn *cb, void *arg) NODISCARD;
 int store_scan_queue_timeout(struct db *db, int64_t now, int limit, store_rows_fn *cb,
                              void *arg) NODISCARD;

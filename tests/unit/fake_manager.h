@@ -208,16 +208,15 @@ void manager_events(struct manager *m, const struct id *id, events_fn *cb, void 
     cb(arg, fake.rc, fake.events, fake.n_events, &fake_why);
 }
 
-int manager_drain(struct manager *m, const char *worker_id, bool on, struct err *reterr)
+void manager_drain(struct manager *m, const char *worker_id, bool on, order_fn *cb, void *arg)
 {
     (void)m;
     snprintf(fake.name, sizeof(fake.name), "%s", worker_id);
     fake.on = on;
-    return fake.rc < 0 ? err_set(reterr, fake.rc, "no such worker") : 0;
+    cb(arg, fake.rc, &fake_why);
 }
 
-void manager_pause(struct manager *m, const char *pool, bool on,
-                   void (*cb)(void *arg, int rc, const struct err *why), void *arg)
+void manager_pause(struct manager *m, const char *pool, bool on, order_fn *cb, void *arg)
 {
     (void)m;
     snprintf(fake.name, sizeof(fake.name), "%s", pool);

@@ -178,6 +178,105 @@ static void test_frozen_reaper(void **state)
     task_done(&t);
 }
 
+/* Most of a fleet silent at once: nobody is taken for dead until it is so for twice as long. */
+static void test_most_are_silent(void **state)
+{
+    static const char *const names[] = {"w1", "w2", "w3", "w4", "w5"};
+    struct task t = running_task("w1", 5);
+    struct beat_run run = {.task = t.id, .attempt = 1, .token = 5};
+    int64_t now = 0;
+
+    (void)state;
+    fleet_grant(&fleet, &t, 0);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        beat(names[i], 1, 2, 0, &run, i == 0, NULL, 0);
+    }
+    for (int n = 3; now <= 2 * (int64_t)DEAD_MS - BEAT_MS; n++) {
+        now += BEAT_MS;
+        beat("w4", 1, n, now, NULL, 0, NULL, 0);
+        beat("w5", 1, n, now, NULL, 0, NULL, 0);
+        bool held = now > 2 * BEAT_MS;
+        assert_int_equal(fleet_tick(&fleet, now, BEAT_MS, true, on_state, &effects, NULL), !held);
+    }
+    assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_DEAD);
+    assert_int_equal(gone, 0);
+    assert_true(fleet_tick(&fleet, 2 * DEAD_MS + 1, BEAT_MS, true, on_state, &effects, NULL));
+    assert_int_equal(gone, 1);
+    task_done(&t);
+}
+
+/* One of two is silent: that is no reason to doubt. */
+static void test_few_are_silent(void **state)
+{
+    struct task t = running_task("w1", 5);
+
+    (void)state;
+    fleet_grant(&fleet, &t, 0);
+    beat("w1", 1, 1, 0, NULL, 0, NULL, 0);
+    beat("w2", 1, 1, DEAD_MS, NULL, 0, NULL, 0);
+    tick(DEAD_MS + LEASE_MARGIN_MS + 1);
+    assert_int_equal(gone, 1);
+    task_done(&t);
+}
+
+/* Who does not lead takes nothing away, and keeps only what beats renew. */
+static void test_follower(void **state)
+{
+    struct task t = running_task("w1", 5);
+
+    (void)state;
+    fleet_grant(&fleet, &t, 0);
+    assert_true(fleet_tick(&fleet, DEAD_MS + LEASE_MARGIN_MS, BEAT_MS, false, on_state, &effects,
+                           NULL));
+    assert_non_null(fleet_lease(&fleet, &t.id));
+    fleet_tick(&fleet, DEAD_MS + LEASE_MARGIN_MS + 1, BEAT_MS, false, on_state, &effects, NULL);
+    assert_null(fleet_lease(&fleet, &t.id));
+    assert_int_equal(gone, 0);
+    task_done(&t);
+}
+
+static void test_orders(void **state)
+{
+    int total = 0;
+    int available = 0;
+    int largest = 0;
+
+    (void)state;
+    /* Read from the database before its first beat. */
+    fleet_order(&fleet, "w1", "host1", true, 77, 0);
+    assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_DEAD);
+    assert_string_equal(fleet_find(&fleet, "w1")->host, "host1");
+    assert_int_equal(fleet_find(&fleet, "w1")->last_beat_wall, 77);
+    beat("w1", 1, 1, 10, NULL, 0, NULL, 0);
+    assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_DRAINING);
+    fleet_slots(&fleet, "default", &total, &available, &largest);
+    assert_int_equal(total, 0);
+    assert_false(fleet_order(&fleet, "w1", "", true, 0, 20));
+    assert_true(fleet_order(&fleet, "w1", "", false, 0, 20));
+    assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_UP);
+    fleet_slots(&fleet, "default", &total, &available, &largest);
+    assert_int_equal(total, 4);
+}
+
+static void test_forgotten(void **state)
+{
+    struct task t = running_task("w2", 5);
+
+    (void)state;
+    beat("w1", 1, 1, 0, NULL, 0, NULL, 0);
+    fleet_grant(&fleet, &t, 0);
+    tick(DEAD_MS + 1);
+    tick(WORKER_FORGET_MS);
+    assert_non_null(fleet_find(&fleet, "w1"));
+    tick(WORKER_FORGET_MS + 1);
+    assert_null(fleet_find(&fleet, "w1"));
+    assert_non_null(fleet_find(&fleet, "w2")); /* something of it is still to be settled */
+    fleet_release(&fleet, &t.id);
+    tick(WORKER_FORGET_MS + 2);
+    assert_null(fleet_find(&fleet, "w2"));
+    task_done(&t);
+}
+
 static void test_missing_from_a_beat(void **state)
 {
     struct task t = running_task("w1", 5);
@@ -287,6 +386,11 @@ int main(void)
         T(test_silence),
         T(test_task_with_a_lease_of_its_own),
         T(test_frozen_reaper),
+        T(test_most_are_silent),
+        T(test_few_are_silent),
+        T(test_follower),
+        T(test_orders),
+        T(test_forgotten),
         T(test_missing_from_a_beat),
         T(test_restart),
         T(test_strangers),

@@ -1,0 +1,157 @@
+/* What operators ordered: pools paused, workers drained. The database holds it; every manager reads
+ * it now and then, and at once when another one says that it changed. */
+#include "internal/clock.h"
+#include "internal/log.h"
+#include "pkg/manager/mgr.h"
+
+#include <stdlib.h>
+
+/* ---- reading ---- */
+
+struct read_call {
+    struct manager *m;
+    uint64_t orders; /* given here before it was sent: it may not show a later one */
+};
+
+static void on_pools(void *arg, int rc, const struct db_result *res, const struct err *why)
+{
+    struct read_call *c CLEANUP(freep) = arg;
+
+    (void)why;
+    for (int i = 0; rc == 0 && c->orders == c->m->orders && i < db_rows(res); i++) {
+        feed_pause(c->m->feed, db_get_text(res, i, 0).p, db_get_bool(res, i, 1));
+    }
+}
+
+static void on_workers(void *arg, int rc, const struct db_result *res, const struct err *why)
+{
+    struct read_call *c CLEANUP(freep) = arg;
+    bool changed = false;
+
+    (void)why;
+    for (int i = 0; rc == 0 && c->orders == c->m->orders && i < db_rows(res); i++) {
+        changed = fleet_order(&c->m->fleet, db_get_text(res, i, 0).p, db_get_text(res, i, 1).p,
+                              db_get_bool(res, i, 2), db_get_time(res, i, 3), clock_boot_ms()) ||
+                  changed;
+    }
+    if (changed) {
+        feed_fleet_changed(c->m->feed);
+    }
+}
+
+static void read_with(struct manager *m, const char *sql, db_done_fn *cb)
+{
+    struct read_call *c = xmalloc(sizeof(*c));
+
+    *c = (struct read_call){m, m->orders};
+    if (db_exec(m->db_read, sql, NULL, cb, c) < 0) {
+        free(c); /* read when the database is back */
+    }
+}
+
+void orders_read(struct manager *m)
+{
+    if (m->db_ready) {
+        read_with(m, "select name, paused from pool", on_pools);
+        read_with(m,
+                  "select id, host, draining, last_seen_at from worker "
+                  "where last_seen_at > now() - interval '1 day' or draining limit 20000",
+                  on_workers);
+    }
+}
+
+/* ---- giving ---- */
+
+struct order {
+    struct manager *m;
+    char *name; /* of a worker or a pool */
+    bool on;
+    order_fn *cb;
+    void *arg;
+};
+
+static void order_send(struct manager *m, const char *sql, const char *name, bool on,
+                       db_done_fn *done, order_fn *cb, void *arg)
+{
+    struct order *o = xmalloc(sizeof(*o));
+    struct db_params p CLEANUP(db_params_free);
+    struct err e = {0};
+
+    *o = (struct order){m, xstrdup(name), on, cb, arg};
+    db_params_init(&p);
+    db_add_text(&p, name);
+    db_add_bool(&p, on);
+    int rc = m->db_ready ? db_exec(m->db_read, sql, &p, done, o) : ERR_DB_DOWN;
+    if (rc < 0) {
+        free(o->name);
+        free(o);
+        err_set(&e, rc, "%s", err_text(rc));
+        cb(arg, rc, &e);
+    }
+}
+
+static void order_done(struct order *o, int rc, const struct err *why, const char *event)
+{
+    if (rc == 0) {
+        o->m->orders++;
+        lead_audit(o->m, event, o->name, NULL);
+        notices_orders(o->m);
+    }
+    o->cb(o->arg, rc, why);
+    free(o->name);
+    free(o);
+}
+
+static void on_drained(void *arg, int rc, const struct db_result *res, const struct err *why)
+{
+    struct order *o = arg;
+    struct fleet_worker *w = fleet_find(&o->m->fleet, o->name);
+    struct buf b CLEANUP(buf_free) = {0};
+
+    (void)res;
+    if (rc == 0 && w) {
+        fleet_order(&o->m->fleet, w->id, w->host, o->on, w->last_beat_wall, clock_boot_ms());
+        feed_fleet_changed(o->m->feed);
+        if (w->reply) {
+            buf_init(&b, 256);
+            buf_addf(&b, "{\"v\":1,\"type\":\"drain\",\"on\":%s}", o->on ? "true" : "false");
+            mgr_send(o->m, "", w->reply, &b);
+        }
+    }
+    order_done(o, rc, why, o->on ? "workerDrained" : "workerResumed");
+}
+
+void manager_drain(struct manager *m, const char *worker_id, bool on, order_fn *cb, void *arg)
+{
+    static const char sql[] =
+        "insert into worker (id, host, incarnation, state, draining, slots, last_seen_at) "
+        "values ($1, '', 0, 'UP', $2, 0, now()) "
+        "on conflict (id) do update set draining = excluded.draining";
+    struct err e = {0};
+
+    if (fleet_find(&m->fleet, worker_id)) {
+        order_send(m, sql, worker_id, on, on_drained, cb, arg);
+    } else {
+        cb(arg, err_set(&e, ERR_NOT_FOUND, "no such worker"), &e);
+    }
+}
+
+static void on_paused(void *arg, int rc, const struct db_result *res, const struct err *why)
+{
+    struct order *o = arg;
+
+    (void)res;
+    if (rc == 0) {
+        feed_pause(o->m->feed, o->name, o->on);
+    }
+    order_done(o, rc, why, o->on ? "poolPaused" : "poolResumed");
+}
+
+void manager_pause(struct manager *m, const char *pool, bool on, order_fn *cb, void *arg)
+{
+    static const char sql[] =
+        "insert into pool (name, paused, changed_at) values ($1, $2, now()) "
+        "on conflict (name) do update set paused = excluded.paused, changed_at = now()";
+
+    order_send(m, sql, pool, on, on_paused, cb, arg);
+}
