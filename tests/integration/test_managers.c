@@ -166,7 +166,10 @@ static void second_manager(void)
         struct buf b CLEANUP(buf_free) = {0};
 
         buf_init(&b, 65536);
-        up = manager_health(other, &b) && manager_worker(other, w.name, &b, NULL) == 0;
+        up = manager_health(other, &b);
+        buf_reset(&b);
+        up = up && manager_worker(other, w.name, &b, NULL) == 0 &&
+             memmem(b.data, b.len, "\"UP\"", 4) != NULL; /* it has heard a beat */
         uv_run(&loop, UV_RUN_ONCE);
     }
 }
