@@ -123,7 +123,7 @@ def driver_of(sje, task_id):
 
 def test_a_driver_is_watched_to_its_end(sje, cluster, task):
     before = set(cluster.drivers())
-    task_id = sje.submit(task(steps=8))
+    task_id = sje.submit(task(steps=30))
     seen = []
     limit = time.monotonic() + START * SLOW
     while (t := sje.task(task_id))["state"] not in FINAL:
@@ -131,30 +131,30 @@ def test_a_driver_is_watched_to_its_end(sje, cluster, task):
         if t["progress"]:
             seen.append((t["progress"]["done"], t["progress"]["total"]))
         time.sleep(0.1)
-    assert (t["state"], t["attempt"], t["output"]) == ("SUCCEEDED", 1, {"steps": 8, "sum": 36}), t
+    assert (t["state"], t["attempt"], t["output"]) == ("SUCCEEDED", 1, {"steps": 30, "sum": 465}), t
     assert seen == sorted(seen) and seen[0] < seen[-1], seen
     assert t["progress"]["done"] == t["progress"]["total"] >= seen[-1][0], t
     assert re.fullmatch(r"app-\d+-\d+", t["applicationId"]), t
     (driver,) = set(cluster.drivers()) - before
     assert driver_of(sje, task_id) == driver and cluster.drivers()[driver] == "FINISHED"
-    assert '{"steps":8,"sum":36}' in sje.log(task_id).text
+    assert '{"steps":30,"sum":465}' in sje.log(task_id).text
     assert f"{driver}: FINISHED" in sje.log(task_id, "stderr").text
 
 
-def test_nothing_is_submitted_that_cannot_be_watched(sje, cluster, task):
-    before = cluster.drivers()
+def test_what_fails_is_named(sje, cluster, task):
+    """A driver; and one that is not submitted, as nobody could tell how it ended."""
+    before = set(cluster.drivers())
     page = f"http://127.0.0.1:{free_port()}"
-    t = sje.run(task(conf={"spark.sje.masterUi": page}), START)
-    assert (t["state"], t["applicationId"]) == ("FAILED", None), t
-    assert page in t["error"]["message"], t
-    assert cluster.drivers() == before
-
-
-def test_a_failing_driver_is_named(sje, cluster, task):
+    unwatched = sje.submit(task(conf={"spark.sje.masterUi": page}))
     t = sje.run(task(steps=1, parameters={"fail": "not today"}), START)
     assert (t["state"], t["error"]["kind"]) == ("FAILED", "exit"), t
     assert t["error"]["message"] == "java.lang.IllegalStateException: not today", t
-    assert cluster.drivers()[driver_of(sje, t["taskId"])] == "FAILED"
+    driver = driver_of(sje, t["taskId"])
+    assert cluster.drivers()[driver] == "FAILED"
+    t = sje.end(unwatched, START)
+    assert (t["state"], t["applicationId"]) == ("FAILED", None), t
+    assert page in t["error"]["message"], t
+    assert set(cluster.drivers()) - before == {driver}
 
 
 def test_cancel_ends_the_application_first(sje, cluster, task):
@@ -226,7 +226,7 @@ def test_what_ended_unseen_is_told_as_it_ended(own, cluster, task):
     """While no worker was there its driver ended; the next attempt tells how, and runs nothing."""
     sje = own(split=True)
     before = set(cluster.drivers())
-    task_id = sje.submit(task(steps=8, pause=1000, parameters={"fail": "unseen"}))
+    task_id = sje.submit(task(steps=15, pause=1000, parameters={"fail": "unseen"}))
     progressing(sje, task_id)
     driver = driver_of(sje, task_id)
     kill_all(sje, task_id)
