@@ -35,8 +35,10 @@ struct fleet_worker {
     int memory_mb;
     char **pools; /* NULL-terminated, owned */
     char **job_types;
-    bool drain;        /* as ordered by an operator */
-    bool draining;     /* as the worker says */
+    bool drain;    /* as ordered by an operator */
+    bool draining; /* as the worker says */
+    bool saved;    /* its row shows `saved_as`; the leader's business */
+    enum worker_state saved_as;
     int64_t forget_at; /* boot ms; unless it is heard of again */
     bool stopping;
     enum worker_state state;

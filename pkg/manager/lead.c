@@ -14,6 +14,7 @@
 #define RUNNING_TICKS 15
 #define RESCAN_TICKS  5
 #define ORDERS_TICKS  5
+#define SAVES         500 /* of workers, each tick */
 
 /* ---- audit of the cluster ---- */
 
@@ -45,12 +46,23 @@ void lead_audit(struct manager *m, const char *event, const char *subject, const
 
 /* ---- workers ---- */
 
-static void save_worker(struct manager *m, const struct fleet_worker *w)
+static void on_saved(void *arg, int rc, const struct db_result *res, const struct err *why)
+{
+    struct manager *m = arg;
+
+    (void)res;
+    if (rc < 0 && rc != ERR_CLOSED) {
+        log_warn(NULL, "a worker's state is not saved: %s; trying again", why->text);
+        m->workers_unsaved = true;
+    }
+}
+
+static int save_worker(struct manager *m, const struct fleet_worker *w)
 {
     /* `draining` is an order of operators and not touched here. */
     static const char sql[] =
         "insert into worker (id, host, incarnation, state, draining, slots, last_seen_at) "
-        "values ($1, $2, $3, $4, false, $5, now()) on conflict (id) do update set host = "
+        "values ($1, $2, $3, $4, false, $5, $6) on conflict (id) do update set host = "
         "excluded.host, incarnation = excluded.incarnation, state = excluded.state, "
         "slots = excluded.slots, last_seen_at = excluded.last_seen_at";
     struct db_params p CLEANUP(db_params_free);
@@ -61,9 +73,26 @@ static void save_worker(struct manager *m, const struct fleet_worker *w)
     db_add_bigint(&p, w->inc);
     db_add_text(&p, worker_state_name(w->state));
     db_add_int(&p, w->slots);
-    if (db_exec(m->db_read, sql, &p, on_audited, NULL) < 0) {
-        log_warn(NULL, "worker %s is %s; not saved: the database is away", w->id,
-                 worker_state_name(w->state));
+    db_add_time(&p, w->last_beat_wall);
+    return db_exec(m->db_read, sql, &p, on_saved, m);
+}
+
+/* A new leader saves everything once: what its predecessor saw last may be old. */
+static void save_workers(struct manager *m)
+{
+    struct fleet_worker *w;
+    int most = SAVES;
+
+    for (w = m->fleet.workers; w && m->workers_unsaved; w = w->hh.next) {
+        w->saved = false;
+    }
+    m->workers_unsaved = false;
+    for (w = m->fleet.workers; w && most; w = w->hh.next) {
+        if (w->last_beat != INT64_MIN && !(w->saved && w->saved_as == w->state)) {
+            w->saved = save_worker(m, w) == 0;
+            w->saved_as = w->state;
+            most--;
+        }
     }
 }
 
@@ -78,7 +107,6 @@ void lead_worker_seen(struct manager *m, const struct fleet_worker *w)
             xasprintf("{\"state\":\"%s\",\"slots\":%d,\"incarnation\":%lld}",
                       worker_state_name(w->state), w->slots, (long long)w->inc);
 
-        save_worker(m, w);
         lead_audit(m, "worker", w->id, detail);
     }
 }
@@ -108,9 +136,9 @@ static void on_lost_answer(void *arg, const struct ledger_answer *a)
     if (!l || l->token != c->token) {
         return;
     }
-    if (a->rc == 0 && a->step == STEP_REFUSED) {
+    if (a->rc == 0 && a->step == STEP_REFUSED && a->task) {
         fleet_release(&c->m->fleet, &c->task); /* it had ended elsewhere */
-    } else if (a->rc < 0) {
+    } else if (a->rc < 0 || !a->task) {
         l->lost = false; /* the next tick says it again */
     }
 }
@@ -267,6 +295,7 @@ static void on_epoch(void *arg, int rc, const struct db_result *res, const struc
     m->epoch = db_get_int(res, 0, 0);
     m->next_due = 0;
     m->ticks = 0;
+    m->workers_unsaved = true;
     log_info(NULL, "this manager leads now, epoch %lld", (long long)m->epoch);
     lead_audit(m, "leader", m->id, NULL);
     lead_freeze(m);
@@ -348,6 +377,7 @@ void lead_tick(struct manager *m)
     if (!m->epoch || !db_is_up(m->db_read)) {
         return;
     }
+    save_workers(m);
     scan_due(m);
     retention_tick(m);
     if (m->ticks % RUNNING_TICKS == 0) {

@@ -64,6 +64,7 @@ struct manager {
     int64_t clock_took;  /* how long the answer took that is in force */
     int64_t next_due;    /* wall ms of the next known SCHEDULED task; INT64_MAX: none known */
     int64_t last_tick;
+    bool workers_unsaved;
     bool sure_of_silence; /* not: most workers fell silent at once */
     int ticks;
     uv_timer_t tick;
