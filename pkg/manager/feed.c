@@ -11,7 +11,9 @@
 
 #define BUFFER_LOW    500
 #define BUFFER_HIGH   2000
-#define MARK_DELAY_MS 50   /* a claim within this time saves the mark */
+#define TICK_MS       50
+#define DRAIN_S       0.25 /* so much work is in the broker, or twice the free slots */
+#define MARK_DELAY_MS 1000 /* a claim within this time saves the mark */
 #define FLEET_MS      5    /* many beats are looked at once */
 #define PAUSE_MS      1000 /* after a refused publish */
 
@@ -160,7 +162,7 @@ static size_t pool_window(const struct feed_pool *p)
         return 0;
     }
     size_t window = MAX((size_t)available * 2, (size_t)MIN(total, 4));
-    return MIN(MAX(window, (size_t)p->rate), (size_t)FEED_WINDOW_MAX);
+    return MIN(MAX(window, (size_t)(p->rate * DRAIN_S)), (size_t)FEED_WINDOW_MAX);
 }
 
 /* Too much in memory: the best stay, the horizon is drawn behind them. */
@@ -418,7 +420,7 @@ static void on_timer(uv_timer_t *t)
     for (struct feed_pool *p = f->pools; p; p = p->hh.next) {
         busy = busy || p->held.count;
     }
-    MUST(uv_timer_start(&f->timer, on_timer, busy ? MARK_DELAY_MS : 1000, 0) == 0);
+    MUST(uv_timer_start(&f->timer, on_timer, busy ? TICK_MS : 1000, 0) == 0);
 }
 
 /* ---- life ---- */
