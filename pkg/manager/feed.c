@@ -484,7 +484,7 @@ void feed_stop(struct feed *f)
     for (struct feed_pool *p = f->pools; p; p = p->hh.next) {
         pool_empty(f, p);
         p->scans = 0;
-        p->served = false;
+        p->served = p->fed_known = p->fed_asked = false;
     }
 }
 
@@ -556,6 +556,9 @@ void feed_rescan(struct feed *f)
 {
     for (struct feed_pool *p = f->pools; p && f->epoch; p = p->hh.next) {
         p->rescan = p->served;
+        if (p->served) {
+            feed_scan_fed(p);
+        }
         feed_pool_step(p);
     }
 }

@@ -37,6 +37,8 @@ struct feed_pool {
     struct list outstanding;
     bool paused;
     bool served;
+    bool fed_known; /* what earlier leaders fed */
+    bool fed_asked;
     bool declared;
     bool complete; /* horizon is at infinity */
     int fits;      /* tasks of more slots are left in the database; -1: not read yet */

@@ -99,8 +99,10 @@ static void on_fed_scanned(void *arg, int rc, const struct task *rows, size_t n,
 
     (void)why;
     f->open_calls--;
-    if (s->run == f->run && p && rc == 0) {
-        for (size_t i = 0; i < n; i++) {
+    if (s->run == f->run && p) {
+        p->fed_asked = false;
+        p->fed_known = rc == 0;
+        for (size_t i = 0; rc == 0 && i < n; i++) {
             if (!feed_hint_find(f, &rows[i].id)) {
                 struct feed_hint *e = feed_hint_new(f, p, &rows[i]);
 
@@ -118,14 +120,18 @@ void feed_scan_fed(struct feed_pool *p)
 {
     struct feed *f = p->feed;
     static const struct id first = {{0}};
-    struct scan *s = xmalloc(sizeof(*s));
 
+    if (p->fed_known || p->fed_asked) {
+        return;
+    }
+    struct scan *s = xmalloc(sizeof(*s));
     *s = (struct scan){f, xstrdup(p->name), f->run, true};
     if (store_scan_queue(f->o.db, TASK_FED, p->name, INT64_MIN, &first, INT_MAX, FEED_WINDOW_MAX,
                          on_fed_scanned, s) < 0) {
         free(s->pool);
         free(s);
-        return;
+        return; /* the next rescan asks again */
     }
+    p->fed_asked = true;
     f->open_calls++;
 }
