@@ -272,7 +272,7 @@ static void on_tick(uv_timer_t *t)
     if (m->held_results.count && db_is_up(m->db)) {
         intake_retry(m);
     }
-    if (m->db_ready && m->ticks % CLOCK_TICKS == 0) {
+    if (m->db_ready && (!m->clock_known || m->ticks % CLOCK_TICKS == 0)) {
         read_clock(m);
     }
     if (!m->db_ready && !m->migrating && db_is_up(m->db) && m->ticks % MIGRATE_TICKS == 0) {
