@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import psycopg2
+import requests
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "e2e"))
 from sje import Services, free_port, processes_with, until  # noqa: E402
@@ -147,11 +148,18 @@ class Cluster:
         until(lambda: all(self.healthy(n) for n in self.managers), 60, "managers are healthy")
 
     def healthy(self, node):
-        import requests
         try:
             return requests.get(node.direct + "/health", timeout=3).status_code == 200
         except requests.RequestException:
             return False
+
+    def up(self, node):
+        """How many workers that manager sees up."""
+        try:
+            workers = requests.get(node.direct + "/mgmt/workers", timeout=3).json()["workers"]
+            return sum(w["state"] == "UP" for w in workers)
+        except (requests.RequestException, ValueError, KeyError):
+            return 0
 
     def note_exit(self, node):
         code = node.process.returncode

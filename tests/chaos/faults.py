@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import psycopg2
+import requests
 
 from cluster import LEASE, boot_ms
 
@@ -375,7 +376,6 @@ def no_descriptors(chaos, node):
 
 @fault("a task runs out of memory", "memory")
 def out_of_memory(chaos, _):
-    import requests
     task = {"jobType": "Command",
             "command": [chaos.load.mark, str(chaos.cluster.dir), "0", "0", "oom"]}
     return chaos.load.submit(requests.Session(), [task], deadline=time.monotonic() + 30) is not None
@@ -479,7 +479,7 @@ class Chaos:
         self.busy, self.lock = set(), threading.Lock()
         self.threads, self.done = [], []
         self.file = open(cluster.dir / "faults.jsonl", "a")
-        self.queue = []
+        self.queue, self.moved = [], 0.0
 
     # ---- for the faults ----
 
@@ -530,14 +530,17 @@ class Chaos:
         """What a fault of that kind could be done to now: (node or None, resources)."""
         c = self.cluster
         if on in ("broker", "database"):
-            return [(None, {on, *(["db-order"] if on == "database" else [])})]
+            return [(None, {on})]
         if on == "memory":
             return [(None, set())] if self.load.has_memory else []
         if on == "full":
             return [(n, {n.name}) for n in c.workers if getattr(n, "small_disk", False)]
         if on == "leader":
             leader = c.leader()
-            return [(leader, {leader.name})] if leader and not (kills and leader.steady) else []
+            if leader and kills and leader.steady:
+                self.move_lead()
+                return []
+            return [(leader, {leader.name})] if leader else []
         role = "worker" if on in ("worker", "shim") else "manager"
         return [(n, {n.name}) for n in c.nodes
                 if n.role == role and n.alive() and not (kills and n.steady)]
@@ -557,22 +560,31 @@ class Chaos:
             self.busy.discard(node.name)
 
     def next(self):
-        """Each fault comes once before any comes again, in a random order."""
-        if not self.queue:
-            self.queue = [f for f in FAULTS if f[3] or not self.short]
-            self.rng.shuffle(self.queue)
+        """Each fault comes once before any comes again, in a random order, as far as it can."""
         with self.lock:
-            for i, f in enumerate(self.queue):
-                free = [t for t in self.candidates(f[1], f[4]) if not t[1] & self.busy]
-                if free:
-                    del self.queue[i]
-                    node, resources = self.rng.choice(free)
-                    self.busy |= resources
-                    return f, node, resources
-                if f[1] in ("memory", "full") and not self.candidates(f[1], f[4]):
-                    del self.queue[i]
-                    break
+            for again in (False, True):
+                if again:  # the rest of the last round waits for its chance
+                    more = [f for f in FAULTS if f[3] or not self.short]
+                    self.rng.shuffle(more)
+                    self.queue = self.queue[:len(FAULTS)] + more
+                for i, f in enumerate(self.queue):
+                    free = [t for t in self.candidates(f[1], f[4]) if not t[1] & self.busy]
+                    if free:
+                        del self.queue[i]
+                        node, resources = self.rng.choice(free)
+                        self.busy |= resources
+                        return f, node, resources
         return None
+
+    def move_lead(self):
+        """Cuts the connection that holds the lead, not too often: perhaps another manager takes it."""
+        if time.monotonic() > self.moved + 10:
+            self.moved = time.monotonic()
+            try:
+                self.cluster.query("select pg_terminate_backend(pid) from pg_locks"
+                                   " where locktype = 'advisory' and granted")
+            except psycopg2.Error:
+                pass  # it is away
 
     def run_one(self, f, node, resources):
         name, begin, error = f[0], boot_ms(), None

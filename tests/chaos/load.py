@@ -92,7 +92,7 @@ class Load:
                 "command": [self.mark, str(self.cluster.dir), str(ms), str(code), way]}
 
     def task(self, rng):
-        task = {"jobType": "Noop"} if rng.random() < 0.5 else self.command(rng)
+        task = {"jobType": "Noop"} if rng.random() < 0.6 else self.command(rng)
         task["priority"] = rng.randint(0, 9)
         if rng.random() < 0.05:
             task["delaySeconds"] = rng.randint(1, 5)

@@ -20,8 +20,7 @@ from cluster import BEAT, LEASE, Cluster, until  # noqa: E402
 from faults import FAULTS, Chaos  # noqa: E402
 from load import Load  # noqa: E402
 
-SLOW = float(os.environ.get("SJE_SLOW", "1"))
-END_SECONDS = 240 * SLOW  # until everything that was accepted has ended, once the faults are over
+END_SECONDS = 240  # until everything that was accepted has ended, once the faults are over
 MARKS = ("<!-- chaos: begin -->", "<!-- chaos: end -->")
 
 
@@ -57,15 +56,16 @@ def settle(cluster):
     def open_tasks():
         return cluster.query("select count(*) from task where state < 5")[0][0]
 
-    def quiet():
-        busy = [w for w in cluster.query("select id from worker where state = 'UP'") if w]
-        return open_tasks() == 0 and len(busy) >= len(cluster.workers)
+    def all_up():
+        return all(cluster.up(m) == len(cluster.workers) for m in cluster.managers)
 
     left = []
-    try:
-        until(quiet, END_SECONDS / SLOW, "every task ends")
-    except AssertionError:
-        left.append(f"{open_tasks()} tasks have not ended")
+    for condition, text in ((lambda: open_tasks() == 0, "tasks have not ended"),
+                            (all_up, "a manager does not see every worker UP")):
+        try:
+            until(condition, END_SECONDS, text)
+        except AssertionError:
+            left.append(text)
     queues = {}
 
     def empty():
@@ -123,7 +123,7 @@ def arguments():
     p.add_argument("--mark", required=True, type=Path)
     p.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     p.add_argument("--managers", type=int, default=3)
-    p.add_argument("--rate", type=float, default=18, help="tasks a second")
+    p.add_argument("--rate", type=float, default=26, help="tasks a second")
     p.add_argument("--short", action="store_true", help="cheap faults, quickly one after the other")
     p.add_argument("--table", help="a document whose chaos section is to be replaced")
     return p.parse_args()
