@@ -7,6 +7,9 @@
 #   services.sh stop DIR [postgres|rabbitmq]    stop what was started here, and nothing else
 #   services.sh status DIR                      exit status 0 when both run
 #   services.sh ctl DIR ARGUMENT...             rabbitmqctl for this broker
+#   services.sh join DIR OTHER                  start a RabbitMQ node in a cluster with the one of OTHER
+#   services.sh standby DIR OTHER               start a PostgreSQL that follows the one of OTHER, on the
+#                                               same port at 127.0.0.2
 #
 # DIR/env holds shell exports for sje-executor (SJE_DB_*, SJE_RABBITMQ_*) and for the tests
 # (SJE_TEST_*). Ports are kept from one start to the next unless someone else has taken them.
@@ -107,11 +110,16 @@ pg_check() { # the server writes its pid and its status there
 } 2>/dev/null
 
 pg_launch() {
-    local more
+    local address=127.0.0.1 more
     read -ra more <<<"${SJE_POSTGRES_OPTIONS:-}"
-    ports postgres 1
+    if [ -f "$DIR/run/standby" ]; then
+        read -ra PORTS <"$DIR/run/postgres.ports"
+        address=127.0.0.2
+    else
+        ports postgres 1
+    fi
     (cd / && spawn postgres "${AS[@]}" "$PG_BIN/postgres" -D "$PG/data" -p "${PORTS[0]}" \
-        -c listen_addresses=127.0.0.1 -c unix_socket_directories= \
+        -c "listen_addresses=$address" -c unix_socket_directories= \
         -c max_connections=60 -c shared_buffers=32MB -c max_wal_size=256MB -c jit=off \
         -c timezone=UTC -c log_timezone=UTC "${more[@]}")
     await postgres pg_check
@@ -132,15 +140,40 @@ start_postgres() {
     say "postgres on 127.0.0.1:${PORTS[0]}"
 }
 
+standby_init() { # OTHER
+    [ ! -f "$DIR/run/standby" ] || return 0
+    local AS PG="$DIR/postgres" PG_BIN
+    PG_BIN=$(pg_bin)
+    mkdir -p "$PG"
+    pg_user
+    cp "$1"/run/postgres*.password "$1/run/postgres.ports" "$DIR/run/"
+    (cd / && "${AS[@]}" env PGPASSWORD="$(secret postgres-admin)" "$PG_BIN/pg_basebackup" -D "$PG/data" \
+        -h 127.0.0.1 -p "$(cat "$DIR/run/postgres.ports")" -U postgres -R -c fast) ||
+        die "the database of $1 cannot be copied"
+    : >"$PG/ready"
+    : >"$DIR/run/standby"
+}
+
 stop_postgres() {
     halt postgres INT
 }
 
 # ---- RabbitMQ ----
 
+# A node that joined another is called after its directory, and uses the other's epmd.
+rabbit_node() {
+    if [ -f "$DIR/run/join" ]; then
+        echo "$(basename "$DIR")@localhost"
+    else
+        echo sje@localhost
+    fi
+}
+
 rabbit_env() { # the environment of this broker and of its command-line tools
-    export HOME="$DIR/rabbitmq" RABBITMQ_NODENAME=sje@localhost ERL_EPMD_ADDRESS=127.0.0.1
-    export ERL_EPMD_PORT=$1 RABBITMQ_DIST_PORT=$2 LC_ALL=C.UTF-8
+    export HOME="$DIR/rabbitmq" ERL_EPMD_ADDRESS=127.0.0.1
+    RABBITMQ_NODENAME=$(rabbit_node)
+    ERL_EPMD_PORT=$(cat "$DIR/run/join" 2>/dev/null) || ERL_EPMD_PORT=$1
+    export RABBITMQ_NODENAME ERL_EPMD_PORT RABBITMQ_DIST_PORT=$2 LC_ALL=C.UTF-8
     export RABBITMQ_CONF_ENV_FILE="$DIR/rabbitmq/env.conf"
     export RABBITMQ_CONFIG_FILE="$DIR/rabbitmq/rabbitmq.conf"
     export RABBITMQ_ADVANCED_CONFIG_FILE="$DIR/rabbitmq/advanced.config"
@@ -171,6 +204,11 @@ log.file = rabbitmq.log
 log.file.level = info
 log.console = false
 CONF
+    [ ! -f "$DIR/run/join" ] || cat >>"$DIR/rabbitmq/rabbitmq.conf" <<CONF
+cluster_formation.peer_discovery_backend = classic_config
+cluster_formation.classic_config.nodes.1 = sje@localhost
+cluster_formation.classic_config.nodes.2 = $(rabbit_node)
+CONF
     echo '[].' | tee "$DIR/rabbitmq/enabled_plugins" >"$DIR/rabbitmq/advanced.config"
     : >"$DIR/rabbitmq/env.conf"
 }
@@ -190,8 +228,10 @@ rabbit_launch() {
     (
         rabbit_env "${PORTS[1]}" "${PORTS[2]}"
         cd "$DIR/rabbitmq"
-        spawn epmd epmd -port "${PORTS[1]}" -address 127.0.0.1
-        await epmd epmd_check || exit 1
+        if [ ! -f "$DIR/run/join" ]; then
+            spawn epmd epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1
+            await epmd epmd_check || exit 1
+        fi
         spawn rabbitmq "$(rabbit_bin rabbitmq-server)"
     ) && await rabbitmq rabbit_check
 }
@@ -212,6 +252,14 @@ start_rabbitmq() {
         rabbit_launch || die "RabbitMQ does not start, see $DIR/log/rabbitmq.out and rabbitmq.log"
     fi
     say "rabbitmq on 127.0.0.1:${PORTS[0]}"
+}
+
+join_init() { # OTHER
+    [ ! -f "$DIR/run/join" ] || return 0
+    mkdir -p "$DIR/rabbitmq"
+    cp "$1/rabbitmq/.erlang.cookie" "$DIR/rabbitmq/"
+    cp "$1/run/rabbitmq.password" "$DIR/run/"
+    cut -d' ' -f2 "$1/run/rabbitmq.ports" >"$DIR/run/join"
 }
 
 stop_rabbitmq() {
@@ -266,7 +314,7 @@ status() {
 }
 
 usage() {
-    sed -n '6,9s/^# *//p' "$0" >&2
+    sed -n '6,12s/^# *//p' "$0" >&2
     exit 2
 }
 
@@ -280,7 +328,7 @@ case "$command ${3:-}" in
 "start " | "stop ") parts=(postgres rabbitmq) ;;
 "start postgres" | "stop postgres" | "start rabbitmq" | "stop rabbitmq") parts=("$3") ;;
 "status ") ;;
-"ctl "*) ;;
+"ctl "* | "join "?* | "standby "?*) ;;
 *) usage ;;
 esac
 case $command in
@@ -291,6 +339,16 @@ start)
 stop)
     flock 9
     for part in "${parts[@]}"; do "stop_$part"; done
+    ;;
+join)
+    flock 9
+    join_init "$3"
+    start rabbitmq
+    ;;
+standby)
+    flock 9
+    standby_init "$3"
+    start postgres
     ;;
 status) status ;;
 ctl)

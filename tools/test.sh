@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.."
 
 TIMEOUT=300 # seconds for one test program
 # Started first, so that no lane works alone at the end.
-LONG="e2e/test_spark e2e/test_faults e2e/test_openapi"
+LONG="e2e/test_spark e2e/test_faults e2e/test_broker e2e/test_database e2e/test_openapi"
 FLAVOUR=$1
 shift
 OUT=build/$FLAVOUR

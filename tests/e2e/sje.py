@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 import time
 import uuid
 from pathlib import Path
@@ -55,9 +56,9 @@ def processes_with(needle):
 class Services:
     """PostgreSQL and RabbitMQ, started by tools/services.sh in a directory of their own."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, *start):
         self.dir = Path(directory)
-        self.script("start")
+        self.script(*(start or ["start"]))
 
     def script(self, *arguments):
         done = subprocess.run([ROOT / "tools/services.sh", arguments[0], self.dir, *arguments[1:]],
@@ -71,15 +72,32 @@ class Services:
     def stop(self, part):
         self.script("stop", part)
 
+    def ctl(self, *arguments):
+        return self.script("ctl", *arguments)
+
+    def pid(self, part):
+        return int((self.dir / f"run/{part}.pid").read_text().split()[0])
+
+    def port(self, part):
+        return int((self.dir / f"run/{part}.ports").read_text().split()[0])
+
     @property
     def env(self):
         text = (self.dir / "env").read_text()
         return dict(re.findall(r"(SJE_(?:DB|RABBITMQ)_\w+)=(\S*)", text))
 
-    def database(self, name="sje"):
+    def database(self, name="sje", host="127.0.0.1"):
         env = self.env
-        db = psycopg2.connect(host=env["SJE_DB_HOST"], port=env["SJE_DB_PORT"], dbname=name,
-                              user=env["SJE_DB_USERNAME"], password=env["SJE_DB_PASSWORD"])
+        return self.connect(host=host, dbname=name, user=env["SJE_DB_USERNAME"],
+                            password=env["SJE_DB_PASSWORD"])
+
+    def admin(self, name="postgres", host="127.0.0.1"):
+        """The database as its superuser."""
+        return self.connect(host=host, dbname=name, user="postgres",
+                            password=(self.dir / "run/postgres-admin.password").read_text())
+
+    def connect(self, **how):
+        db = psycopg2.connect(port=self.port("postgres"), **how)
         db.autocommit = True
         return db
 
@@ -89,9 +107,9 @@ class Services:
         db = self.database()
         db.cursor().execute(f"CREATE DATABASE {name}")
         db.close()
-        self.script("ctl", "eval", f'rabbit_vhost:add(<<"{name}">>, <<"test">>), '
-                    f'rabbit_auth_backend_internal:set_permissions(<<"sje">>, <<"{name}">>, '
-                    f'<<".*">>, <<".*">>, <<".*">>, <<"test">>).')
+        self.ctl("eval", f'rabbit_vhost:add(<<"{name}">>, <<"test">>), '
+                 f'rabbit_auth_backend_internal:set_permissions(<<"sje">>, <<"{name}">>, '
+                 f'<<".*">>, <<".*">>, <<".*">>, <<"test">>).')
         return {**self.env, "SJE_DB_DATABASE": name, "SJE_RABBITMQ_VHOST": name}
 
 
@@ -250,6 +268,26 @@ class Cluster(Client):
     def database(self):
         return self.services.database(self.settings["SJE_DB_DATABASE"])
 
+    def settled(self, within=120):
+        """Waits until every task of this cluster has ended; each audit has no gap and exactly one end
+        of each grant. How many there are by outward state and attempt."""
+        def ended():
+            with self.database() as db, db.cursor() as c:
+                c.execute("SELECT count(*) FROM task WHERE state < 5")
+                return c.fetchone()[0] == 0
+        until(ended, within, "all tasks have ended")
+        with self.database() as db, db.cursor() as c:
+            c.execute("SELECT task_id, array_agg(seq ORDER BY seq), array_agg(event ORDER BY seq) "
+                      "FROM event GROUP BY task_id")
+            for task_id, seqs, story in c.fetchall():
+                assert seqs == list(range(1, len(seqs) + 1)), (task_id, seqs)
+                grants = story.count("granted")
+                ends = sum(story.count(e) for e in ("succeeded", "failed", "retry", "lost", "dead"))
+                assert grants == ends, (task_id, story)
+            c.execute("SELECT state, attempt, count(*) FROM task GROUP BY 1, 2")
+            names = {5: "SUCCEEDED", 6: "FAILED", 7: "CANCELLED", 8: "FAILED"}
+            return {(names[state], attempt): n for state, attempt, n in c.fetchall()}
+
     def close(self):
         """Ends everything that was started, also tasks; a clean stop has exit status 0."""
         status = {}
@@ -265,3 +303,37 @@ class Cluster(Client):
 
     def tail(self):
         return "\n".join(f"---- {s.role}\n{s.tail()}" for s in self.servers)
+
+
+class Load(threading.Thread):
+    """Submits batches until told to stop, a few tasks ahead of what has ended; keeps every id that
+    was accepted with 202."""
+
+    AHEAD = 200
+
+    def __init__(self, sje, task):
+        super().__init__(daemon=True)
+        self.sje, self.task, self.ids, self.stopping = sje, task, [], False
+        self.http = requests.Session()
+        self.start()
+
+    def run(self):
+        while not self.stopping:
+            try:
+                r = self.http.post(self.sje.url + "/tasks", json=[self.task] * 20, timeout=20)
+                if r.status_code == 202:
+                    self.ids += [t["taskId"] for t in r.json()["tasks"]]
+                if len(self.ids) > self.AHEAD:
+                    self.http.get(f"{self.sje.url}/task/{self.ids[-self.AHEAD]}?wait=2", timeout=20)
+            except requests.RequestException:
+                time.sleep(0.1)
+
+    def goes_on(self, within=60):
+        """What is submitted from now on is accepted and ends."""
+        n = len(self.ids)
+        until(lambda: len(self.ids) > n + self.AHEAD, within, "the load goes on")
+
+    def stop(self):
+        self.stopping = True
+        self.join(30)
+        return self.ids

@@ -1,11 +1,8 @@
 """What goes away comes back, and what was accepted is not lost."""
-import threading
-import time
-
 import pytest
 import requests
 
-from sje import Client, Server, free_port, processes_with, until
+from sje import Client, Load, Server, free_port, processes_with, until
 
 NOOP = {"jobType": "Noop"}
 
@@ -17,16 +14,7 @@ def shell(script, **more):
 def complete(sje, ids, within=120):
     """Every task ended, with an audit that has no gap and exactly one end of each grant."""
     ended = [sje.end(i, within) for i in ids]
-    with sje.database() as db, db.cursor() as c:
-        c.execute("SELECT task_id, array_agg(seq ORDER BY seq), array_agg(event ORDER BY seq) "
-                  "FROM event GROUP BY task_id")
-        for task_id, seqs, story in c.fetchall():
-            assert seqs == list(range(1, len(seqs) + 1)), (task_id, seqs)
-            grants = story.count("granted")
-            ends = sum(story.count(e) for e in ("succeeded", "failed", "retry", "lost", "dead"))
-            assert grants == ends, (task_id, story)
-        c.execute("SELECT count(*) FROM task WHERE state < 5")
-        assert c.fetchone()[0] == 0
+    sje.settled(within)
     return ended
 
 
@@ -81,42 +69,12 @@ def test_database_away_at_accept(own, services):
     assert {t["state"] for t in ended} == {"SUCCEEDED"}
 
 
-AHEAD = 200
-
-
-class Load(threading.Thread):
-    """Submits batches until told to stop, a few ahead of what has ended; keeps every id that was
-    accepted with 202."""
-
-    def __init__(self, sje, task):
-        super().__init__(daemon=True)
-        self.sje, self.task, self.ids, self.stopping = sje, task, [], False
-        self.http = requests.Session()
-        self.start()
-
-    def run(self):
-        while not self.stopping:
-            try:
-                r = self.http.post(self.sje.url + "/tasks", json=[self.task] * 20, timeout=20)
-                if r.status_code == 202:
-                    self.ids += [t["taskId"] for t in r.json()["tasks"]]
-                if len(self.ids) > AHEAD:
-                    self.http.get(f"{self.sje.url}/task/{self.ids[-AHEAD]}?wait=2", timeout=20)
-            except requests.RequestException:
-                time.sleep(0.1)
-
-    def stop(self):
-        self.stopping = True
-        self.join(30)
-        return self.ids
-
-
 @pytest.mark.parametrize("how", ["terminate", "kill"])
 @pytest.mark.parametrize("role", ["manager", "worker"])
 def test_end_of_a_process_under_load(own, role, how):
     sje = own(split=True)
     load = Load(sje, shell("sleep 0.05"))
-    until(lambda: len(load.ids) >= AHEAD, 30, "some load")
+    until(lambda: len(load.ids) >= Load.AHEAD, 30, "some load")
     until(lambda: sje.task(load.ids[0])["state"] == "SUCCEEDED", 30, "work is done")
     server = getattr(sje, role)
     if how == "terminate":
@@ -179,18 +137,6 @@ def test_a_task_that_ends_while_no_worker_is_there(own):
     sje.worker.start()
     t = sje.end(task_id)
     assert (t["state"], t["attempt"]) == ("FAILED", 1) and t["error"]["exitCode"] == 7, t
-
-
-def test_the_brokers_disk_is_wiped(own, services):
-    sje = own(split=True, SJE_NODE_SLOTS="1")
-    blocker = sje.submit(shell("sleep 3"))
-    sje.running(blocker)
-    ids = [t["taskId"] for t in sje.post("/tasks", [NOOP] * 50).json()["tasks"]]
-    vhost = sje.settings["SJE_RABBITMQ_VHOST"]
-    services.script("ctl", "eval", f"[rabbit_amqqueue:delete(Q, false, false, <<\"test\">>) || "
-                    f"Q <- rabbit_amqqueue:list(<<\"{vhost}\">>)].")
-    ended = complete(sje, [blocker, *ids], 120)
-    assert {t["state"] for t in ended} == {"SUCCEEDED"}
 
 
 def test_two_managers(own):

@@ -1,0 +1,155 @@
+"""The database fails in every way that it comes back from: nothing accepted is lost, nothing runs twice."""
+import os
+import shutil
+import signal
+import subprocess
+
+import psycopg2
+import pytest
+
+from sje import Load, Services, processes_with, until
+
+NOOP = {"jobType": "Noop"}
+
+
+def shell(script, **more):
+    return {"jobType": "Command", "command": ["sh", "-c", script], **more}
+
+
+def all_ended(sje, load, more=0):
+    """Everything that was accepted ended in its first attempt. An answer may have got lost, so there may
+    be tasks whose 202 never arrived."""
+    n = len(load.stop()) + more
+    (key, ended), = sje.settled().items()
+    assert key == ("SUCCEEDED", 1) and n <= ended <= n + 100, (key, n, ended)
+
+
+def cut(sje):
+    with sje.database() as db, db.cursor() as c:
+        c.execute("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                  "WHERE datname = current_database() AND pid <> pg_backend_pid()")
+
+
+@pytest.mark.parametrize("how", ["fast", "immediate"])
+def test_a_restart_under_load(own, services, how):
+    sje = own(split=True)
+    running = sje.submit(shell("sleep 5"))
+    sje.running(running)
+    load = Load(sje, shell("sleep 0.05"))
+    load.goes_on()
+    if how == "immediate":
+        os.kill(services.pid("postgres"), signal.SIGQUIT)
+    services.stop("postgres")
+    services.start("postgres")
+    load.goes_on()
+    all_ended(sje, load, 1)
+
+
+def test_connections_are_cut(own):
+    sje = own(split=True)
+    load = Load(sje, shell("sleep 0.05"))
+    for _ in range(4):
+        load.goes_on()
+        cut(sje)
+    load.goes_on()
+    all_ended(sje, load)
+
+
+def test_it_is_slow(own):
+    """A lock on the tables: requests wait or are told to come later, others are served, and what runs
+    and ends meanwhile is not disturbed."""
+    sje = own(split=True)
+    running = sje.submit(shell("sleep 3"))
+    sje.running(running)
+    load = Load(sje, shell("sleep 0.05"))
+    load.goes_on()
+    with sje.database() as db, db.cursor() as c:
+        c.execute("BEGIN")
+        c.execute("LOCK TABLE task, event IN ACCESS EXCLUSIVE MODE")
+        until(lambda: not processes_with(running), 20, "the task ends meanwhile")
+        sje.get("/health/live", timeout=5)
+        c.execute("ROLLBACK")
+    load.goes_on()
+    all_ended(sje, load, 1)
+
+
+@pytest.fixture
+def small_tenant(run_dir, services):
+    """Settings of a database with little room."""
+    room = run_dir / "room"
+    room.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", room],
+                             capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip("a small file system cannot be mounted: " + mounted.stderr.strip())
+    admin = services.admin()
+    try:
+        owner = services.dir / "postgres/data"
+        shutil.chown(room, owner.stat().st_uid, owner.stat().st_gid)
+        tenant = services.tenant()
+        with admin.cursor() as c:
+            c.execute(f"CREATE TABLESPACE small OWNER sje LOCATION '{room}'")
+            c.execute(f"ALTER DATABASE {tenant['SJE_DB_DATABASE']} SET default_tablespace = small")
+        yield {k: tenant[k] for k in ("SJE_DB_DATABASE", "SJE_RABBITMQ_VHOST")}
+        with admin.cursor() as c:
+            c.execute(f"DROP DATABASE {tenant['SJE_DB_DATABASE']} WITH (FORCE)")
+            c.execute("DROP TABLESPACE small")
+    finally:
+        admin.close()
+        subprocess.run(["umount", "-l", room], check=True)
+
+
+def test_it_is_full(own, small_tenant):
+    sje = own(split=True, **small_tenant)
+    before = sje.post("/tasks", [NOOP] * 100).json()["tasks"]
+    running = sje.submit(shell("sleep 2"))
+    sje.running(running)
+    db = sje.database()
+    with db.cursor() as c:
+        c.execute("CREATE TABLE filler (x bytea)")
+        c.execute("ALTER TABLE filler ALTER x SET STORAGE EXTERNAL")
+        size = 1 << 20
+        while size >= 1 << 10:
+            try:
+                c.execute("INSERT INTO filler VALUES (convert_to(repeat('x', %s), 'UTF8'))", (size,))
+            except psycopg2.errors.DiskFull:
+                size //= 4
+        r = until(lambda: (r := sje.call("POST", "/tasks", json=[NOOP] * 200)).status_code != 202 and (r,),
+                  30, "it is full")[0]
+        assert r.status_code == 503 and int(r.headers["Retry-After"]) >= 1, r.text
+        until(lambda: not processes_with(running), 20, "the task ends meanwhile")
+        c.execute("DROP TABLE filler")
+    db.close()
+    sje.until_status(202, "POST", "/task", json=NOOP)
+    assert {sje.end(t["taskId"])["state"] for t in before} == {"SUCCEEDED"}
+    assert sje.end(running)["attempt"] == 1
+    assert set(sje.settled()) == {("SUCCEEDED", 1)}
+
+
+@pytest.fixture
+def pair(run_dir):
+    """A database and its synchronous standby."""
+    primary = Services(run_dir / "pair/primary", "start", "postgres")
+    standby = Services(run_dir / "pair/standby", "standby", primary.dir)
+    with primary.admin().cursor() as c:
+        c.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        c.execute("SELECT pg_reload_conf()")
+    yield primary, standby
+    standby.stop("postgres")
+    primary.stop("postgres")
+
+
+def test_its_standby_takes_over(own, pair):
+    primary, standby = pair
+    sje = own(split=True, SJE_DB_HOST="127.0.0.2,127.0.0.1", SJE_DB_PORT=str(primary.port("postgres")),
+              SJE_DB_DATABASE="sje", SJE_DB_PASSWORD=(primary.dir / "run/postgres.password").read_text())
+    sje.database = lambda: standby.admin("sje", host="127.0.0.2")
+    running = sje.submit(shell("sleep 5"))
+    sje.running(running)
+    load = Load(sje, shell("sleep 0.05"))
+    load.goes_on()
+    os.kill(primary.pid("postgres"), signal.SIGQUIT)
+    with standby.admin(host="127.0.0.2") as db, db.cursor() as c:
+        c.execute("SELECT pg_promote()")
+    load.goes_on()
+    all_ended(sje, load, 1)
