@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+import pika
 import psycopg2
 import requests
 
@@ -21,6 +22,8 @@ from cluster import LEASE, boot_ms
 
 FAULTS = []   # (name, kind of target, function, cheap)
 RECOVERY = 90  # seconds after which a cluster that was mended must work again
+
+WORK_QUEUES = tuple(f"sje.work.default.{c}" for c in ("high", "normal", "low"))
 
 # Every row of the crash-point table in docs/reliability.md that a process can die at.
 POINTS = {
@@ -275,16 +278,21 @@ def broker_disk(chaos, _):
 
 @fault("queues deleted", "broker")
 def queues_deleted(chaos, _):
-    for queue in chaos.rng.sample(("sje.work.default.high", "sje.work.default.normal", "sje.result",
-                                   "sje.work.default.low", "sje.claim"), 2):
-        delete_queue(chaos, queue)
+    delete_queues(chaos, chaos.rng.sample((*WORK_QUEUES, "sje.result", "sje.claim"), 2))
 
 
-def delete_queue(chaos, name):
+def delete_queues(chaos, names):
+    env = chaos.cluster.services.env
     try:
-        chaos.service("ctl", "delete_queue", name)
-    except AssertionError:
-        pass  # not declared now
+        broker = pika.BlockingConnection(pika.ConnectionParameters(
+            env["SJE_RABBITMQ_HOST"], int(env["SJE_RABBITMQ_PORT"]), credentials=pika.PlainCredentials(
+                env["SJE_RABBITMQ_USERNAME"], env["SJE_RABBITMQ_PASSWORD"])))
+        channel = broker.channel()
+        for name in names:
+            channel.queue_delete(name)
+        broker.close()
+    except pika.exceptions.AMQPError as e:
+        raise OSError(f"queues are not deleted: {e!r}") from e
 
 
 @fault("SIGSTOP of the broker", "broker")
@@ -461,12 +469,12 @@ def die_at_return(chaos, leader):
     prepare([leader], "feed-returned")
     for w in chaos.cluster.workers:
         w.signal(signal.SIGSTOP)
-    for name in ("high", "normal", "low"):
-        delete_queue(chaos, f"sje.work.default.{name}")
-    done = taken(chaos, [leader], "feed-returned", 5)
-    for w in chaos.cluster.workers:
-        w.signal(signal.SIGCONT)
-    return done
+    try:
+        delete_queues(chaos, WORK_QUEUES)
+        return taken(chaos, [leader], "feed-returned", 5)
+    finally:
+        for w in chaos.cluster.workers:
+            w.signal(signal.SIGCONT)
 
 
 class Chaos:
