@@ -1,10 +1,13 @@
 /* db_lock.c: leadership is an advisory lock of a session of its own, here a pool of one. A server
- * that loses this client lets go of the lock by its keepalives (see db_conninfo_fill). */
+ * that loses this client lets go of the lock by its keepalives (see db_start_connect), and one
+ * whose client is stopped because the pings stay away. */
+#include "internal/clock.h"
 #include "internal/db_conn.h"
 
 #include <stdlib.h>
 
 #define TICK_MS      1000
+#define SETTINGS     "-c idle_session_timeout=6000" /* some missed ticks more than our own limit */
 #define MISSED_TICKS 3 /* counted, not timed: a paused process first reads what has arrived */
 
 struct db_lock {
@@ -13,9 +16,11 @@ struct db_lock {
     int64_t key;
     uint64_t retry_ms;
     bool held;
-    bool asked;  /* a try or a ping is in flight */
-    int missed;  /* ticks since the ping */
-    int closing; /* parts still to be closed */
+    bool asked;        /* a try or a ping is in flight */
+    int missed;        /* ticks since the ping */
+    int64_t asked_at;  /* boot ms */
+    int64_t proved_at; /* when the last try or ping that was answered well was sent */
+    int closing;       /* parts still to be closed */
     void (*on_held)(void *arg);
     void (*on_lost)(void *arg);
     void (*on_closed)(void *arg);
@@ -39,6 +44,7 @@ static void on_tried(void *arg, int rc, const struct db_result *res, const struc
         return;
     }
     l->held = true;
+    l->proved_at = l->asked_at;
     l->missed = 0;
     set_timer(l, TICK_MS);
     l->on_held(l->arg);
@@ -50,6 +56,7 @@ static void try(struct db_lock *l)
 
     db_params_init(&p);
     db_add_bigint(&p, l->key);
+    l->asked_at = clock_boot_ms();
     l->asked = db_exec(l->db, "select pg_try_advisory_lock($1)", &p, on_tried, l) == 0;
 }
 
@@ -60,7 +67,9 @@ static void on_pong(void *arg, int rc, const struct db_result *res, const struct
     (void)res;
     l->asked = false;
     l->missed = 0;
-    if (rc < 0 && !l->closing) {
+    if (rc == 0) {
+        l->proved_at = l->asked_at;
+    } else if (!l->closing) {
         db_reset(l->db, why);
     }
 }
@@ -70,6 +79,7 @@ static void ping(struct db_lock *l)
     struct err why;
 
     if (!l->asked) {
+        l->asked_at = clock_boot_ms();
         l->asked = db_exec(l->db, "select 1", NULL, on_pong, l) == 0;
     } else if (++l->missed >= MISSED_TICKS) {
         err_set(&why, ERR_DB_DOWN, "the connection that holds the lock does not answer");
@@ -121,6 +131,7 @@ struct db_lock *db_lock_new(uv_loop_t *loop, const struct db_options *o, int64_t
                           .on_lost = on_lost,
                           .arg = arg};
     own.connections = 1;
+    own.settings = SETTINGS;
     own.statement_timeout_ms = MISSED_TICKS * TICK_MS;
     own.arg = l;
     own.on_up = on_up;
@@ -133,6 +144,11 @@ struct db_lock *db_lock_new(uv_loop_t *loop, const struct db_options *o, int64_t
 int db_lock_exec(struct db_lock *l, const char *sql, struct db_params *p, db_done_fn *cb, void *arg)
 {
     return l->held ? db_exec(l->db, sql, p, cb, arg) : ERR_DB_DOWN;
+}
+
+int64_t db_lock_age(const struct db_lock *l)
+{
+    return l->held ? clock_boot_ms() - l->proved_at : INT64_MAX;
 }
 
 static void part_closed(struct db_lock *l)

@@ -159,10 +159,10 @@ int beats_take(struct manager *m, const struct beat *b, struct buf *answer)
         return ERR_CONFLICT; /* older than what we know */
     }
     if (changed) {
-        lead_worker_seen(m, w);
+        lead_worker_seen(w);
     }
     feed_fleet_changed(m->feed);
-    if (!m->epoch) {
+    if (!lead_is_sure(m)) {
         return ERR_BUSY;
     }
     write_beat_ack(m, answer, b->beat, w->drain);

@@ -260,6 +260,7 @@ struct fleet_worker *fleet_beat(struct fleet *f, const struct beat *b, int64_t n
     strings_free(w->job_types);
     w->pools = strings_of(b->pools);
     w->job_types = strings_of(b->job_types);
+    w->saved = w->saved && w->inc == b->inc;
     w->inc = b->inc;
     w->beat = b->beat;
     w->last_beat = now;

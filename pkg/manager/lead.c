@@ -10,6 +10,7 @@
 #define LOCK_KEY      0x534a454c454144LL /* "SJELEAD" */
 #define LOCK_RETRY_MS 1000
 #define SCAN_LIMIT    1000
+#define SURE_MS       (LEASE_MARGIN_MS - 1000) /* see lead_is_sure() */
 #define PAUSED_MS     3000 /* a tick this late means that we were stopped: nobody else was silent */
 #define RUNNING_TICKS 15
 #define RESCAN_TICKS  5
@@ -61,10 +62,16 @@ static int save_worker(struct manager *m, const struct fleet_worker *w)
 {
     /* `draining` is an order of operators and not touched here. */
     static const char sql[] =
-        "insert into worker (id, host, incarnation, state, draining, slots, last_seen_at) "
-        "values ($1, $2, $3, $4, false, $5, $6) on conflict (id) do update set host = "
-        "excluded.host, incarnation = excluded.incarnation, state = excluded.state, "
-        "slots = excluded.slots, last_seen_at = excluded.last_seen_at";
+        "with o as (select state, incarnation from worker where id = $1), "
+        "w as (insert into worker (id, host, incarnation, state, draining, slots, last_seen_at) "
+        "select $1, $2, $3, $4, false, $5, $6 from leader where epoch = $7 "
+        "on conflict (id) do update set host = excluded.host, "
+        "incarnation = excluded.incarnation, state = excluded.state, slots = excluded.slots, "
+        "last_seen_at = excluded.last_seen_at returning id) "
+        "insert into cluster_event (at, manager_id, event, subject, detail) "
+        "select now(), $8, 'worker', id, json_build_object('state', $4, 'slots', $5, "
+        "'incarnation', $3) from w where not exists "
+        "(select from o where o.state = $4 and o.incarnation = $3)";
     struct db_params p CLEANUP(db_params_free);
 
     db_params_init(&p);
@@ -74,6 +81,8 @@ static int save_worker(struct manager *m, const struct fleet_worker *w)
     db_add_text(&p, worker_state_name(w->state));
     db_add_int(&p, w->slots);
     db_add_time(&p, w->last_beat_wall);
+    db_add_bigint(&p, m->epoch);
+    db_add_text(&p, m->id);
     return db_exec(m->db_read, sql, &p, on_saved, m);
 }
 
@@ -96,19 +105,12 @@ static void save_workers(struct manager *m)
     }
 }
 
-void lead_worker_seen(struct manager *m, const struct fleet_worker *w)
+void lead_worker_seen(const struct fleet_worker *w)
 {
     char *fields CLEANUP(freep) = xasprintf("worker=%s", w->id);
 
     log_info(fields, "worker is %s: %d slots on %s, version %s", worker_state_name(w->state),
              w->slots, w->host, w->version ? w->version : "?");
-    if (m->epoch) {
-        char *detail CLEANUP(freep) =
-            xasprintf("{\"state\":\"%s\",\"slots\":%d,\"incarnation\":%lld}",
-                      worker_state_name(w->state), w->slots, (long long)w->inc);
-
-        lead_audit(m, "worker", w->id, detail);
-    }
 }
 
 static void on_worker_state(void *arg, struct fleet_worker *w, enum worker_state from)
@@ -116,7 +118,7 @@ static void on_worker_state(void *arg, struct fleet_worker *w, enum worker_state
     struct manager *m = arg;
 
     (void)from;
-    lead_worker_seen(m, w);
+    lead_worker_seen(w);
     feed_fleet_changed(m->feed);
 }
 
@@ -291,6 +293,7 @@ static void on_epoch(void *arg, int rc, const struct db_result *res, const struc
         log_warn(NULL, "cannot take the lead: %s; trying again", why->text);
         return; /* the tick tries again */
     }
+    CRASH_POINT("leader-elected");
     m->electing = false;
     m->epoch = db_get_int(res, 0, 0);
     m->next_due = 0;
@@ -338,6 +341,14 @@ static void on_lost(void *arg)
         m->epoch = 0;
         feed_stop(m->feed);
     }
+}
+
+/* Answering a beat is the one act of a leader that no statement fences. Whoever leads next freezes
+ * for a whole lease when it begins, which is after our last proof of the lock; so a beat that was
+ * sent less than the margin of leases after it outlives no lease as the next leader counts it. */
+bool lead_is_sure(const struct manager *m)
+{
+    return m->epoch && db_lock_age(m->lock) < SURE_MS;
 }
 
 void lead_start(struct manager *m)

@@ -134,7 +134,7 @@ void lead_freeze(struct manager *m);
 void lead_audit(struct manager *m, const char *event, const char *subject, const char *detail_json);
 
 void lead_lost(struct manager *m, struct lease *l, const char *why);
-void lead_worker_seen(struct manager *m, const struct fleet_worker *w);
+void lead_worker_seen(const struct fleet_worker *w);
 
 /* retention.c */
 void retention_configure(struct manager *m, const struct config *c);

@@ -226,8 +226,8 @@ static void test_follower(void **state)
 
     (void)state;
     fleet_grant(&fleet, &t, 0);
-    assert_true(fleet_tick(&fleet, DEAD_MS + LEASE_MARGIN_MS, BEAT_MS, false, on_state, &effects,
-                           NULL));
+    assert_true(
+        fleet_tick(&fleet, DEAD_MS + LEASE_MARGIN_MS, BEAT_MS, false, on_state, &effects, NULL));
     assert_non_null(fleet_lease(&fleet, &t.id));
     fleet_tick(&fleet, DEAD_MS + LEASE_MARGIN_MS + 1, BEAT_MS, false, on_state, &effects, NULL);
     assert_null(fleet_lease(&fleet, &t.id));
