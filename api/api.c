@@ -27,6 +27,7 @@ static const struct route routes[] = {
     {"GET", "/metrics", api_metrics, {0}},
     {"GET", "/mgmt/status", api_mgmt_status, {0}},
     {"GET", "/mgmt/config", api_mgmt_config, {0}},
+    {"PATCH", "/mgmt/config", api_mgmt_config_patch, {0}},
     {"GET", "/mgmt/workers", api_mgmt_workers, {0}},
     {"GET", "/mgmt/workers/{workerId}", api_mgmt_worker, {0}},
     {"POST", "/mgmt/workers/{workerId}/drain", api_mgmt_drain, {0}},

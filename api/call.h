@@ -54,7 +54,7 @@ bool call_query_int(struct call *c, const char *name, int64_t min, int64_t max, 
                     int64_t *ret) NODISCARD;
 bool call_query_bool(struct call *c, const char *name, bool *ret) NODISCARD;
 
-/* The handlers: tasks.c, submit.c, logs.c, mgmt.c */
+/* The handlers: tasks.c, submit.c, logs.c, mgmt.c, settings.c */
 #define API_HANDLERS(X)                                                                            \
     X(submit_task)                                                                                 \
     X(submit_tasks)                                                                                \
@@ -78,6 +78,7 @@ bool call_query_bool(struct call *c, const char *name, bool *ret) NODISCARD;
     X(mgmt_pause)                                                                                  \
     X(mgmt_unpause)                                                                                \
     X(mgmt_config)                                                                                 \
+    X(mgmt_config_patch)                                                                                 \
     X(beat)
 #define X(name) void api_##name(struct call *c);
 API_HANDLERS(X)

@@ -144,7 +144,8 @@ void config_markdown(struct buf *out)
         "names file and line, or the variable. So does a variable that begins like a section and "
         "names no\n"
         "key. Anchors, aliases and tags are refused; a file has at most 1 MiB.\n\n"
-        "Settings marked \"reload\" change at run time, on SIGHUP. The others need a restart.\n");
+        "Settings marked \"reload\" change at run time, on SIGHUP or by `PATCH /mgmt/config`. The "
+        "others need a restart.\n");
     for (size_t i = 0; i < config_sections_count; i++) {
         const struct config_section *s = &config_sections[i];
 

@@ -24,6 +24,8 @@ struct server {
     const struct server_options *options;
     uv_loop_t loop;
     struct config *boot;   /* the parts may hold on to its strings: lives to the end */
+    struct config *base;   /* of file and environment */
+    json_t *settings;      /* changed at run time, for all managers: over those; NULL: none */
     struct config *config; /* in force */
     struct task_types types;
     struct manager *manager;
@@ -59,10 +61,18 @@ static void use_log(const struct config *c)
     log_setup(level, streq(c->monitoring.log_format, "json") ? LOG_JSON : LOG_LOGFMT, "executor");
 }
 
-static void use_config(struct server *s, struct config *c)
+/* Takes over `base`; the settings of the cluster go over it. */
+static void use_config(struct server *s, struct config *base)
 {
+    struct config *old_base = s->base;
     struct config *old = s->config;
+    struct config *c = base;
+    struct err why = {0};
 
+    if (s->settings && config_patch(base, s->settings, &c, &why) < 0) {
+        log_error(NULL, "%s; what was changed at run time is not used", why.text);
+    }
+    s->base = base;
     s->config = c;
     use_log(c);
     if (s->manager) {
@@ -74,9 +84,26 @@ static void use_config(struct server *s, struct config *c)
     if (s->worker) {
         worker_reconfigure(s->worker, c);
     }
-    if (old != s->boot) {
+    if (old != old_base && old != s->boot) {
         config_free(old);
     }
+    if (old_base != s->boot && old_base != base) {
+        config_free(old_base);
+    }
+}
+
+static void on_settings(void *arg, const json_t *settings)
+{
+    struct server *s = arg;
+
+    if (s->stopping || json_equal(settings, s->settings) ||
+        (!s->settings && json_object_size(settings) == 0)) {
+        return;
+    }
+    json_decref(s->settings);
+    s->settings = json_deep_copy(settings);
+    use_config(s, s->base);
+    log_info(NULL, "the settings were changed");
 }
 
 static void reload(struct server *s)
@@ -90,7 +117,7 @@ static void reload(struct server *s)
     if (server_config(s->options, &fresh, &why) < 0) {
         log_error(NULL, "%s; the configuration in force stays", why.text);
     } else {
-        use_config(s, config_reload(s->config, fresh, &skipped));
+        use_config(s, config_reload(s->base, fresh, &skipped));
         log_info(NULL, "configuration was read again%s%s", skipped.len ? "; needs a restart: " : "",
                  skipped.len ? skipped.data : "");
     }
@@ -237,6 +264,7 @@ static int start_parts(struct server *s, struct err *reterr)
         }
         if (rc == 0) {
             tell_url(s);
+            manager_on_settings(s->manager, on_settings, s);
         }
     }
     if (rc == 0 && config_has_role(c, "worker")) {
@@ -269,6 +297,7 @@ int server_run(struct config *c, const struct server_options *o, struct err *ret
 
     s.options = o;
     s.boot = c;
+    s.base = c;
     s.config = c;
     use_log(c);
     (void)signal(SIGPIPE, SIG_IGN);
@@ -291,9 +320,13 @@ int server_run(struct config *c, const struct server_options *o, struct err *ret
         log_info(NULL, "stopped");
     }
     metrics_reset();
-    if (s.config != s.boot) {
+    if (s.config != s.base && s.config != s.boot) {
         config_free(s.config);
     }
+    if (s.base != s.boot) {
+        config_free(s.base);
+    }
     config_free(s.boot);
+    json_decref(s.settings);
     return rc;
 }

@@ -149,6 +149,7 @@ static void db_is_ready(struct manager *m)
 {
     m->db_ready = true;
     lead_start(m);
+    orders_read(m);
 }
 
 static void migrate_after(uv_work_t *w, int status)
@@ -384,6 +385,7 @@ int manager_start(uv_loop_t *loop, const struct config *c, const struct task_typ
     m->loop = loop;
     m->types = types;
     m->next_due = INT64_MAX;
+    m->settings_version = -1;
     m->last_tick = clock_boot_ms();
     name_manager(m);
     m->db_options = db_options_of(m, c);
@@ -477,6 +479,7 @@ static void part_closed(void *arg)
     }
     intake_drop(m);
     fleet_done(&m->fleet);
+    json_decref(m->settings);
     if (m->on_stopped) {
         m->on_stopped(m->on_stopped_arg);
     }

@@ -92,6 +92,15 @@ typedef void order_fn(void *arg, int rc, const struct err *why);
 void manager_drain(struct manager *m, const char *worker_id, bool on, order_fn *cb, void *arg);
 void manager_pause(struct manager *m, const char *pool, bool on, order_fn *cb, void *arg);
 
+/* ---- settings that were changed at run time, {"section":{"key":value}} ---- */
+/* Called when they were read first and with each change, by whichever manager. */
+typedef void settings_fn(void *arg, const json_t *settings);
+void manager_on_settings(struct manager *m, settings_fn *cb, void *arg);
+const json_t *manager_settings(const struct manager *m); /* NULL: not read yet */
+/* Replaces them all; `audit` says what changed. ERR_BUSY: they changed meanwhile. */
+void manager_change_settings(struct manager *m, const json_t *all, const json_t *audit,
+                             order_fn *cb, void *arg);
+
 /* ---- logs ---- */
 struct log_part {
     int64_t size;   /* of the whole log so far */

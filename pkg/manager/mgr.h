@@ -86,7 +86,11 @@ struct manager {
     struct log_call *log_calls;
     int64_t next_rid;
     /* orders.c */
-    uint64_t orders; /* given here */
+    uint64_t orders;  /* given here */
+    json_t *settings; /* as the database has them; NULL: not read yet */
+    int64_t settings_version;
+    settings_fn *on_settings;
+    void *on_settings_arg;
     /* notices.c: to be told to the other managers */
     struct id finals[256];
     size_t n_finals;
@@ -131,6 +135,7 @@ int beats_take(struct manager *m, const struct beat *b, struct buf *answer);
 void lead_start(struct manager *m);
 void lead_tick(struct manager *m);
 void lead_freeze(struct manager *m);
+bool lead_is_sure(const struct manager *m); /* that nobody else leads */
 void lead_audit(struct manager *m, const char *event, const char *subject, const char *detail_json);
 
 void lead_lost(struct manager *m, struct lease *l, const char *why);

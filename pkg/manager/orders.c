@@ -1,5 +1,5 @@
-/* What operators ordered: pools paused, workers drained. The database holds it; every manager reads
- * it now and then, and at once when another one says that it changed. */
+/* What operators ordered: pools paused, workers drained, settings. The database holds it; every
+ * manager reads it now and then, and at once when another one says that it changed. */
 #include "internal/clock.h"
 #include "internal/log.h"
 #include "pkg/manager/mgr.h"
@@ -39,6 +39,36 @@ static void on_workers(void *arg, int rc, const struct db_result *res, const str
     }
 }
 
+static void take_settings(struct manager *m, struct str text, int64_t version)
+{
+    json_t *fresh = NULL;
+    struct err why = {0};
+
+    if (version == m->settings_version) {
+        return;
+    }
+    if (json_read(text.p, text.len, &fresh, &why) < 0) {
+        log_error(NULL, "the settings in the database are not understood: %s", why.text);
+        return;
+    }
+    json_decref(m->settings);
+    m->settings = fresh;
+    m->settings_version = version;
+    if (m->on_settings) {
+        m->on_settings(m->on_settings_arg, fresh);
+    }
+}
+
+static void on_settings(void *arg, int rc, const struct db_result *res, const struct err *why)
+{
+    struct read_call *c CLEANUP(freep) = arg;
+
+    (void)why;
+    if (rc == 0 && c->orders == c->m->orders && db_rows(res) == 1) {
+        take_settings(c->m, db_get_text(res, 0, 0), db_get_int(res, 0, 1));
+    }
+}
+
 static void read_with(struct manager *m, const char *sql, db_done_fn *cb)
 {
     struct read_call *c = xmalloc(sizeof(*c));
@@ -53,6 +83,7 @@ void orders_read(struct manager *m)
 {
     if (m->db_ready) {
         read_with(m, "select name, paused from pool", on_pools);
+        read_with(m, "select value::text, version from setting", on_settings);
         read_with(m,
                   "select id, host, draining, last_seen_at from worker "
                   "where last_seen_at > now() - interval '1 day' or draining limit 20000",
@@ -154,4 +185,77 @@ void manager_pause(struct manager *m, const char *pool, bool on, order_fn *cb, v
         "on conflict (name) do update set paused = excluded.paused, changed_at = now()";
 
     order_send(m, sql, pool, on, on_paused, cb, arg);
+}
+
+/* ---- settings ---- */
+
+void manager_on_settings(struct manager *m, settings_fn *cb, void *arg)
+{
+    m->on_settings = cb;
+    m->on_settings_arg = arg;
+    if (m->settings) {
+        cb(arg, m->settings);
+    }
+}
+
+const json_t *manager_settings(const struct manager *m)
+{
+    return m->settings;
+}
+
+struct change {
+    struct manager *m;
+    char *text;
+    order_fn *cb;
+    void *arg;
+};
+
+static void change_done(struct change *c, int rc, const struct err *why)
+{
+    c->cb(c->arg, rc, why);
+    free(c->text);
+    free(c);
+}
+
+static void on_written(void *arg, int rc, const struct db_result *res, const struct err *why)
+{
+    struct change *c = arg;
+    struct err e = {0};
+
+    if (rc == 0 && db_rows(res) == 0) {
+        rc = err_set(&e, ERR_BUSY, "somebody else is changing the settings");
+        why = &e;
+        orders_read(c->m);
+    } else if (rc == 0) {
+        c->m->orders++;
+        take_settings(c->m, str_of(c->text), db_get_int(res, 0, 0));
+        notices_orders(c->m);
+    }
+    change_done(c, rc, why);
+}
+
+void manager_change_settings(struct manager *m, const json_t *all, const json_t *audit,
+                             order_fn *cb, void *arg)
+{
+    static const char sql[] =
+        "with s as (update setting set version = version + 1, value = $1::text::json, "
+        "changed_at = now() where version = $2 returning version), "
+        "a as (insert into cluster_event (at, manager_id, event, detail) select now(), $3, "
+        "'settingsChanged', $4::text::json from s) select version from s";
+    struct change *c = xmalloc(sizeof(*c));
+    char *detail CLEANUP(freep) = json_text(audit);
+    struct db_params p CLEANUP(db_params_free);
+    struct err e = {0};
+
+    *c = (struct change){m, json_text(all), cb, arg};
+    db_params_init(&p);
+    db_add_text(&p, c->text);
+    db_add_bigint(&p, m->settings_version);
+    db_add_text(&p, m->id);
+    db_add_text(&p, detail);
+    int rc = m->db_ready ? db_exec(m->db_read, sql, &p, on_written, c) : ERR_DB_DOWN;
+    if (rc < 0) {
+        err_set(&e, rc, "%s", err_text(rc));
+        change_done(c, rc, &e);
+    }
 }

@@ -50,6 +50,7 @@ static struct {
     int n_logs;
     bool log_hold; /* hold questions that may wait and have no data */
     bool log_empty_first;
+    json_t *settings;
 } fake;
 
 static inline struct fake_call *fake_hold(fake_run_fn *run, void *arg)
@@ -221,6 +222,23 @@ void manager_pause(struct manager *m, const char *pool, bool on, order_fn *cb, v
     (void)m;
     snprintf(fake.name, sizeof(fake.name), "%s", pool);
     fake.on = on;
+    cb(arg, fake.rc, &fake_why);
+}
+
+const json_t *manager_settings(const struct manager *m)
+{
+    (void)m;
+    return fake.settings;
+}
+
+void manager_change_settings(struct manager *m, const json_t *all, const json_t *audit,
+                             order_fn *cb, void *arg)
+{
+    char *text CLEANUP(freep) = json_text(all);
+    char *shown CLEANUP(freep) = json_text(audit);
+
+    (void)m;
+    snprintf(fake.body, sizeof(fake.body), "%s %s", text, shown);
     cb(arg, fake.rc, &fake_why);
 }
 

@@ -4,6 +4,19 @@
 #define ID    "0190a8c0-0000-7000-8000-000000000001"
 #define OTHER "0190a8c0-0000-7000-8000-00000000000f"
 
+int config_patch(const struct config *c, const json_t *patch, struct config **ret,
+                 struct err *reterr)
+{
+    (void)c;
+    *ret = NULL;
+    return json_object_get(patch, "bad") ? err_set(reterr, ERR_INVALID, "bad: unknown key") : 0;
+}
+
+void config_freep(struct config **c)
+{
+    (void)c;
+}
+
 void config_json(const struct config *c, struct buf *out)
 {
     buf_addf(out, "{\"apiConfig\":{\"bind\":\"%s\"}}", c->api.bind);
@@ -55,8 +68,9 @@ static void test_wrong_method(void **state)
     request("DELETE /tasks/", "", NULL, 0);
     assert_problem(405);
     assert_non_null(strstr(answer, "\r\nAllow: POST, GET, HEAD\r\n"));
-    request("PATCH /mgmt/config", "", "{}", 2);
+    request("PUT /mgmt/config", "", "{}", 2);
     assert_problem(405);
+    assert_non_null(strstr(answer, "\r\nAllow: GET, HEAD, PATCH\r\n"));
 }
 
 /* Does Allow name exactly these methods, each with ", " behind it, and HEAD where GET is? */
@@ -678,6 +692,40 @@ static void test_management(void **state)
     assert_problem(404);
 }
 
+static void patch_config(const char *text)
+{
+    request("PATCH /mgmt/config", "", text, strlen(text));
+}
+
+static void test_settings(void **state)
+{
+    json_auto_t *known = json_pack("{s{si,si}}", "monitoring", "a", 1, "b", 2);
+
+    (void)state;
+    patch_config("{}");
+    assert_problem(503); /* what is there is not read yet */
+    fake.settings = known;
+    patch_config("{\"monitoring\":{\"a\":null,\"c\":3},"
+                 "\"executorNodeConfig\":{\"spark\":{\"conf\":{\"k\":\"v\"}}}}");
+    assert_int_equal(status(), 200);
+    assert_string_equal(body(), "{\"apiConfig\":{\"bind\":\"127.0.0.1\"}}");
+    assert_string_equal(fake.body,
+                        "{\"monitoring\":{\"b\":2,\"c\":3},"
+                        "\"executorNodeConfig\":{\"spark\":{\"conf\":{\"k\":\"v\"}}}} "
+                        "{\"monitoring\":{\"a\":null,\"c\":3},"
+                        "\"executorNodeConfig\":{\"spark\":{\"conf\":{\"k\":\"***\"}}}}");
+    patch_config("{\"bad\":1}");
+    assert_problem(422);
+    assert_non_null(strstr(body(), "\"field\":\"bad\""));
+    patch_config("[1]");
+    assert_problem(422);
+    patch_config("{");
+    assert_problem(400);
+    fake.rc = ERR_BUSY;
+    patch_config("{}");
+    assert_problem(503);
+}
+
 static void test_beat(void **state)
 {
     (void)state;
@@ -718,6 +766,7 @@ int main(void)
         T(test_list),
         T(test_health),
         T(test_management),
+        T(test_settings),
         T(test_beat),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

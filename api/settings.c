@@ -1,0 +1,96 @@
+/* PATCH /mgmt/config: a JSON merge patch (RFC 7396) of the settings that were changed at run time.
+ */
+#include "api/call.h"
+
+#include <stdio.h>
+
+static void merge(json_t *into, const json_t *patch)
+{
+    const char *key;
+    json_t *v;
+
+    json_object_foreach((json_t *)(uintptr_t)patch, key, v)
+    {
+        json_t *old = json_object_get(into, key);
+
+        if (json_is_null(v)) {
+            (void)json_object_del(into, key); /* fine where it is not there */
+        } else if (json_is_object(v)) {
+            if (!json_is_object(old)) {
+                old = json_object();
+                MUST(json_object_set_new(into, key, old) == 0);
+            }
+            merge(old, v);
+        } else {
+            MUST(json_object_set(into, key, v) == 0);
+        }
+    }
+}
+
+/* The patch as the audit shows it: spark.conf may hold secrets. */
+static json_t *audit_of(const json_t *patch)
+{
+    json_t *copy = json_deep_copy(patch);
+    json_t *conf = json_object_get(
+        json_object_get(json_object_get(copy, "executorNodeConfig"), "spark"), "conf");
+    const char *key;
+    json_t *v;
+
+    json_object_foreach(conf, key, v)
+    {
+        MUST(json_object_set_new(conf, key, json_string("***")) == 0);
+    }
+    return copy;
+}
+
+/* The configuration names the key, then ": " and what is wrong. */
+static void answer_invalid(struct call *c, const struct err *why)
+{
+    struct str what;
+    struct str field = str_cut(str_of(why->text), ':', &what);
+    char name[128];
+
+    snprintf(name, sizeof(name), "%.*s", (int)MIN(field.len, sizeof(name) - 1), field.p);
+    what = str_trim(what);
+    call_invalid(c, name, "%.*s", (int)what.len, what.p);
+}
+
+static void on_changed(void *arg, int rc, const struct err *why)
+{
+    if (rc < 0) {
+        call_error(arg, rc, why);
+    } else {
+        api_mgmt_config(arg);
+    }
+}
+
+void api_mgmt_config_patch(struct call *c)
+{
+    struct str body = http_body(c->request);
+    const json_t *now = manager_settings(c->api->manager);
+    struct config *checked CLEANUP(config_freep) = NULL;
+    json_auto_t *patch = NULL;
+    json_auto_t *all = json_deep_copy(now);
+    json_auto_t *audit = NULL;
+    struct err why = {0};
+
+    if (json_read(body.p, body.len, &patch, &why) < 0) {
+        call_problem(c, 400, "the body is not JSON: %s", why.text);
+        return;
+    }
+    if (!json_is_object(patch)) {
+        call_invalid(c, "", "must be an object");
+        return;
+    }
+    if (!now) {
+        call_error(c, ERR_DB_DOWN, NULL);
+        return;
+    }
+    merge(all, patch);
+    if (config_patch(c->api->config, all, &checked, &why) < 0) {
+        answer_invalid(c, &why);
+        return;
+    }
+    audit = audit_of(patch);
+    manager_change_settings(c->api->manager, all, audit, on_changed, c);
+}
