@@ -78,7 +78,7 @@ bool call_query_bool(struct call *c, const char *name, bool *ret) NODISCARD;
     X(mgmt_pause)                                                                                  \
     X(mgmt_unpause)                                                                                \
     X(mgmt_config)                                                                                 \
-    X(mgmt_config_patch)                                                                                 \
+    X(mgmt_config_patch)                                                                           \
     X(beat)
 #define X(name) void api_##name(struct call *c);
 API_HANDLERS(X)
