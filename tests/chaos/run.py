@@ -102,10 +102,14 @@ def table(faults):
 
 
 def write_report(path, options, faults, verdict, seconds):
+    begun = sorted(f["at"] for f in faults)
+    pauses = [b - a for a, b in zip(begun, begun[1:])]
     text = "\n".join([
         MARKS[0], "",
-        f"`make chaos CHAOS_SECONDS={options.seconds} SEED={options.seed}`: {seconds:.0f} s under "
-        f"load, lease {LEASE} s, beat {BEAT} s.", "",
+        f"`make chaos CHAOS_SECONDS={options.seconds:.0f} SEED={options.seed}`: {seconds:.0f} s at "
+        f"{options.rate:.0f} tasks a second, lease {LEASE} s, beat {BEAT} s; never longer than "
+        f"{max(pauses, default=0) / 1000:.1f} s without a new fault, so several were going on at a "
+        "time, also while one of them was timed.", "",
         "What the checker counted: " + verdict.stdout.strip().splitlines()[-1] + ". Violations: " +
         str(sum(line.startswith("VIOLATION") for line in verdict.stdout.splitlines())) + ".", "",
         *table(faults), "", MARKS[1]])
@@ -123,7 +127,7 @@ def arguments():
     p.add_argument("--mark", required=True, type=Path)
     p.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     p.add_argument("--managers", type=int, default=3)
-    p.add_argument("--rate", type=float, default=26, help="tasks a second")
+    p.add_argument("--rate", type=float, default=30, help="tasks a second")
     p.add_argument("--short", action="store_true", help="cheap faults, quickly one after the other")
     p.add_argument("--table", help="a document whose chaos section is to be replaced")
     return p.parse_args()
