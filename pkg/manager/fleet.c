@@ -1,5 +1,7 @@
 #include "pkg/manager/fleet.h"
 
+#include "internal/broken.h"
+
 #include <stdlib.h>
 
 static const char *const state_names[] = {"UP", "DRAINING", "SUSPECT", "DEAD", "STOPPED"};
@@ -116,7 +118,7 @@ struct lease *fleet_lease(struct fleet *f, const struct id *task)
 
 static void renew(struct lease *l, int64_t now)
 {
-    l->deadline = now + l->lease_ms + LEASE_MARGIN_MS;
+    l->deadline = now + l->lease_ms + (BROKEN(MARGIN) ? 0 : LEASE_MARGIN_MS);
 }
 
 struct lease *fleet_grant(struct fleet *f, const struct task *row, int64_t now)
@@ -188,6 +190,12 @@ static void beat_lease(struct fleet *f, const struct beat *b, const struct beat_
         }
         return;
     }
+    if (l->lost && !BROKEN(RENEWED)) {
+        if (fx->unknown) {
+            fx->unknown(fx->arg, r); /* given up, and that may be written already */
+        }
+        return;
+    }
     l->seen_beat = b->beat;
     renew(l, now);
     if (l->inc < b->inc) {
@@ -234,7 +242,8 @@ static void beat_missing(struct fleet_worker *w, const struct beat *b,
         }
         if (l->inc < b->inc) {
             lose(fx, l, "its worker was restarted and did not bring it back", true);
-        } else if (l->inc == b->inc && b->beat > l->claim_beat && !is_claiming(b, l)) {
+        } else if (l->inc == b->inc &&
+                   (BROKEN(CLAIMING) || (b->beat > l->claim_beat && !is_claiming(b, l)))) {
             lose(fx, l, "its worker no longer has it", false);
         }
     }
@@ -309,6 +318,9 @@ void fleet_freeze(struct fleet *f, int64_t now)
     struct fleet_worker *w;
     struct fleet_worker *wt;
 
+    if (BROKEN(FREEZE)) {
+        return;
+    }
     f->frozen_until = now + f->dead_after_ms;
     HASH_ITER(hh, f->leases, l, lt)
     {

@@ -139,7 +139,8 @@ static void on_lost_answer(void *arg, const struct ledger_answer *a)
         return;
     }
     if (a->rc == 0 && a->step == STEP_REFUSED && a->task) {
-        fleet_release(&c->m->fleet, &c->task); /* it had ended elsewhere */
+        /* Ended elsewhere, or taken up again since: the row tells. */
+        fleet_release(&c->m->fleet, &c->task);
     } else if (a->rc < 0 || !a->task) {
         l->lost = false; /* the next tick says it again */
     }
@@ -154,6 +155,8 @@ void lead_lost(struct manager *m, struct lease *l, const char *why)
                             .attempt = l->attempt,
                             .token = l->token,
                             .worker = l->worker->id,
+                            .incarnation = l->inc,
+                            .beat = l->claim_beat,
                             .reason = why,
                             .max_losses = m->max_losses};
     char text[ID_TEXT_LEN];

@@ -1,5 +1,7 @@
 #include "pkg/task/step.h"
 
+#include "internal/broken.h"
+
 #include <stdlib.h>
 
 #define BACKOFF_CAP_S  3600 /* doubling ends there */
@@ -172,13 +174,14 @@ static bool left_application(const struct task *t)
 
 static bool holds_grant(const struct task *t, const struct task_event *ev)
 {
-    return t->state == TASK_RUNNING && t->attempt == ev->attempt && t->token == ev->token;
+    return (t->state == TASK_RUNNING || BROKEN(FINAL)) &&
+           ((t->attempt == ev->attempt && t->token == ev->token) || BROKEN(FENCE));
 }
 
 static enum step_rc on_claim(struct task *t, const struct task_event *ev, struct task_audit *audit,
                              const char **reason)
 {
-    if (task_state_final(t->state)) {
+    if (task_state_final(t->state) && !BROKEN(CANCELLED)) {
         *reason = t->state == TASK_CANCELLED ? "cancelled" : "ended";
         return STEP_REFUSED;
     }
@@ -397,7 +400,9 @@ static enum step_rc on_result(struct task *t, const struct task_event *ev, struc
 static enum step_rc on_lost(struct task *t, const struct task_event *ev, struct task_audit *audit,
                             const char **reason)
 {
-    if (!holds_grant(t, ev)) {
+    /* Not what was granted again or taken back since this was decided: that runs. */
+    if (!holds_grant(t, ev) ||
+        (!BROKEN(LOST) && (t->claim_beat > ev->beat || t->incarnation > ev->incarnation))) {
         *reason = "superseded";
         return STEP_REFUSED;
     }

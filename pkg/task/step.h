@@ -83,7 +83,7 @@ struct task_event {
     int64_t incarnation;
     int64_t token; /* CLAIM: the one to grant; RESULT, APPLICATION, SURVIVED: the one that was
                       granted */
-    int32_t beat;  /* CLAIM */
+    int32_t beat;  /* CLAIM; LOST: of the last claim (and incarnation) known to who decided it */
     /* RESULT */
     enum task_outcome outcome;
     const char *error;  /* JSON object or NULL */

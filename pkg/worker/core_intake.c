@@ -1,3 +1,4 @@
+#include "internal/broken.h"
 #include "pkg/worker/core_priv.h"
 
 /* First what is to be claimed first: by class, rank, and the task's age. */
@@ -101,6 +102,9 @@ static void claim(struct wcore *c, int64_t now, struct wcore_attempt *a)
     heap_remove(&c->waiting, &a->order);
     wcore_move(c, a, WCORE_CLAIMING, "slots are free");
     a->claimed_at = now;
+    if (BROKEN(ACK)) {
+        wcore_close_hint(c, a, true);
+    }
     list_push(&c->claims, &a->outgoing);
 }
 

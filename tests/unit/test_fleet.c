@@ -339,6 +339,24 @@ static void test_strangers(void **state)
     task_done(&t);
 }
 
+/* What was given up may be written already, or any moment: it is not renewed, the row tells. */
+static void test_what_was_given_up_is_not_renewed(void **state)
+{
+    struct task t = running_task("w1", 5);
+    struct beat_run mine = {.task = t.id, .attempt = 1, .token = 5};
+
+    (void)state;
+    fleet_grant(&fleet, &t, 0);
+    int64_t deadline = fleet_lease(&fleet, &t.id)->deadline;
+    beat("w1", 1, 50, 10, NULL, 0, NULL, 0);
+    assert_int_equal(gone, 1);
+    beat("w1", 1, 51, 20, &mine, 1, NULL, 0);
+    assert_int_equal(unknown, 1);
+    assert_int_equal(gone, 1);
+    assert_int_equal(fleet_lease(&fleet, &t.id)->deadline, deadline);
+    task_done(&t);
+}
+
 static void test_application_is_told_once(void **state)
 {
     struct task t = running_task("w1", 5);
@@ -394,6 +412,7 @@ int main(void)
         T(test_missing_from_a_beat),
         T(test_restart),
         T(test_strangers),
+        T(test_what_was_given_up_is_not_renewed),
         T(test_application_is_told_once),
         T(test_slots),
     };

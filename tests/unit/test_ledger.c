@@ -397,8 +397,13 @@ static void test_a_new_leader_ends_what_it_did_not_grant(void **state)
     struct task t = ready_task();
     struct seen a = {0};
     struct task_event ev = claim("w", 5);
-    struct task_event lost = {
-        .type = TE_LOST, .now = NOW, .attempt = 2, .token = 77, .max_losses = 3};
+    struct task_event lost = {.type = TE_LOST,
+                              .now = NOW,
+                              .attempt = 2,
+                              .token = 77,
+                              .incarnation = 1,
+                              .beat = 1,
+                              .max_losses = 3};
 
     (void)state;
     insert(&t);

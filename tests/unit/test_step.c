@@ -189,6 +189,8 @@ static void test_losses_are_counted_apart(void **state)
                                   .now = NOW,
                                   .attempt = t.attempt,
                                   .token = t.token,
+                                  .incarnation = t.incarnation,
+                                  .beat = t.claim_beat,
                                   .reason = "silent",
                                   .max_losses = 5};
         struct task_event late = result_of(&t, OUTCOME_SUCCEEDED);
@@ -274,8 +276,13 @@ static void test_cancel(void **state)
     assert_int_equal(step(&copy, &bad, &reason), STEP_APPLIED);
     assert_int_equal(copy.state, TASK_CANCELLED);
     task_done(&copy);
-    struct task_event lost = {
-        .type = TE_LOST, .now = NOW, .attempt = 1, .token = 5, .max_losses = 5};
+    struct task_event lost = {.type = TE_LOST,
+                              .now = NOW,
+                              .attempt = 1,
+                              .token = 5,
+                              .incarnation = 7,
+                              .beat = 3,
+                              .max_losses = 5};
     assert_int_equal(step(&t, &lost, &reason), STEP_APPLIED);
     assert_int_equal(t.state, TASK_CANCELLED);
     task_done(&t);
@@ -289,8 +296,13 @@ static void test_cancel_waits_for_what_was_left(void **state)
     struct task_event cancel = {.type = TE_CANCEL, .now = NOW, .reason = "a client"};
     struct task_event application = {
         .type = TE_APPLICATION, .now = NOW, .attempt = 1, .token = 5, .application_id = "driver-1"};
-    struct task_event lost = {
-        .type = TE_LOST, .now = NOW, .attempt = 1, .token = 5, .max_losses = 2};
+    struct task_event lost = {.type = TE_LOST,
+                              .now = NOW,
+                              .attempt = 1,
+                              .token = 5,
+                              .incarnation = 7,
+                              .beat = 3,
+                              .max_losses = 2};
     const char *reason = NULL;
 
     (void)state;
@@ -333,6 +345,34 @@ static void test_cancel_waits_for_what_was_left(void **state)
     assert_int_equal(step(&t, &lost, &reason), STEP_APPLIED);
     assert_int_equal(step(&t, &cancel, &reason), STEP_APPLIED);
     assert_int_equal(t.state, TASK_CANCELLED);
+    task_done(&t);
+}
+
+/* Whoever decided it did not know that the worker had asked again, or was started again, and runs
+ * the attempt now. */
+static void test_a_loss_does_not_end_what_was_taken_up_again(void **state)
+{
+    struct task t = fresh();
+    const char *reason = NULL;
+    struct task_event again = claim_by("w1", 1, 6);
+    struct task_event lost = {.type = TE_LOST,
+                              .now = NOW,
+                              .attempt = 1,
+                              .token = 5,
+                              .incarnation = 7,
+                              .beat = 3,
+                              .max_losses = 5};
+
+    (void)state;
+    grant(&t, "w1", 5);
+    again.beat = 4;
+    assert_int_equal(step(&t, &again, &reason), STEP_APPLIED);
+    assert_int_equal(step(&t, &lost, &reason), STEP_REFUSED);
+    lost.beat = 4;
+    lost.incarnation = 6;
+    assert_int_equal(step(&t, &lost, &reason), STEP_REFUSED);
+    lost.incarnation = 7;
+    assert_int_equal(step(&t, &lost, &reason), STEP_APPLIED);
     task_done(&t);
 }
 
@@ -548,6 +588,7 @@ int main(void)
         cmocka_unit_test(test_poison_is_the_same_death_on_two_workers),
         cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_cancel_waits_for_what_was_left),
+        cmocka_unit_test(test_a_loss_does_not_end_what_was_taken_up_again),
         cmocka_unit_test(test_survivor_changes_incarnation_only),
         cmocka_unit_test(test_queue_timeout),
         cmocka_unit_test(test_any_order),

@@ -1,0 +1,40 @@
+/* broken.h: rules of the protocol that one build of the simulation breaks on purpose, one at a
+ * time, to prove that it would notice (docs/reliability.md). In every other build BROKEN() is a
+ * constant false, and nothing of it is left. */
+#ifndef SJE_BROKEN_H
+#define SJE_BROKEN_H
+
+/* X(rule, what is broken) */
+#define BROKEN_RULES(X)                                                                            \
+    X(FENCE, "a report counts whatever its attempt and token")                                     \
+    X(FINAL, "a result counts although the task has ended")                                        \
+    X(CANCELLED, "a cancelled task is granted")                                                    \
+    X(SEQ, "rows are written without comparing seq")                                               \
+    X(EPOCH, "an earlier leader's statements are executed")                                        \
+    X(MARGIN, "the manager's deadline has no margin over the worker's")                            \
+    X(FREEZE, "the reaper is not frozen while its manager is deaf or new")                         \
+    X(CLAIMING, "an attempt whose grant is on its way is lost to a beat that does not list it")    \
+    X(LOST, "what was decided on an earlier claim loses the attempt that was granted again")       \
+    X(RENEWED, "a beat renews what has been given up, before that is written")                     \
+    X(SHIM_LEASE, "the shim does not end its task when the lease is over")                         \
+    X(ANSWER_TIME, "the worker counts its lease from the answer to a beat, not from the beat")     \
+    X(GRANT_TIME, "the worker counts its lease from the grant, not from the claim")                \
+    X(UNSURE, "a worker renews what the leader was unsure of")                                     \
+    X(ACK, "a hint is acked before its attempt is granted")                                        \
+    X(SURVIVORS, "a restarted worker does not look for survivors")                                 \
+    X(HINTS, "lost hints are never published again")
+
+#ifdef SJE_BREAK
+enum broken_rule {
+    BROKEN_NONE,
+#define X(rule, text) BROKEN_##rule,
+    BROKEN_RULES(X)
+#undef X
+};
+extern enum broken_rule sje_broken;
+#define BROKEN(rule) (sje_broken == BROKEN_##rule)
+#else
+#define BROKEN(rule) 0
+#endif
+
+#endif
