@@ -54,7 +54,7 @@ FUZZ := $(patsubst tests/fuzz/%.c,$(OUT)/tests/fuzz/%,$(wildcard tests/fuzz/fuzz
 
 .PHONY: all help clean examples docs unit-bins integration-bins fuzz-bins bench-bins
 .PHONY: install uninstall chaos chaos-bins bench bench-quick
-.PHONY: run stop test unit integration e2e asan lint fmt coverage fuzz valgrind
+.PHONY: run stop test sim sim-broken sim-bins unit integration e2e asan lint fmt coverage fuzz valgrind
 .SECONDARY:
 
 all: $(PROGRAMS:%=$(BIN)/%) ## build the programs
@@ -116,6 +116,22 @@ FUZZ_MAIN := $(if $(filter fuzz,$(FLAVOUR)),,$(OUT)/tests/fuzz/replay.o)
 $(OUT)/tests/fuzz/fuzz_%: $(OUT)/tests/fuzz/fuzz_%.o $(FUZZ_MAIN) $(LIB)
 	$(CC) $(LDFLAGS_ALL) $(if $(FUZZ_MAIN),,-fsanitize=fuzzer) -o $@ $^ $(PKG_LIBS)
 
+# The simulation: the product's own objects in a world of virtual time. `sim` links them as they are;
+# `broken` has them compiled again with rules that can be broken (internal/broken.h).
+SIM_SRC  := $(wildcard tests/sim/*.c)
+SIM_WRAP := $(foreach f,clock_boot_ms clock_wall_ms random_u64 id_new base_panic,-Wl,--wrap=$(f))
+$(OUT)/tests/sim/sim: $(SIM_SRC:%.c=$(OUT)/%.o) $(LIB)
+	$(CC) $(LDFLAGS_ALL) $(SIM_WRAP) -o $@ $^ $(PKG_LIBS)
+$(OUT)/broken/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -DSJE_BREAK $(PKG_CFLAGS) $(CFLAGS_ALL) -c -o $@ $<
+$(OUT)/broken/libsje.a: $(LIB_SRC:%.c=$(OUT)/broken/%.o) $(OUT)/gen/migrations.o
+	@rm -f $@
+	$(AR) rcs $@ $^
+$(OUT)/tests/sim/broken: $(SIM_SRC:%.c=$(OUT)/broken/%.o) $(OUT)/broken/libsje.a
+	$(CC) $(LDFLAGS_ALL) $(SIM_WRAP) -o $@ $^ $(PKG_LIBS)
+
+sim-bins: $(OUT)/tests/sim/sim $(OUT)/tests/sim/broken
 unit-bins: $(UNIT) $(BIN)/sje-shim
 integration-bins: $(INTEGRATION)
 fuzz-bins: $(FUZZ)
@@ -130,11 +146,15 @@ run: ## install what is missing, start everything below ./var, run a word count
 stop: ## stop what `make run` started
 	@tools/run.sh stop
 test: ## unit, integration and end-to-end tests, and a short chaos run
-	@tools/test.sh $(FLAVOUR) unit integration e2e chaos
+	@tools/test.sh $(FLAVOUR) unit sim integration e2e chaos
 unit integration e2e: ## one kind of tests
 	@tools/test.sh $(FLAVOUR) $@
 asan: ## unit and integration tests under the address and undefined-behaviour sanitizers
-	@tools/test.sh asan unit integration
+	@tools/test.sh asan unit sim integration
+sim: $(OUT)/tests/sim/sim ## SIM_SCHEDULES (100000) of the simulation from SEED on; SIM_TRACE=1 shows one
+	@SIM_SCHEDULES=$(or $(SIM_SCHEDULES),100000) SEED=$(SEED) SIM_TRACE=$(SIM_TRACE) nice $<
+sim-broken: $(OUT)/tests/sim/broken ## the same with each rule broken, one at a time: each must be caught
+	@tools/sim-broken.sh $<
 valgrind: ## unit tests and a short run of the server under valgrind
 	@tools/valgrind.sh
 fuzz: ## libFuzzer on each target for FUZZ_SECONDS (60)

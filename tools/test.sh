@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds and runs test suites; the last line is `N passed, N failed`, the exit status follows it.
 #
-#   test.sh FLAVOUR SUITE...     suites: unit, integration, e2e, chaos; flavours: see the Makefile
+#   test.sh FLAVOUR SUITE...     suites: unit, sim, integration, e2e, chaos; flavours: see the Makefile
 #
 # Each run has a directory of its own below build/, so two runs side by side do not meet; it is removed
 # when everything passed. What needs services runs in lanes: each lane has a broker, a database and
@@ -93,6 +93,12 @@ chaos() { # has programs with crash points, and services, of its own
     "${MAKE:-make}" -s -j"$(nproc)" FLAVOUR=chaos chaos-bins
     SJE_RUN_DIR="$RUN" pytests chaos tests/chaos
 }
+# A fixed seed, and one of this run, which is in the log.
+sim() {
+    local n=4000
+    [ "$FLAVOUR" = release ] || n=300
+    SIM_JOBS=1 SIM_SCHEDULES=$n SEED=$1 program "sim/$1" "$OUT/tests/sim/sim"
+}
 selected() {
     local LIVE=1 options
     read -ra options <<<"$SJE_TESTS"
@@ -151,7 +157,7 @@ services() { # LANES: starts those of each lane
 tools/deps.sh test
 mkdir -p build
 RUN=$(mktemp -d "$PWD/build/test.XXXXXX")
-mkdir "$RUN/unit" "$RUN/corpus" "$RUN/integration" "$RUN/e2e"
+mkdir "$RUN/unit" "$RUN/corpus" "$RUN/integration" "$RUN/e2e" "$RUN/sim"
 : >"$RUN/counts"
 exec {LIVE}>/dev/null
 set -m # each job has a process group, and can be interrupted
@@ -166,6 +172,10 @@ for suite in "$@"; do
     unit*)
         mapfile -t UNITS < <(items unit)
         run_in "$(nproc)" "${UNITS[@]}"
+        ;;
+    sim*)
+        "${MAKE:-make}" -s FLAVOUR="$FLAVOUR" "$OUT/tests/sim/sim"
+        run_in "$(nproc)" "sim 1" "sim $(date +%s)"
         ;;
     chaos*) last=(chaos) ;; # it wants the machine for itself
     "e2e some") ITEMS+=(selected) ;;

@@ -1,0 +1,493 @@
+/* What happens in one schedule: clients that post, cancel and requeue; faults; then calm, in which
+ * every accepted task must reach its end. */
+#include "tests/sim/sim.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define TASKS_MAX   8
+#define LOOK_MS     250
+#define PATIENCE_MS 400000 /* after the last fault, for everything to end */
+#define POST_MS     5000   /* a client waits so long for an answer */
+
+struct posted {
+    char key[16];
+    char spec[400];
+    struct id id;
+    bool accepted;
+    int64_t run_ms;
+};
+
+static struct {
+    struct posted tasks[TASKS_MAX];
+    size_t n;
+    struct node nodes[SIM_PROCS];
+    struct node_clock clocks[SIM_PROCS];
+    int64_t calm_at;
+    uint32_t faults; /* which kinds this schedule has */
+    int64_t pace_ms; /* between two of them, at most */
+} plan;
+
+int32_t plan_run_ms(const struct id *task)
+{
+    (void)task;
+    int kind = (int)(draw() % 10);
+
+    return (int32_t)(kind < 5   ? between(20, 2000)
+                     : kind < 8 ? between(2000, 12000)
+                                : between(12000, 45000));
+}
+
+void plan_row_written(const struct task *before, const struct task *after, const char *event)
+{
+    if (strcmp(event, "granted") == 0 && before->cancel_requested) {
+        violation("a task that was to be cancelled is granted (attempt %d)", after->attempt);
+    }
+}
+
+/* ---- clients ---- */
+
+static struct proc *some_manager(void)
+{
+    return &world->procs[draw() % world->n_managers];
+}
+
+static void post_later(struct posted *t, int64_t ms);
+
+static void on_accepted(void *arg, const struct accept_reply *r)
+{
+    struct posted *t = arg;
+
+    if (r->rc < 0) {
+        return; /* it is posted again anyway */
+    }
+    if (t->accepted && !id_eq(&t->id, &r->tasks[0])) {
+        violation("%s made two tasks", t->key);
+    }
+    trace("202 for %s: task %02x%s", t->key, r->tasks[0].b[0], r->replayed ? " again" : "");
+    t->accepted = true;
+    t->id = r->tasks[0];
+}
+
+static void do_post(void *arg)
+{
+    struct posted *t = arg;
+    static const char *const names[] = {"Command", NULL};
+    static const struct task_types types = {names};
+    struct task_problems problems = {0};
+    json_t *j = NULL;
+    struct accept_request a = {.count = 1, .idempotency_key = t->key};
+
+    MUST(json_read(t->spec, strlen(t->spec), &j, NULL) == 0);
+    a.specs = xcalloc(1, sizeof(struct task_spec *));
+    a.specs[0] = task_spec_parse(j, &types, "", &problems);
+    json_decref(j);
+    MUST(a.specs[0]);
+    manager_accept(world->cur->manager, &a, on_accepted, t);
+}
+
+static void post(void *arg)
+{
+    struct posted *t = arg;
+    struct proc *p = some_manager();
+
+    if (t->accepted) {
+        return;
+    }
+    if (p->alive && !p->stopping) {
+        sim_at(world->now + between(0, 20), p, do_post, t);
+    }
+    post_later(t, POST_MS);
+}
+
+static void post_later(struct posted *t, int64_t ms)
+{
+    sim_at(world->now + ms, NULL, post, t);
+}
+
+struct change_call {
+    struct posted *t;
+    bool cancel;
+};
+
+static void on_changed(void *arg, int rc, const struct task *t, const struct err *why)
+{
+    struct change_call *c = arg;
+
+    (void)why;
+    trace("%s of task %02x: %d, %s", c->cancel ? "cancel" : "requeue", c->t->id.b[0], rc,
+          t ? task_state_name(t->state) : "");
+    free(c);
+}
+
+static void do_change(void *arg)
+{
+    struct change_call *c = arg;
+
+    if (c->cancel) {
+        manager_cancel(world->cur->manager, &c->t->id, on_changed, c);
+    } else {
+        manager_requeue(world->cur->manager, &c->t->id, on_changed, c);
+    }
+}
+
+static void some_change(void *arg)
+{
+    struct posted *t = &plan.tasks[draw() % plan.n];
+    struct proc *p = some_manager();
+
+    (void)arg;
+    if (world->calm) {
+        return;
+    }
+    if (t->accepted && p->alive && !p->stopping) {
+        struct change_call *c = xmalloc(sizeof(*c));
+
+        *c = (struct change_call){t, chance(600)};
+        sim_at(world->now + between(0, 20), p, do_change, c);
+    }
+    sim_at(world->now + between(1000, 20000), NULL, some_change, NULL);
+}
+
+/* ---- faults ---- */
+
+static void restart(void *arg)
+{
+    struct proc *p = arg;
+
+    if (p->stopping && p->alive) {
+        sim_at(world->now + 500, NULL, restart, p);
+    } else {
+        proc_start(p);
+    }
+}
+
+static void restart_in(struct proc *p, int64_t lo, int64_t hi)
+{
+    sim_at(world->now + between(lo, hi), NULL, restart, p);
+}
+
+static void resume(void *arg)
+{
+    proc_resume(arg);
+}
+
+static void heal_broker(void *arg)
+{
+    struct proc *p = arg;
+
+    p->no_broker = p->no_http = false;
+}
+
+static void heal_base(void *arg)
+{
+    ((struct proc *)arg)->no_base = false;
+}
+
+static void start_broker(void *arg)
+{
+    (void)arg;
+    broker_calm();
+}
+
+static void start_base(void *arg)
+{
+    (void)arg;
+    base_calm();
+}
+
+static int64_t some_time(int64_t hi)
+{
+    return chance(500) ? between(100, 3000) : between(100, hi);
+}
+
+/* X(name, what) */
+enum fault {
+    F_CRASH,
+    F_PAUSE,
+    F_STOP,
+    F_REBOOT,
+    F_SHIM,
+    F_BROKER,
+    F_ALARM,
+    F_QUEUE,
+    F_BROKER_CUT,
+    F_BROKER_PARTITION,
+    F_BASE,
+    F_BASE_CUT,
+    F_BASE_PARTITION,
+    F_BASE_SLOW,
+    F_WALL,
+    FAULTS
+};
+
+static void fault_of_proc(enum fault f, struct proc *p)
+{
+    switch (f) {
+    case F_CRASH:
+        proc_crash(p);
+        restart_in(p, 50, chance(500) ? 3000 : 40000);
+        break;
+    case F_PAUSE:
+        proc_pause(p);
+        sim_at(world->now + some_time(70000), NULL, resume, p);
+        break;
+    case F_STOP:
+        proc_stop(p);
+        restart_in(p, 50, 10000);
+        break;
+    case F_REBOOT:
+        if (p->node) {
+            proc_crash(p);
+            node_reboot(p->node);
+            restart_in(p, 1000, 60000);
+        }
+        break;
+    case F_SHIM:
+        if (p->node) {
+            node_kill_shim(p->node);
+        }
+        break;
+    case F_BROKER_CUT:
+        trace("%s: connections to the broker are cut", p->name);
+        broker_cut(p, chance(500));
+        break;
+    case F_BROKER_PARTITION:
+        trace("%s: cut off from the broker", p->name);
+        p->no_broker = true;
+        p->no_http = chance(500);
+        broker_cut(p, chance(500));
+        sim_at(world->now + some_time(70000), NULL, heal_broker, p);
+        break;
+    case F_BASE_CUT:
+        base_cut(p, chance(500));
+        break;
+    case F_BASE_PARTITION:
+        p->no_base = true;
+        base_cut(p, chance(500));
+        sim_at(world->now + some_time(40000), NULL, heal_base, p);
+        break;
+    case F_WALL:
+        p->clock->wall_off = between(-60000, 60000);
+        break;
+    case F_BROKER:
+    case F_ALARM:
+    case F_QUEUE:
+    case F_BASE:
+    case F_BASE_SLOW:
+    case FAULTS:
+        break;
+    }
+}
+
+static void fault(enum fault f)
+{
+    switch (f) {
+    case F_BROKER:
+        broker_stop(chance(300));
+        sim_at(world->now + some_time(25000), NULL, start_broker, NULL);
+        break;
+    case F_ALARM:
+        broker_alarm(true);
+        sim_at(world->now + some_time(40000), NULL, start_broker, NULL);
+        break;
+    case F_QUEUE:
+        broker_delete_some_queue();
+        break;
+    case F_BASE:
+        base_stop();
+        sim_at(world->now + some_time(20000), NULL, start_base, NULL);
+        break;
+    case F_BASE_SLOW:
+        base_slow(true);
+        sim_at(world->now + some_time(20000), NULL, start_base, NULL);
+        break;
+    case F_CRASH:
+    case F_PAUSE:
+    case F_STOP:
+    case F_REBOOT:
+    case F_SHIM:
+    case F_BROKER_CUT:
+    case F_BROKER_PARTITION:
+    case F_BASE_CUT:
+    case F_BASE_PARTITION:
+    case F_WALL:
+    case FAULTS:
+        fault_of_proc(f, &world->procs[draw() % world->n_procs]);
+        break;
+    }
+}
+
+static void some_fault(void *arg)
+{
+    enum fault f = (enum fault)(draw() % FAULTS);
+
+    (void)arg;
+    if (world->calm) {
+        return;
+    }
+    if (plan.faults & 1u << f) {
+        fault(f);
+    }
+    sim_at(world->now + between(10, plan.pace_ms), NULL, some_fault, NULL);
+}
+
+/* ---- the end ---- */
+
+/* NULL: everything has ended. */
+static const char *what_is_left(char text[200])
+{
+    for (size_t i = 0; i < plan.n; i++) {
+        struct posted *t = &plan.tasks[i];
+        const struct row *r = t->accepted ? base_row(&t->id) : NULL;
+
+        if (!r || !task_state_final(r->t.state)) {
+            snprintf(text, 200, "task %s (%02x) is %s", t->key, t->id.b[0],
+                     r ? task_state_name(r->t.state) : "not accepted");
+            return text;
+        }
+        if (node_runs(&t->id)) {
+            snprintf(text, 200, "task %s (%02x) has ended, and runs", t->key, t->id.b[0]);
+            return text;
+        }
+    }
+    return broker_has_work() ? "messages are left in the broker" : NULL;
+}
+
+static void look(void *arg)
+{
+    char text[200];
+    const char *left = what_is_left(text);
+
+    (void)arg;
+    for (size_t i = 0; i < world->n_procs; i++) {
+        struct proc *p = &world->procs[i];
+
+        proc_resume(p);
+        if (!p->alive) {
+            proc_start(p);
+        }
+    }
+    if (!left) {
+        world->done = true;
+    } else if (world->now > plan.calm_at + PATIENCE_MS) {
+        violation("not at its end %d s after the last fault: %s", PATIENCE_MS / 1000, left);
+    }
+    sim_at(world->now + LOOK_MS, NULL, look, NULL);
+}
+
+static void calm(void *arg)
+{
+    (void)arg;
+    trace("all faults cease");
+    world->calm = true;
+    for (size_t i = 0; i < world->n_procs; i++) {
+        world->procs[i].no_broker = world->procs[i].no_base = false;
+        world->procs[i].no_http = false;
+    }
+    broker_calm();
+    base_calm();
+    look(NULL);
+}
+
+/* Accepted means: the row is there, whatever happens. */
+static void check_accepted(void *arg)
+{
+    (void)arg;
+    for (size_t i = 0; i < plan.n; i++) {
+        if (plan.tasks[i].accepted && !base_row(&plan.tasks[i].id)) {
+            violation("%s was accepted and is lost", plan.tasks[i].key);
+        }
+    }
+    sim_at(world->now + 1000, NULL, check_accepted, NULL);
+}
+
+/* ---- the beginning ---- */
+
+static void make_task(struct posted *t, size_t i)
+{
+    char lease[32] = "";
+
+    if (chance(200)) {
+        snprintf(lease, sizeof(lease), "\"leaseSeconds\":%d,", (int)between(10, 40));
+    }
+    snprintf(t->key, sizeof(t->key), "k%d", (int)i);
+    snprintf(t->spec, sizeof(t->spec),
+             "{\"jobType\":\"Command\",\"command\":[\"x\"],\"priority\":%d,\"maxAttempts\":%d,"
+             "\"retryBackoffSeconds\":1,\"delaySeconds\":%d,\"queueTimeoutSeconds\":%d,%s"
+             "\"resources\":{\"slots\":%d}}",
+             (int)between(0, 9), (int)between(1, 3), chance(200) ? (int)between(1, 10) : 0,
+             chance(150) ? (int)between(20, 90) : 0, lease, chance(200) ? 2 : 1);
+    post_later(t, between(0, plan.calm_at * 2 / 3));
+    if (chance(150)) {
+        post_later(t, between(0, plan.calm_at * 2 / 3));
+    }
+}
+
+static struct config *configs[SIM_PROCS];
+
+static void load_configs(void)
+{
+    for (int i = 0; i < SIM_PROCS && !configs[i]; i++) {
+        char text[200];
+
+        snprintf(text, sizeof(text), "executorNodeConfig:\n  nodeId: w%d\n", i);
+        MUST(config_load_text("sim", text, strlen(text), &configs[i], NULL) == 0);
+    }
+}
+
+static void make_proc(enum proc_kind kind, const int64_t *beat_and_lease)
+{
+    size_t i = world->n_procs++;
+    struct proc *p = &world->procs[i];
+
+    p->kind = kind;
+    p->config = configs[i];
+    p->config->node.heartbeat_seconds = (int)beat_and_lease[0];
+    p->config->node.dead_after_seconds = (int)beat_and_lease[1];
+    p->config->node.slots = (int)between(2, 4);
+    p->config->node.kill_grace_seconds = chance(500) ? 1 : 10;
+    p->clock = &plan.clocks[i];
+    if (kind == PROC_WORKER) {
+        p->node = &plan.nodes[i];
+        p->clock = &p->node->clock;
+        snprintf(p->node->id, sizeof(p->node->id), "w%d", (int)i);
+    }
+    *p->clock = (struct node_clock){.boot_off = between(1000, 100000000),
+                                    .wall_off = between(-50, 50),
+                                    .ppm = between(-300, 300)};
+    snprintf(p->name, sizeof(p->name), "%c%d", kind == PROC_MANAGER ? 'm' : 'w', (int)i);
+    list_init(&p->stalled);
+    list_init(&p->closing);
+    sim_at(between(0, 3000), NULL, restart, p);
+}
+
+void plan_init(void)
+{
+    static const int64_t beats[][2] = {{2, 10}, {3, 15}, {5, 30}};
+
+    load_configs();
+    memset(&plan, 0, sizeof(plan));
+    base_init();
+    broker_init();
+    nodes_init();
+    const int64_t *beat = beats[draw() % ARRAY_LEN(beats)];
+    world->n_managers = chance(100) ? 1 : chance(600) ? 2 : 3;
+    for (size_t i = 0; i < world->n_managers; i++) {
+        make_proc(PROC_MANAGER, beat);
+    }
+    for (size_t i = chance(50) ? 4 : chance(600) ? 2 : 3; i; i--) {
+        make_proc(PROC_WORKER, beat);
+    }
+    plan.calm_at = between(15000, 90000);
+    plan.faults = (uint32_t)(draw() & (chance(700) ? draw() : UINT64_MAX));
+    plan.pace_ms = chance(300) ? 2000 : 15000;
+    plan.n = (size_t)between(3, TASKS_MAX);
+    for (size_t i = 0; i < plan.n; i++) {
+        make_task(&plan.tasks[i], i);
+    }
+    sim_at(between(0, 20000), NULL, some_change, NULL);
+    sim_at(between(0, 5000), NULL, some_fault, NULL);
+    sim_at(1000, NULL, check_accepted, NULL);
+    sim_at(plan.calm_at, NULL, calm, NULL);
+}
