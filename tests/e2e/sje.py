@@ -328,10 +328,15 @@ class Load(threading.Thread):
             except requests.RequestException:
                 time.sleep(0.1)
 
+    def is_accepted(self, within=60):
+        """More is accepted; the last of it."""
+        n = len(self.ids)
+        until(lambda: len(self.ids) > n + 20, within, "tasks are accepted")
+        return self.ids[n + 20]
+
     def goes_on(self, within=60):
         """What is submitted from now on is accepted and ends."""
-        n = len(self.ids)
-        until(lambda: len(self.ids) > n + self.AHEAD, within, "the load goes on")
+        self.sje.end(self.is_accepted(within), within)
 
     def stop(self):
         self.stopping = True
