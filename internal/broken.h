@@ -19,6 +19,7 @@
     X(SHIM_LEASE, "the shim does not end its task when the lease is over")                         \
     X(ANSWER_TIME, "the worker counts its lease from the answer to a beat, not from the beat")     \
     X(GRANT_TIME, "the worker counts its lease from the grant, not from the claim")                \
+    X(OLD_GRANT, "a grant counts that answers a claim which was given up")                         \
     X(UNSURE, "a worker renews what the leader was unsure of")                                     \
     X(ACK, "a hint is acked before its attempt is granted")                                        \
     X(SURVIVORS, "a restarted worker does not look for survivors")                                 \

@@ -232,13 +232,17 @@ static void watch_due(struct wcore *c, int64_t now, struct wcore_attempt *a)
 /* ---- events: grants ---- */
 
 bool wcore_on_grant(struct wcore *c, int64_t now, const struct wcore_key *k, int64_t token,
-                    int64_t lease_ms, const void *spec)
+                    int64_t beat, int64_t lease_ms, const void *spec)
 {
     struct wcore_attempt *a = wcore_find(c, k);
 
     if (!a || a->state != WCORE_CLAIMING) {
         /* Ours for the manager, not for us: the next beat, which does not list it, ends it. */
         c->news = c->news || !a;
+        return false;
+    }
+    if (beat < a->claim_beat && !BROKEN(OLD_GRANT)) {
+        /* A beat since then did not list the attempt, so it may be lost already. */
         return false;
     }
     wcore_close_hint(c, a, true);

@@ -101,7 +101,8 @@ struct wcore_attempt {
     bool forget;     /* revoked: no result */
     bool lease_over; /* stopped because of it */
     int64_t claimed_at;
-    int64_t token; /* of the grant */
+    int64_t claim_beat; /* number of the last beat before that */
+    int64_t token;      /* of the grant */
     int64_t lease_ms;
     int64_t deadline;    /* end of the lease */
     int64_t kill_at;     /* STOPPING */
@@ -184,9 +185,10 @@ struct wcore_hint {
     struct wcore_delivery delivery;
 };
 void wcore_on_hint(struct wcore *c, int64_t now, const struct wcore_hint *h);
-/* false: no claim is open for it; dropped. */
+/* false: no claim is open for it, or it answers a claim that was given up before; dropped. `beat`
+ * is that of the claim it answers. */
 bool wcore_on_grant(struct wcore *c, int64_t now, const struct wcore_key *k, int64_t token,
-                    int64_t lease_ms, const void *spec);
+                    int64_t beat, int64_t lease_ms, const void *spec);
 void wcore_on_deny(struct wcore *c, int64_t now, const struct wcore_key *k, bool retry);
 /* The answer to a beat: first what it says of single attempts, then wcore_on_beat_ack(), which
  * renews the leases of the others. false: we sent no such beat, or too long ago; nothing was done.

@@ -102,6 +102,7 @@ static void claim(struct wcore *c, int64_t now, struct wcore_attempt *a)
     heap_remove(&c->waiting, &a->order);
     wcore_move(c, a, WCORE_CLAIMING, "slots are free");
     a->claimed_at = now;
+    a->claim_beat = c->beat;
     if (BROKEN(ACK)) {
         wcore_close_hint(c, a, true);
     }

@@ -56,6 +56,7 @@ static int read_grants(struct order *o, struct err *reterr)
         struct order_grant *g = &o->grants[o->n_grants];
 
         g->losses = (int32_t)MIN(MAX(json_get_int(j, "losses", 0), 0), INT32_MAX);
+        g->beat = json_get_int(j, "beat", INT64_MAX); /* absent: a manager of an earlier version */
         g->lease_ms = json_get_int(j, "leaseMs", 0);
         g->spec = json_object_get(j, "spec");
         if (!read_key(j, &g->key) || !g->spec || g->lease_ms < 1 || g->lease_ms > LEASE_MS_MAX ||

@@ -20,6 +20,7 @@
 struct order_grant {
     struct wcore_key key;
     int64_t token;
+    int64_t beat; /* of the claim that was granted */
     int64_t lease_ms;
     int32_t losses;
     json_t *spec; /* borrowed */

@@ -58,7 +58,7 @@ static void take_grants(struct worker *w, int64_t now, const struct order *o)
     for (size_t i = 0; i < o->n_grants; i++) {
         const struct order_grant *g = &o->grants[i];
 
-        if (!wcore_on_grant(w->core, now, &g->key, g->token, g->lease_ms, g)) {
+        if (!wcore_on_grant(w->core, now, &g->key, g->token, g->beat, g->lease_ms, g)) {
             log_debug(worker_fields(&g->key, text), "a grant that nobody waits for; ignoring");
         }
     }

@@ -220,7 +220,7 @@ static void hint(struct fake *f, int task, int slots, int urgency, int64_t rank)
 static bool grant(struct fake *f, int task)
 {
     struct wcore_key k = key(task, 1);
-    return wcore_on_grant(f->c, f->now, &k, task * 100, 30000, "spec");
+    return wcore_on_grant(f->c, f->now, &k, task * 100, INT64_MAX, 30000, "spec");
 }
 
 static void deny(struct fake *f, int task, bool retry)
@@ -357,6 +357,33 @@ static void test_claims_are_gathered_and_the_hint_is_acked_at_once(void **unused
     assert_int_equal(state(&f, 2), WCORE_STARTING);
     wcore_on_started(f.c, f.now, find(&f, 2));
     assert_int_equal(state(&f, 2), WCORE_RUNNING);
+    close_worker(&f);
+}
+
+/* A beat between the two claims did not list the attempt: by it, it may have been lost. */
+static void test_a_grant_for_an_earlier_claim_does_not_count(void **unused)
+{
+    struct fake f;
+    struct wcore_key k = key(1, 1);
+
+    (void)unused;
+    open_ready(&f, 4);
+    hint(&f, 1, 1, 1, 10);
+    step(&f);
+    int64_t first = find(&f, 1)->claim_beat;
+    for (int i = 0; i < 21; i++) { /* nobody answers: given up, and that is told */
+        pass(&f, 1000);
+        step(&f);
+    }
+    assert_null(find(&f, 1));
+    hint(&f, 1, 1, 1, 10);
+    step(&f);
+    assert_int_equal(state(&f, 1), WCORE_CLAIMING);
+    assert_true(find(&f, 1)->claim_beat > first);
+    assert_false(wcore_on_grant(f.c, f.now, &k, 5, first, 30000, "spec"));
+    assert_int_equal(state(&f, 1), WCORE_CLAIMING);
+    assert_true(wcore_on_grant(f.c, f.now, &k, 5, find(&f, 1)->claim_beat, 30000, "spec"));
+    assert_int_equal(state(&f, 1), WCORE_STARTING);
     close_worker(&f);
 }
 
@@ -756,7 +783,7 @@ static void test_a_grant_after_the_lease_is_over_does_not_start(void **unused)
     step(&f);
     pass(&f, 10000);
     buf_reset(&f.log);
-    assert_true(wcore_on_grant(f.c, f.now, &k, 5, 10000, "spec"));
+    assert_true(wcore_on_grant(f.c, f.now, &k, 5, INT64_MAX, 10000, "spec"));
     step(&f);
     expect(&f, "ack 1; conclude 1 lost; result 1.1; ");
     assert_int_equal(wcore_slots_free(f.c), 1);
@@ -984,7 +1011,7 @@ static void test_the_next_attempt_of_a_task_ends_the_one_before(void **unused)
     run(&f, 1);
     wcore_on_hint(f.c, f.now, &h);
     step(&f);
-    wcore_on_grant(f.c, f.now, &h.key, 4, 30000, "spec");
+    wcore_on_grant(f.c, f.now, &h.key, 4, INT64_MAX, 30000, "spec");
     expect(&f, "claim 1.2; ack 12; stop 1 revoked 0; start 1.2 spec; ");
     close_worker(&f);
 }
@@ -1340,6 +1367,7 @@ int main(void)
         cmocka_unit_test(test_nothing_before_the_first_beat),
         cmocka_unit_test(test_beats_are_eager_until_a_manager_answers),
         cmocka_unit_test(test_claims_are_gathered_and_the_hint_is_acked_at_once),
+        cmocka_unit_test(test_a_grant_for_an_earlier_claim_does_not_count),
         cmocka_unit_test(test_a_claim_is_resent_and_given_up),
         cmocka_unit_test(test_a_claim_that_cannot_be_sent_is_tried_again),
         cmocka_unit_test(test_retry_claims_again),

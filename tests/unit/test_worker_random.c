@@ -404,7 +404,8 @@ static void ev_grant(struct world *w)
         m->answered = true;
         m->deadline = m->claim_sent + LEASE_MS;
     }
-    CHECK(w, wcore_on_grant(w->c, w->now, &m->key, 1 + below(w, 1000), LEASE_MS, m) == open);
+    CHECK(w, wcore_on_grant(w->c, w->now, &m->key, 1 + below(w, 1000), INT64_MAX, LEASE_MS, m) ==
+                 open);
 }
 
 static void ev_deny(struct world *w)
