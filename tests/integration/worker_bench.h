@@ -41,7 +41,7 @@ static uv_timer_t bench_tick; /* AWAIT looks at least that often */
         }                                                                                          \
     } while (0)
 
-/* What the manager knows of a task; token is its number + 1000. */
+/* What the manager knows of a task. */
 struct btask {
     struct id id;
     const char *spec; /* JSON */
@@ -79,6 +79,13 @@ static struct {
     json_t *log;      /* header of the last log reply */
     struct buf bytes; /* and what came with it */
 } b;
+
+/* Unlike those of other programs that run beside this one: what a killed worker left is found by
+ * its token alone. */
+static long long token_of(int i)
+{
+    return getpid() * 100000LL + i;
+}
 
 /* ---- messages ---- */
 
@@ -150,8 +157,8 @@ static void answer_claims(const json_t *msg)
         } else {
             buf_addf(
                 &grants,
-                "%s{\"task\":\"%s\",\"attempt\":1,\"token\":\"%d\",\"leaseMs\":%d,\"spec\":%s}",
-                grants.len ? "," : "", text, i + 1000, b.lease_ms, t->spec);
+                "%s{\"task\":\"%s\",\"attempt\":1,\"token\":\"%lld\",\"leaseMs\":%d,\"spec\":%s}",
+                grants.len ? "," : "", text, token_of(i), b.lease_ms, t->spec);
         }
     }
     buf_addf(&out,
@@ -206,7 +213,7 @@ static void on_results(void *arg, const struct mq_delivery *d)
         if (i < 0) {
             continue;
         }
-        snprintf(token, sizeof(token), "%d", i + 1000);
+        snprintf(token, sizeof(token), "%lld", token_of(i));
         assert_string_equal(json_get_string(r, "token"), token);
         b.n_results += b.tasks[i].results++ == 0;
         json_decref(b.tasks[i].result);
