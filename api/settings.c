@@ -27,12 +27,36 @@ static void merge(json_t *into, const json_t *patch)
     }
 }
 
+static json_t *conf_of(const json_t *patch)
+{
+    return json_object_get(json_object_get(json_object_get(patch, "executorNodeConfig"), "spark"),
+                           "conf");
+}
+
+/* The patch without what it takes out of spark.conf, whose keys are free. All others must be known,
+ * those that are given back too. */
+static json_t *keys_of(const json_t *patch)
+{
+    json_t *copy = json_deep_copy(patch);
+    json_t *conf = conf_of(copy);
+    const char *key;
+    json_t *v;
+    void *next;
+
+    json_object_foreach_safe(conf, next, key, v)
+    {
+        if (json_is_null(v)) {
+            (void)json_object_del(conf, key);
+        }
+    }
+    return copy;
+}
+
 /* The patch as the audit shows it: spark.conf may hold secrets. */
 static json_t *audit_of(const json_t *patch)
 {
     json_t *copy = json_deep_copy(patch);
-    json_t *conf = json_object_get(
-        json_object_get(json_object_get(copy, "executorNodeConfig"), "spark"), "conf");
+    json_t *conf = conf_of(copy);
     const char *key;
     json_t *v;
 
@@ -72,6 +96,7 @@ void api_mgmt_config_patch(struct call *c)
     json_auto_t *patch = NULL;
     json_auto_t *all = json_deep_copy(now);
     json_auto_t *audit = NULL;
+    json_auto_t *keys = NULL;
     struct err why = {0};
 
     if (json_read(body.p, body.len, &patch, &why) < 0) {
@@ -86,6 +111,13 @@ void api_mgmt_config_patch(struct call *c)
         call_error(c, ERR_DB_DOWN, NULL);
         return;
     }
+    keys = keys_of(patch);
+    if (config_patch(c->api->config, keys, &checked, &why) < 0) {
+        answer_invalid(c, &why);
+        return;
+    }
+    config_freep(&checked);
+    checked = NULL;
     merge(all, patch);
     if (config_patch(c->api->config, all, &checked, &why) < 0) {
         answer_invalid(c, &why);

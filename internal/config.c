@@ -360,10 +360,12 @@ static int patch_group(struct config *c, const char *group, const json_t *obj, s
 
         if (n >= (int)sizeof(path) || strchr(key, '.') || (!r && !config_is_group(str_of(path)))) {
             err_set(reterr, ERR_INVALID, "%.120s: unknown key", path);
+        } else if (r && !(r->flags & CONFIG_RELOAD)) {
+            err_set(reterr, ERR_INVALID, "%s: can only be changed by a restart", path);
+        } else if (json_is_null(v)) {
+            rc = 0; /* as it is */
         } else if (!r) {
             rc = patch_group(c, path, v, reterr);
-        } else if (!(r->flags & CONFIG_RELOAD)) {
-            err_set(reterr, ERR_INVALID, "%s: can only be changed by a restart", path);
         } else {
             rc = config_set(c, r, v, NULL, reterr);
         }

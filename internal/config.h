@@ -104,8 +104,8 @@ void config_freep(struct config **c);
  * for the file in messages. */
 int config_override(struct config *c, const char *origin, const char *path, const char *text,
                     struct err *reterr) NODISCARD;
-/* Keys that may change at run time: applies {"section":{"key":value}} to a copy. ERR_INVALID names
- * the key. */
+/* Keys that may change at run time: applies {"section":{"key":value}} to a copy; null leaves a key
+ * as it is. ERR_INVALID names the key. */
 int config_patch(const struct config *c, const json_t *patch, struct config **ret,
                  struct err *reterr) NODISCARD;
 /* A copy of `c` with what may change at run time taken from `fresh`. The paths of the other keys
