@@ -119,7 +119,8 @@ $(OUT)/tests/fuzz/fuzz_%: $(OUT)/tests/fuzz/fuzz_%.o $(FUZZ_MAIN) $(LIB)
 # The simulation: the product's own objects in a world of virtual time. `sim` links them as they are;
 # `broken` has them compiled again with rules that can be broken (internal/broken.h).
 SIM_SRC  := $(wildcard tests/sim/*.c)
-SIM_WRAP := $(foreach f,clock_boot_ms clock_wall_ms random_u64 id_new base_panic,-Wl,--wrap=$(f))
+SIM_WRAP := $(foreach f,clock_boot_ms clock_wall_ms random_u64 id_new base_panic \
+	gethostname getpid,-Wl,--wrap=$(f))
 $(OUT)/tests/sim/sim: $(SIM_SRC:%.c=$(OUT)/%.o) $(LIB)
 	$(CC) $(LDFLAGS_ALL) $(SIM_WRAP) -o $@ $^ $(PKG_LIBS)
 $(OUT)/broken/%.o: %.c

@@ -14,13 +14,8 @@
     X(MARGIN, "the manager's deadline has no margin over the worker's")                            \
     X(FREEZE, "the reaper is not frozen while its manager is deaf or new")                         \
     X(CLAIMING, "an attempt whose grant is on its way is lost to a beat that does not list it")    \
-    X(LOST, "what was decided on an earlier claim loses the attempt that was granted again")       \
-    X(RENEWED, "a beat renews what has been given up, before that is written")                     \
     X(SHIM_LEASE, "the shim does not end its task when the lease is over")                         \
-    X(ANSWER_TIME, "the worker counts its lease from the answer to a beat, not from the beat")     \
     X(GRANT_TIME, "the worker counts its lease from the grant, not from the claim")                \
-    X(OLD_GRANT, "a grant counts that answers a claim which was given up")                         \
-    X(UNSURE, "a worker renews what the leader was unsure of")                                     \
     X(ACK, "a hint is acked before its attempt is granted")                                        \
     X(SURVIVORS, "a restarted worker does not look for survivors")                                 \
     X(HINTS, "lost hints are never published again")

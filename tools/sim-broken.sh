@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Breaks the rules of internal/broken.h in the simulation, one at a time: each must be noticed within
-# SIM_SCHEDULES (30000) schedules from SEED (1) on, and the same schedule must be in order with the
+# SIM_SCHEDULES (60000) schedules from SEED (1) on, and the same schedule must be in order with the
 # rule kept. The exit status is 1 where that is not so.
 #
 #   sim-broken.sh PROGRAM [RULE...]     PROGRAM: build/<flavour>/tests/sim/broken
@@ -16,7 +16,7 @@ fi
 caught=0
 missed=0
 for rule in "${rules[@]}"; do
-    if output=$(SIM_BREAK=$rule SIM_SCHEDULES=${SIM_SCHEDULES:-30000} SEED=${SEED:-1} nice "$program"); then
+    if output=$(SIM_BREAK=$rule SIM_SCHEDULES=${SIM_SCHEDULES:-60000} SEED=${SEED:-1} nice "$program"); then
         echo "FAIL  $rule: nothing was noticed"
         missed=$((missed + 1))
         continue

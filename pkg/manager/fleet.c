@@ -190,7 +190,7 @@ static void beat_lease(struct fleet *f, const struct beat *b, const struct beat_
         }
         return;
     }
-    if (l->lost && !BROKEN(RENEWED)) {
+    if (l->lost) {
         if (fx->unknown) {
             fx->unknown(fx->arg, r); /* given up, and that may be written already */
         }

@@ -401,8 +401,7 @@ static enum step_rc on_lost(struct task *t, const struct task_event *ev, struct 
                             const char **reason)
 {
     /* Not what was granted again or taken back since this was decided: that runs. */
-    if (!holds_grant(t, ev) ||
-        (!BROKEN(LOST) && (t->claim_beat > ev->beat || t->incarnation > ev->incarnation))) {
+    if (!holds_grant(t, ev) || t->claim_beat > ev->beat || t->incarnation > ev->incarnation) {
         *reason = "superseded";
         return STEP_REFUSED;
     }

@@ -241,7 +241,7 @@ bool wcore_on_grant(struct wcore *c, int64_t now, const struct wcore_key *k, int
         c->news = c->news || !a;
         return false;
     }
-    if (beat < a->claim_beat && !BROKEN(OLD_GRANT)) {
+    if (beat < a->claim_beat) {
         /* A beat since then did not list the attempt, so it may be lost already. */
         return false;
     }

@@ -1,5 +1,4 @@
 /* Beats, and the leases that their answers renew. */
-#include "internal/broken.h"
 #include "pkg/worker/core_priv.h"
 
 static void renew(struct wcore *c, enum wcore_state s, int64_t beat, int64_t sent_at)
@@ -8,8 +7,8 @@ static void renew(struct wcore *c, enum wcore_state s, int64_t beat, int64_t sen
     {
         struct wcore_attempt *a = CONTAINER_OF(it, struct wcore_attempt, in_state);
 
-        if (a->first_beat && a->first_beat <= beat && (a->unsure_beat != beat || BROKEN(UNSURE)) &&
-            !a->forget && !a->lease_over && sent_at + a->lease_ms > a->deadline) {
+        if (a->first_beat && a->first_beat <= beat && a->unsure_beat != beat && !a->forget &&
+            !a->lease_over && sent_at + a->lease_ms > a->deadline) {
             a->deadline = sent_at + a->lease_ms;
             wcore_watch(c, a);
             c->ops->lease(c->arg, a);
@@ -23,7 +22,7 @@ bool wcore_on_beat_ack(struct wcore *c, int64_t now, int64_t beat)
     if (beat < 1 || c->beats[beat % WCORE_BEATS_REMEMBERED].beat != beat) {
         return false;
     }
-    int64_t sent_at = BROKEN(ANSWER_TIME) ? now : c->beats[beat % WCORE_BEATS_REMEMBERED].sent_at;
+    int64_t sent_at = c->beats[beat % WCORE_BEATS_REMEMBERED].sent_at;
     if (c->eager > 0) {
         c->eager = 0;
         c->beat_at = c->beat_tried_at + c->set.heartbeat_ms;

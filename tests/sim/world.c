@@ -54,6 +54,21 @@ struct id __wrap_id_new(void)
     return id;
 }
 
+/* ---- names: each process has a host and a number of its own ---- */
+
+int __wrap_gethostname(char *name, size_t len);
+int __wrap_gethostname(char *name, size_t len)
+{
+    snprintf(name, len, "%s", world->cur->name);
+    return 0;
+}
+
+pid_t __wrap_getpid(void);
+pid_t __wrap_getpid(void)
+{
+    return (pid_t)(1000 + world->cur->gen);
+}
+
 /* ---- time ---- */
 
 int64_t boot_of(const struct node_clock *c)
