@@ -130,6 +130,7 @@ $(OUT)/broken/libsje.a: $(LIB_SRC:%.c=$(OUT)/broken/%.o) $(OUT)/gen/migrations.o
 	@rm -f $@
 	$(AR) rcs $@ $^
 $(OUT)/tests/sim/broken: $(SIM_SRC:%.c=$(OUT)/broken/%.o) $(OUT)/broken/libsje.a
+	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS_ALL) $(SIM_WRAP) -o $@ $^ $(PKG_LIBS)
 
 sim-bins: $(OUT)/tests/sim/sim $(OUT)/tests/sim/broken
