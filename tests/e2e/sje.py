@@ -288,6 +288,14 @@ class Cluster(Client):
             names = {5: "SUCCEEDED", 6: "FAILED", 7: "CANCELLED", 8: "FAILED"}
             return {(names[state], attempt): n for state, attempt, n in c.fetchall()}
 
+    def all_succeeded(self, n, unheard=0):
+        """Waits until all tasks have ended: well, and n of them, or so many more whose 202 never came.
+        A claim or a grant may have gone with what was broken: then that attempt, which never began, is
+        lost, and the next one did the work."""
+        ended = self.settled()
+        assert {state for state, _ in ended} == {"SUCCEEDED"}, ended
+        assert n <= sum(ended.values()) <= n + unheard, (n, ended)
+
     def close(self):
         """Ends everything that was started, also tasks; a clean stop has exit status 0."""
         status = {}

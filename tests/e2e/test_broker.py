@@ -41,7 +41,7 @@ def test_its_data_are_deleted_with_5000_tasks_queued(own, services):
     shutil.rmtree(services.dir / "rabbitmq/data")
     services.start("rabbitmq")
     sje.worker.process.send_signal(signal.SIGCONT)
-    assert sje.settled() == {("SUCCEEDED", 1): 5000}
+    sje.all_succeeded(5000)
 
 
 def test_it_refuses_messages(own, services):
@@ -58,7 +58,7 @@ def test_it_refuses_messages(own, services):
         services.ctl("clear_policy", "-p", vhost, "refuse")
     load.goes_on()
     n = len(load.stop()) + 1
-    assert sje.settled() == {("SUCCEEDED", 1): n}
+    sje.all_succeeded(n)
 
 
 @pytest.mark.parametrize("raise_it, lower_it", [
@@ -77,7 +77,7 @@ def test_an_alarm(own, services, raise_it, lower_it):
         until(lambda: not processes_with(running), 20, "the task ends meanwhile")
     finally:
         services.ctl(*lower_it)
-    assert sje.settled() == {("SUCCEEDED", 1): 101}
+    sje.all_succeeded(101)
     assert sje.log(running).text == "done\n"
 
 
@@ -105,7 +105,7 @@ def test_it_is_replaced_by_another(own, services, standby_broker):
     standby_broker.start("rabbitmq")
     load.goes_on()
     n = len(load.stop()) + 1
-    assert sje.settled() == {("SUCCEEDED", 1): n}
+    sje.all_succeeded(n)
 
 
 @pytest.fixture
@@ -140,4 +140,4 @@ def test_a_cluster_loses_a_node(own, three):
         lost.start("rabbitmq")
         load.goes_on()
     n = len(load.stop()) + 1
-    assert sje.settled() == {("SUCCEEDED", 1): n}
+    sje.all_succeeded(n)
