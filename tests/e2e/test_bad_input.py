@@ -13,11 +13,16 @@ NOOP = {"jobType": "Noop"}
 
 @pytest.fixture
 def nothing_queued(sje):
-    """The test may not leave a task behind."""
-    def count():
+    """The test may not leave a task behind. Those of the tests before it have ended by then."""
+    def ask(sql):
         with sje.database() as db, db.cursor() as c:
-            c.execute("SELECT (SELECT count(*) FROM task), (SELECT count(*) FROM event)")
+            c.execute(sql)
             return c.fetchone()
+
+    def count():
+        return ask("SELECT (SELECT count(*) FROM task), (SELECT count(*) FROM event)")
+
+    until(lambda: ask("SELECT count(*) FROM task WHERE finished_at IS NULL") == (0,), what="earlier tasks end")
     before = count()
     yield
     assert count() == before
