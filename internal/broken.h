@@ -13,6 +13,8 @@
     X(EPOCH, "an earlier leader's statements are executed")                                        \
     X(MARGIN, "the manager's deadline has no margin over the worker's")                            \
     X(FREEZE, "the reaper is not frozen while its manager is deaf or new")                         \
+    X(GRACE_WAIT, "a new leader does not wait for what its predecessor may still renew")           \
+    X(GRACE_END, "a leader without its database answers beats for ever")                           \
     X(CLAIMING, "an attempt whose grant is on its way is lost to a beat that does not list it")    \
     X(SHIM_LEASE, "the shim does not end its task when the lease is over")                         \
     X(GRANT_TIME, "the worker counts its lease from the grant, not from the claim")                \

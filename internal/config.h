@@ -81,6 +81,7 @@ struct config {
         int max_losses; /* then FAILED with kind lost */
         int keep_tasks_hours;
         int keep_audit_hours;
+        int database_grace_seconds; /* beats are answered without the database */
     } manager;
     struct {
         char *log_level;

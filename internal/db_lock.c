@@ -126,6 +126,7 @@ struct db_lock *db_lock_new(uv_loop_t *loop, const struct db_options *o, int64_t
     struct db_options own = *o;
 
     *l = (struct db_lock){.key = key,
+                          .proved_at = INT64_MIN,
                           .retry_ms = (uint64_t)MAX(retry_ms, 1),
                           .on_held = on_held,
                           .on_lost = on_lost,
@@ -146,9 +147,9 @@ int db_lock_exec(struct db_lock *l, const char *sql, struct db_params *p, db_don
     return l->held ? db_exec(l->db, sql, p, cb, arg) : ERR_DB_DOWN;
 }
 
-int64_t db_lock_age(const struct db_lock *l)
+int64_t db_lock_proved_at(const struct db_lock *l)
 {
-    return l->held ? clock_boot_ms() - l->proved_at : INT64_MAX;
+    return l->proved_at;
 }
 
 static void part_closed(struct db_lock *l)

@@ -146,15 +146,20 @@ int beats_take(struct manager *m, const struct beat *b, struct buf *answer)
 {
     struct beat_call bc = {.m = m, .beat = b};
     struct beat_effects fx = {&bc, on_unknown, on_revoke, on_survived, on_application, on_gone};
+    struct beat_effects blind = {&bc, on_unknown, on_revoke, on_survived, on_application, on_left};
     struct beat_effects follower = {.arg = &bc, .gone = on_left};
+    bool answers = term_answers(m);
     struct task_ref *unsure CLEANUP(freep) = xcalloc(b->n_running, sizeof(*unsure));
     struct task_ref *revoke CLEANUP(freep) = xcalloc(b->n_running, sizeof(*revoke));
     bool changed = false;
 
     bc.unsure = unsure;
     bc.revoke = revoke;
-    struct fleet_worker *w =
-        fleet_beat(&m->fleet, b, clock_boot_ms(), mgr_now(m), m->epoch ? &fx : &follower, &changed);
+    struct fleet_worker *w = fleet_beat(&m->fleet, b, clock_boot_ms(), mgr_now(m),
+                                        m->epoch  ? &fx
+                                        : answers ? &blind
+                                                  : &follower,
+                                        &changed);
     if (!w) {
         return ERR_CONFLICT; /* older than what we know */
     }
@@ -162,7 +167,7 @@ int beats_take(struct manager *m, const struct beat *b, struct buf *answer)
         lead_worker_seen(w);
     }
     feed_fleet_changed(m->feed);
-    if (!lead_is_sure(m)) {
+    if (!answers) {
         return ERR_BUSY;
     }
     write_beat_ack(m, answer, b->beat, w->drain);

@@ -40,9 +40,14 @@ static json_t *part_json(bool up, const char *version, const char *error)
     return j;
 }
 
+static bool database_up(const struct manager *m)
+{
+    return m->db_ready && db_is_up(m->db) && db_is_up(m->db_read);
+}
+
 bool manager_health(struct manager *m, struct buf *out)
 {
-    bool db_up = m->db_ready && db_is_up(m->db);
+    bool db_up = database_up(m);
     bool mq_up = m->pub && mq_is_up(m->pub) && mq_is_up(m->sub);
     json_auto_t *j = json_object();
 
@@ -181,8 +186,7 @@ void manager_status(struct manager *m, struct buf *out)
     set(j, "slots", json_integer(c.slots));
     set(j, "usedSlots", json_integer(c.used));
     set(j, "running", json_integer((json_int_t)HASH_COUNT(m->fleet.leases)));
-    set(j, "database",
-        part_json(m->db_ready && db_is_up(m->db), db_server_version(m->db), db_last_error(m->db)));
+    set(j, "database", part_json(database_up(m), db_server_version(m->db), db_last_error(m->db)));
     set(j, "broker", part_json(mq_is_up(m->pub), mq_server_version(m->pub), mq_last_error(m->pub)));
     json_write(j, out);
 }
@@ -198,7 +202,7 @@ void manager_metrics(struct manager *m)
     struct status_counts c = count(m);
 
     METRIC_SET(leader, m->epoch != 0);
-    METRIC_SET(database_up, m->db_ready && db_is_up(m->db));
+    METRIC_SET(database_up, database_up(m));
     METRIC_SET(broker_up, mgr_publisher(m) != NULL);
     METRIC_SET(slots, c.slots);
     METRIC_SET(slots_used, c.used);

@@ -116,9 +116,12 @@ struct lease *fleet_lease(struct fleet *f, const struct id *task)
     return l;
 }
 
-static void renew(struct lease *l, int64_t now)
+/* Whoever led before may renew it once more than we know. */
+static int64_t deadline_from(const struct fleet *f, const struct lease *l, int64_t now)
 {
-    l->deadline = now + l->lease_ms + (BROKEN(MARGIN) ? 0 : LEASE_MARGIN_MS);
+    int64_t margin = BROKEN(MARGIN) ? 0 : LEASE_MARGIN_MS;
+
+    return MAX(now, f->other_until) + l->lease_ms + margin;
 }
 
 struct lease *fleet_grant(struct fleet *f, const struct task *row, int64_t now)
@@ -144,7 +147,7 @@ struct lease *fleet_grant(struct fleet *f, const struct task *row, int64_t now)
         l->worker->used += l->slots;
         list_push(&l->worker->leases, &l->node);
         HASH_ADD(hh, f->leases, task, sizeof(l->task), l);
-        renew(l, now);
+        l->deadline = deadline_from(f, l, now);
     }
     l->inc = row->incarnation;
     l->claim_beat = MAX(l->claim_beat, row->claim_beat);
@@ -197,7 +200,7 @@ static void beat_lease(struct fleet *f, const struct beat *b, const struct beat_
         return;
     }
     l->seen_beat = b->beat;
-    renew(l, now);
+    l->deadline = deadline_from(f, l, now);
     if (l->inc < b->inc) {
         l->inc = b->inc;
         l->claim_beat = 0;
@@ -324,7 +327,7 @@ void fleet_freeze(struct fleet *f, int64_t now)
     f->frozen_until = now + f->dead_after_ms;
     HASH_ITER(hh, f->leases, l, lt)
     {
-        l->deadline = MAX(l->deadline, now + l->lease_ms + LEASE_MARGIN_MS);
+        l->deadline = MAX(l->deadline, deadline_from(f, l, now));
     }
     HASH_ITER(hh, f->workers, w, wt)
     {

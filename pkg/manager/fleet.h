@@ -73,6 +73,7 @@ struct fleet {
     struct lease *leases;
     int64_t dead_after_ms;
     int64_t frozen_until; /* no lease runs out before; boot ms */
+    int64_t other_until;  /* an earlier leader may renew leases until then; boot ms */
 };
 
 void fleet_init(struct fleet *f, int64_t dead_after_ms);

@@ -443,6 +443,9 @@ static void on_own_message(void *arg, const struct mq_delivery *md)
     case MSG_ORDERS:
         orders_read(m);
         break;
+    case MSG_LEADER:
+        term_heard(m, msg.epoch);
+        break;
     case MSG_LOG:
         logs_reply(m, &msg);
         break;

@@ -1,4 +1,4 @@
-/* Leadership and what only the leader does: due tasks, queue timeouts, silent workers. */
+/* What only the leader does: due tasks, queue timeouts, silent workers. */
 #include "internal/chaos.h"
 #include "internal/clock.h"
 #include "internal/log.h"
@@ -7,10 +7,7 @@
 
 #include <stdlib.h>
 
-#define LOCK_KEY      0x534a454c454144LL /* "SJELEAD" */
-#define LOCK_RETRY_MS 1000
 #define SCAN_LIMIT    1000
-#define SURE_MS       (LEASE_MARGIN_MS - 1000) /* see lead_is_sure() */
 #define PAUSED_MS     3000 /* a tick this late means that we were stopped: nobody else was silent */
 #define RUNNING_TICKS 15
 #define RESCAN_TICKS  5
@@ -232,6 +229,8 @@ static void on_overdue(void *arg, int rc, const struct task *rows, size_t n, con
     }
 }
 
+static const struct id first = {{0}};
+
 static void scan_running(struct manager *m, const struct id *after);
 
 static void on_running(void *arg, int rc, const struct task *rows, size_t n, const struct err *why)
@@ -281,28 +280,13 @@ static void scan_due(struct manager *m)
     drop_call(c, store_scan_queue_timeout(m->db_read, mgr_now(m), SCAN_LIMIT, on_overdue, c));
 }
 
-/* ---- leadership ---- */
+/* ---- the tick ---- */
 
-static void on_epoch(void *arg, int rc, const struct db_result *res, const struct err *why)
+void lead_begin(struct manager *m)
 {
-    struct manager *m = arg;
-    static const struct id first = {{0}};
-
-    m->elect_asked = false;
-    if (!m->electing) {
-        return; /* the lock was lost meanwhile, or we are closing down */
-    }
-    if (rc < 0) {
-        log_warn(NULL, "cannot take the lead: %s; trying again", why->text);
-        return; /* the tick tries again */
-    }
-    CRASH_POINT("leader-elected");
-    m->electing = false;
-    m->epoch = db_get_int(res, 0, 0);
     m->next_due = 0;
     m->ticks = 0;
     m->workers_unsaved = true;
-    log_info(NULL, "this manager leads now, epoch %lld", (long long)m->epoch);
     lead_audit(m, "leader", m->id, NULL);
     lead_freeze(m);
     orders_read(m);
@@ -310,71 +294,15 @@ static void on_epoch(void *arg, int rc, const struct db_result *res, const struc
     feed_start(m->feed, m->epoch);
 }
 
-/* On the session that holds the lock: an epoch that comes late, after another manager's, would
- * fence that one for ever. */
-static void elect(struct manager *m)
-{
-    static const char sql[] =
-        "update leader set epoch = epoch + 1, manager_id = $1, since = now() returning epoch";
-    struct db_params p CLEANUP(db_params_free);
-
-    db_params_init(&p);
-    if (!m->electing || m->elect_asked || !m->db_ready) {
-        return;
-    }
-    db_add_text(&p, m->id);
-    m->elect_asked = db_lock_exec(m->lock, sql, &p, on_epoch, m) == 0;
-}
-
-static void on_held(void *arg)
-{
-    struct manager *m = arg;
-
-    m->electing = !m->stopping;
-    elect(m);
-}
-
-static void on_lost(void *arg)
-{
-    struct manager *m = arg;
-
-    m->electing = false;
-    if (m->epoch) {
-        log_warn(NULL, "this manager no longer leads: its connection with the lock was lost");
-        m->epoch = 0;
-        feed_stop(m->feed);
-    }
-}
-
-/* Answering a beat is the one act of a leader that no statement fences. Whoever leads next freezes
- * for a whole lease when it begins, which is after our last proof of the lock; so a beat that was
- * sent less than the margin of leases after it outlives no lease as the next leader counts it. */
-bool lead_is_sure(const struct manager *m)
-{
-    return m->epoch && db_lock_age(m->lock) < SURE_MS;
-}
-
-void lead_start(struct manager *m)
-{
-    struct db_options o = m->db_options;
-
-    o.name = "sje-leader";
-    o.connections = 1;
-    o.on_up = NULL;
-    o.on_down = NULL;
-    m->lock = db_lock_new(m->loop, &o, LOCK_KEY, LOCK_RETRY_MS, on_held, on_lost, m);
-}
-
 void lead_tick(struct manager *m)
 {
-    static const struct id first = {{0}};
     struct beat_effects fx = {.arg = m, .gone = on_lease_over};
     int64_t now = clock_boot_ms();
     bool deaf =
         !m->sub || !mq_is_up(m->sub) || !m->pub || !mq_is_up(m->pub) || mq_is_blocked(m->pub);
 
     m->ticks++;
-    elect(m);
+    term_tick(m);
     if (m->ticks % ORDERS_TICKS == 0) {
         orders_read(m);
     }

@@ -148,7 +148,7 @@ static void migrate_work(uv_work_t *w)
 static void db_is_ready(struct manager *m)
 {
     m->db_ready = true;
-    lead_start(m);
+    term_start(m);
     orders_read(m);
 }
 
@@ -294,6 +294,7 @@ static void set_limits(struct manager *m, const struct config *c)
     m->heartbeat_ms = (int64_t)c->node.heartbeat_seconds * 1000;
     m->dead_after_ms = (int64_t)c->node.dead_after_seconds * 1000;
     m->max_losses = c->manager.max_losses;
+    m->grace_s = c->manager.database_grace_seconds;
     m->fleet.dead_after_ms = m->dead_after_ms;
     retention_configure(m, c);
 }
@@ -511,7 +512,8 @@ static void on_drain(uv_timer_t *t)
 {
     struct manager *m = t->data;
 
-    if ((m->accept_in_flight || ledger_pending(m->ledger) || m->migrating || m->closing) &&
+    if ((m->accept_in_flight || ledger_pending(m->ledger) || m->term.settling || m->migrating ||
+         m->closing) &&
         clock_boot_ms() < m->last_tick + STOP_WAIT_MS) {
         return;
     }
@@ -528,8 +530,7 @@ void manager_stop(struct manager *m, void (*on_stopped)(void *arg), void *arg)
     m->on_stopped = on_stopped;
     m->on_stopped_arg = arg;
     m->last_tick = clock_boot_ms();
-    m->epoch = 0;
-    m->electing = false;
+    term_end(m);
     feed_stop(m->feed);
     accept_stop(m);
     look_stop(m);

@@ -336,6 +336,12 @@ static int read_ready(struct message *m, struct err *reterr)
     return m->pool ? 0 : broken(reterr, "pool");
 }
 
+static int read_leader(struct message *m, struct err *reterr)
+{
+    m->epoch = json_get_int(m->doc, "epoch", 0);
+    return m->epoch > 0 ? 0 : broken(reterr, "epoch");
+}
+
 static int read_log(struct message *m, struct err *reterr)
 {
     const json_t *j = m->doc;
@@ -360,6 +366,7 @@ int message_read(struct str body, struct message *m, struct err *reterr)
         {"results", MSG_RESULTS, read_results}, {"ready", MSG_READY, read_ready},
         {"final", MSG_FINAL, read_finals},      {"granted", MSG_GRANTED, read_granted},
         {"orders", MSG_ORDERS, read_orders},    {"log", MSG_LOG, read_log},
+        {"leader", MSG_LEADER, read_leader},
     };
     struct str head = body;
     struct str data = {body.p, 0};

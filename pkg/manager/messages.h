@@ -71,6 +71,7 @@ enum message_type {
     MSG_FINAL,
     MSG_GRANTED,
     MSG_ORDERS,
+    MSG_LEADER,
     MSG_LOG
 };
 struct message {
@@ -82,6 +83,7 @@ struct message {
     struct beat_run *claiming;
     struct result_msg results;
     const char *pool;  /* MSG_READY */
+    int64_t epoch;     /* MSG_LEADER */
     struct id *finals; /* MSG_FINAL; owned */
     size_t n_finals;
     struct task_ref *granted; /* MSG_GRANTED; owned */

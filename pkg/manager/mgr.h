@@ -3,8 +3,9 @@
  * manager.c owns it and wires the parts; each other file is one step of the protocol:
  *   accept.c   POST -> rows                 intake.c  claims and results from workers
  *   beats.c    leases renewed, orders told
- *   lead.c     leadership, ticks, reaping   look.c    get, wait, list, cancel, requeue
- *   logs.c     logs relayed from workers    cluster.c what /health and /mgmt show
+ *   term.c     who leads, and how long      lead.c    ticks, reaping
+ *   look.c     get, wait, cancel, requeue   cluster.c what /health and /mgmt show
+ *   logs.c     logs relayed from workers
  */
 #ifndef SJE_MANAGER_MGR_H
 #define SJE_MANAGER_MGR_H
@@ -35,6 +36,19 @@ struct retention {
     int64_t removed; /* in this pass */
 };
 
+/* Of the leader (term.c); kept when the lead is lost. */
+struct term {
+    bool electing;     /* the lock is held, the epoch is not known yet */
+    bool asked;        /* the statement is in flight */
+    bool settled;      /* the row's grace is ours, not that of leaders before */
+    bool settling;     /* a statement about it is in flight */
+    bool answered;     /* beats, at the last tick */
+    int64_t epoch;     /* the last one in which we led; 0: none */
+    int64_t heard;     /* the highest epoch that anybody told of */
+    int64_t grace_ms;  /* as the row had it when we were elected */
+    int64_t proved_at; /* when the lock was last proved before the lead was lost; boot ms */
+};
+
 struct manager {
     uv_loop_t *loop;
     const struct task_types *types;
@@ -43,6 +57,7 @@ struct manager {
     int64_t heartbeat_ms;
     int64_t dead_after_ms;
     int max_losses;
+    int32_t grace_s;              /* beats are answered without the database */
     struct db_options db_options; /* strings owned by config_copy */
     struct config *config;        /* not owned; the one in force */
 
@@ -55,9 +70,8 @@ struct manager {
     struct fleet fleet;
     struct feed *feed;
     struct db_lock *lock;
-    int64_t epoch;        /* 0: not leading */
-    bool electing;        /* the lock is held, the epoch is not known yet */
-    bool elect_asked;     /* the statement is in flight */
+    int64_t epoch; /* 0: not leading */
+    struct term term;
     int64_t clock_offset; /* database's wall ms - CLOCK_BOOTTIME ms */
     bool clock_known;
     int64_t clock_asked; /* boot ms; 0: no answer is awaited */
@@ -131,11 +145,17 @@ void intake_learn(struct manager *m, const struct id *task, const struct ledger_
 /* ERR_CONFLICT: older than what is known. ERR_BUSY: taken, but only the leader answers. */
 int beats_take(struct manager *m, const struct beat *b, struct buf *answer);
 
+/* term.c */
+void term_start(struct manager *m);
+void term_tick(struct manager *m);
+void term_end(struct manager *m);
+void term_heard(struct manager *m, int64_t epoch);
+bool term_answers(const struct manager *m); /* that no leader declares lost what a beat renews */
+
 /* lead.c */
-void lead_start(struct manager *m);
+void lead_begin(struct manager *m); /* elected */
 void lead_tick(struct manager *m);
 void lead_freeze(struct manager *m);
-bool lead_is_sure(const struct manager *m); /* that nobody else leads */
 void lead_audit(struct manager *m, const char *event, const char *subject, const char *detail_json);
 
 void lead_lost(struct manager *m, struct lease *l, const char *why);
@@ -155,6 +175,7 @@ void look_stop(struct manager *m);
 void notices_init(struct manager *m);
 void notices_change(struct manager *m, enum task_state from, const struct task *row);
 void notices_orders(struct manager *m);
+void notices_leader(struct manager *m);
 
 /* orders.c */
 void orders_read(struct manager *m);

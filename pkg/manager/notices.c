@@ -64,6 +64,16 @@ void notices_change(struct manager *m, enum task_state from, const struct task *
     }
 }
 
+void notices_leader(struct manager *m)
+{
+    struct buf b CLEANUP(buf_free);
+
+    buf_init(&b, 256);
+    answer_begin(&b, "leader", m->id, "");
+    buf_addf(&b, ",\"epoch\":%lld}", (long long)m->epoch);
+    mgr_send(m, "sje.ctl", "", &b);
+}
+
 void notices_orders(struct manager *m)
 {
     struct buf b CLEANUP(buf_free);

@@ -22,6 +22,7 @@ from sje import Services, free_port, processes_with, until  # noqa: E402
 from proxy import Network  # noqa: E402
 
 LEASE = 8  # seconds; short, so that losses are seen often
+GRACE = 10  # so long beats are answered without the database; a dead leader makes losses later by as much
 BEAT = 1
 SLOTS = 10
 
@@ -52,6 +53,7 @@ class Node:
                          "SJE_NODE_HEARTBEAT_SECONDS": str(BEAT),
                          "SJE_NODE_DEAD_AFTER_SECONDS": str(LEASE),
                          "SJE_MANAGER_MAX_LOSSES": "50",
+                         "SJE_MANAGER_DATABASE_GRACE_SECONDS": str(GRACE),
                          "SJE_CHAOS_DIR": str(self.points), "SJE_CHAOS_WALL": str(self.wall)}
         if role == "manager":
             self.db = net.path(lambda: ("127.0.0.1", int(services.env["SJE_DB_PORT"])))

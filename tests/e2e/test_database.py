@@ -6,6 +6,7 @@ import subprocess
 
 import psycopg2
 import pytest
+from test_survivors import QUICK, marker, outlasts, undisturbed
 
 from sje import Load, Services, processes_with, until
 
@@ -49,6 +50,37 @@ def test_connections_are_cut(own):
         cut(sje)
     load.goes_on()
     all_ended(sje, load)
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["all", "split"])
+def test_it_is_away_for_three_leases(own, services, split):
+    """The manager that led answers beats without it."""
+    sje = own(split=split, **QUICK)
+    marks = sje.dir / "marks"
+    task_id = sje.submit(marker(marks, 16))
+    sje.running(task_id)
+    services.stop("postgres")
+    try:
+        outlasts(task_id, marks, 13)
+    finally:
+        services.start("postgres")
+    sje.ready(60)
+    undisturbed(sje, task_id, marks)
+
+
+def test_it_is_away_for_longer_than_the_grace(own, services):
+    sje = own(split=True, **QUICK, SJE_MANAGER_DATABASE_GRACE_SECONDS="5")
+    marks = sje.dir / "marks"
+    task_id = sje.submit(marker(marks, 60))
+    sje.running(task_id)
+    services.stop("postgres")
+    try:
+        until(lambda: not processes_with(task_id), 30, "the task is stopped")
+    finally:
+        services.start("postgres")
+    sje.ready(60)
+    until(lambda: sje.task(task_id)["attempt"] == 2, 60, "it begins anew")
+    assert "lost" in sje.story(task_id)
 
 
 def test_it_is_slow(own):

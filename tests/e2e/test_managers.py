@@ -107,6 +107,32 @@ def test_a_killed_leader_is_followed(own):
     succeeded_once(both.sje, load.stop())
 
 
+def test_who_leads_next_knows_how_long_to_wait(own):
+    """The row tells for how long its predecessor may still renew leases."""
+    def row():
+        with both.sje.database() as db, db.cursor() as c:
+            c.execute("SELECT epoch, grace_s FROM leader")
+            return c.fetchone()
+    both = Managers(own(split=True, SJE_MANAGER_DATABASE_GRACE_SECONDS="3"))
+    assert row() == (1, 3)
+    old = both.leader()
+    assert both.servers[old].terminate() == 0
+    until(lambda: both.leader() == 1 - old, 30, "the other leads")
+    assert row() == (2, 3)
+    with both.sje.database() as db, db.cursor() as c:
+        c.execute("UPDATE leader SET grace_s = 8")  # as if one with more had been killed
+    both.servers[1 - old].kill()
+    both.servers[old].start()
+    until(lambda: both.leader() == old, 30, "the first leads")
+    assert row() == (3, 8)
+    until(lambda: row() == (3, 3), 60, "it has waited")
+    assert both.servers[old].terminate() == 0
+    assert row() == (3, 0)
+    both.servers[1 - old].start()
+    until(lambda: both.leader() == 1 - old, 30, "the other leads")
+    assert row() == (4, 3)
+
+
 def test_a_leader_that_was_paused_does_no_harm(own):
     both = Managers(own(split=True, SJE_NODE_SLOTS="8", SJE_NODE_HEARTBEAT_SECONDS="1"))
     long = both.sje.submit(shell("sleep 12"))

@@ -40,6 +40,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     case MSG_GRANTED:
     case MSG_ORDERS:
         break;
+    case MSG_LEADER:
+        MUST(m.epoch > 0);
+        break;
     }
     return 0;
 }

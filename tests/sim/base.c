@@ -40,7 +40,7 @@ struct db {
 
 struct db_result {
     int rows;
-    int64_t value;
+    int64_t value[2];
 };
 
 struct change {
@@ -78,7 +78,8 @@ struct stmt {
     void *arg;
     /* the answer */
     int rc;
-    int64_t value;
+    int64_t value[2];
+    int64_t numbers[2]; /* the first parameters */
     bool no_row;
     bool replayed;
     struct task *rows;
@@ -92,6 +93,7 @@ static struct {
     char *keys[ROWS_MAX];
     size_t n;
     int64_t epoch;
+    int64_t grace_s;
     struct db *lock;
     uint64_t lock_life;
     struct list pools;
@@ -355,16 +357,23 @@ static bool lock_is_free(const struct stmt *s)
 static void run_sql(struct stmt *s)
 {
     if (strstr(s->sql, "pg_try_advisory_lock")) {
-        s->value = lock_is_free(s);
-        if (s->value) {
+        s->value[0] = lock_is_free(s);
+        if (s->value[0]) {
             base.lock = s->db;
             base.lock_life = s->life;
         }
-    } else if (strncmp(s->sql, "update leader", 13) == 0) {
-        s->value = ++base.epoch;
-        trace("    epoch %lld for %s", (long long)base.epoch, s->db->proc->name);
+    } else if (strstr(s->sql, "set epoch = l.epoch + 1")) {
+        s->value[0] = ++base.epoch;
+        s->value[1] = base.grace_s;
+        base.grace_s = MAX(base.grace_s, s->numbers[1]);
+        trace("    epoch %lld for %s after a grace of %lld s", (long long)base.epoch,
+              s->db->proc->name, (long long)s->value[1]);
+    } else if (strstr(s->sql, "update leader set grace_s")) {
+        base.grace_s = s->numbers[1] == base.epoch ? s->numbers[0] : base.grace_s;
+    } else if (strstr(s->sql, "select epoch from leader")) {
+        s->value[0] = base.epoch;
     } else if (strstr(s->sql, "clock_timestamp")) {
-        s->value = wall_now();
+        s->value[0] = wall_now();
     } else {
         s->no_row = true;
     }
@@ -401,7 +410,7 @@ static void answer(struct stmt *s)
 {
     struct err why = {s->rc, "the database: a simulated failure"};
     const struct err *e = s->rc < 0 ? &why : NULL;
-    struct db_result res = {s->no_row ? 0 : 1, s->value};
+    struct db_result res = {s->no_row ? 0 : 1, {s->value[0], s->value[1]}};
 
     if (s->answered) {
         return;
@@ -656,14 +665,26 @@ int db_migrate(const struct db_options *o, const struct db_migration *m, size_t 
     return base.up && !world->cur->no_base ? 0 : err_set(reterr, ERR_DB_DOWN, "away");
 }
 
+/* As db_add_int() and db_add_bigint() wrote it; 0 where it is something else. */
+static int64_t number_of(const struct db_params *p, int i)
+{
+    uint64_t v = 0;
+
+    for (int k = 0; p && i < p->count && p->len[i] <= 8 && k < p->len[i]; k++) {
+        v = v << 8 | (uint8_t)p->data.data[p->off[i] + k];
+    }
+    return (int64_t)v;
+}
+
 int db_exec(struct db *db, const char *sql, struct db_params *p, db_done_fn *cb, void *arg)
 {
-    (void)p;
     if (!db->up) {
         return ERR_DB_DOWN;
     }
     struct stmt *s = begin(db, ST_SQL, arg);
     s->sql = sql;
+    s->numbers[0] = number_of(p, 0);
+    s->numbers[1] = number_of(p, 1);
     s->cb.sql = cb;
     return 0;
 }
@@ -684,15 +705,13 @@ bool db_is_null(const struct db_result *r, int row, int col)
 bool db_get_bool(const struct db_result *r, int row, int col)
 {
     (void)row;
-    (void)col;
-    return r->value != 0;
+    return r->value[col] != 0;
 }
 
 int64_t db_get_int(const struct db_result *r, int row, int col)
 {
     (void)row;
-    (void)col;
-    return r->value;
+    return r->value[col];
 }
 
 int64_t db_get_time(const struct db_result *r, int row, int col)

@@ -54,6 +54,14 @@ static void on_timeout(void *arg)
     finish(arg, ERR_TIMEOUT);
 }
 
+static bool reachable(const struct call *c)
+{
+    const struct proc *a = c->h->proc;
+    const struct proc *b = c->to;
+
+    return !a->no_http && !b->no_http && a->apart == b->apart;
+}
+
 /* In the manager, as api/ does it. */
 static void on_request(void *arg)
 {
@@ -63,7 +71,7 @@ static void on_request(void *arg)
                                &c->answer, &e);
 
     c->status = rc == 0 ? 200 : rc == ERR_CONFLICT ? 409 : rc == ERR_BUSY ? 503 : 400;
-    if (c->h->proc->gen == c->gen && !chance(20)) {
+    if (c->h->proc->gen == c->gen && reachable(c) && !chance(20)) {
         sim_at(world->now + between(1, 30), c->h->proc, on_answered, c);
     }
 }
@@ -85,7 +93,7 @@ int httpc_call(struct httpc *h, const struct httpc_request *r, struct err *reter
     buf_init(&c->body, 1 << 20);
     buf_init(&c->answer, 4 << 20);
     buf_add(&c->body, r->body.p, r->body.len);
-    if (c->to->alive && !c->to->no_http && !h->proc->no_http && !chance(20)) {
+    if (c->to->alive && reachable(c) && !chance(20)) {
         sim_at(world->now + (chance(50) ? between(1, 2000) : between(1, 20)), c->to, on_request, c);
     }
     sim_at(world->now + r->timeout_ms, h->proc, on_timeout, c);

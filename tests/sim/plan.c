@@ -26,6 +26,7 @@ static struct {
     int64_t calm_at;
     uint32_t faults; /* which kinds this schedule has */
     int64_t pace_ms; /* between two of them, at most */
+    int64_t grace_s;
 } plan;
 
 int32_t plan_run_ms(const struct id *task)
@@ -184,6 +185,39 @@ static void heal_base(void *arg)
     ((struct proc *)arg)->no_base = false;
 }
 
+static void heal_split(void *arg)
+{
+    (void)arg;
+    for (size_t i = 0; i < world->n_procs; i++) {
+        struct proc *p = &world->procs[i];
+
+        if (p->apart) {
+            p->apart = p->no_broker = p->no_base = false;
+        }
+    }
+}
+
+static int64_t some_time(int64_t hi)
+{
+    return chance(500) ? between(100, 3000) : between(100, hi);
+}
+
+/* Some managers and workers see each other, but nothing else. */
+static void split(void)
+{
+    for (size_t i = 0; i < world->n_procs; i++) {
+        struct proc *p = &world->procs[i];
+
+        if (!p->apart && chance(500)) {
+            trace("%s: on the side without broker and database", p->name);
+            p->apart = p->no_broker = p->no_base = true;
+            broker_cut(p, chance(500));
+            base_cut(p, chance(500));
+        }
+    }
+    sim_at(world->now + some_time(90000), NULL, heal_split, NULL);
+}
+
 static void start_broker(void *arg)
 {
     (void)arg;
@@ -194,11 +228,6 @@ static void start_base(void *arg)
 {
     (void)arg;
     base_calm();
-}
-
-static int64_t some_time(int64_t hi)
-{
-    return chance(500) ? between(100, 3000) : between(100, hi);
 }
 
 /* X(name, what) */
@@ -218,6 +247,7 @@ enum fault {
     F_BASE_PARTITION,
     F_BASE_SLOW,
     F_WALL,
+    F_SPLIT,
     FAULTS
 };
 
@@ -265,7 +295,7 @@ static void fault_of_proc(enum fault f, struct proc *p)
     case F_BASE_PARTITION:
         p->no_base = true;
         base_cut(p, chance(500));
-        sim_at(world->now + some_time(40000), NULL, heal_base, p);
+        sim_at(world->now + some_time(60000), NULL, heal_base, p);
         break;
     case F_WALL:
         p->clock->wall_off = between(-60000, 60000);
@@ -275,6 +305,7 @@ static void fault_of_proc(enum fault f, struct proc *p)
     case F_QUEUE:
     case F_BASE:
     case F_BASE_SLOW:
+    case F_SPLIT:
     case FAULTS:
         break;
     }
@@ -296,11 +327,14 @@ static void fault(enum fault f)
         break;
     case F_BASE:
         base_stop();
-        sim_at(world->now + some_time(20000), NULL, start_base, NULL);
+        sim_at(world->now + some_time(60000), NULL, start_base, NULL);
         break;
     case F_BASE_SLOW:
         base_slow(true);
         sim_at(world->now + some_time(20000), NULL, start_base, NULL);
+        break;
+    case F_SPLIT:
+        split();
         break;
     case F_CRASH:
     case F_PAUSE:
@@ -383,7 +417,7 @@ static void calm(void *arg)
     world->calm = true;
     for (size_t i = 0; i < world->n_procs; i++) {
         world->procs[i].no_broker = world->procs[i].no_base = false;
-        world->procs[i].no_http = false;
+        world->procs[i].no_http = world->procs[i].apart = false;
     }
     broker_calm();
     base_calm();
@@ -445,6 +479,7 @@ static void make_proc(enum proc_kind kind, const int64_t *beat_and_lease)
     p->config = configs[i];
     p->config->node.heartbeat_seconds = (int)beat_and_lease[0];
     p->config->node.dead_after_seconds = (int)beat_and_lease[1];
+    p->config->manager.database_grace_seconds = (int)plan.grace_s;
     p->config->node.slots = (int)between(2, 4);
     p->config->node.kill_grace_seconds = chance(500) ? 1 : 10;
     p->clock = &plan.clocks[i];
@@ -471,6 +506,7 @@ void plan_init(void)
     base_init();
     broker_init();
     nodes_init();
+    plan.grace_s = chance(300) ? 0 : between(5, 60);
     const int64_t *beat = beats[draw() % ARRAY_LEN(beats)];
     world->n_managers = chance(100) ? 1 : chance(600) ? 2 : 3;
     for (size_t i = 0; i < world->n_managers; i++) {

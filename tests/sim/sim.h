@@ -52,6 +52,7 @@ struct proc {
     bool no_broker; /* partitioned */
     bool no_http;
     bool no_base;
+    bool apart;   /* on the side of a split network that has neither broker nor database */
     uint32_t gen; /* raised by each start and end */
     uv_loop_t loop;
     struct handles timers;

@@ -206,6 +206,42 @@ static void test_most_are_silent(void **state)
 }
 
 /* One of two is silent: that is no reason to doubt. */
+static void test_an_earlier_leader_may_renew(void **state)
+{
+    struct task t = running_task("w1", 5);
+    struct beat_run run = {.task = t.id, .attempt = 1, .token = 5};
+    const int64_t until = 200000;
+
+    (void)state;
+    fleet_grant(&fleet, &t, 0);
+    fleet.other_until = until;
+    fleet_freeze(&fleet, 1000);
+    beat("w1", 1, 2, 2000, &run, 1, NULL, 0);
+    tick(until + DEAD_MS + LEASE_MARGIN_MS);
+    assert_int_equal(gone, 0);
+    tick(until + DEAD_MS + LEASE_MARGIN_MS + 1);
+    assert_int_equal(gone, 1);
+    task_done(&t);
+}
+
+/* What is no matter of time needs no wait. */
+static void test_evidence_beside_an_earlier_leader(void **state)
+{
+    struct task t = running_task("w1", 5);
+    struct task u = running_task("w2", 6);
+
+    (void)state;
+    fleet.other_until = 200000;
+    fleet_grant(&fleet, &t, 0);
+    fleet_grant(&fleet, &u, 0);
+    beat("w1", 1, 2, 2000, NULL, 0, NULL, 0);
+    assert_int_equal(gone, 1);
+    beat("w2", 2, 1, 2000, NULL, 0, NULL, 0);
+    assert_int_equal(gone, 2);
+    task_done(&t);
+    task_done(&u);
+}
+
 static void test_few_are_silent(void **state)
 {
     struct task t = running_task("w1", 5);
@@ -405,6 +441,8 @@ int main(void)
         T(test_task_with_a_lease_of_its_own),
         T(test_frozen_reaper),
         T(test_most_are_silent),
+        T(test_an_earlier_leader_may_renew),
+        T(test_evidence_beside_an_earlier_leader),
         T(test_few_are_silent),
         T(test_follower),
         T(test_orders),

@@ -1,0 +1,197 @@
+/* The leader's term: the lock, the epoch, and for how long its holder answers beats. See
+ * docs/protocol.md, Leadership. */
+#include "internal/broken.h"
+#include "internal/chaos.h"
+#include "internal/clock.h"
+#include "internal/log.h"
+#include "pkg/manager/mgr.h"
+
+#include <stdlib.h>
+
+#define LOCK_KEY      0x534a454c454144LL /* "SJELEAD" */
+#define LOCK_RETRY_MS 1000
+#define SURE_MS       (LEASE_MARGIN_MS - 1000) /* a lease's margin covers so much without a grace */
+#define NOTICE_TICKS  5
+
+/* ---- answering beats: the one act of a leader that no statement fences ---- */
+
+bool term_answers(const struct manager *m)
+{
+    const struct term *t = &m->term;
+    int64_t proved_at = m->epoch ? db_lock_proved_at(m->lock) : t->proved_at;
+
+    return t->epoch && !m->stopping && t->heard <= t->epoch &&
+           (clock_boot_ms() - proved_at < MAX(t->grace_ms, SURE_MS) || BROKEN(GRACE_END));
+}
+
+void term_heard(struct manager *m, int64_t epoch)
+{
+    m->term.heard = MAX(m->term.heard, epoch);
+}
+
+static void on_row(void *arg, int rc, const struct db_result *res, const struct err *why)
+{
+    (void)why;
+    if (rc == 0 && db_rows(res) == 1) {
+        term_heard(arg, db_get_int(res, 0, 0));
+    }
+}
+
+static void look_for_successor(struct manager *m)
+{
+    if (db_is_up(m->db_read) &&
+        db_exec(m->db_read, "select epoch from leader", NULL, on_row, m) < 0) {
+        log_debug(NULL, "the epoch is read later");
+    }
+}
+
+/* ---- the grace in the leader's row ---- */
+
+static void on_settled(void *arg, int rc, const struct db_result *res, const struct err *why)
+{
+    struct manager *m = arg;
+
+    (void)res;
+    (void)why;
+    m->term.settling = false;
+    m->term.settled = m->term.settled || rc == 0;
+}
+
+/* On the session that holds the lock, and fenced: nobody leads after us yet. */
+static void settle(struct manager *m, int32_t grace_s)
+{
+    static const char sql[] = "update leader set grace_s = $1 where epoch = $2";
+    struct db_params p CLEANUP(db_params_free);
+
+    db_params_init(&p);
+    db_add_int(&p, grace_s);
+    db_add_bigint(&p, m->epoch);
+    m->term.settling = db_lock_exec(m->lock, sql, &p, on_settled, m) == 0;
+}
+
+/* ---- election ---- */
+
+static void on_epoch(void *arg, int rc, const struct db_result *res, const struct err *why)
+{
+    struct manager *m = arg;
+    struct term *t = &m->term;
+    int64_t now = clock_boot_ms();
+
+    t->asked = false;
+    if (!t->electing) {
+        return; /* the lock was lost meanwhile, or we are closing down */
+    }
+    if (rc < 0) {
+        log_warn(NULL, "cannot take the lead: %s; trying again", why->text);
+        return; /* the tick tries again */
+    }
+    CRASH_POINT("leader-elected");
+    t->electing = false;
+    m->epoch = db_get_int(res, 0, 0);
+    int64_t left_s = db_get_int(res, 0, 1);
+    bool nobody_between = t->epoch && m->epoch == t->epoch + 1;
+    if (!nobody_between && left_s && !BROKEN(GRACE_WAIT)) {
+        m->fleet.other_until = MAX(m->fleet.other_until, now + left_s * 1000);
+    }
+    t->epoch = t->heard = m->epoch;
+    t->grace_ms = (int64_t)m->grace_s * 1000;
+    t->settled = left_s <= m->grace_s;
+    log_info(NULL, "this manager leads now, epoch %lld", (long long)m->epoch);
+    lead_begin(m);
+    notices_leader(m);
+}
+
+/* On the session that holds the lock: an epoch that comes late, after another manager's, would
+ * fence that one for ever. */
+static void elect(struct manager *m)
+{
+    static const char sql[] =
+        "with before as (select grace_s from leader for update) "
+        "update leader l set epoch = l.epoch + 1, manager_id = $1, since = now(), "
+        "grace_s = greatest(b.grace_s, $2) from before b returning l.epoch, b.grace_s";
+    struct term *t = &m->term;
+    struct db_params p CLEANUP(db_params_free);
+
+    db_params_init(&p);
+    if (!t->electing || t->asked || !m->db_ready) {
+        return;
+    }
+    db_add_text(&p, m->id);
+    db_add_int(&p, m->grace_s);
+    t->asked = db_lock_exec(m->lock, sql, &p, on_epoch, m) == 0;
+}
+
+static void on_held(void *arg)
+{
+    struct manager *m = arg;
+
+    m->term.electing = !m->stopping;
+    elect(m);
+}
+
+static void on_lost(void *arg)
+{
+    struct manager *m = arg;
+
+    m->term.electing = false;
+    if (m->epoch) {
+        log_warn(NULL,
+                 "this manager no longer leads: its connection with the lock was lost; what "
+                 "runs is kept alive for up to %d s",
+                 m->grace_s);
+        /* Not that of a lock which is taken again: until the next epoch somebody between may act.
+         */
+        m->term.proved_at = db_lock_proved_at(m->lock);
+        m->epoch = 0;
+        feed_stop(m->feed);
+    }
+}
+
+void term_start(struct manager *m)
+{
+    struct db_options o = m->db_options;
+
+    o.name = "sje-leader";
+    o.connections = 1;
+    o.on_up = NULL;
+    o.on_down = NULL;
+    m->lock = db_lock_new(m->loop, &o, LOCK_KEY, LOCK_RETRY_MS, on_held, on_lost, m);
+}
+
+void term_tick(struct manager *m)
+{
+    struct term *t = &m->term;
+    bool answers = term_answers(m);
+
+    elect(m);
+    if (t->answered && !answers) {
+        log_warn(NULL, "this manager answers no beats any more: %s",
+                 t->heard > t->epoch ? "another one leads"
+                                     : "the database is away for too long, tasks will stop");
+    }
+    t->answered = answers;
+    if (!m->epoch) {
+        if (answers) {
+            look_for_successor(m);
+        }
+        return;
+    }
+    if (!t->settled && !t->settling && clock_boot_ms() >= m->fleet.other_until) {
+        settle(m, m->grace_s);
+    }
+    if (m->ticks % NOTICE_TICKS == 0) {
+        notices_leader(m);
+    }
+}
+
+/* Beats are not answered any more, so that the next leader need not wait for us; while we still
+ * wait for an earlier one, it has to as well. */
+void term_end(struct manager *m)
+{
+    MUST(m->stopping);
+    if (m->epoch && clock_boot_ms() >= m->fleet.other_until) {
+        settle(m, 0);
+    }
+    m->epoch = 0;
+    m->term.electing = false;
+}
