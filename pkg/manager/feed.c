@@ -250,7 +250,7 @@ static int publish_hint(struct feed *f, struct mq *mq, const struct feed_hint *e
     char body[HINT_MAX];
 
     feed_queue_name(queue, e->pool->name, task_class_of(e->priority));
-    hint_write(body, message_id, &e->id, e->attempt, e->slots, e->rank);
+    hint_write(body, message_id, &e->id, e->attempt, e->slots, e->rank, f->o.reply);
     *pub = (struct publish){f, e->id, e->attempt, f->run};
     CRASH_POINT("feed-before-publish");
     struct mq_message m = {.exchange = "",

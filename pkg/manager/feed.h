@@ -20,6 +20,7 @@ struct feed_options {
     struct db *db;
     struct ledger *ledger;
     struct fleet *fleet;
+    const char *reply; /* our queue, for claims; not copied */
     void *arg;
     struct mq *(*publisher)(void *arg); /* the connection, or NULL while it is down */
     int64_t (*now)(void *arg);          /* wall ms, by the database's clock */

@@ -8,6 +8,8 @@
 
 #include <stdlib.h>
 
+#define CLAIMS_OPEN_MAX 20000
+
 /* One delivery, from arrival to ack. */
 struct delivery {
     struct list_node node; /* m->held_results, with `body` */
@@ -132,7 +134,6 @@ static void claim_part_done(struct delivery *d)
 {
     if (--d->remaining == 0) {
         flush_grants(d);
-        ack(d);
         delivery_free(d);
     }
 }
@@ -149,6 +150,7 @@ static void on_claim_answer(void *arg, const struct ledger_answer *a)
     bool granted = a->rc == 0 && (a->step == STEP_APPLIED || a->step == STEP_SAME) && a->task &&
                    a->task->state == TASK_RUNNING && a->task->attempt == p->attempt;
 
+    d->m->claims_open--;
     intake_learn(d->m, &p->task, a);
     size_t len = granted ? strlen(a->task->spec) + 300 : 0;
 
@@ -191,24 +193,22 @@ static void take_claims(struct manager *m, const struct mq_delivery *md, const s
                                 .beat = (int32_t)c->beat};
         struct part *p = part_new(d, &c->claims[i].task, c->claims[i].attempt);
 
+        m->claims_open++;
         ledger_submit(m->ledger, &p->task, &ev, 0, on_claim_answer, p);
     }
     claim_part_done(d);
 }
 
-static void on_claim(void *arg, const struct mq_delivery *md)
+/* Addressed to us, or told to all managers: then only the leading one answers. What is dropped is
+ * sent again. */
+static void on_claim(struct manager *m, const struct mq_delivery *md, const struct claim_msg *c)
 {
-    struct manager *m = arg;
-    struct message msg CLEANUP(message_free);
-    struct err e = {0};
+    bool ours = str_eq(md->routing_key, str_of(m->queue)) || m->epoch;
 
-    CRASH_POINT("manager-claim");
-    if (message_read(md->body, &msg, &e) < 0 || msg.type != MSG_CLAIM) {
-        log_warn(NULL, "claim: %s; dropped", *e.text ? e.text : "not a claim");
-        mq_ack(m->sub, md->epoch, md->tag, false);
-        return;
+    if (ours && m->claims_open < CLAIMS_OPEN_MAX) {
+        CRASH_POINT("manager-claim");
+        take_claims(m, md, c);
     }
-    take_claims(m, md, &msg.claim);
 }
 
 /* ---- results ---- */
@@ -450,6 +450,8 @@ static void on_own_message(void *arg, const struct mq_delivery *md)
         logs_reply(m, &msg);
         break;
     case MSG_CLAIM:
+        on_claim(m, md, &msg.claim);
+        break;
     case MSG_RESULTS:
         log_warn(NULL, "message of a kind that does not belong into this queue; dropped");
         break;
@@ -500,12 +502,10 @@ void intake_up(struct manager *m)
     int rc = mq_declare_exchange(q, "sje.beat", "fanout", on_declared, m);
 
     rc = rc < 0 ? rc : mq_declare_exchange(q, "sje.ctl", "fanout", on_declared, m);
-    rc = rc < 0 ? rc : mq_declare_queue(q, "sje.claim", 0, on_declared, m);
     rc = rc < 0 ? rc : mq_declare_queue(q, "sje.result", MQ_QUORUM, on_declared, m);
     rc = rc < 0 ? rc : mq_declare_queue(q, m->queue, MQ_EXCLUSIVE, on_declared, m);
     rc = rc < 0 ? rc : mq_bind(q, m->queue, "sje.beat", "", on_declared, m);
     rc = rc < 0 ? rc : mq_bind(q, m->queue, "sje.ctl", "", on_declared, m);
-    rc = rc < 0 ? rc : consume_once(m, "sje.claim", "claim", false, on_claim);
     rc = rc < 0 ? rc : consume_once(m, "sje.result", "result", false, on_results);
     rc = rc < 0 ? rc : consume_once(m, m->queue, "own", true, on_own_message);
     if (rc < 0) {

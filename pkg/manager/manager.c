@@ -418,6 +418,7 @@ int manager_start(uv_loop_t *loop, const struct config *c, const struct task_typ
                               .db = m->db_read,
                               .ledger = m->ledger,
                               .fleet = &m->fleet,
+                              .reply = m->queue,
                               .arg = m,
                               .publisher = mgr_publisher,
                               .now = clock_of};

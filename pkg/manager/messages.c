@@ -7,15 +7,15 @@
 #include <stdlib.h>
 
 void hint_write(char body[HINT_MAX], char *message_id, const struct id *task, int32_t attempt,
-                int slots, int64_t rank)
+                int slots, int64_t rank, const char *reply)
 {
     char text[ID_TEXT_LEN];
 
     id_format(task, text);
-    snprintf(
-        body, HINT_MAX,
-        "{\"v\":1,\"type\":\"hint\",\"task\":\"%s\",\"attempt\":%d,\"slots\":%d,\"rank\":%lld}",
-        text, attempt, slots, (long long)rank);
+    snprintf(body, HINT_MAX,
+             "{\"v\":1,\"type\":\"hint\",\"task\":\"%s\",\"attempt\":%d,\"slots\":%d,\"rank\":%lld,"
+             "\"reply\":\"%s\"}",
+             text, attempt, slots, (long long)rank, reply);
     snprintf(message_id, 64, "%s:%d", text, attempt);
 }
 

@@ -94,6 +94,7 @@ struct manager {
     uv_idle_t accept_spin;
     /* intake.c: results whose write failed because the database was away */
     struct list held_results;
+    size_t claims_open; /* submitted to the ledger, not answered */
     /* look.c */
     struct waiter_task *waiters;
     /* logs.c */

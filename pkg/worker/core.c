@@ -95,6 +95,7 @@ static void release(struct wcore *c, struct wcore_attempt *a)
         list_remove(&a->outgoing);
     }
     HASH_DELETE(hh, c->table, a);
+    free(a->manager);
     free(a);
 }
 
@@ -465,6 +466,7 @@ void wcore_free(struct wcore *c)
     }
     heap_done(&c->timers);
     heap_done(&c->waiting);
+    free(c->silent);
     free(c);
 }
 

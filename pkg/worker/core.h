@@ -23,6 +23,7 @@
 #define WCORE_CLAIM_RESEND_MS  2000
 #define WCORE_CLAIM_RETRY_MS   500   /* after the answer "retry" */
 #define WCORE_CLAIM_GIVE_UP_MS 20000 /* then the hint goes back */
+#define WCORE_SILENT_MS        10000 /* a manager that did not answer is not asked by itself */
 #define WCORE_HELD_MS          200   /* without a free slot, then the hints go back */
 #define WCORE_PAUSE_MS         5000  /* before anything smaller than the blocked head is taken */
 #define WCORE_OVERSIZED_MS     1000  /* a hint for more slots than there are is kept so long */
@@ -38,6 +39,7 @@
 #define WCORE_BATCH            500   /* claims or results handed to one operation */
 #define WCORE_ATTEMPTS_MAX     1000  /* claimed or granted; what a beat can list */
 #define WCORE_HELD_MAX         4096
+#define WCORE_QUEUE_LEN        256 /* of a name in AMQP, with its NUL */
 
 /* The life of an attempt on this node. X(name, text, meaning) */
 #define WCORE_STATES(X)                                                                            \
@@ -96,6 +98,7 @@ struct wcore_attempt {
     int32_t urgency; /* class of the hint: 0 before 1 */
     int64_t rank;
     struct wcore_delivery delivery;
+    char *manager;   /* its queue gets the next claim; NULL: all managers do */
     bool hint_open;  /* delivery is neither acked, nor nacked, nor lost with its connection */
     bool cancelled;  /* a cancel came while the claim was open */
     bool forget;     /* revoked: no result */
@@ -134,8 +137,10 @@ struct wcore_ops {
     /* Hints are wanted, or not. */
     void (*consume)(void *arg, bool on);
     /* Publishing. Not 0: nothing was sent; it is tried again. The send time of a claim and of a
-     * beat is the time that was given to wcore_step(). */
-    int (*send_claims)(void *arg, struct wcore_attempt *const *list, size_t n, int64_t beat);
+     * beat is the time that was given to wcore_step(). Claims go to the queue of one manager, or
+     * (NULL) to all, of whom the leading one answers. */
+    int (*send_claims)(void *arg, const char *manager, struct wcore_attempt *const *list, size_t n,
+                       int64_t beat);
     int (*send_results)(void *arg, struct wcore_attempt *const *list, size_t n);
     /* Must list every attempt in CLAIMING and, apart from it, every one from STARTING to ENDED. */
     int (*send_beat)(void *arg, int64_t beat);
@@ -182,9 +187,12 @@ struct wcore_hint {
     int32_t slots;
     int32_t urgency;
     int64_t rank;
+    char manager[WCORE_QUEUE_LEN]; /* queue of the one that fed it; "": unknown */
     struct wcore_delivery delivery;
 };
 void wcore_on_hint(struct wcore *c, int64_t now, const struct wcore_hint *h);
+/* Claims came back: this manager is gone. */
+void wcore_on_manager_gone(struct wcore *c, int64_t now, const char *queue);
 /* false: no claim is open for it, or it answers a claim that was given up before; dropped. `beat`
  * is that of the claim it answers. */
 bool wcore_on_grant(struct wcore *c, int64_t now, const struct wcore_key *k, int64_t token,

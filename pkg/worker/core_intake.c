@@ -1,6 +1,8 @@
 #include "internal/broken.h"
 #include "pkg/worker/core_priv.h"
 
+#include <stdlib.h>
+
 /* First what is to be claimed first: by class, rank, and the task's age. */
 static bool before(const struct heap_node *x, const struct heap_node *y)
 {
@@ -58,6 +60,7 @@ void wcore_on_hint(struct wcore *c, int64_t now, const struct wcore_hint *h)
     a->slots = MAX(h->slots, 1);
     a->urgency = h->urgency;
     a->rank = h->rank;
+    a->manager = *h->manager ? xstrdup(h->manager) : NULL;
     a->delivery = h->delivery;
     a->hint_open = true;
     wcore_move(c, a, WCORE_HELD, "a hint came");
@@ -97,8 +100,28 @@ static void give_back(struct wcore *c, const char *why)
 
 /* ---- claims ---- */
 
+static void ask_all(struct wcore_attempt *a)
+{
+    if (!BROKEN(ASK_ALL)) {
+        free(STEAL(a->manager));
+    }
+}
+
+/* Its other hints do not wait for it. */
+static void note_silent(struct wcore *c, int64_t now, const char *manager)
+{
+    if (!streq(c->silent, manager)) {
+        free(c->silent);
+        c->silent = xstrdup(manager);
+    }
+    c->silent_until = now + WCORE_SILENT_MS;
+}
+
 static void claim(struct wcore *c, int64_t now, struct wcore_attempt *a)
 {
+    if (now < c->silent_until && streq(c->silent, a->manager)) {
+        ask_all(a);
+    }
     heap_remove(&c->waiting, &a->order);
     wcore_move(c, a, WCORE_CLAIMING, "slots are free");
     a->claimed_at = now;
@@ -117,20 +140,57 @@ void wcore_claim_due(struct wcore *c, int64_t now, struct wcore_attempt *a)
         wcore_drop(c, a, "no manager answered the claim");
         c->news = true;
     } else {
+        if (a->manager && now - a->claimed_at >= WCORE_CLAIM_RESEND_MS) {
+            note_silent(c, now, a->manager);
+        }
+        ask_all(a);
         list_push(&c->claims, &a->outgoing);
     }
+}
+
+void wcore_on_manager_gone(struct wcore *c, int64_t now, const char *queue)
+{
+    note_silent(c, now, queue);
+    LIST_EACH(&c->in_state[WCORE_CLAIMING], it)
+    {
+        struct wcore_attempt *a = CONTAINER_OF(it, struct wcore_attempt, in_state);
+
+        if (streq(a->manager, queue)) {
+            ask_all(a);
+            if (!list_linked(&a->outgoing)) {
+                list_push(&c->claims, &a->outgoing);
+            }
+        }
+    }
+}
+
+/* The first claim that waits, and others that go where it goes. */
+static size_t take_batch(struct wcore *c, struct wcore_attempt *batch[WCORE_BATCH])
+{
+    size_t n = 0;
+
+    LIST_EACH(&c->claims, it)
+    {
+        struct wcore_attempt *a = CONTAINER_OF(it, struct wcore_attempt, outgoing);
+        const char *first = n ? batch[0]->manager : a->manager;
+
+        if (n < WCORE_BATCH && (first ? streq(first, a->manager) : !a->manager)) {
+            list_remove(it);
+            batch[n++] = a;
+        }
+    }
+    return n;
 }
 
 void wcore_send_claims(struct wcore *c, int64_t now)
 {
     while (c->claims.count) {
         struct wcore_attempt *batch[WCORE_BATCH];
-        size_t n = 0;
+        size_t n = take_batch(c, batch);
+        int rc = c->up[WCORE_LINK_PUBLISH]
+                     ? c->ops->send_claims(c->arg, batch[0]->manager, batch, n, c->beat)
+                     : -1;
 
-        while (n < WCORE_BATCH && c->claims.count) {
-            batch[n++] = CONTAINER_OF(list_pop(&c->claims), struct wcore_attempt, outgoing);
-        }
-        int rc = c->up[WCORE_LINK_PUBLISH] ? c->ops->send_claims(c->arg, batch, n, c->beat) : -1;
         for (size_t i = 0; i < n; i++) {
             int64_t next = now + (rc ? WCORE_RETRY_MS : WCORE_CLAIM_RESEND_MS);
 

@@ -35,6 +35,8 @@ struct wcore {
     int64_t paused_until;
     int64_t blocked_since; /* INT64_MAX: the first hint is not blocked */
     int64_t hold_off_until;
+    char *silent; /* queue of the last manager that did not answer; NULL */
+    int64_t silent_until;
 
     int64_t beat; /* number of the last one sent */
     int64_t beat_tried_at;

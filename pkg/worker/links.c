@@ -217,7 +217,6 @@ static int declare_pub(struct links *l)
 {
     int rc = mq_declare_exchange(l->pub, "sje.beat", "fanout", NULL, NULL);
 
-    rc = rc < 0 ? rc : mq_declare_queue(l->pub, "sje.claim", 0, NULL, NULL);
     return rc < 0 ? rc : mq_declare_queue(l->pub, "sje.result", MQ_QUORUM, on_pub_declared, l);
 }
 
@@ -253,7 +252,7 @@ static void on_confirm(void *arg, int rc)
     struct links *l = arg;
 
     if (rc == ERR_NOT_FOUND && !l->closing) {
-        log_warn(NULL, "a queue of the managers is gone; declaring it again");
+        log_warn(NULL, "queue sje.result is gone; declaring it again");
         rc = declare_pub(l);
     }
     if (rc < 0 && rc != ERR_MQ_DOWN) {
@@ -261,20 +260,53 @@ static void on_confirm(void *arg, int rc)
     }
 }
 
-static int publish(struct links *l, const struct mq_message *m, mq_confirm_fn *cb)
+static int publish(struct links *l, const struct mq_message *m, mq_confirm_fn *cb, void *arg)
 {
     if (!l->pub_declared || l->blocked) {
         return ERR_MQ_DOWN;
     }
-    return mq_publish(l->pub, m, cb, l);
+    return mq_publish(l->pub, m, cb, arg);
 }
 
-int links_send_claims(struct links *l, struct str body)
-{
-    struct mq_message m = {
-        .exchange = "", .routing_key = "sje.claim", .body = body, .mandatory = true};
+/* Claims on their way to one manager. */
+struct sent_claims {
+    struct links *l;
+    char *manager;
+};
 
-    return publish(l, &m, on_confirm);
+static void sent_claims_free(struct sent_claims *s)
+{
+    free(s->manager);
+    free(s);
+}
+
+static void on_claims_confirm(void *arg, int rc)
+{
+    struct sent_claims *s = arg;
+
+    if (rc != ERR_NOT_FOUND) {
+        on_confirm(s->l, rc);
+    } else if (!s->l->closing) {
+        log_info(NULL, "manager %s is gone; asking the leading one", s->manager);
+        s->l->o.on_claims_returned(s->l->o.arg, s->manager);
+    }
+    sent_claims_free(s);
+}
+
+int links_send_claims(struct links *l, const char *manager, struct str body)
+{
+    if (!manager) {
+        return links_send_beat(l, body);
+    }
+    struct mq_message m = {.exchange = "", .routing_key = manager, .body = body, .mandatory = true};
+    struct sent_claims *s = xmalloc(sizeof(*s));
+
+    *s = (struct sent_claims){l, xstrdup(manager)};
+    int rc = publish(l, &m, on_claims_confirm, s);
+    if (rc < 0) {
+        sent_claims_free(s);
+    }
+    return rc;
 }
 
 int links_send_results(struct links *l, struct str body)
@@ -285,21 +317,21 @@ int links_send_results(struct links *l, struct str body)
                            .persistent = true,
                            .mandatory = true};
 
-    return publish(l, &m, on_confirm);
+    return publish(l, &m, on_confirm, l);
 }
 
 int links_send_beat(struct links *l, struct str body)
 {
     struct mq_message m = {.exchange = "sje.beat", .routing_key = "", .body = body};
 
-    return publish(l, &m, NULL);
+    return publish(l, &m, NULL, NULL);
 }
 
 int links_send_to(struct links *l, const char *queue, struct str body)
 {
     struct mq_message m = {.exchange = "", .routing_key = queue, .body = body};
 
-    return publish(l, &m, NULL);
+    return publish(l, &m, NULL, NULL);
 }
 
 bool links_are_up(const struct links *l)

@@ -25,6 +25,8 @@ struct links_options {
     /* To be answered with links_ack() or links_nack(). urgency: 0 for class high. */
     void (*on_hint)(void *arg, int urgency, const struct mq_delivery *d);
     void (*on_order)(void *arg, struct str body);
+    /* Claims came back: the manager's queue is gone. */
+    void (*on_claims_returned)(void *arg, const char *manager);
 };
 
 struct links *links_open(uv_loop_t *loop, const struct links_options *o);
@@ -38,7 +40,8 @@ void links_ack(struct links *l, struct wcore_delivery d);
 void links_nack(struct links *l, struct wcore_delivery d);
 
 /* ERR_MQ_DOWN (also while the broker takes nothing), ERR_BUSY. The body is copied. */
-int links_send_claims(struct links *l, struct str body) NODISCARD;
+/* To the queue of a manager; NULL: to all of them. */
+int links_send_claims(struct links *l, const char *manager, struct str body) NODISCARD;
 int links_send_results(struct links *l, struct str body) NODISCARD;
 int links_send_beat(struct links *l, struct str body) NODISCARD;
 int links_send_to(struct links *l, const char *queue, struct str body) NODISCARD;

@@ -1,5 +1,6 @@
 #include "pkg/worker/orders.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #define LEASE_MS_MAX (10 * 86400 * 1000LL)
@@ -35,6 +36,16 @@ static int read_keys(const json_t *doc, const char *name, struct order_keys *ret
         }
     }
     return 0;
+}
+
+/* Only into a manager's queue: nobody may make us write elsewhere. */
+static bool is_manager_queue(const char *s)
+{
+    static const char chars[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+    struct str prefix = STR("sje.manager.");
+
+    return s && str_starts(str_of(s), prefix) && s[prefix.len] && strlen(s) < WCORE_QUEUE_LEN &&
+           !s[strspn(s, chars)];
 }
 
 /* ---- one reader per type ---- */
@@ -132,9 +143,7 @@ static int read_log(struct order *o, struct err *reterr)
         (!streq(l->stream, "stdout") && !streq(l->stream, "stderr"))) {
         return broken(reterr, "task, attempt or stream");
     }
-    /* Only into a manager's queue: nobody may make us write elsewhere. */
-    if (!l->reply || !str_starts(str_of(l->reply), STR("sje.manager.")) || strlen(l->reply) > 255 ||
-        l->rid < 0 || l->limit < 0 || l->wait_ms < 0) {
+    if (!is_manager_queue(l->reply) || l->rid < 0 || l->limit < 0 || l->wait_ms < 0) {
         return broken(reterr, "reply, rid, limit or waitMs");
     }
     l->limit = MIN(l->limit, (int64_t)LOG_LIMIT_MAX);
@@ -209,6 +218,10 @@ int hint_read(struct str body, struct wcore_hint *ret, struct err *reterr)
     if (json_get_int(doc, "v", 0) != 1 || !streq(json_get_string(doc, "type"), "hint") ||
         !read_key(doc, &ret->key) || slots < 1 || slots > SLOTS_MAX) {
         return broken(reterr, "v, type, task, attempt or slots");
+    }
+    const char *reply = json_get_string(doc, "reply");
+    if (is_manager_queue(reply)) {
+        snprintf(ret->manager, sizeof(ret->manager), "%s", reply);
     }
     return 0;
 }

@@ -73,7 +73,8 @@ struct order {
 int order_read(struct str body, struct order *o, struct err *reterr) NODISCARD;
 void order_free(struct order *o); /* for CLEANUP(order_free) */
 
-/* Fills all but urgency and delivery. */
+/* Fills all but urgency and delivery. `manager` is empty where it is not the name of such a queue.
+ */
 int hint_read(struct str body, struct wcore_hint *ret, struct err *reterr) NODISCARD;
 
 #endif

@@ -51,6 +51,13 @@ static void on_hint(void *arg, int urgency, const struct mq_delivery *d)
     wcore_on_hint(w->core, clock_boot_ms(), &h);
 }
 
+static void on_claims_returned(void *arg, const char *manager)
+{
+    struct worker *w = arg;
+
+    wcore_on_manager_gone(w->core, clock_boot_ms(), manager);
+}
+
 static void take_grants(struct worker *w, int64_t now, const struct order *o)
 {
     char text[WORKER_FIELDS_MAX];
@@ -387,6 +394,7 @@ static void open_parts(struct worker *w)
                                   .arg = w,
                                   .on_link = on_link,
                                   .on_hint = on_hint,
+                                  .on_claims_returned = on_claims_returned,
                                   .on_order = on_order};
     struct logs_options logs = {.tasks_dir = w->dir.tasks,
                                 .arg = w,

@@ -43,7 +43,8 @@ static void op_consume(void *arg, bool on)
     links_consume(((struct worker *)arg)->links, on);
 }
 
-static int op_send_claims(void *arg, struct wcore_attempt *const *list, size_t n, int64_t beat)
+static int op_send_claims(void *arg, const char *manager, struct wcore_attempt *const *list,
+                          size_t n, int64_t beat)
 {
     struct worker *w = arg;
     struct report_from from = from_of(w);
@@ -52,7 +53,7 @@ static int op_send_claims(void *arg, struct wcore_attempt *const *list, size_t n
     buf_init(&b, REPORT_MAX);
     report_claims(&b, &from, list, n, beat);
     MUST(!b.failed);
-    int rc = links_send_claims(w->links, (struct str){b.data, b.len});
+    int rc = links_send_claims(w->links, manager, (struct str){b.data, b.len});
     CRASH_POINT("worker-claimed");
     return rc;
 }

@@ -278,7 +278,7 @@ def broker_disk(chaos, _):
 
 @fault("queues deleted", "broker")
 def queues_deleted(chaos, _):
-    delete_queues(chaos, chaos.rng.sample((*WORK_QUEUES, "sje.result", "sje.claim"), 2))
+    delete_queues(chaos, chaos.rng.sample((*WORK_QUEUES, "sje.result"), 2))
 
 
 def delete_queues(chaos, names):

@@ -38,7 +38,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     order_free(&o);
     if (hint_read(body, &hint, NULL) == 0) {
-        MUST(hint.key.attempt >= 1 && hint.slots >= 1);
+        MUST(hint.key.attempt >= 1 && hint.slots >= 1 && strlen(hint.manager) < WCORE_QUEUE_LEN);
     }
     return 0;
 }

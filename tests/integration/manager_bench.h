@@ -58,7 +58,8 @@ static struct {
     int64_t inc;
     int64_t beat;
     bool ready;
-    bool answers; /* claims hints by itself */
+    bool answers;     /* claims hints by itself */
+    char manager[96]; /* its queue, by the last hint; "": none came */
     struct grant grants[3000];
     int n_grants;
     int n_denies;
@@ -85,7 +86,8 @@ static void publish(const char *exchange, const char *key, const char *text, boo
     assert_int_equal(mq_publish(w.pub, &m, NULL, NULL), 0);
 }
 
-static void send_claim(const struct id *task, int attempt)
+/* To all of them where queue is "". */
+static void send_claim_to(const char *queue, const struct id *task, int attempt)
 {
     char text[600];
     char id[ID_TEXT_LEN];
@@ -96,7 +98,13 @@ static void send_claim(const struct id *task, int attempt)
         "{\"v\":1,\"type\":\"claim\",\"worker\":\"%s\",\"inc\":%lld,\"beat\":%lld,\"reply\":\"%s\","
         "\"claims\":[{\"task\":\"%s\",\"attempt\":%d}]}",
         w.name, (long long)w.inc, (long long)w.beat, w.queue, id, attempt);
-    publish("", "sje.claim", text, false);
+    publish(*queue ? "" : "sje.beat", queue, text, false);
+}
+
+/* To the manager that fed it. */
+static __attribute__((unused)) void send_claim(const struct id *task, int attempt)
+{
+    send_claim_to(w.manager, task, attempt);
 }
 
 static void send_result(const struct grant *g, const char *outcome, const char *more)
@@ -160,6 +168,7 @@ static void on_hint(void *arg, const struct mq_delivery *d)
         w.hinted[w.hints] = task;
     }
     w.hints++;
+    snprintf(w.manager, sizeof(w.manager), "%s", json_get_string(j, "reply"));
     if (w.heard) {
         w.heard("hint", j);
     }

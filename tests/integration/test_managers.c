@@ -38,13 +38,30 @@ static struct work *work_get(const json_t *j)
     return &works[n_works++];
 }
 
+static char queues[2][96];
+
+/* Of the leading one, and of the other. */
+static void find_queue(struct manager *m, char queue[96])
+{
+    struct buf b CLEANUP(buf_free) = {0};
+    json_t *j = NULL;
+
+    buf_init(&b, 65536);
+    assert_true(manager_health(m, &b));
+    assert_int_equal(json_read(b.data, b.len, &j, NULL), 0);
+    snprintf(queue, 96, "sje.manager.%s", json_get_string(j, "managerId"));
+    json_decref(j);
+}
+
 static void work_send(struct work *k, uint64_t now)
 {
     struct grant g = {k->task, k->attempt, k->token};
 
     k->sent = now;
     if (!k->token) {
-        send_claim(&k->task, k->attempt);
+        const char *const to[] = {queues[0], queues[1], ""};
+
+        send_claim_to(to[random_u64() % ARRAY_LEN(to)], &k->task, k->attempt);
     } else if (slow) {
         return;
     } else if (k->attempt <= failing) {
@@ -159,6 +176,7 @@ static void second_manager(void)
     slow = false;
     last_beat = 0;
     join(SLOTS);
+    find_queue(manager, queues[0]);
     w.heard = heard;
     w.step = step;
     assert_int_equal(manager_start(&loop, config, &types, &other, &e), 0);
@@ -172,6 +190,7 @@ static void second_manager(void)
              memmem(b.data, b.len, "\"UP\"", 4) != NULL; /* it has heard a beat */
         uv_run(&loop, UV_RUN_ONCE);
     }
+    find_queue(other, queues[1]);
 }
 
 static void all_end_as(int n, enum task_state expected)

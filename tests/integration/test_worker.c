@@ -158,6 +158,35 @@ static void test_a_denied_hint_is_acked(void **unused)
     bench_close();
 }
 
+/* The manager that fed a task is asked for it; all of them are where that one is gone, is silent or
+ * is not known. */
+static void test_who_is_asked(void **unused)
+{
+    char silent[96];
+
+    (void)unused;
+    bench_open();
+    snprintf(silent, sizeof(silent), "%s.silent", b.queue);
+    assert_int_equal(mq_declare_queue(b.mq, silent, MQ_EXCLUSIVE, NULL, NULL), 0);
+    start_worker(4);
+    expect_outcome(submit(NOOP), "succeeded");
+    assert_int_equal(b.claims_to_all, 0);
+    b.feeder = "sje.manager.gone";
+    expect_outcome(submit(NOOP), "succeeded");
+    assert_int_equal(b.claims_to_all, 1);
+    b.feeder = "";
+    expect_outcome(submit(NOOP), "succeeded");
+    assert_int_equal(b.claims_to_all, 2);
+    b.feeder = silent;
+    expect_outcome(submit(NOOP), "succeeded");
+    assert_int_equal(b.claims_to_all, 3);
+    b.feeder = NULL;
+    expect_outcome(submit(NOOP), "succeeded");
+    assert_int_equal(b.claims_to_all, 3);
+    stop_worker(false);
+    bench_close();
+}
+
 static void test_slots_limit_what_runs(void **unused)
 {
     (void)unused;
@@ -386,6 +415,7 @@ int main(void)
         cmocka_unit_test(test_many_short_commands),
         cmocka_unit_test(test_failures_say_why),
         cmocka_unit_test(test_a_denied_hint_is_acked),
+        cmocka_unit_test(test_who_is_asked),
         cmocka_unit_test(test_slots_limit_what_runs),
         cmocka_unit_test(test_cancel_ends_the_whole_tree),
         cmocka_unit_test(test_without_answers_the_lease_ends_the_task),

@@ -70,6 +70,8 @@ static struct {
     int revoke; /* number of the task that beat answers revoke; -1: none */
     int unsure; /* the same */
     int claims; /* messages, not entries */
+    int claims_to_all;
+    const char *feeder; /* named by hints; NULL: we are, "": nobody */
     int beats;
     json_t *beat; /* the last */
     char reply[160];
@@ -181,17 +183,12 @@ static json_t *parse(const struct mq_delivery *d)
     return j;
 }
 
-static void on_claim(void *arg, const struct mq_delivery *d)
+static void on_claim(const json_t *j, struct str key)
 {
-    json_auto_t *j = parse(d);
-
-    (void)arg;
-    mq_ack(b.mq, d->epoch, d->tag, false);
-    if (j) {
-        assert_true(json_get_int(j, "beat", 0) > 0); /* never before the first beat */
-        b.claims++;
-        answer_claims(j);
-    }
+    assert_true(json_get_int(j, "beat", 0) > 0); /* never before the first beat */
+    b.claims++;
+    b.claims_to_all += key.len == 0;
+    answer_claims(j);
 }
 
 static void on_results(void *arg, const struct mq_delivery *d)
@@ -289,7 +286,9 @@ static void on_own(void *arg, const struct mq_delivery *d)
         return;
     }
     j = parse(d);
-    if (j) {
+    if (j && streq(json_get_string(j, "type"), "claim")) {
+        on_claim(j, d->routing_key);
+    } else if (j) {
         note_beat(j);
         if (!b.mute) {
             answer_beat(j);
@@ -312,11 +311,9 @@ static void on_bench_up(void *arg)
 {
     (void)arg;
     assert_int_equal(mq_declare_exchange(b.mq, "sje.beat", "fanout", NULL, NULL), 0);
-    assert_int_equal(mq_declare_queue(b.mq, "sje.claim", 0, NULL, NULL), 0);
     assert_int_equal(mq_declare_queue(b.mq, "sje.result", MQ_QUORUM, NULL, NULL), 0);
     assert_int_equal(mq_declare_queue(b.mq, b.queue, MQ_EXCLUSIVE, NULL, NULL), 0);
     assert_int_equal(mq_bind(b.mq, b.queue, "sje.beat", "", NULL, NULL), 0);
-    assert_int_equal(mq_consume(b.mq, "sje.claim", "claims", false, on_claim, NULL, NULL), 0);
     assert_int_equal(mq_consume(b.mq, "sje.result", "results", false, on_results, NULL, NULL), 0);
     assert_int_equal(mq_consume(b.mq, b.queue, "own", true, on_own, NULL, NULL), 0);
     static const char *const classes[] = {"high", "normal", "low"};
@@ -504,13 +501,15 @@ static void send_hint(int i, const char *class, int slots)
 {
     char queue[96];
     char task[ID_TEXT_LEN];
-    char body[256];
+    const char *feeder = b.feeder ? b.feeder : b.queue;
+    char body[512];
 
     id_format(&b.tasks[i].id, task);
     snprintf(queue, sizeof(queue), "sje.work.%s.%s", b.pool, class);
     snprintf(body, sizeof(body),
-             "{\"v\":1,\"type\":\"hint\",\"task\":\"%s\",\"attempt\":1,\"slots\":%d,\"rank\":%d}",
-             task, slots, i);
+             "{\"v\":1,\"type\":\"hint\",\"task\":\"%s\",\"attempt\":1,\"slots\":%d,\"rank\":%d,"
+             "\"reply\":\"%s\"}",
+             task, slots, i, feeder);
     send_text(queue, body);
 }
 

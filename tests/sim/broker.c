@@ -13,7 +13,8 @@ struct message {
     struct list_node node; /* queue->messages or session->unacked */
     char *body;
     size_t len;
-    char *id; /* message_id; "" */
+    char *id;  /* message_id; "" */
+    char *key; /* routing key */
     bool persistent;
     bool redelivered;
     uint64_t tag; /* while unacked */
@@ -181,6 +182,7 @@ static void message_free(struct message *m)
 {
     free(m->body);
     free(m->id);
+    free(m->key);
     free(m);
 }
 
@@ -253,6 +255,7 @@ static void on_delivery(void *arg)
                                 .epoch = f->s->epoch,
                                 .redelivered = m->redelivered,
                                 .consumer = str_of(f->consumer->tag),
+                                .routing_key = str_of(m->key),
                                 .message_id = str_of(m->id),
                                 .body = {m->body, m->len}};
 
@@ -270,6 +273,7 @@ static struct message *message_copy(const struct message *m)
     c->node = (struct list_node){0};
     c->body = xmemdup(m->body, m->len);
     c->id = xstrdup(m->id);
+    c->key = xstrdup(m->key);
     return c;
 }
 
@@ -802,6 +806,7 @@ int mq_publish(struct mq *mq, const struct mq_message *m, mq_confirm_fn *cb, voi
     op->m->body = xmemdup(m->body.p, m->body.len);
     op->m->len = m->body.len;
     op->m->id = xstrdup(m->message_id ? m->message_id : "");
+    op->m->key = xstrdup(m->routing_key);
     op->m->persistent = m->persistent;
     op->c = expect(mq, cb, NULL, arg);
     return 0;

@@ -63,11 +63,15 @@ static void add_list(struct fake *f, const char *what, struct wcore_attempt *con
     buf_adds(&f->log, "; ");
 }
 
-static int on_send_claims(void *arg, struct wcore_attempt *const *list, size_t n, int64_t beat)
+static int on_send_claims(void *arg, const char *manager, struct wcore_attempt *const *list,
+                          size_t n, int64_t beat)
 {
     struct fake *f = arg;
 
     (void)beat;
+    if (manager) {
+        buf_addf(&f->log, "%s: ", manager);
+    }
     add_list(f, "claim", list, n);
     return f->link_rc;
 }
@@ -214,6 +218,19 @@ static void hint(struct fake *f, int task, int slots, int urgency, int64_t rank)
                            .rank = rank,
                            .delivery = {.epoch = 1, .tag = (uint64_t)task}};
 
+    wcore_on_hint(f->c, f->now, &h);
+}
+
+/* Fed by this manager. */
+static void hint_from(struct fake *f, int task, const char *manager)
+{
+    struct wcore_hint h = {.key = key(task, 1),
+                           .slots = 1,
+                           .urgency = 1,
+                           .rank = task,
+                           .delivery = {.epoch = 1, .tag = (uint64_t)task}};
+
+    snprintf(h.manager, sizeof(h.manager), "%s", manager);
     wcore_on_hint(f->c, f->now, &h);
 }
 
@@ -408,6 +425,62 @@ static void test_a_claim_is_resent_and_given_up(void **unused)
     assert_int_equal(wcore_slots_free(f.c), 1);
     assert_false(grant(&f, 1)); /* too late: dropped */
     expect(&f, "");
+    close_worker(&f);
+}
+
+static void test_claims_go_to_the_manager_that_fed_the_task(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 5);
+    hint_from(&f, 1, "m1");
+    hint_from(&f, 2, "m2");
+    hint_from(&f, 3, "m1");
+    hint(&f, 4, 1, 1, 4);
+    step(&f);
+    expect(&f, "m1: claim 1.1 3.1; m2: claim 2.1; claim 4.1; ");
+    assert_true(grant(&f, 1));
+    assert_true(grant(&f, 2));
+    assert_true(grant(&f, 4));
+    buf_reset(&f.log);
+    pass(&f, WCORE_CLAIM_RESEND_MS);
+    expect(&f, "claim 3.1; "); /* not answered: all are asked */
+    hint_from(&f, 5, "m1");
+    step(&f);
+    expect(&f, "claim 5.1; "); /* nor does what it fed wait for it */
+    deny(&f, 5, false);
+    deny(&f, 3, false);
+    buf_reset(&f.log);
+    f.now += WCORE_SILENT_MS;
+    hint_from(&f, 6, "m1");
+    step(&f);
+    expect(&f, "m1: claim 6.1; ");
+    close_worker(&f);
+}
+
+static void test_claims_of_a_manager_that_is_gone(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 4);
+    hint_from(&f, 1, "m1");
+    hint_from(&f, 2, "m2");
+    hint_from(&f, 3, "m1");
+    step(&f);
+    expect(&f, "m1: claim 1.1 3.1; m2: claim 2.1; ");
+    wcore_on_manager_gone(f.c, f.now, "m1");
+    wcore_on_manager_gone(f.c, f.now, "m1"); /* once for each message */
+    hint_from(&f, 4, "m1");
+    step(&f);
+    expect(&f, "claim 1.1 3.1 4.1; ");
+    pass(&f, WCORE_CLAIM_RESEND_MS - 1);
+    expect(&f, "");
+    assert_true(grant(&f, 1));
+    wcore_on_manager_gone(f.c, f.now, "m1"); /* nothing of it is open */
+    step(&f);
+    expect(&f, "ack 1; start 1.1 spec; ");
     close_worker(&f);
 }
 
@@ -1369,6 +1442,8 @@ int main(void)
         cmocka_unit_test(test_claims_are_gathered_and_the_hint_is_acked_at_once),
         cmocka_unit_test(test_a_grant_for_an_earlier_claim_does_not_count),
         cmocka_unit_test(test_a_claim_is_resent_and_given_up),
+        cmocka_unit_test(test_claims_go_to_the_manager_that_fed_the_task),
+        cmocka_unit_test(test_claims_of_a_manager_that_is_gone),
         cmocka_unit_test(test_a_claim_that_cannot_be_sent_is_tried_again),
         cmocka_unit_test(test_retry_claims_again),
         cmocka_unit_test(test_unknown_answers_change_nothing),

@@ -161,6 +161,38 @@ static void test_too_many_entries(void **unused)
     order_free(&o);
 }
 
+#define HINT_WITH                                                                                  \
+    "{\"v\":1,\"type\":\"hint\",\"task\":\"" ID "\",\"attempt\":1,\"slots\":1,\"reply\":%s}"
+
+/* Who fed it; nobody may make us write elsewhere. */
+static void test_the_manager_of_a_hint(void **unused)
+{
+    static const char *const bad[] = {
+        "\"sje.manager.\"",    "\"sje.worker.w.1\"", "\"sje.result\"", "7",
+        "\"sje.manager.a b\"", "\"sje.manager.é\"",  "\"\"",           "null"};
+    struct wcore_hint h = {0};
+    char id[260];
+    char body[600];
+
+    (void)unused;
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        snprintf(body, sizeof(body), HINT_WITH, bad[i]);
+        assert_int_equal(hint_read(str_of(body), &h, NULL), 0);
+        assert_string_equal(h.manager, "");
+    }
+    for (size_t n = 243; n <= 244; n++) { /* 255 bytes, 256 bytes */
+        memset(id, 'x', n);
+        snprintf(id + n, sizeof(id) - n, "\"");
+        char *text CLEANUP(freep) = xasprintf("\"sje.manager.%s", id);
+        snprintf(body, sizeof(body), HINT_WITH, text);
+        assert_int_equal(hint_read(str_of(body), &h, NULL), 0);
+        assert_int_equal(strlen(h.manager), n == 243 ? 255 : 0);
+    }
+    snprintf(body, sizeof(body), HINT_WITH, "\"sje.manager.node-1.example.4711.0a1b\"");
+    assert_int_equal(hint_read(str_of(body), &h, NULL), 0);
+    assert_string_equal(h.manager, "sje.manager.node-1.example.4711.0a1b");
+}
+
 static void test_hints(void **unused)
 {
     static const char *const bad[] = {
@@ -181,6 +213,7 @@ static void test_hints(void **unused)
     check_key(&h.key);
     assert_int_equal(h.slots, 2);
     assert_int_equal(h.rank, 1700000000000);
+    assert_string_equal(h.manager, "");
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         assert_int_equal(hint_read(str_of(bad[i]), &h, NULL), ERR_PARSE);
     }
@@ -373,6 +406,7 @@ int main(void)
         cmocka_unit_test(test_orders_that_are_refused),
         cmocka_unit_test(test_too_many_entries),
         cmocka_unit_test(test_hints),
+        cmocka_unit_test(test_the_manager_of_a_hint),
         cmocka_unit_test(test_a_result),
         cmocka_unit_test(test_a_result_is_bounded),
         cmocka_unit_test(test_a_beat),

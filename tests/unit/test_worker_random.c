@@ -141,7 +141,9 @@ static void on_consume(void *arg, bool on)
     w->consuming = on;
 }
 
-static int on_send_claims(void *arg, struct wcore_attempt *const *list, size_t n, int64_t beat)
+/* One manager is asked first, and once. */
+static int on_send_claims(void *arg, const char *manager, struct wcore_attempt *const *list,
+                          size_t n, int64_t beat)
 {
     struct world *w = arg;
 
@@ -150,6 +152,7 @@ static int on_send_claims(void *arg, struct wcore_attempt *const *list, size_t n
         struct model *m = model_of(w, list[i]);
 
         CHECK(w, list[i]->state == WCORE_CLAIMING && !m->running);
+        CHECK(w, manager ? streq(manager, list[i]->manager) && !m->claimed : !list[i]->manager);
         if (!m->claimed) {
             m->claimed = true;
             m->claim_sent = w->now;
@@ -370,6 +373,9 @@ static void ev_hint(struct world *w)
                            .urgency = below(w, 3),
                            .rank = below(w, 100),
                            .delivery = {.epoch = 1, .tag = w->next_tag}};
+    if (below(w, 4)) {
+        snprintf(h.manager, sizeof(h.manager), "m%d", below(w, 3));
+    }
     w->deliveries[w->next_tag] = OPEN;
     w->of_delivery[w->next_tag] = m;
     w->repeated[w->next_tag] = state(w, m) != WCORE_GONE;
@@ -406,6 +412,14 @@ static void ev_grant(struct world *w)
     }
     CHECK(w, wcore_on_grant(w->c, w->now, &m->key, 1 + below(w, 1000), INT64_MAX, LEASE_MS, m) ==
                  open);
+}
+
+static void ev_gone(struct world *w)
+{
+    char manager[8];
+
+    snprintf(manager, sizeof(manager), "m%d", below(w, 3));
+    wcore_on_manager_gone(w->c, w->now, manager);
 }
 
 static void ev_deny(struct world *w)
@@ -535,9 +549,9 @@ static void one_event(struct world *w)
         int weight;
         void (*run)(struct world *w);
     } table[] = {
-        {60, ev_hint},  {25, ev_grant}, {5, ev_deny},     {12, ev_beat_ack},
-        {2, ev_revoke}, {6, ev_cancel}, {20, ev_applied}, {15, ev_started},
-        {12, ev_ended}, {2, ev_link},   {2, ev_odd},      {20, ev_time},
+        {60, ev_hint},  {25, ev_grant},   {5, ev_deny},     {12, ev_beat_ack}, {2, ev_revoke},
+        {6, ev_cancel}, {20, ev_applied}, {15, ev_started}, {12, ev_ended},    {2, ev_link},
+        {2, ev_odd},    {20, ev_time},    {3, ev_gone},
     };
     int total = 0;
 
