@@ -338,6 +338,18 @@ static void report_dropped(struct mq *mq)
     }
 }
 
+/* RabbitMQ (3.10) remembers for each channel who leads a quorum queue. A channel whose first
+ * message came while that one's node had just died is refused everything for that queue from then
+ * on. */
+static bool is_stuck(struct mq *mq)
+{
+    struct mq_channel *c = &mq->conn->link.channel;
+    bool refused = c->refused;
+
+    c->refused = false;
+    return refused && uv_now(mq->loop) - (uint64_t)mq->up_since >= STABLE_MS;
+}
+
 static void on_timer(uv_timer_t *t)
 {
     struct mq *mq = t->data;
@@ -352,7 +364,10 @@ static void on_timer(uv_timer_t *t)
         return;
     case MQ_UP:
         report_dropped(mq);
-        if (mq_conn_tick(mq->conn, &why) != 0) {
+        if (is_stuck(mq)) {
+            err_set(&why, ERR_MQ_DOWN, "it refuses messages, perhaps only on this connection");
+            fail(mq, &why);
+        } else if (mq_conn_tick(mq->conn, &why) != 0) {
             fail(mq, &why);
         }
         return;

@@ -10,7 +10,9 @@
  * declares and consumes there, from scratch: nothing survives a connection. Operations on a
  * connection that is down return ERR_MQ_DOWN. A channel or connection error tears everything down
  * and reconnects: never "connected but deaf"; when the broker refused us (403, 406, 530) not before
- * 5 .. 15 s. Heartbeats are ours, both ways; a request without answer for 60 s is a loss.
+ * 5 .. 15 s. Heartbeats are ours, both ways; a request without answer for 60 s is a loss. A
+ * connection that is refused messages (nacks) is given up too, when it is older than 10 s: another
+ * may not be.
  *
  * Threads: the loop thread only. Callbacks may call any function here; mq_close() from inside a
  * callback is allowed. After a loss first the waiting callbacks are called, then on_down. The

@@ -246,6 +246,7 @@ static int on_confirm(struct mq_channel *c, const struct mq_method *m, struct er
         return err_set(reterr, ERR_PROTOCOL, "a confirm for message %llu, which was never sent",
                        (unsigned long long)last);
     }
+    c->refused = c->refused || rc;
     for (uint64_t s = m->multiple ? c->first_seq : last; s <= last; s++) {
         settle(c, s, rc);
     }

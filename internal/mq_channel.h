@@ -50,6 +50,7 @@ struct mq_channel {
     uint64_t first_seq;
     uint64_t next_seq;
     size_t unconfirmed;
+    bool refused;     /* a message was; for the owner, who resets it */
     uint64_t dropped; /* deliveries over MQ_BODY_MAX, rejected */
     struct mq_consumer *consumers;
     struct mq_incoming in;
