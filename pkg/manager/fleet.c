@@ -91,6 +91,11 @@ struct fleet_worker *fleet_find(struct fleet *f, const char *id)
     return w;
 }
 
+static bool is_full(const struct fleet *f)
+{
+    return HASH_COUNT(f->workers) >= FLEET_MAX;
+}
+
 static struct fleet_worker *worker_get(struct fleet *f, const char *id, int64_t now)
 {
     struct fleet_worker *w = fleet_find(f, id);
@@ -128,7 +133,7 @@ struct lease *fleet_grant(struct fleet *f, const struct task *row, int64_t now)
 {
     struct lease *l = fleet_lease(f, &row->id);
 
-    if (l && (l->attempt != row->attempt || l->token != row->token ||
+    if (l && (l->hearsay || l->attempt != row->attempt || l->token != row->token ||
               !streq(l->worker->id, row->worker_id))) {
         lease_free(f, l);
         l = NULL;
@@ -164,12 +169,34 @@ void fleet_release(struct fleet *f, const struct id *task)
     }
 }
 
-static void lose(const struct beat_effects *fx, struct lease *l, const char *why, bool by_restart)
+static void lose(struct fleet *f, const struct beat_effects *fx, struct lease *l, const char *why,
+                 bool by_restart)
 {
-    if (!l->lost && fx->gone) {
+    if (l->hearsay) {
+        lease_free(f, l);
+    } else if (!l->lost && fx->gone) {
         l->lost = true;
         fx->gone(fx->arg, l, why, by_restart);
     }
+}
+
+/* What it takes is not known here. */
+static struct lease *believe(struct fleet *f, const struct beat *b, const struct beat_run *r,
+                             int64_t now)
+{
+    struct task row = {.id = r->task,
+                       .attempt = r->attempt,
+                       .token = r->token,
+                       .slots = 1,
+                       .incarnation = b->inc,
+                       .worker_id = (char *)(uintptr_t)b->worker};
+
+    if (HASH_COUNT(f->leases) >= HEARSAY_MAX || streq(r->phase, "ended")) {
+        return NULL;
+    }
+    struct lease *l = fleet_grant(f, &row, now);
+    l->hearsay = true;
+    return l;
 }
 
 static void beat_lease(struct fleet *f, const struct beat *b, const struct beat_run *r, int64_t now,
@@ -177,6 +204,14 @@ static void beat_lease(struct fleet *f, const struct beat *b, const struct beat_
 {
     struct lease *l = fleet_lease(f, &r->task);
 
+    if (l && (l->hearsay ? fx->unknown || l->attempt != r->attempt
+                         : !fx->unknown && l->attempt < r->attempt)) {
+        lease_free(f, l); /* the row is to tell, or ours is the old one */
+        l = NULL;
+    }
+    if (!l && !fx->unknown) {
+        l = believe(f, b, r, now);
+    }
     if (!l) {
         if (fx->unknown) {
             fx->unknown(fx->arg, r);
@@ -233,7 +268,7 @@ static bool is_claiming(const struct beat *b, const struct lease *l)
 }
 
 /* An attempt that the worker does not list in a beat sent after its claim is not there. */
-static void beat_missing(struct fleet_worker *w, const struct beat *b,
+static void beat_missing(struct fleet *f, struct fleet_worker *w, const struct beat *b,
                          const struct beat_effects *fx)
 {
     LIST_EACH(&w->leases, n)
@@ -244,10 +279,10 @@ static void beat_missing(struct fleet_worker *w, const struct beat *b,
             continue;
         }
         if (l->inc < b->inc) {
-            lose(fx, l, "its worker was restarted and did not bring it back", true);
+            lose(f, fx, l, "its worker was restarted and did not bring it back", true);
         } else if (l->inc == b->inc &&
                    (BROKEN(CLAIMING) || (b->beat > l->claim_beat && !is_claiming(b, l)))) {
-            lose(fx, l, "its worker no longer has it", false);
+            lose(f, fx, l, "its worker no longer has it", false);
         }
     }
 }
@@ -260,11 +295,12 @@ static enum worker_state state_of(const struct fleet_worker *w)
 struct fleet_worker *fleet_beat(struct fleet *f, const struct beat *b, int64_t now, int64_t wall,
                                 const struct beat_effects *fx, bool *ret_changed)
 {
-    struct fleet_worker *w = worker_get(f, b->worker, now);
+    struct fleet_worker *w = fleet_find(f, b->worker);
 
-    if (b->inc < w->inc || (b->inc == w->inc && b->beat <= w->beat)) {
+    if (w ? b->inc < w->inc || (b->inc == w->inc && b->beat <= w->beat) : is_full(f)) {
         return NULL;
     }
+    w = worker_get(f, b->worker, now);
     str_replace_owned(&w->host, b->host);
     str_replace_owned(&w->version, b->version);
     str_replace_owned(&w->reply, b->reply);
@@ -290,7 +326,7 @@ struct fleet_worker *fleet_beat(struct fleet *f, const struct beat *b, int64_t n
     for (size_t i = 0; i < b->n_running; i++) {
         beat_lease(f, b, &b->running[i], now, fx);
     }
-    beat_missing(w, b, fx);
+    beat_missing(f, w, b, fx);
     return w;
 }
 
@@ -298,8 +334,11 @@ bool fleet_order(struct fleet *f, const char *id, const char *host, bool drain, 
                  int64_t now)
 {
     bool known = fleet_find(f, id) != NULL;
-    struct fleet_worker *w = worker_get(f, id, now);
 
+    if (!known && is_full(f)) {
+        return false;
+    }
+    struct fleet_worker *w = worker_get(f, id, now);
     if (!known) {
         str_replace_owned(&w->host, host);
         w->last_beat_wall = seen_wall;
@@ -407,7 +446,7 @@ bool fleet_tick(struct fleet *f, int64_t now, int64_t heartbeat_ms, bool reap,
     HASH_ITER(hh, f->leases, l, lt)
     {
         if (now > l->deadline) {
-            lose(fx, l, "its worker is silent: the lease ran out", false);
+            lose(f, fx, l, "its worker is silent: the lease ran out", false);
         }
     }
     return true;

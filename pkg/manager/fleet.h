@@ -1,6 +1,7 @@
 /* fleet.h: the workers and their leases, in memory. No I/O; time is passed in (CLOCK_BOOTTIME ms).
  *
- * Every manager hears every beat and so knows the fleet; only the leader renews and reaps. The
+ * Every manager hears every beat and so knows the fleet; only the leader renews and reaps. What the
+ * others did not grant themselves they believe the workers, for people who ask (`hearsay`). The
  * deadlines here end LEASE_MARGIN_MS after the worker's own, so that an attempt has been stopped
  * before it is given to somebody else. See docs/protocol.md, Leases.
  */
@@ -14,6 +15,8 @@
 
 #define LEASE_MARGIN_MS  5000
 #define WORKER_FORGET_MS (24 * 3600 * 1000)
+#define FLEET_MAX        10000  /* workers; a beat of one more is not taken */
+#define HEARSAY_MAX      100000 /* leases; no more are believed without a row */
 
 enum worker_state { WORKER_UP, WORKER_DRAINING, WORKER_SUSPECT, WORKER_DEAD, WORKER_STOPPED };
 const char *worker_state_name(enum worker_state s);
@@ -39,7 +42,8 @@ struct fleet_worker {
     bool draining; /* as the worker says */
     bool saved;    /* its row shows `saved_as`; the leader's business */
     enum worker_state saved_as;
-    int64_t forget_at; /* boot ms; unless it is heard of again */
+    int64_t saved_wall; /* its last beat, in the row */
+    int64_t forget_at;  /* boot ms; unless it is heard of again */
     bool stopping;
     enum worker_state state;
     int used; /* slots of its leases */
@@ -61,6 +65,7 @@ struct lease {
     int64_t seen_beat; /* number of the last beat that listed it */
     bool cancel;       /* the task is to be cancelled */
     bool lost;         /* already told */
+    bool hearsay;      /* no row was seen: it is never renewed, nor lost */
     char *pool;
     char *application_id;
     char *ui_url;
@@ -135,7 +140,8 @@ struct beat_effects {
     void (*gone)(void *arg, struct lease *l, const char *why, bool by_restart); /* lost at once */
 };
 /* Takes the beat in: NULL where it is older than what is known (a late one, or of an earlier
- * process). *ret_changed: the worker appeared, came back or changed its mind about draining. */
+ * process), or of one worker too many. *ret_changed: the worker appeared, came back or changed its
+ * mind about draining. Without `unknown` what is not known here is hearsay. */
 struct fleet_worker *fleet_beat(struct fleet *f, const struct beat *b, int64_t now, int64_t wall,
                                 const struct beat_effects *fx, bool *ret_changed);
 

@@ -436,8 +436,13 @@ static void on_own_message(void *arg, const struct mq_delivery *md)
         }
         break;
     case MSG_GRANTED:
-        for (size_t i = 0; i < msg.n_granted; i++) {
-            feed_granted(m->feed, &msg.granted[i].task, msg.granted[i].attempt);
+        for (size_t i = 0; i < msg.n_tasks; i++) {
+            feed_granted(m->feed, &msg.tasks[i].task, msg.tasks[i].attempt);
+        }
+        break;
+    case MSG_CANCEL:
+        for (size_t i = 0; i < msg.n_tasks; i++) {
+            lead_cancel(m, &msg.tasks[i]);
         }
         break;
     case MSG_ORDERS:
@@ -456,19 +461,6 @@ static void on_own_message(void *arg, const struct mq_delivery *md)
         log_warn(NULL, "message of a kind that does not belong into this queue; dropped");
         break;
     }
-}
-
-void intake_tell_cancel(struct manager *m, const struct task *row)
-{
-    struct fleet_worker *w = row->worker_id ? fleet_find(&m->fleet, row->worker_id) : NULL;
-    struct buf b CLEANUP(buf_free) = {0};
-
-    if (!w || !w->reply) {
-        return; /* the answer to its next beat tells it */
-    }
-    buf_init(&b, 1024);
-    tasks_write(&b, "cancel", &(struct task_ref){row->id, row->attempt}, 1);
-    mgr_send(m, "", w->reply, &b);
 }
 
 static void on_cancelled(void *arg)

@@ -12,7 +12,9 @@
 #define RUNNING_TICKS 15
 #define RESCAN_TICKS  5
 #define ORDERS_TICKS  5
-#define SAVES         500 /* of workers, each tick */
+#define FORGET_TICKS  600
+#define SAVED_FOR_MS  3600000 /* well below WORKER_FORGET_MS */
+#define SAVES         500     /* of workers, each tick */
 
 /* ---- audit of the cluster ---- */
 
@@ -25,20 +27,18 @@ static void on_audited(void *arg, int rc, const struct db_result *res, const str
     }
 }
 
-void lead_audit(struct manager *m, const char *event, const char *subject, const char *detail_json)
+static void audit(struct manager *m, const char *event)
 {
-    static const char sql[] = "insert into cluster_event (at, manager_id, event, subject, detail) "
-                              "values (now(), $1, $2, $3, $4::text::json)";
+    static const char sql[] = "insert into cluster_event (at, manager_id, event) "
+                              "select now(), $1, $2 from leader where epoch = $3";
     struct db_params p CLEANUP(db_params_free);
 
     db_params_init(&p);
     db_add_text(&p, m->id);
     db_add_text(&p, event);
-    db_add_text(&p, subject);
-    db_add_text(&p, detail_json);
+    db_add_bigint(&p, m->epoch);
     if (db_exec(m->db_read, sql, &p, on_audited, NULL) < 0) {
-        log_warn(NULL, "audit of the cluster: %s of %s is lost: the database is away", event,
-                 subject);
+        log_warn(NULL, "audit of the cluster: %s is lost: the database is away", event);
     }
 }
 
@@ -94,11 +94,40 @@ static void save_workers(struct manager *m)
     }
     m->workers_unsaved = false;
     for (w = m->fleet.workers; w && most; w = w->hh.next) {
-        if (w->last_beat != INT64_MIN && !(w->saved && w->saved_as == w->state)) {
+        bool fresh =
+            w->saved && w->saved_as == w->state && w->last_beat_wall - w->saved_wall < SAVED_FOR_MS;
+
+        if (w->last_beat != INT64_MIN && !fresh) {
             w->saved = save_worker(m, w) == 0;
             w->saved_as = w->state;
+            w->saved_wall = w->last_beat_wall;
             most--;
         }
+    }
+}
+
+static void on_forgotten(void *arg, int rc, const struct db_result *res, const struct err *why)
+{
+    (void)arg;
+    (void)res;
+    if (rc < 0 && rc != ERR_CLOSED) {
+        log_debug(NULL, "workers that are gone are removed later: %s", why->text);
+    }
+}
+
+/* As in memory; an order of an operator is kept. */
+static void forget_workers(struct manager *m)
+{
+    static const char sql[] = "delete from worker where not draining and last_seen_at < now() - "
+                              "make_interval(secs => $1) "
+                              "and exists (select 1 from leader where epoch = $2)";
+    struct db_params p CLEANUP(db_params_free);
+
+    db_params_init(&p);
+    db_add_int(&p, WORKER_FORGET_MS / 1000);
+    db_add_bigint(&p, m->epoch);
+    if (db_exec(m->db_read, sql, &p, on_forgotten, m) < 0) {
+        log_debug(NULL, "workers that are gone are removed later");
     }
 }
 
@@ -117,6 +146,46 @@ static void on_worker_state(void *arg, struct fleet_worker *w, enum worker_state
     (void)from;
     lead_worker_seen(w);
     feed_fleet_changed(m->feed);
+}
+
+/* ---- cancels ---- */
+
+static void send_cancel(struct manager *m, const char *exchange, const char *key,
+                        const struct task_ref *r)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+
+    buf_init(&b, 1024);
+    tasks_write(&b, "cancel", r, 1);
+    mgr_send(m, exchange, key, &b);
+}
+
+/* To the worker at once; the leader repeats it with each answer to a beat, and may know the worker
+ * where we do not. */
+void lead_tell_cancel(struct manager *m, const struct task *row)
+{
+    const struct fleet_worker *w = row->worker_id ? fleet_find(&m->fleet, row->worker_id) : NULL;
+    struct task_ref r = {row->id, row->attempt};
+
+    if (w && w->reply) {
+        send_cancel(m, "", w->reply, &r);
+    }
+    if (!m->epoch) {
+        send_cancel(m, "sje.ctl", "", &r);
+    }
+}
+
+void lead_cancel(struct manager *m, const struct task_ref *r)
+{
+    struct lease *l = m->epoch ? fleet_lease(&m->fleet, &r->task) : NULL;
+
+    if (!l || l->attempt != r->attempt || l->cancel) {
+        return; /* the row tells */
+    }
+    l->cancel = true;
+    if (l->worker->reply) {
+        send_cancel(m, "", l->worker->reply, r);
+    }
 }
 
 /* ---- losses ---- */
@@ -287,7 +356,6 @@ void lead_begin(struct manager *m)
     m->next_due = 0;
     m->ticks = 0;
     m->workers_unsaved = true;
-    lead_audit(m, "leader", m->id, NULL);
     lead_freeze(m);
     orders_read(m);
     scan_running(m, &first);
@@ -311,13 +379,20 @@ void lead_tick(struct manager *m)
     }
     m->last_tick = now;
     bool sure = fleet_tick(&m->fleet, now, m->heartbeat_ms, m->epoch != 0, on_worker_state, &fx, m);
-    if (m->sure_of_silence && !sure) {
+    bool held = !sure && m->epoch;
+    if (held && !m->reaper_held) {
         log_warn(NULL, "most workers fell silent at once: it may be the network, their tasks are "
                        "left to them for now");
     }
-    m->sure_of_silence = sure;
+    if (m->epoch && held != m->reaper_held) {
+        audit(m, held ? "reaperHeld" : "reaperReleased");
+    }
+    m->reaper_held = held;
     if (!m->epoch || !db_is_up(m->db_read)) {
         return;
+    }
+    if (m->ticks % FORGET_TICKS == 1) {
+        forget_workers(m);
     }
     save_workers(m);
     scan_due(m);

@@ -79,7 +79,7 @@ static void on_change(void *arg, enum task_state from, const struct task *row)
 
         if (row->cancel_requested && from == TASK_RUNNING) {
             l->cancel = true;
-            intake_tell_cancel(m, row);
+            lead_tell_cancel(m, row);
         }
     } else {
         fleet_release(&m->fleet, &row->id);
@@ -513,8 +513,8 @@ static void on_drain(uv_timer_t *t)
 {
     struct manager *m = t->data;
 
-    if ((m->accept_in_flight || ledger_pending(m->ledger) || m->term.settling || m->migrating ||
-         m->closing) &&
+    if ((m->accept_in_flight || ledger_pending(m->ledger) || m->term.asked || m->term.settling ||
+         m->migrating || m->closing) &&
         clock_boot_ms() < m->last_tick + STOP_WAIT_MS) {
         return;
     }

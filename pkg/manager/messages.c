@@ -304,7 +304,7 @@ static int read_finals(struct message *m, struct err *reterr)
     return 0;
 }
 
-static int read_granted(struct message *m, struct err *reterr)
+static int read_tasks(struct message *m, struct err *reterr)
 {
     const json_t *list = json_object_get(m->doc, "tasks");
     size_t n = json_array_size(list);
@@ -312,11 +312,11 @@ static int read_granted(struct message *m, struct err *reterr)
     if (n > ENTRIES_MAX) {
         return broken(reterr, "tasks");
     }
-    m->granted = xcalloc(n, sizeof(*m->granted));
-    for (; m->n_granted < n; m->n_granted++) {
-        struct task_ref *r = &m->granted[m->n_granted];
+    m->tasks = xcalloc(n, sizeof(*m->tasks));
+    for (; m->n_tasks < n; m->n_tasks++) {
+        struct task_ref *r = &m->tasks[m->n_tasks];
 
-        if (!read_ref(json_array_get(list, m->n_granted), &r->task, &r->attempt)) {
+        if (!read_ref(json_array_get(list, m->n_tasks), &r->task, &r->attempt)) {
             return broken(reterr, "tasks");
         }
     }
@@ -362,10 +362,15 @@ int message_read(struct str body, struct message *m, struct err *reterr)
         enum message_type type;
         int (*read)(struct message *m, struct err *reterr);
     } types[] = {
-        {"claim", MSG_CLAIM, read_claim},       {"beat", MSG_BEAT, read_beat},
-        {"results", MSG_RESULTS, read_results}, {"ready", MSG_READY, read_ready},
-        {"final", MSG_FINAL, read_finals},      {"granted", MSG_GRANTED, read_granted},
-        {"orders", MSG_ORDERS, read_orders},    {"log", MSG_LOG, read_log},
+        {"claim", MSG_CLAIM, read_claim},
+        {"beat", MSG_BEAT, read_beat},
+        {"results", MSG_RESULTS, read_results},
+        {"ready", MSG_READY, read_ready},
+        {"final", MSG_FINAL, read_finals},
+        {"granted", MSG_GRANTED, read_tasks},
+        {"cancel", MSG_CANCEL, read_tasks},
+        {"orders", MSG_ORDERS, read_orders},
+        {"log", MSG_LOG, read_log},
         {"leader", MSG_LEADER, read_leader},
     };
     struct str head = body;
@@ -413,7 +418,7 @@ void message_free(struct message *m)
     free(m->running);
     free(m->claiming);
     free(m->finals);
-    free(m->granted);
+    free(m->tasks);
     json_decref(m->doc);
     *m = (struct message){0};
 }

@@ -70,6 +70,7 @@ enum message_type {
     MSG_READY,
     MSG_FINAL,
     MSG_GRANTED,
+    MSG_CANCEL,
     MSG_ORDERS,
     MSG_LEADER,
     MSG_LOG
@@ -86,8 +87,8 @@ struct message {
     int64_t epoch;     /* MSG_LEADER */
     struct id *finals; /* MSG_FINAL; owned */
     size_t n_finals;
-    struct task_ref *granted; /* MSG_GRANTED; owned */
-    size_t n_granted;
+    struct task_ref *tasks; /* MSG_GRANTED, MSG_CANCEL; owned */
+    size_t n_tasks;
     /* MSG_LOG: a header line, then bytes */
     int64_t rid;
     bool found;

@@ -79,7 +79,7 @@ struct manager {
     int64_t next_due;    /* wall ms of the next known SCHEDULED task; INT64_MAX: none known */
     int64_t last_tick;
     bool workers_unsaved;
-    bool sure_of_silence; /* not: most workers fell silent at once */
+    bool reaper_held; /* most workers fell silent at once */
     int ticks;
     uv_timer_t tick;
     struct migrate *migrating;
@@ -137,7 +137,6 @@ void accept_tell_ready(struct manager *m, const char *pool);
 void intake_up(struct manager *m);    /* the consuming connection is new: declare and consume */
 void intake_retry(struct manager *m); /* the database is back */
 void intake_drop(struct manager *m);  /* deliveries of a lost connection */
-void intake_tell_cancel(struct manager *m, const struct task *row);
 /* What an answer tells that no change of ours told: another manager's change, or one of ours whose
  * COMMIT we did not hear of. */
 void intake_learn(struct manager *m, const struct id *task, const struct ledger_answer *a);
@@ -157,8 +156,8 @@ bool term_answers(const struct manager *m); /* that no leader declares lost what
 void lead_begin(struct manager *m); /* elected */
 void lead_tick(struct manager *m);
 void lead_freeze(struct manager *m);
-void lead_audit(struct manager *m, const char *event, const char *subject, const char *detail_json);
-
+void lead_tell_cancel(struct manager *m, const struct task *row);
+void lead_cancel(struct manager *m, const struct task_ref *r); /* another manager says so */
 void lead_lost(struct manager *m, struct lease *l, const char *why);
 void lead_worker_seen(const struct fleet_worker *w);
 

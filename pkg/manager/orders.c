@@ -112,6 +112,7 @@ static void order_send(struct manager *m, const char *sql, const char *name, boo
     db_params_init(&p);
     db_add_text(&p, name);
     db_add_bool(&p, on);
+    db_add_text(&p, m->id);
     int rc = m->db_ready ? db_exec(m->db_read, sql, &p, done, o) : ERR_DB_DOWN;
     if (rc < 0) {
         free(o->name);
@@ -121,11 +122,10 @@ static void order_send(struct manager *m, const char *sql, const char *name, boo
     }
 }
 
-static void order_done(struct order *o, int rc, const struct err *why, const char *event)
+static void order_done(struct order *o, int rc, const struct err *why)
 {
     if (rc == 0) {
         o->m->orders++;
-        lead_audit(o->m, event, o->name, NULL);
         notices_orders(o->m);
     }
     o->cb(o->arg, rc, why);
@@ -149,15 +149,18 @@ static void on_drained(void *arg, int rc, const struct db_result *res, const str
             mgr_send(o->m, "", w->reply, &b);
         }
     }
-    order_done(o, rc, why, o->on ? "workerDrained" : "workerResumed");
+    order_done(o, rc, why);
 }
 
 void manager_drain(struct manager *m, const char *worker_id, bool on, order_fn *cb, void *arg)
 {
     static const char sql[] =
-        "insert into worker (id, host, incarnation, state, draining, slots, last_seen_at) "
+        "with w as (insert into worker "
+        "(id, host, incarnation, state, draining, slots, last_seen_at) "
         "values ($1, '', 0, 'UP', $2, 0, now()) "
-        "on conflict (id) do update set draining = excluded.draining";
+        "on conflict (id) do update set draining = excluded.draining returning id) "
+        "insert into cluster_event (at, manager_id, event, subject) select now(), $3, "
+        "case when $2 then 'workerDrained' else 'workerResumed' end, id from w";
     struct err e = {0};
 
     if (fleet_find(&m->fleet, worker_id)) {
@@ -175,14 +178,17 @@ static void on_paused(void *arg, int rc, const struct db_result *res, const stru
     if (rc == 0) {
         feed_pause(o->m->feed, o->name, o->on);
     }
-    order_done(o, rc, why, o->on ? "poolPaused" : "poolResumed");
+    order_done(o, rc, why);
 }
 
 void manager_pause(struct manager *m, const char *pool, bool on, order_fn *cb, void *arg)
 {
     static const char sql[] =
-        "insert into pool (name, paused, changed_at) values ($1, $2, now()) "
-        "on conflict (name) do update set paused = excluded.paused, changed_at = now()";
+        "with p as (insert into pool (name, paused, changed_at) values ($1, $2, now()) "
+        "on conflict (name) do update set paused = excluded.paused, changed_at = now() "
+        "returning name) "
+        "insert into cluster_event (at, manager_id, event, subject) select now(), $3, "
+        "case when $2 then 'poolPaused' else 'poolResumed' end, name from p";
 
     order_send(m, sql, pool, on, on_paused, cb, arg);
 }

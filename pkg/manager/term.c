@@ -58,14 +58,14 @@ static void on_settled(void *arg, int rc, const struct db_result *res, const str
 }
 
 /* On the session that holds the lock, and fenced: nobody leads after us yet. */
-static void settle(struct manager *m, int32_t grace_s)
+static void settle(struct manager *m, int64_t epoch, int32_t grace_s)
 {
     static const char sql[] = "update leader set grace_s = $1 where epoch = $2";
     struct db_params p CLEANUP(db_params_free);
 
     db_params_init(&p);
     db_add_int(&p, grace_s);
-    db_add_bigint(&p, m->epoch);
+    db_add_bigint(&p, epoch);
     m->term.settling = db_lock_exec(m->lock, sql, &p, on_settled, m) == 0;
 }
 
@@ -78,6 +78,9 @@ static void on_epoch(void *arg, int rc, const struct db_result *res, const struc
     int64_t now = clock_boot_ms();
 
     t->asked = false;
+    if (m->stopping && rc == 0) {
+        settle(m, db_get_int(res, 0, 0), (int32_t)db_get_int(res, 0, 1)); /* it was never used */
+    }
     if (!t->electing) {
         return; /* the lock was lost meanwhile, or we are closing down */
     }
@@ -106,9 +109,11 @@ static void on_epoch(void *arg, int rc, const struct db_result *res, const struc
 static void elect(struct manager *m)
 {
     static const char sql[] =
-        "with before as (select grace_s from leader for update) "
-        "update leader l set epoch = l.epoch + 1, manager_id = $1, since = now(), "
-        "grace_s = greatest(b.grace_s, $2) from before b returning l.epoch, b.grace_s";
+        "with before as (select grace_s from leader for update), "
+        "won as (update leader l set epoch = l.epoch + 1, manager_id = $1, since = now(), "
+        "grace_s = greatest(b.grace_s, $2) from before b returning l.epoch, b.grace_s), "
+        "audit as (insert into cluster_event (at, manager_id, event, subject) "
+        "select now(), $1, 'leader', $1 from won) select epoch, grace_s from won";
     struct term *t = &m->term;
     struct db_params p CLEANUP(db_params_free);
 
@@ -177,7 +182,7 @@ void term_tick(struct manager *m)
         return;
     }
     if (!t->settled && !t->settling && clock_boot_ms() >= m->fleet.other_until) {
-        settle(m, m->grace_s);
+        settle(m, m->epoch, m->grace_s);
     }
     if (m->ticks % NOTICE_TICKS == 0) {
         notices_leader(m);
@@ -190,7 +195,7 @@ void term_end(struct manager *m)
 {
     MUST(m->stopping);
     if (m->epoch && clock_boot_ms() >= m->fleet.other_until) {
-        settle(m, 0);
+        settle(m, m->epoch, 0);
     }
     m->epoch = 0;
     m->term.electing = false;

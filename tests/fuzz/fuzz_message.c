@@ -38,6 +38,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     case MSG_READY:
     case MSG_FINAL:
     case MSG_GRANTED:
+    case MSG_CANCEL:
     case MSG_ORDERS:
         break;
     case MSG_LEADER:

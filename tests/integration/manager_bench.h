@@ -500,6 +500,7 @@ static int setup(void **state)
     assert_true(str_to_i64(str_of(getenv("SJE_TEST_AMQP_PORT")), 1, 65535, &port));
     config->rabbitmq.port = (int)port;
     config->node.dead_after_seconds = 3;
+    config->manager.database_grace_seconds = 1;
     config->node.heartbeat_seconds = 1;
     assert_int_equal(uv_loop_init(&loop), 0);
     assert_int_equal(uv_timer_init(&loop, &tick), 0);

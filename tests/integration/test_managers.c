@@ -271,6 +271,26 @@ static void test_cancel_and_wait_at_the_other_manager(void **state)
     assert_int_equal(final_of(&ids[0]), TASK_SUCCEEDED);
 }
 
+/* A manager that does not lead may not know the worker. */
+static void test_the_leader_is_told_of_a_cancel(void **state)
+{
+    char text[ID_TEXT_LEN];
+    struct buf b CLEANUP(buf_free) = {0};
+
+    (void)state;
+    second_manager();
+    slow = true;
+    submit("", 1, NULL, 0);
+    AWAIT(w.n_grants == 1);
+    id_format(&ids[0], text);
+    buf_init(&b, 1000);
+    buf_addf(&b, "{\"v\":1,\"type\":\"cancel\",\"tasks\":[{\"task\":\"%s\",\"attempt\":1}]}", text);
+    publish("sje.ctl", "", b.data, false);
+    AWAIT(w.cancels > 0);
+    slow = false;
+    assert_int_equal(final_of(&ids[0]), TASK_SUCCEEDED);
+}
+
 static void test_a_leader_goes(void **state)
 {
     (void)state;
@@ -310,6 +330,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_attempts_go_through_either_manager),
         T(test_cancel_and_wait_at_the_other_manager),
+        T(test_the_leader_is_told_of_a_cancel),
         T(test_a_leader_goes),
         T(test_connections_are_cut),
     };

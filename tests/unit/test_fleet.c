@@ -271,6 +271,100 @@ static void test_follower(void **state)
     task_done(&t);
 }
 
+static void follow(int64_t n, int64_t now, const struct beat_run *runs, size_t n_runs)
+{
+    static const struct beat_effects none;
+    bool changed = false;
+    struct beat b = {.worker = "w1",
+                     .host = "h",
+                     .reply = "q",
+                     .inc = 1,
+                     .beat = n,
+                     .slots = 4,
+                     .pools = pools,
+                     .running = runs,
+                     .n_running = n_runs};
+
+    fleet_beat(&fleet, &b, now, now, &none, &changed);
+}
+
+/* Who does not lead shows what the workers say; to lead, the row must tell. */
+static void test_hearsay(void **state)
+{
+    struct task t = running_task("w1", 5);
+    struct beat_run runs[] = {{.task = t.id, .attempt = 1, .token = 5, .phase = "running"},
+                              {.task = id_new(), .attempt = 1, .token = 6, .phase = "ended"}};
+
+    (void)state;
+    follow(1, 10, runs, 2);
+    assert_int_equal(fleet_find(&fleet, "w1")->leases.count, 1);
+    assert_string_equal(fleet_lease(&fleet, &t.id)->phase, "running");
+    runs[0].attempt = 2;
+    follow(2, 20, runs, 2);
+    assert_int_equal(fleet_lease(&fleet, &t.id)->attempt, 2);
+    /* it leads now */
+    tick(20 + DEAD_MS + LEASE_MARGIN_MS + 1);
+    assert_null(fleet_lease(&fleet, &t.id));
+    assert_int_equal(gone, 0);
+    follow(3, 30, runs, 2);
+    beat("w1", 1, 4, 40, NULL, 0, NULL, 0);
+    assert_null(fleet_lease(&fleet, &t.id));
+    assert_int_equal(gone, 0);
+    follow(5, 50, runs, 2);
+    beat("w1", 1, 6, 60, runs, 1, NULL, 0);
+    assert_int_equal(unknown, 1);
+    follow(7, 70, runs, 2);
+    t.attempt = 2;
+    fleet_grant(&fleet, &t, 80);
+    beat("w1", 1, 8, 90, runs, 1, NULL, 0);
+    assert_int_equal(unknown, 1);
+    assert_false(fleet_lease(&fleet, &t.id)->hearsay);
+    assert_int_equal(fleet_lease(&fleet, &t.id)->slots, 2);
+    assert_int_equal(fleet_find(&fleet, "w1")->used, 2);
+    task_done(&t);
+}
+
+static void test_workers_are_bounded(void **state)
+{
+    (void)state;
+    for (int i = 0; i <= FLEET_MAX; i++) {
+        char name[16];
+
+        snprintf(name, sizeof(name), "n%d", i);
+        assert_int_equal(beat(name, 1, 1, 0, NULL, 0, NULL, 0) != NULL, i < FLEET_MAX);
+    }
+    assert_non_null(beat("n0", 1, 2, 0, NULL, 0, NULL, 0));
+    assert_false(fleet_order(&fleet, "one more", "", true, 0, 0));
+    assert_null(fleet_find(&fleet, "one more"));
+}
+
+static void test_most_come_back(void **state)
+{
+    static const char *const names[] = {"w1", "w2", "w3", "w4"};
+    struct task t = running_task("w1", 5);
+    struct task other = running_task("w5", 6);
+    struct beat_run run = {.task = t.id, .attempt = 1, .token = 5};
+    const int64_t back = 2 * DEAD_MS - 10000;
+
+    (void)state;
+    fleet_grant(&fleet, &t, 0);
+    fleet_grant(&fleet, &other, 0);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        beat(names[i], 1, 2, 0, &run, i == 0, NULL, 0);
+    }
+    tick(back);
+    assert_int_equal(gone, 0);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        beat(names[i], 1, 3, back, &run, i == 0, NULL, 0);
+    }
+    tick(back);
+    assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_UP);
+    assert_int_equal(gone, 1); /* the one that did not come back */
+    assert_false(fleet_lease(&fleet, &t.id)->lost);
+    task_done(&t);
+    task_done(&other);
+}
+
 static void test_orders(void **state)
 {
     int total = 0;
@@ -445,6 +539,9 @@ int main(void)
         T(test_evidence_beside_an_earlier_leader),
         T(test_few_are_silent),
         T(test_follower),
+        T(test_hearsay),
+        T(test_workers_are_bounded),
+        T(test_most_come_back),
         T(test_orders),
         T(test_forgotten),
         T(test_missing_from_a_beat),
