@@ -15,6 +15,7 @@ struct log_call {
     struct manager *m;
     struct log_request r;
     char *worker;
+    char *asked; /* queue of the worker's process that has the question */
     int attempt;
     bool final;       /* the task had ended when we looked */
     bool sizing;      /* a negative offset: the first question is for the size */
@@ -30,6 +31,7 @@ static void call_free(struct log_call *c)
         HASH_DEL(c->m->log_calls, c);
     }
     free(c->worker);
+    free(c->asked);
     free(c);
 }
 
@@ -77,7 +79,16 @@ static void ask(struct log_call *c)
              c->sizing ? 0LL : (long long)c->r.offset, c->sizing ? 0LL : (long long)c->r.limit,
              c->sizing ? 0 : c->r.wait_ms, m->queue, (long long)c->rid);
     c->again = clock_boot_ms() + AGAIN_MS + c->r.wait_ms;
+    str_replace_owned(&c->asked, w->reply);
     mgr_send(m, "", w->reply, &b);
+}
+
+/* The process that was asked is gone, with the question; a new one has beaten. */
+static bool restarted(const struct log_call *c)
+{
+    const struct fleet_worker *w = c->asked ? fleet_find(&c->m->fleet, c->worker) : NULL;
+
+    return w && w->reply && !streq(w->reply, c->asked);
 }
 
 /* Which worker ran it: the audit knows for every attempt. */
@@ -185,7 +196,7 @@ void logs_tick(struct manager *m)
             char *text CLEANUP(freep) =
                 xasprintf("worker %s, which has the log, did not answer", c->worker);
             answer_error(c, ERR_TIMEOUT, text);
-        } else if (now > c->again) {
+        } else if (now > c->again || restarted(c)) {
             ask(c);
         }
     }

@@ -192,7 +192,7 @@ static void take_grants(const json_t *j)
         assert_true(id_parse(id, strlen(id), &n->task));
         n->attempt = (int32_t)json_get_int(g, "attempt", 0);
         assert_true(str_to_i64(str_of(json_get_string(g, "token")), 1, INT64_MAX, &n->token));
-        assert_string_equal(json_get_string(json_object_get(g, "spec"), "jobType"), "Noop");
+        assert_non_null(json_get_string(json_object_get(g, "spec"), "jobType"));
         if (w.succeeds) {
             send_result(n, "succeeded", ",\"output\":{\"n\":1}");
         }
