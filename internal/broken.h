@@ -20,6 +20,7 @@
     X(GRANT_TIME, "the worker counts its lease from the grant, not from the claim")                \
     X(ACK, "a hint is acked before its attempt is granted")                                        \
     X(ASK_ALL, "a claim without answer is sent to the same manager again")                         \
+    X(WATCH, "nobody looks whether a consumer was forgotten by the broker")                        \
     X(SURVIVORS, "a restarted worker does not look for survivors")                                 \
     X(HINTS, "lost hints are never published again")
 

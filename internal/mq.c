@@ -16,6 +16,7 @@
 #define RETRY_MIN_MS   200u
 #define RETRY_MAX_MS   15000u
 #define REFUSED_MIN_MS 5000u
+#define RENEW_MS       1000u /* a queue that is being deleted is gone by then */
 #define STABLE_MS      10000 /* up for so long: the next loss starts with the shortest delay */
 
 /*   DOWN ──timer──> RESOLVING ──> CONNECTING ──> HANDSHAKE ──> UP
@@ -40,6 +41,7 @@ struct mq {
     int open_handles;  /* and the DNS request */
     unsigned failures; /* in a row */
     bool refused;      /* the last failure will not heal by itself */
+    struct err renew;  /* the owner wants a new connection; code 0: no */
     bool told_down;
     int told_code; /* of the failure that was told or logged last */
     int64_t up_since;
@@ -142,7 +144,7 @@ static uint64_t retry_delay(const struct mq *mq)
     if (mq->refused) {
         return REFUSED_MIN_MS + random_u64() % (RETRY_MAX_MS - REFUSED_MIN_MS + 1);
     }
-    base = MIN(base, RETRY_MAX_MS / 2);
+    base = MIN(mq->renew.code ? MAX(base, RENEW_MS) : base, RETRY_MAX_MS / 2);
     return base + random_u64() % base;
 }
 
@@ -155,6 +157,7 @@ static void go_down(struct mq *mq)
 
     mq->state = MQ_DOWN;
     mq->failures++;
+    mq->renew = (struct err){0};
     set_timer(mq, delay, 0);
     if (!mq->told_down) {
         mq->told_down = true;
@@ -364,8 +367,12 @@ static void on_timer(uv_timer_t *t)
         return;
     case MQ_UP:
         report_dropped(mq);
-        if (is_stuck(mq)) {
-            err_set(&why, ERR_MQ_DOWN, "it refuses messages, perhaps only on this connection");
+        if (mq->renew.code == 0 && is_stuck(mq)) {
+            err_set(&mq->renew, ERR_MQ_DOWN,
+                    "messages are refused, perhaps only on this connection");
+        }
+        if (mq->renew.code) {
+            why = mq->renew;
             fail(mq, &why);
         } else if (mq_conn_tick(mq->conn, &why) != 0) {
             fail(mq, &why);
@@ -417,6 +424,14 @@ void mq_close(struct mq *mq, void (*on_closed)(void *arg), void *arg)
     mq_link_leave(&mq->conn->link);
     set_timer(mq, GOODBYE_MS, 0);
     mq_channel_end(&mq->conn->link.channel, &why);
+}
+
+void mq_renew(struct mq *mq, const char *why)
+{
+    if (mq_is_up(mq) && mq->renew.code == 0) {
+        err_set(&mq->renew, ERR_MQ_DOWN, "%s", why);
+        set_timer(mq, 0, 0);
+    }
 }
 
 bool mq_is_up(const struct mq *mq)

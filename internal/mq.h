@@ -73,7 +73,8 @@ struct mq_delivery {
 
 /* `arg` as given to mq_consume. */
 typedef void mq_deliver_fn(void *arg, const struct mq_delivery *d);
-/* The broker cancelled the consumer (queue deleted). The owner declares and consumes anew. */
+/* The broker cancelled the consumer (queue deleted). A new queue of that name needs a new
+ * connection: on this one the broker may keep what it knew of the old queue, see mq_watch.h. */
 typedef void mq_cancelled_fn(void *arg);
 /* rc 0: the broker has it safely. ERR_NOT_FOUND: returned as unroutable. ERR_MQ: nacked.
  * ERR_MQ_DOWN: the connection was lost before the answer: unknown, publish again. */
@@ -104,6 +105,10 @@ struct mq *mq_open(uv_loop_t *loop, const struct mq_options *o); /* copies the o
  * callback comes but on_closed, which may be NULL. Says goodbye to the broker and waits up to 1 s
  * for the answer. */
 void mq_close(struct mq *mq, void (*on_closed)(void *arg), void *arg);
+
+/* Gives the connection up and makes a new one after a second or more: on_down follows from the
+ * loop, with this reason. Nothing while it is down. */
+void mq_renew(struct mq *mq, const char *why);
 
 bool mq_is_up(const struct mq *mq);
 bool mq_is_blocked(const struct mq *mq);

@@ -79,10 +79,11 @@ static struct part *part_new(struct delivery *d, const struct id *task, int32_t 
     return p;
 }
 
-static void ack(struct delivery *d)
+static void ack_result(struct manager *m, uint64_t epoch, uint64_t tag)
 {
-    if (d->m->sub) {
-        mq_ack(d->m->sub, d->epoch, d->tag, false);
+    if (m->sub) {
+        mq_ack(m->sub, epoch, tag, false);
+        mq_watch_settled(&m->watch, epoch);
     }
 }
 
@@ -233,7 +234,7 @@ static void results_part_done(struct delivery *d)
         return;
     }
     if (!d->failed) {
-        ack(d);
+        ack_result(m, d->epoch, d->tag);
     }
     delivery_free(d);
 }
@@ -363,9 +364,10 @@ static void on_results(void *arg, const struct mq_delivery *md)
     struct err e = {0};
 
     CRASH_POINT("manager-result");
+    mq_watch_delivered(&m->watch, &m->results, md->epoch);
     if (message_read(md->body, &msg, &e) < 0 || msg.type != MSG_RESULTS) {
         log_warn(NULL, "result: %s; dropped", *e.text ? e.text : "not a result");
-        mq_ack(m->sub, md->epoch, md->tag, false);
+        ack_result(m, md->epoch, md->tag);
         return;
     }
     struct delivery *d =
@@ -465,8 +467,9 @@ static void on_own_message(void *arg, const struct mq_delivery *md)
 
 static void on_cancelled(void *arg)
 {
-    /* The queue was deleted under us: everything again, from scratch. */
-    intake_up(arg);
+    struct manager *m = arg;
+
+    mq_renew(m->sub, "a queue we consume from was deleted");
 }
 
 static void on_declared(void *arg, int rc, const struct err *why, uint32_t count)
@@ -478,19 +481,11 @@ static void on_declared(void *arg, int rc, const struct err *why, uint32_t count
     }
 }
 
-/* Fine where the consumer is there already: after one queue was deleted the others still have
- * theirs. */
-static int consume_once(struct manager *m, const char *queue, const char *tag, bool no_ack,
-                        mq_deliver_fn *on_deliver)
-{
-    int rc = mq_consume(m->sub, queue, tag, no_ack, on_deliver, on_cancelled, m);
-
-    return rc == ERR_CONFLICT ? 0 : rc;
-}
-
 void intake_up(struct manager *m)
 {
     struct mq *q = m->sub;
+
+    mq_watch_up(&m->watch, clock_boot_ms());
     int rc = mq_declare_exchange(q, "sje.beat", "fanout", on_declared, m);
 
     rc = rc < 0 ? rc : mq_declare_exchange(q, "sje.ctl", "fanout", on_declared, m);
@@ -498,8 +493,8 @@ void intake_up(struct manager *m)
     rc = rc < 0 ? rc : mq_declare_queue(q, m->queue, MQ_EXCLUSIVE, on_declared, m);
     rc = rc < 0 ? rc : mq_bind(q, m->queue, "sje.beat", "", on_declared, m);
     rc = rc < 0 ? rc : mq_bind(q, m->queue, "sje.ctl", "", on_declared, m);
-    rc = rc < 0 ? rc : consume_once(m, "sje.result", "result", false, on_results);
-    rc = rc < 0 ? rc : consume_once(m, m->queue, "own", true, on_own_message);
+    rc = rc < 0 ? rc : mq_consume(q, "sje.result", "result", false, on_results, on_cancelled, m);
+    rc = rc < 0 ? rc : mq_consume(q, m->queue, "own", true, on_own_message, on_cancelled, m);
     if (rc < 0) {
         log_warn(NULL, "setting up the broker's queues: %s; again with the next connection",
                  err_text(rc));

@@ -11,14 +11,15 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define TICK_MS       1000
-#define CLOCK_TICKS   10 /* the database's clock is read this often */
-#define CLOCK_TOOK_MS ((int64_t)250)
-#define MIGRATE_TICKS 3
-#define WRITE_BATCHES 2
-#define CACHE_BYTES   (12u << 20)
-#define DB_QUEUE      20000
-#define STOP_WAIT_MS  5000
+#define TICK_MS          1000
+#define RESULTS_PREFETCH 200
+#define CLOCK_TICKS      10 /* the database's clock is read this often */
+#define CLOCK_TOOK_MS    ((int64_t)250)
+#define MIGRATE_TICKS    3
+#define WRITE_BATCHES    2
+#define CACHE_BYTES      (12u << 20)
+#define DB_QUEUE         20000
+#define STOP_WAIT_MS     5000
 
 int64_t mgr_now(const struct manager *m)
 {
@@ -270,6 +271,7 @@ static void on_tick(uv_timer_t *t)
     lead_tick(m);
     look_tick(m);
     logs_tick(m);
+    mq_watch_look(&m->watch, clock_boot_ms());
     if (m->held_results.count && db_is_up(m->db)) {
         intake_retry(m);
     }
@@ -366,10 +368,13 @@ static void open_broker(struct manager *m, const struct config *c)
     struct mq_options p = o;
 
     o.name = "sje-manager-consume";
-    o.prefetch = 200;
+    o.prefetch = RESULTS_PREFETCH;
     o.on_up = on_sub_up;
     o.on_down = on_sub_down;
     m->sub = mq_open(m->loop, &o);
+    m->results = (struct mq_watched){.queue = "sje.result", .on = true};
+    m->watch =
+        (struct mq_watch){.mq = m->sub, .prefetch = RESULTS_PREFETCH, .list = &m->results, .n = 1};
     p.name = "sje-manager-publish";
     p.confirms = true;
     p.on_up = on_pub_up;

@@ -11,7 +11,7 @@
 #define SJE_MANAGER_MGR_H
 
 #include "internal/db.h"
-#include "internal/mq.h"
+#include "internal/mq_watch.h"
 #include "pkg/manager/feed.h"
 #include "pkg/manager/fleet.h"
 #include "pkg/manager/ledger.h"
@@ -95,6 +95,8 @@ struct manager {
     /* intake.c: results whose write failed because the database was away */
     struct list held_results;
     size_t claims_open; /* submitted to the ledger, not answered */
+    struct mq_watched results;
+    struct mq_watch watch; /* of `sub` */
     /* look.c */
     struct waiter_task *waiters;
     /* logs.c */

@@ -1,6 +1,8 @@
 #include "pkg/worker/links.h"
 
+#include "internal/clock.h"
 #include "internal/log.h"
+#include "internal/mq_watch.h"
 #include "pkg/task/task.h"
 
 #include <stdio.h>
@@ -8,14 +10,15 @@
 
 #define FLUSH_MS      1000
 #define FLUSH_POLL_MS 5
+#define LOOK_MS       1000
 
 /* One queue of hints. */
 struct source {
     struct links *l;
+    struct mq_watched *watched; /* and whether we consume */
     char *queue;
     int urgency;
     char tag[32]; /* of the present consumer */
-    bool on;
 };
 
 struct links {
@@ -29,13 +32,14 @@ struct links {
     uint64_t tags;  /* consumers, so far */
     struct source *sources;
     size_t n_sources;
+    struct mq_watch watch;
     bool pub_declared;
     bool blocked;
     bool up[2]; /* what the owner was told */
+    uv_timer_t timer;
 
     /* closing */
     bool closing;
-    uv_timer_t flush;
     int64_t flush_left_ms;
     int open_parts;
     void (*on_closed)(void *arg);
@@ -73,18 +77,29 @@ static void on_hint_delivery(void *arg, const struct mq_delivery *d)
 {
     struct source *s = arg;
 
+    mq_watch_delivered(&s->l->watch, s->watched, d->epoch);
     if (!s->l->closing) {
         s->l->o.on_hint(s->l->o.arg, s->urgency, d);
     }
 }
 
-static void on_source_cancelled(void *arg);
+/* Its queue was deleted: it is made again with the next connection. */
+static void on_source_cancelled(void *arg)
+{
+    struct source *s = arg;
+
+    if (s->watched->on) {
+        char *why CLEANUP(freep) = xasprintf("queue %s was deleted", s->queue);
+
+        mq_renew(s->l->sub, why);
+    }
+}
 
 static void open_source(struct source *s)
 {
     struct links *l = s->l;
 
-    s->on = true;
+    s->watched->on = true;
     snprintf(s->tag, sizeof(s->tag), "hints-%llu", (unsigned long long)++l->tags);
     int rc = mq_declare_queue(l->sub, s->queue, MQ_QUORUM, NULL, NULL);
     rc = rc < 0 ? rc
@@ -93,18 +108,12 @@ static void open_source(struct source *s)
     check(s->queue, rc);
 }
 
-/* Its queue was deleted: it is made again. */
-static void on_source_cancelled(void *arg)
+static void on_reply_cancelled(void *arg)
 {
-    struct source *s = arg;
+    struct links *l = arg;
 
-    if (s->on) {
-        log_warn(NULL, "queue %s was deleted; declaring it again", s->queue);
-        open_source(s);
-    }
+    mq_renew(l->sub, "our own queue was deleted");
 }
-
-static void on_reply_cancelled(void *arg);
 
 /* The broker still knows a connection of ours that is long dead for us: it keeps that one's queue.
  */
@@ -137,14 +146,6 @@ static int open_reply(struct links *l)
     return rc < 0 ? rc : mq_declare_queue(l->sub, l->reply, MQ_EXCLUSIVE, on_reply_declared, l);
 }
 
-static void on_reply_cancelled(void *arg)
-{
-    struct links *l = arg;
-
-    log_warn(NULL, "our queue %s was deleted; declaring it again", l->reply);
-    check(l->reply, open_reply(l));
-}
-
 static void on_sub_up(void *arg)
 {
     struct links *l = arg;
@@ -153,8 +154,9 @@ static void on_sub_up(void *arg)
     l->reply = l->names ? xasprintf("%s.%llu", l->base_name, (unsigned long long)l->names + 1)
                         : xstrdup(l->base_name);
     for (size_t i = 0; i < l->n_sources; i++) {
-        l->sources[i].on = false;
+        l->sources[i].watched->on = false;
     }
+    mq_watch_up(&l->watch, clock_boot_ms());
     check(l->reply, open_reply(l));
 }
 
@@ -171,10 +173,10 @@ void links_consume(struct links *l, bool on)
     for (size_t i = 0; i < l->n_sources; i++) {
         struct source *s = &l->sources[i];
 
-        if (on && !s->on) {
+        if (on && !s->watched->on) {
             open_source(s);
-        } else if (!on && s->on) {
-            s->on = false;
+        } else if (!on && s->watched->on) {
+            s->watched->on = false;
             int rc = mq_cancel(l->sub, s->tag, NULL, NULL);
             if (rc < 0 && rc != ERR_MQ_DOWN) {
                 log_warn(NULL, "cancelling the consumer of %s: %s; giving its hints back", s->queue,
@@ -187,11 +189,13 @@ void links_consume(struct links *l, bool on)
 void links_ack(struct links *l, struct wcore_delivery d)
 {
     mq_ack(l->sub, d.epoch, d.tag, false);
+    mq_watch_settled(&l->watch, d.epoch);
 }
 
 void links_nack(struct links *l, struct wcore_delivery d)
 {
     mq_nack(l->sub, d.epoch, d.tag, true);
+    mq_watch_settled(&l->watch, d.epoch);
 }
 
 /* ---- the publishing connection ---- */
@@ -368,14 +372,26 @@ static void make_sources(struct links *l)
     const struct config_list *pools = &l->o.config->node.pools;
 
     l->sources = xcalloc((size_t)pools->count * TASK_CLASSES, sizeof(*l->sources));
+    l->watch.list = xcalloc((size_t)pools->count * TASK_CLASSES, sizeof(*l->watch.list));
     for (int p = 0; p < pools->count; p++) {
         for (enum task_class c = TASK_HIGH; c < TASK_CLASSES; c++) {
-            l->sources[l->n_sources++] = (struct source){
+            struct mq_watched *watched = &l->watch.list[l->n_sources];
+            struct source *s = &l->sources[l->n_sources++];
+
+            *s = (struct source){
                 .l = l,
+                .watched = watched,
                 .queue = xasprintf("sje.work.%s.%s", pools->items[p], task_class_name(c)),
                 .urgency = (int)c};
+            watched->queue = s->queue;
         }
     }
+    l->watch.n = l->n_sources;
+}
+
+static void on_look(uv_timer_t *t)
+{
+    mq_watch_look(&CONTAINER_OF(t, struct links, timer)->watch, clock_boot_ms());
 }
 
 struct links *links_open(uv_loop_t *loop, const struct links_options *o)
@@ -393,8 +409,11 @@ struct links *links_open(uv_loop_t *loop, const struct links_options *o)
         xasprintf("sje.worker.%s.%lld", o->config->node.node_id, (long long)o->incarnation);
     l->reply = xstrdup(l->base_name);
     make_sources(l);
-    MUST(uv_timer_init(loop, &l->flush) == 0);
+    MUST(uv_timer_init(loop, &l->timer) == 0);
+    MUST(uv_timer_start(&l->timer, on_look, LOOK_MS, LOOK_MS) == 0);
     l->sub = connect_one(l, "consumes", &sub);
+    l->watch.mq = l->sub;
+    l->watch.prefetch = sub.prefetch;
     l->pub = connect_one(l, "publishes", &pub);
     l->o.config = NULL;
     return l;
@@ -409,6 +428,7 @@ static void part_closed(struct links *l)
         free(l->sources[i].queue);
     }
     free(l->sources);
+    free(l->watch.list);
     free(l->base_name);
     free(l->reply);
     void (*on_closed)(void *arg) = l->on_closed;
@@ -426,19 +446,19 @@ static void on_mq_closed(void *arg)
 
 static void on_timer_closed(uv_handle_t *h)
 {
-    part_closed(CONTAINER_OF((uv_timer_t *)h, struct links, flush));
+    part_closed(CONTAINER_OF((uv_timer_t *)h, struct links, timer));
 }
 
 static void on_flush_tick(uv_timer_t *t)
 {
-    struct links *l = CONTAINER_OF(t, struct links, flush);
+    struct links *l = CONTAINER_OF(t, struct links, timer);
 
     l->flush_left_ms -= FLUSH_POLL_MS;
     if (l->flush_left_ms > 0 && mq_is_up(l->pub) && !l->blocked && mq_unconfirmed(l->pub)) {
         return;
     }
     l->open_parts = 3;
-    uv_close((uv_handle_t *)&l->flush, on_timer_closed);
+    uv_close((uv_handle_t *)&l->timer, on_timer_closed);
     mq_close(l->sub, on_mq_closed, l);
     mq_close(l->pub, on_mq_closed, l);
 }
@@ -450,5 +470,5 @@ void links_close(struct links *l, void (*on_closed)(void *arg), void *arg)
     l->on_closed = on_closed;
     l->closed_arg = arg;
     l->flush_left_ms = FLUSH_MS;
-    MUST(uv_timer_start(&l->flush, on_flush_tick, FLUSH_POLL_MS, FLUSH_POLL_MS) == 0);
+    MUST(uv_timer_start(&l->timer, on_flush_tick, FLUSH_POLL_MS, FLUSH_POLL_MS) == 0);
 }

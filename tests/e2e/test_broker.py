@@ -32,16 +32,45 @@ def hints_wait(sje):
     return waiting > 0
 
 
-def test_its_data_are_deleted_with_5000_tasks_queued(own, services):
+QUEUES = [*(f"sje.work.default.{c}" for c in ("high", "normal", "low")), "sje.result"]
+
+
+def delete_queues(sje):
+    connection = amqp(sje)
+    channel = connection.channel()
+    for queue in QUEUES:
+        channel.queue_delete(queue)
+    connection.close()
+
+
+@pytest.mark.parametrize("what", ["queues", "data"])
+def test_it_forgets_5000_queued_tasks(own, services, what):
     sje = own(split=True, SJE_NODE_SLOTS="200", SJE_RABBITMQ_VHOST="/")
     sje.worker.process.send_signal(signal.SIGSTOP)
     sje.post("/tasks", [NOOP] * 5000)
     until(lambda: hints_wait(sje), 30, "hints wait in the broker")
-    services.stop("rabbitmq")
-    shutil.rmtree(services.dir / "rabbitmq/data")
-    services.start("rabbitmq")
+    if what == "queues":
+        delete_queues(sje)
+    else:
+        services.stop("rabbitmq")
+        shutil.rmtree(services.dir / "rabbitmq/data")
+        services.start("rabbitmq")
     sje.worker.process.send_signal(signal.SIGCONT)
     sje.all_succeeded(5000)
+
+
+def test_its_queues_are_deleted_under_load(own):
+    """Again and again while others publish to them: nobody stays deaf."""
+    sje = own(split=True)
+    long = sje.submit(shell("sleep 6"))
+    sje.running(long)
+    load = Load(sje, shell("sleep 0.05"))
+    for _ in range(3):
+        load.goes_on()
+        delete_queues(sje)
+    load.goes_on()
+    n = len(load.stop()) + 1
+    sje.all_succeeded(n)
 
 
 def test_it_refuses_messages(own, services):

@@ -343,12 +343,15 @@ static void on_cancel_frame(void *arg)
     free(f);
 }
 
+/* A quorum queue's consumers may never hear of it. */
 static void queue_delete(struct queue *q)
 {
+    bool silent = q->quorum && chance(500);
+
     for (size_t i = 0; i < q->n_consumers; i++) {
         struct consumer *c = q->consumers[i];
 
-        if (!c->s->cut && !c->s->closed && c->s->gen == c->s->proc->gen) {
+        if (!silent && !c->s->cut && !c->s->closed && c->s->gen == c->s->proc->gen) {
             struct frame *f = xmalloc(sizeof(*f));
 
             *f = (struct frame){.s = c->s, .consumer = c};
@@ -541,6 +544,18 @@ void mq_close(struct mq *mq, void (*fn)(void *arg), void *arg)
     }
     *c = (struct closed_call){fn, arg};
     sim_at(world->now + between(1, 20), mq->proc, on_closed, c);
+}
+
+void mq_renew(struct mq *mq, const char *why)
+{
+    struct session *s = mq->s;
+
+    if (s && !s->cut) {
+        trace("%s", why);
+        s->cut = true;
+        sim_at(world->now, s->proc, on_lost, s);
+        sim_at(world->now + 1, NULL, on_noticed, s);
+    }
 }
 
 bool mq_is_up(const struct mq *mq)
