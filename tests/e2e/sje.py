@@ -332,7 +332,9 @@ class Load(threading.Thread):
                 if r.status_code == 202:
                     self.ids += [t["taskId"] for t in r.json()["tasks"]]
                 if len(self.ids) > self.AHEAD:
-                    self.http.get(f"{self.sje.url}/task/{self.ids[-self.AHEAD]}?wait=2", timeout=20)
+                    r = self.http.get(f"{self.sje.url}/task/{self.ids[-self.AHEAD]}?wait=2", timeout=20)
+                if r.status_code >= 500:
+                    time.sleep(0.1)  # accepted, but nothing can be read: not thousands ahead
             except requests.RequestException:
                 time.sleep(0.1)
 

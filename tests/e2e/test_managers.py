@@ -73,7 +73,9 @@ class Load(threading.Thread):
                 if r.status_code == 202:
                     self.ids += [t["taskId"] for t in r.json()["tasks"]]
                 if len(self.ids) > 100:
-                    requests.get(f"{url}/task/{self.ids[-100]}?wait=5", timeout=10)
+                    r = requests.get(f"{url}/task/{self.ids[-100]}?wait=5", timeout=10)
+                if r.status_code >= 500:
+                    time.sleep(0.1)
             except requests.RequestException:
                 time.sleep(0.1)
 
