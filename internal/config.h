@@ -54,6 +54,7 @@ struct config {
         int max_body_mb;
         int max_connections;
         int timeout_seconds;
+        char *beat_token; /* "": none is asked for */
     } api;
     struct {
         struct config_list roles;

@@ -76,6 +76,17 @@ static bool ok_urls(struct str s)
     return !s.len || s.p[s.len - 1] != ',';
 }
 
+/* As it stands in an HTTP header. */
+static bool ok_token(struct str s)
+{
+    for (size_t i = 0; i < s.len; i++) {
+        if (s.p[i] <= ' ' || s.p[i] > '~') {
+            return false;
+        }
+    }
+    return true;
+}
+
 static const struct config_rule rule_ANY;
 static const struct config_rule rule_POOL = {
     .ok = ok_pool, .allowed = "lower-case letters, digits and '-' (not first), at most 63"};
@@ -94,6 +105,8 @@ static const struct config_rule rule_URLS = {
     .ok = ok_urls,
     .allowed = "empty, or a comma list of http:// and https:// without user and password",
     .hide = true};
+static const struct config_rule rule_TOKEN = {
+    .ok = ok_token, .allowed = "empty, or visible ASCII characters without blanks", .hide = true};
 static const struct config_rule rule_DB_TYPE = {.allowed = "PostgreSQL"};
 static const struct config_rule rule_SSL_MODE = {
     .allowed = "disable, allow, prefer, require, verify-ca, verify-full"};

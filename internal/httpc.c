@@ -262,6 +262,10 @@ static void describe(struct call *c, const struct httpc_request *r)
         curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)c->sent.len);
         curl_easy_setopt(e, CURLOPT_HTTPHEADER, c->h->json);
     }
+    if (r->bearer && *r->bearer) {
+        curl_easy_setopt(e, CURLOPT_HTTPAUTH, CURLAUTH_BEARER);
+        curl_easy_setopt(e, CURLOPT_XOAUTH2_BEARER, r->bearer);
+    }
     if (r->method) {
         curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, r->method);
     }

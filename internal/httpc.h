@@ -24,6 +24,7 @@ struct httpc_request {
     const char *method; /* NULL: GET, or POST where there is a body */
     const char *url;    /* http or https */
     struct str body;    /* sent as JSON where p is set; copied */
+    const char *bearer; /* sent as Authorization; NULL or "": none; copied */
     size_t max;         /* bytes of an answer */
     int64_t timeout_ms; /* for the whole call */
     httpc_fn *fn;

@@ -195,6 +195,10 @@ int manager_beat_http(struct manager *m, struct str body, struct buf *answer, st
     if (!str_starts(str_of(msg.beat.reply), STR("sje.worker."))) {
         return err_set(reterr, ERR_PARSE, "reply is no worker's queue");
     }
+    /* Nor invent workers: one that has leases is known from the broker or the database. */
+    if (!fleet_find(&m->fleet, msg.beat.worker)) {
+        return err_set(reterr, ERR_NOT_FOUND, "no such worker is known here");
+    }
     rc = beats_take(m, &msg.beat, answer);
     return rc < 0 ? err_set(reterr, rc,
                             rc == ERR_BUSY ? "this manager does not lead" : "an older beat")

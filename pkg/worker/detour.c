@@ -15,6 +15,7 @@
 struct detour {
     struct detour_options o;
     char *dir;
+    char *token;
     struct httpc *http;
     char *urls[DETOUR_URLS_MAX]; /* the configured ones, then those learnt, oldest first */
     int n;
@@ -175,6 +176,7 @@ static void start(struct detour *d)
         url = xasprintf("%.*s/internal/beat", (int)base.len, base.p);
         struct httpc_request r = {.url = url,
                                   .body = {d->now.data, d->now.len},
+                                  .bearer = d->token,
                                   .max = ORDER_BODY_MAX,
                                   .timeout_ms = d->o.timeout_ms,
                                   .fn = on_reply,
@@ -210,6 +212,7 @@ struct detour *detour_open(uv_loop_t *loop, const struct detour_options *o)
 
     d->o = *o;
     d->dir = xstrdup(o->dir);
+    d->token = xstrdup(o->token);
     d->http = httpc_open(loop);
     buf_init(&d->now, 2 * REPORT_MAX);
     buf_init(&d->next, 2 * REPORT_MAX);
@@ -232,6 +235,7 @@ static void on_http_closed(void *arg)
     buf_free(&d->now);
     buf_free(&d->next);
     free(d->dir);
+    free(d->token);
     free(d);
     if (on_closed) {
         on_closed(closed_arg);

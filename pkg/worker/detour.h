@@ -21,8 +21,9 @@
 struct detour;
 
 struct detour_options {
-    const char *urls; /* configured: comma list, may be empty; copied */
-    const char *dir;  /* where `managers` is; copied */
+    const char *urls;  /* configured: comma list, may be empty; copied */
+    const char *dir;   /* where `managers` is; copied */
+    const char *token; /* shown to managers; NULL or "": none; copied */
     int64_t timeout_ms;
     void *arg;
     /* false: that is no answer to a beat, so whoever listens there is no manager. Not called from

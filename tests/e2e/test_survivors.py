@@ -334,4 +334,22 @@ def test_what_is_no_beat(sje, changes):
     beat = {"v": 1, "type": "beat", "worker": "stranger", "inc": 1, "beat": 1, "host": "h", "slots": 0,
             "reply": "sje.worker.stranger.1", "pools": [], "jobTypes": [], "running": [], "claiming": []}
     sje.post("/internal/beat", {**beat, **changes}, 400)
+    sje.post("/internal/beat", beat, 404)  # workers are known from the broker
     assert all(w["workerId"] != "stranger" for w in sje.workers())
+
+
+def test_beats_over_http_need_the_token(own, services):
+    sje = own(split=True, **QUICK, SJE_API_BEAT_TOKEN="s3cret")
+    marks = sje.dir / "marks"
+    task_id = sje.submit(marker(marks, 12))
+    sje.running(task_id)
+    beat = {"v": 1, "type": "beat", "worker": "node1", "inc": 1 << 50, "beat": 1, "host": "h", "slots": 0,
+            "reply": "sje.worker.node1.1", "pools": [], "jobTypes": [], "running": [], "claiming": []}
+    sje.post("/internal/beat", beat, 403)
+    with without(services):
+        outlasts(task_id, marks, 9)
+    sje.ready(60)
+    undisturbed(sje, task_id, marks)
+    for s in sje.servers:
+        assert "s3cret" not in s.output.read_text()
+    assert sje.get("/mgmt/config").json()["apiConfig"]["beatToken"] == "***"

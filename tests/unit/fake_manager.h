@@ -345,6 +345,7 @@ static const char *const fake_type_names[] = {JOB_SPARK, JOB_COMMAND, JOB_NOOP, 
 static const struct task_types fake_types = {fake_type_names};
 static struct config fake_config;
 static char fake_bind[] = "127.0.0.1";
+static char fake_token[32];
 static struct api *api;
 
 static inline void on_api_stopped(void *arg)
@@ -370,6 +371,8 @@ static inline int api_setup(void **state)
         .submitted_at = 1700000000123,
     };
     fake_config.api.bind = fake_bind;
+    *fake_token = '\0';
+    fake_config.api.beat_token = fake_token;
     fake_config.api.max_body_mb = 4;
     fake_config.api.max_connections = 64;
     fake_config.api.timeout_seconds = 5;

@@ -738,6 +738,32 @@ static void test_beat(void **state)
     assert_problem(503);
 }
 
+static void test_beat_with_a_token(void **state)
+{
+    static const char *const wrong[] = {
+        "",
+        "Authorization: Bearer \r\n",
+        "Authorization: Bearer s3cre\r\n",
+        "Authorization: Bearer s3crett\r\n",
+        "Authorization: Bearer s3crets3cret\r\n",
+        "Authorization: Basic s3cret\r\n",
+        "Authorization: s3cret\r\n",
+    };
+
+    (void)state;
+    snprintf(fake_token, sizeof(fake_token), "s3cret");
+    for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+        request("POST /internal/beat", wrong[i], "{}", 2);
+        assert_problem(403);
+        assert_null(strstr(body(), "s3cret"));
+    }
+    assert_string_equal(fake.body, "");
+    request("POST /internal/beat", "Authorization: Bearer s3cret\r\n", "{}", 2);
+    assert_int_equal(status(), 200);
+    get("/health");
+    assert_int_equal(status(), 200);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, api_setup, api_teardown)
 
 int main(void)
@@ -768,6 +794,7 @@ int main(void)
         T(test_management),
         T(test_settings),
         T(test_beat),
+        T(test_beat_with_a_token),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,6 +18,8 @@ static bool hold;
 static char last[256]; /* body that a server got */
 static char heard[256];
 static int n_heard;
+static char authorization[64];
+static const char *token;
 static char dir[64];
 static struct detour *detour;
 static bool detour_closed;
@@ -26,7 +28,10 @@ static void handler(void *arg, struct http_request *r)
 {
     int i = (int)((int *)arg - answers);
 
+    const char *shown = http_header(r, "Authorization");
+
     assert_string_equal(http_path(r), "/internal/beat");
+    snprintf(authorization, sizeof(authorization), "%s", shown ? shown : "");
     asked[i]++;
     snprintf(last, sizeof(last), "%.*s", (int)http_body(r).len, http_body(r).p);
     if (hold) {
@@ -62,8 +67,12 @@ static char *url_of(int i)
 
 static void open_detour(const char *urls)
 {
-    struct detour_options o = {
-        .urls = urls, .dir = dir, .timeout_ms = 5000, .arg = &detour, .on_answer = on_answer};
+    struct detour_options o = {.urls = urls,
+                               .dir = dir,
+                               .token = token,
+                               .timeout_ms = 5000,
+                               .arg = &detour,
+                               .on_answer = on_answer};
 
     detour = detour_open(&loop, &o);
 }
@@ -191,6 +200,19 @@ static bool is_held(void)
     return held;
 }
 
+static void test_the_token_is_shown(void **state)
+{
+    char *a CLEANUP(freep) = url_of(0);
+
+    (void)state;
+    token = "s3cret";
+    open_detour(a);
+    token = NULL;
+    assert_int_equal(detour_send(detour, STR("1")), 0);
+    await_heard(1);
+    assert_string_equal(authorization, "Bearer s3cret");
+}
+
 static void test_the_newest_beat_waits(void **state)
 {
     char *a CLEANUP(freep) = url_of(0);
@@ -285,9 +307,11 @@ static void test_many_are_learnt(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(test_nobody_is_known),         T(test_who_does_not_lead_is_left), T(test_nobody_leads),
-        T(test_the_newest_beat_waits),   T(test_who_is_no_manager_is_left), T(test_an_older_beat),
-        T(test_what_was_learnt_is_kept), T(test_many_are_learnt),
+        T(test_nobody_is_known),       T(test_who_does_not_lead_is_left),
+        T(test_nobody_leads),          T(test_the_token_is_shown),
+        T(test_the_newest_beat_waits), T(test_who_is_no_manager_is_left),
+        T(test_an_older_beat),         T(test_what_was_learnt_is_kept),
+        T(test_many_are_learnt),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
