@@ -90,9 +90,26 @@ static void on_survived(void *arg, const struct lease *l, const struct beat *b)
     ledger_submit(bc->m->ledger, &l->task, &ev, 0, NULL, NULL);
 }
 
+struct application_call {
+    struct manager *m;
+    struct id task;
+    int64_t token;
+};
+
+static void on_application_answer(void *arg, const struct ledger_answer *a)
+{
+    struct application_call *c CLEANUP(freep) = arg;
+    struct lease *l = fleet_lease(&c->m->fleet, &c->task);
+
+    if (a->rc < 0 && l && l->token == c->token) {
+        l->application_told = false; /* the next beat tells it again */
+    }
+}
+
 static void on_application(void *arg, const struct lease *l, const char *application_id)
 {
     struct beat_call *bc = arg;
+    struct application_call *c = xmalloc(sizeof(*c));
     struct task_event ev = {.type = TE_APPLICATION,
                             .now = mgr_now(bc->m),
                             .attempt = l->attempt,
@@ -100,7 +117,8 @@ static void on_application(void *arg, const struct lease *l, const char *applica
                             .token = l->token,
                             .application_id = application_id};
 
-    ledger_submit(bc->m->ledger, &l->task, &ev, 0, NULL, NULL);
+    *c = (struct application_call){bc->m, l->task, l->token};
+    ledger_submit(bc->m->ledger, &l->task, &ev, 0, on_application_answer, c);
 }
 
 static void on_gone(void *arg, struct lease *l, const char *why, bool by_restart)

@@ -154,6 +154,8 @@ struct lease *fleet_grant(struct fleet *f, const struct task *row, int64_t now)
         HASH_ADD(hh, f->leases, task, sizeof(l->task), l);
         l->deadline = deadline_from(f, l, now);
     }
+    l->application_told = l->application_told ||
+                          (row->application_id && streq(l->application_id, row->application_id));
     l->inc = row->incarnation;
     l->claim_beat = MAX(l->claim_beat, row->claim_beat);
     l->cancel = row->cancel_requested;
@@ -245,9 +247,11 @@ static void beat_lease(struct fleet *f, const struct beat *b, const struct beat_
     }
     if (r->application_id && !streq(l->application_id, r->application_id)) {
         str_replace_owned(&l->application_id, r->application_id);
-        if (fx->application) {
-            fx->application(fx->arg, l, r->application_id);
-        }
+        l->application_told = false;
+    }
+    if (r->application_id && !l->application_told && fx->application) {
+        l->application_told = true;
+        fx->application(fx->arg, l, r->application_id);
     }
     str_replace_owned(&l->ui_url, r->ui_url);
     str_replace_owned(&l->phase, r->phase);

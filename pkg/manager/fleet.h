@@ -68,6 +68,7 @@ struct lease {
     bool hearsay;      /* no row was seen: it is never renewed, nor lost */
     char *pool;
     char *application_id;
+    bool application_told; /* the row has it, or soon will */
     char *ui_url;
     char *phase;
     char *progress; /* JSON */

@@ -500,6 +500,29 @@ static void test_application_is_told_once(void **state)
     task_done(&t);
 }
 
+/* It first appeared while this manager did not lead, or while its row could not be written. */
+static void test_application_is_told_later(void **state)
+{
+    struct task t = running_task("w1", 5);
+    struct beat_run run = {.task = t.id, .attempt = 1, .token = 5, .application_id = "local-1"};
+
+    (void)state;
+    fleet_grant(&fleet, &t, 0);
+    follow(2, 10, &run, 1);
+    assert_string_equal(fleet_lease(&fleet, &t.id)->application_id, "local-1");
+    beat("w1", 1, 3, 20, &run, 1, NULL, 0);
+    assert_int_equal(applications, 1);
+    fleet_lease(&fleet, &t.id)->application_told = false; /* not written */
+    beat("w1", 1, 4, 30, &run, 1, NULL, 0);
+    assert_int_equal(applications, 2);
+    fleet_lease(&fleet, &t.id)->application_told = false;
+    t.application_id = xstrdup("local-1"); /* somebody else wrote it */
+    fleet_grant(&fleet, &t, 40);
+    beat("w1", 1, 5, 50, &run, 1, NULL, 0);
+    assert_int_equal(applications, 2);
+    task_done(&t);
+}
+
 static void test_slots(void **state)
 {
     struct task t = running_task("w1", 5);
@@ -549,6 +572,7 @@ int main(void)
         T(test_strangers),
         T(test_what_was_given_up_is_not_renewed),
         T(test_application_is_told_once),
+        T(test_application_is_told_later),
         T(test_slots),
     };
 
