@@ -144,7 +144,9 @@ void wcore_claim_due(struct wcore *c, int64_t now, struct wcore_attempt *a)
             note_silent(c, now, a->manager);
         }
         ask_all(a);
-        list_push(&c->claims, &a->outgoing);
+        if (!list_linked(&a->outgoing)) { /* its manager was gone, and we were stopped since */
+            list_push(&c->claims, &a->outgoing);
+        }
     }
 }
 

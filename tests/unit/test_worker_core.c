@@ -484,6 +484,24 @@ static void test_claims_of_a_manager_that_is_gone(void **unused)
     close_worker(&f);
 }
 
+/* The process was stopped between the return of a claim and its repetition, which is due too then.
+ */
+static void test_a_manager_is_gone_while_the_worker_is_stopped(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 1);
+    hint_from(&f, 1, "m1");
+    step(&f);
+    expect(&f, "m1: claim 1.1; ");
+    wcore_on_manager_gone(f.c, f.now, "m1");
+    f.now += WCORE_CLAIM_RESEND_MS;
+    step(&f);
+    expect(&f, "claim 1.1; ");
+    close_worker(&f);
+}
+
 static void test_a_claim_that_cannot_be_sent_is_tried_again(void **unused)
 {
     struct fake f;
@@ -1444,6 +1462,7 @@ int main(void)
         cmocka_unit_test(test_a_claim_is_resent_and_given_up),
         cmocka_unit_test(test_claims_go_to_the_manager_that_fed_the_task),
         cmocka_unit_test(test_claims_of_a_manager_that_is_gone),
+        cmocka_unit_test(test_a_manager_is_gone_while_the_worker_is_stopped),
         cmocka_unit_test(test_a_claim_that_cannot_be_sent_is_tried_again),
         cmocka_unit_test(test_retry_claims_again),
         cmocka_unit_test(test_unknown_answers_change_nothing),
