@@ -5,6 +5,8 @@
 
 #include <stdlib.h>
 
+#define GREET_MS 60000
+
 /* What one beat leads to, gathered for its answer. */
 struct beat_call {
     struct manager *m;
@@ -160,6 +162,23 @@ static void on_left(void *arg, struct lease *l, const char *why, bool by_restart
     fleet_release(&bc->m->fleet, &l->task);
 }
 
+/* It hears only of the leader else, and asks us when that is gone together with the broker. */
+static void greet(struct manager *m, struct fleet_worker *w, int64_t now)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+
+    if (!*m->url || (w->greeted_inc == w->inc && now - w->greeted_at < GREET_MS)) {
+        return;
+    }
+    w->greeted_inc = w->inc;
+    w->greeted_at = now;
+    buf_init(&b, MESSAGE_MAX);
+    grants_begin(&b, m->id, m->url);
+    grants_denies(&b);
+    grants_end(&b);
+    mgr_send(m, "", w->reply, &b);
+}
+
 int beats_take(struct manager *m, const struct beat *b, struct buf *answer)
 {
     struct beat_call bc = {.m = m, .beat = b};
@@ -186,6 +205,7 @@ int beats_take(struct manager *m, const struct beat *b, struct buf *answer)
     }
     feed_fleet_changed(m->feed);
     if (!answers) {
+        greet(m, w, w->last_beat);
         return ERR_BUSY;
     }
     write_beat_ack(m, answer, b->beat, w->drain);

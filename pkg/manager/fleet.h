@@ -42,8 +42,10 @@ struct fleet_worker {
     bool draining; /* as the worker says */
     bool saved;    /* its row shows `saved_as`; the leader's business */
     enum worker_state saved_as;
-    int64_t saved_wall; /* its last beat, in the row */
-    int64_t forget_at;  /* boot ms; unless it is heard of again */
+    int64_t saved_wall;  /* its last beat, in the row */
+    int64_t greeted_inc; /* as whom, and when, a manager that does not lead told it its address */
+    int64_t greeted_at;  /* boot ms */
+    int64_t forget_at;   /* boot ms; unless it is heard of again */
     bool stopping;
     enum worker_state state;
     int used; /* slots of its leases */
