@@ -17,7 +17,6 @@
     X(GRACE_END, "a leader without its database answers beats for ever")                           \
     X(CLAIMING, "an attempt whose grant is on its way is lost to a beat that does not list it")    \
     X(SHIM_LEASE, "the shim does not end its task when the lease is over")                         \
-    X(GRANT_TIME, "the worker counts its lease from the grant, not from the claim")                \
     X(ACK, "a hint is acked before its attempt is granted")                                        \
     X(ASK_ALL, "a claim without answer is sent to the same manager again")                         \
     X(WATCH, "nobody looks whether a consumer was forgotten by the broker")                        \

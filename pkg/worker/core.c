@@ -1,4 +1,3 @@
-#include "internal/broken.h"
 #include "pkg/worker/core_priv.h"
 
 #include <stdlib.h>
@@ -254,7 +253,7 @@ bool wcore_on_grant(struct wcore *c, int64_t now, const struct wcore_key *k, int
     a->token = token;
     a->lease_ms = lease_ms;
     /* The claim may have been sent several times, and any of them may have been granted. */
-    a->deadline = (BROKEN(GRANT_TIME) ? now : a->claimed_at) + lease_ms;
+    a->deadline = a->claimed_at + lease_ms;
     struct wcore_key before = {.task = k->task, .attempt = k->attempt - 1};
     struct wcore_attempt *superseded = wcore_find(c, &before);
     if (superseded) {
