@@ -184,6 +184,24 @@ static bool is_pool(const char *s)
            s[0] != '-';
 }
 
+static int check_settings(const struct cli *c)
+{
+    bool with_value = c->command->operand == OPERAND_SETTING;
+
+    for (int i = 0; i < c->operand_count; i++) {
+        const char *s = c->operands[i];
+        const char *equals = strchr(s, '=');
+
+        if (s == equals || !*s || with_value != (equals != NULL)) {
+            cli_error("%s: '%s' is no %s such as managerConfig.maxLosses%s (see: sje config)",
+                      c->command->word, s, with_value ? "KEY=VALUE" : "KEY",
+                      with_value ? "=7" : "");
+            return CLI_USAGE;
+        }
+    }
+    return CLI_OK;
+}
+
 static int check_operand(const struct cli *c)
 {
     const struct command *cmd = c->command;
@@ -196,6 +214,9 @@ static int check_operand(const struct cli *c)
         cli_error("%s: %s is missing; usage: sje %s %s", cmd->word, cmd->operand_name, cmd->word,
                   cmd->operand_name);
         return CLI_USAGE;
+    }
+    if (cmd->operand == OPERAND_SETTING || cmd->operand == OPERAND_KEY) {
+        return check_settings(c);
     }
     if (cmd->operand == OPERAND_TASK && !id_parse(c->operand, strlen(c->operand), &id)) {
         cli_error("'%s' is no task id; they look like 01890a5d-ac96-774b-bcce-b302099a8057 "
@@ -214,6 +235,13 @@ static int check_operand(const struct cli *c)
     return CLI_OK;
 }
 
+static int operands_max(enum operand_kind kind)
+{
+    return kind == OPERAND_NONE                             ? 0
+           : kind == OPERAND_SETTING || kind == OPERAND_KEY ? OPERANDS_MAX
+                                                            : 1;
+}
+
 static int take_word(struct cli *c, const char *word)
 {
     if (!c->command) {
@@ -227,12 +255,13 @@ static int take_word(struct cli *c, const char *word)
         cli_error("see: sje help");
         return CLI_USAGE;
     }
-    if (c->operand || c->command->operand == OPERAND_NONE) {
+    if (c->operand_count >= operands_max(c->command->operand)) {
         cli_error("%s: unexpected '%s'; see: sje help %s", c->command->word, word,
                   c->command->word);
         return CLI_USAGE;
     }
-    c->operand = word;
+    c->operands[c->operand_count++] = word;
+    c->operand = c->operands[0];
     return CLI_OK;
 }
 

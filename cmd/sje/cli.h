@@ -24,7 +24,9 @@ enum cli_exit {
 
 struct cli {
     const struct command *command;
-    const char *operand;             /* NULL where left out */
+    const char *operand; /* the first; NULL where left out */
+    const char *operands[OPERANDS_MAX];
+    int operand_count;
     const char *values[OPTIONS_MAX]; /* of command->options; flags ""; NULL where left out */
     const char *url;
     int64_t request_timeout_s;

@@ -275,11 +275,11 @@ static void set_request(struct client *c, const struct request *q, struct call *
     curl_easy_setopt(c->easy, CURLOPT_WRITEDATA, call);
     curl_easy_setopt(c->easy, CURLOPT_HEADERFUNCTION, on_header);
     curl_easy_setopt(c->easy, CURLOPT_HEADERDATA, call);
-    if (streq(method, "POST")) {
+    if (streq(method, "POST") || q->body.p) {
         curl_easy_setopt(c->easy, CURLOPT_POST, 1L);
         curl_easy_setopt(c->easy, CURLOPT_POSTFIELDS, q->body.p ? q->body.p : "");
         curl_easy_setopt(c->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)q->body.len);
-        curl_easy_setopt(c->easy, CURLOPT_CUSTOMREQUEST, NULL);
+        curl_easy_setopt(c->easy, CURLOPT_CUSTOMREQUEST, streq(method, "POST") ? NULL : method);
     } else {
         curl_easy_setopt(c->easy, CURLOPT_HTTPGET, 1L);
         curl_easy_setopt(c->easy, CURLOPT_CUSTOMREQUEST, streq(method, "GET") ? NULL : method);

@@ -9,7 +9,8 @@
 
 #include <stdio.h>
 
-#define OPTIONS_MAX 8
+#define OPTIONS_MAX  8
+#define OPERANDS_MAX 64 /* of a command that takes several */
 
 struct cli;
 
@@ -41,6 +42,8 @@ enum operand_kind {
     OPERAND_FILE,    /* a path or - */
     OPERAND_COMMAND, /* may be left out */
     OPERAND_SHELL,
+    OPERAND_SETTING, /* KEY=VALUE, one or more */
+    OPERAND_KEY,     /* of a setting, one or more */
 };
 
 struct command {
@@ -93,6 +96,7 @@ int pause_run(struct cli *c);
 int unpause_run(struct cli *c);
 int health_run(struct cli *c);
 int config_run(struct cli *c);
+int set_run(struct cli *c); /* and reset */
 int metrics_run(struct cli *c);
 int version_run(struct cli *c);
 

@@ -155,7 +155,21 @@ const struct command commands[] = {
      "Shows whether the manager reaches its database and its broker. Exit status 1 where not.",
      "sje health", health_run},
     {"config", "show the settings in force", OPERAND_NONE, NULL, NULL,
-     "Shows the manager's settings. Secrets are not shown.", "sje config", config_run},
+     "Shows the manager's settings, by the names that sje set takes. Secrets are not shown.",
+     "sje config", config_run},
+    {"set", "change settings while the cluster runs", OPERAND_SETTING, "KEY=VALUE...", NULL,
+     "Changes settings that need no restart: those marked \"reload\" in docs/config.md. All of "
+     "them "
+     "or, where one is refused, none. The entries of a list are separated by commas.\n\n"
+     "It holds for all managers and a worker in the same process, over file and environment, also "
+     "after a restart, until: sje reset. A worker in a process of its own reads its file and "
+     "environment only, again on SIGHUP.",
+     "sje set managerConfig.maxLosses=7 monitoring.logLevel=debug\n"
+     "sje set executorNodeConfig.spark.conf.spark.executor.memory=2g",
+     set_run},
+    {"reset", "give settings back to file and environment", OPERAND_KEY, "KEY...", NULL,
+     "Undoes: sje set. What file, environment or default say is in force again.",
+     "sje reset managerConfig.maxLosses", set_run},
     {"metrics", "print the manager's metrics", OPERAND_NONE, NULL, NULL,
      "Prints the metrics as Prometheus reads them. With --json, as one string in an object.",
      "sje metrics", metrics_run},
@@ -175,13 +189,13 @@ static const struct {
     const char *word;
     const char *means;
 } synonyms[] = {
-    {"logs", "log"},      {"ls", "list"},        {"ps", "list"},       {"tasks", "list"},
-    {"kill", "cancel"},   {"stop", "cancel"},    {"rm", "cancel"},     {"delete", "cancel"},
-    {"get", "status"},    {"show", "status"},    {"task", "status"},   {"describe", "status"},
-    {"run", "submit"},    {"create", "submit"},  {"start", "submit"},  {"nodes", "workers"},
-    {"audit", "events"},  {"history", "events"}, {"output", "result"}, {"retry", "requeue"},
-    {"rerun", "requeue"}, {"queue", "queues"},   {"pools", "queues"},  {"ping", "health"},
-    {"tail", "log"},      {"watch", "wait"},
+    {"logs", "log"},      {"ls", "list"},        {"ps", "list"},         {"tasks", "list"},
+    {"kill", "cancel"},   {"stop", "cancel"},    {"rm", "cancel"},       {"delete", "cancel"},
+    {"get", "status"},    {"show", "status"},    {"task", "status"},     {"describe", "status"},
+    {"run", "submit"},    {"create", "submit"},  {"start", "submit"},    {"nodes", "workers"},
+    {"audit", "events"},  {"history", "events"}, {"output", "result"},   {"retry", "requeue"},
+    {"rerun", "requeue"}, {"queue", "queues"},   {"pools", "queues"},    {"ping", "health"},
+    {"tail", "log"},      {"watch", "wait"},     {"settings", "config"}, {"unset", "reset"},
 };
 
 const struct command *command_find(const char *word)

@@ -6,7 +6,7 @@ _sje() {
     COMPREPLY=()
     for ((i = 1; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
-        submit | status | wait | log | result | list | cancel | requeue | events | workers | worker | queues | drain | resume | pause | unpause | health | config | metrics | completion | version | help)
+        submit | status | wait | log | result | list | cancel | requeue | events | workers | worker | queues | drain | resume | pause | unpause | health | config | set | reset | metrics | completion | version | help)
             command=${COMP_WORDS[i]}
             break
             ;;
@@ -31,10 +31,10 @@ _sje() {
     list:--limit | list:-n) return ;;
     *)
         case $command in
-        '') words='submit status wait log result list cancel requeue events workers worker queues drain resume pause unpause health config metrics completion version help' ;;
+        '') words='submit status wait log result list cancel requeue events workers worker queues drain resume pause unpause health config set reset metrics completion version help' ;;
         submit) files=yes ;;
         completion) words='bash zsh fish' ;;
-        help) words='submit status wait log result list cancel requeue events workers worker queues drain resume pause unpause health config metrics completion version help' ;;
+        help) words='submit status wait log result list cancel requeue events workers worker queues drain resume pause unpause health config set reset metrics completion version help' ;;
         esac
         if [[ $cur == -* ]]; then
             files=''

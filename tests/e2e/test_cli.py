@@ -93,6 +93,25 @@ def test_cancel(sje, cli, tmp_path):
     assert cli("cancel", task_id).returncode == 2
 
 
+def test_settings(sje, cli):
+    def losses():
+        return sje.get("/mgmt/config").json()["managerConfig"]["maxLosses"]
+
+    before = losses()
+    try:
+        done = cli("set", "managerConfig.maxLosses=7")
+        assert done.returncode == 0 and "managerConfig.maxLosses is 7" in done.stderr, done
+        assert losses() == 7
+        for word, said in (("managerConfig.maxLosses=0", "managerConfig.maxLosses: "),
+                           ("managerConfig.maxLosses=many", "managerConfig.maxLosses: "),
+                           ("apiConfig.port=1", "restart"), ("managerConfig.nonsense=1", "nonsense")):
+            done = cli("set", word)
+            assert done.returncode == 2 and said in done.stderr, done
+    finally:
+        done = cli("reset", "managerConfig.maxLosses")
+    assert done.returncode == 0 and losses() == before
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["help"], ["submit", "--help"], ["--version"],
                                        ["completion", "bash"]])
 def test_help(cli, arguments):

@@ -86,7 +86,7 @@ class Straw:
                 self.end_headers()
                 self.wfile.write(body)
 
-            do_GET = do_POST = do_DELETE = do
+            do_GET = do_POST = do_DELETE = do_PATCH = do
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
@@ -283,7 +283,8 @@ def free_port():
 ASKING = [["status", ID], ["wait", ID], ["log", ID], ["log", "-f", ID], ["result", ID], ["list"],
           ["list", "--all"], ["cancel", ID], ["requeue", ID], ["events", ID], ["workers"],
           ["worker", "node1"], ["queues"], ["drain", "node1"], ["resume", "node1"],
-          ["pause", "default"], ["unpause", "default"], ["health"], ["config"], ["metrics"]]
+          ["pause", "default"], ["unpause", "default"], ["health"], ["config"],
+          ["set", "a.b=1"], ["reset", "a.b"], ["metrics"]]
 
 
 @pytest.mark.parametrize("args", ASKING + [["submit", "-"], ["submit", "--wait", "-"]], ids=" ".join)
@@ -337,7 +338,8 @@ PATHS = {"status": ("GET", f"/task/{ID}"), "wait": ("GET", f"/task/{ID}"),
          "resume": ("POST", "/mgmt/workers/node1/resume"),
          "pause": ("POST", "/mgmt/queues/default/pause"),
          "unpause": ("POST", "/mgmt/queues/default/resume"), "health": ("GET", "/health"),
-         "config": ("GET", "/mgmt/config"), "metrics": ("GET", "/metrics")}
+         "config": ("GET", "/mgmt/config"), "set": ("GET", "/mgmt/config"),
+         "reset": ("GET", "/mgmt/config"), "metrics": ("GET", "/metrics")}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -1037,6 +1039,69 @@ def test_flat_commands(straw):
         rows = dict(re.split(" {2,}", line, maxsplit=1) for line in done.out.splitlines())
         assert rows["a.b"] == "1" and rows["a.c"] == "1, x" and rows["list[1].n"] == "2"
         assert rows["at"] == "2026-01-02 03:04:05" and rows["none"] == "-"
+
+
+SETTINGS = {"managerConfig": {"maxLosses": 5}, "monitoring": {"logLevel": "info"},
+            "executorNodeConfig": {"pools": ["default"],
+                                   "spark": {"conf": {"spark.ui.port": "0"}, "home": ""}}}
+
+
+@pytest.mark.parametrize("words, patch", [
+    (["managerConfig.maxLosses=7"], {"managerConfig": {"maxLosses": 7}}),
+    (["managerConfig.maxLosses=many"], {"managerConfig": {"maxLosses": "many"}}),
+    (["monitoring.logLevel=7"], {"monitoring": {"logLevel": "7"}}),
+    (["monitoring.logLevel=a=b", "managerConfig.maxLosses=1"],
+     {"monitoring": {"logLevel": "a=b"}, "managerConfig": {"maxLosses": 1}}),
+    (["monitoring.logLevel="], {"monitoring": {"logLevel": ""}}),
+    (["executorNodeConfig.pools=a, b"], {"executorNodeConfig": {"pools": ["a", "b"]}}),
+    (["executorNodeConfig.spark.conf.spark.ui.port=4040", "executorNodeConfig.spark.conf.spark.a.b=x"],
+     {"executorNodeConfig": {"spark": {"conf": {"spark.ui.port": "4040", "spark.a.b": "x"}}}}),
+    (["nonsense=1"], {"nonsense": "1"}),
+    (["managerConfig=1"], {"managerConfig": "1"}),
+    (["managerConfig.=1"], {"managerConfig.": "1"}),
+    (["managerConfig.non.sense=1"], {"managerConfig": {"non.sense": "1"}}),
+])
+def test_set(straw, words, patch):
+    """A value goes out with the type that the setting has; what is wrong with it the manager says."""
+    straw.on("GET", "/mgmt/config", SETTINGS).on("PATCH", "/mgmt/config", SETTINGS)
+    done = sje("set", *words, straw=straw)
+    assert done.returncode == OK and done.out == "", done
+    ((*_, sent),) = straw.asked("PATCH", "/mgmt/config")
+    assert json.loads(sent) == patch
+
+
+def test_set_says_what_is_in_force(straw):
+    straw.on("GET", "/mgmt/config", {"managerConfig": {"maxLosses": 5}})
+    straw.on("PATCH", "/mgmt/config", SETTINGS)
+    done = sje("set", "managerConfig.maxLosses=7", straw=straw)
+    assert done.err == "managerConfig.maxLosses is 5\n"
+    done = sje("set", "managerConfig.maxLosses=7", "--json", straw=straw)
+    assert (json.loads(done.out), done.err) == (SETTINGS, "")
+
+
+def test_reset(straw):
+    straw.on("GET", "/mgmt/config", SETTINGS).on("PATCH", "/mgmt/config", SETTINGS)
+    done = sje("reset", "managerConfig.maxLosses", "executorNodeConfig.spark.conf.spark.x", straw=straw)
+    assert done.returncode == OK, done
+    assert done.err.splitlines() == ["managerConfig.maxLosses is 5",
+                                     "executorNodeConfig.spark.conf.spark.x is not set"]
+    assert json.loads(straw.asked("PATCH", "/mgmt/config")[0][3]) == {
+        "managerConfig": {"maxLosses": None}, "executorNodeConfig": {"spark": {"conf": {"spark.x": None}}}}
+
+
+def test_a_refused_setting(straw):
+    straw.on("GET", "/mgmt/config", SETTINGS)
+    straw.on("PATCH", "/mgmt/config", problem(422, "Invalid", errors=[
+        {"field": "managerConfig.maxLosses", "message": "must be 1 to 100"}]))
+    done = sje("set", "managerConfig.maxLosses=0", straw=straw)
+    assert done.returncode == USAGE and "managerConfig.maxLosses: must be 1 to 100" in done.err
+
+
+@pytest.mark.parametrize("words", [["set"], ["reset"], ["set", "a.b"], ["set", "=1"], ["set", ""],
+                                   ["reset", "a=1"], ["reset", ""], ["set", "a=1", "b"]])
+def test_wrong_settings(straw, words):
+    done = sje(*words, straw=straw)
+    assert done.returncode == USAGE and words[0] in done.err and not straw.requests
 
 
 def test_health(straw):
