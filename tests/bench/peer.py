@@ -5,7 +5,21 @@ acknowledgement, publisher confirms. Runs in the benchmark's own virtual environ
                                           the last task was carried out
 
 Each publisher and each worker is a process; a task writes one byte to a file of its process, so that
-what is done can be counted from outside. How many of each: what was fastest on two cores.
+what is done can be counted from outside.
+
+The settings are not proven to be the fastest. Tried once, 2,000 tasks a run, on two cores that other
+work kept busy (load 6, rising to 14, so that what came later was at a disadvantage), in this order:
+
+    Celery    prefork and threads with 1, 2, 4; then prefork with 2: a prefetch multiplier of 1, 16,
+              64, 256, and 1, 2, 4 publishers
+    Dramatiq  1, 2, 4 processes with 1, 4, 8 threads; then 2 with 4: a prefetch of 1, 64, 1000 and its
+              own, and 1, 2, 4 publishers
+
+One setting differed from itself by a factor of 2.5 (Dramatiq, 2 with 4: 331 to 823 tasks a second;
+Celery, prefork with 2 and a multiplier of 1: 154 to 369), which is more than most settings differed
+from one another. The highest single runs were Celery 397 (prefork with 2, multiplier 256; 392 with
+64, and with 1 process) and Dramatiq 823 (2 with 4; 811 and 806 for 1 with 8 and with 4). What stands
+here was not beaten by more than that noise.
 """
 import json
 import os
