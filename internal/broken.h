@@ -18,6 +18,7 @@
     X(CLAIMING, "an attempt whose grant is on its way is lost to a beat that does not list it")    \
     X(SHIM_LEASE, "the shim does not end its task when the lease is over")                         \
     X(ACK, "a hint is acked before its attempt is granted")                                        \
+    X(PARTS, "of a hint with several tasks only the first is looked at")                           \
     X(ASK_ALL, "a claim without answer is sent to the same manager again")                         \
     X(WATCH, "nobody looks whether a consumer was forgotten by the broker")                        \
     X(SURVIVORS, "a restarted worker does not look for survivors")                                 \

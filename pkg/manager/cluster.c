@@ -241,18 +241,15 @@ static void match_pool(void *arg, const struct feed_pool_info *info)
 /* Why nothing of this pool starts, or NULL where it does. */
 static const char *reason_of(const struct manager *m, const char *pool, bool paused, int64_t queued)
 {
-    int total = 0;
-    int available = 0;
-    int largest = 0;
+    struct fleet_slots s = fleet_slots(&m->fleet, pool);
 
-    fleet_slots(&m->fleet, pool, &total, &available, &largest);
     if (queued == 0) {
         return NULL;
     }
     return paused              ? "the pool is paused"
-           : total == 0        ? "no worker that takes work serves this pool"
+           : s.total == 0      ? "no worker that takes work serves this pool"
            : !mq_is_up(m->pub) ? "the broker is away"
-           : available == 0    ? "all slots are taken"
+           : s.available == 0  ? "all slots are taken"
                                : NULL;
 }
 

@@ -4,7 +4,6 @@
 #include "internal/clock.h"
 #include "internal/log.h"
 #include "internal/metrics.h"
-#include "pkg/manager/messages.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,15 +11,8 @@
 #define BUFFER_LOW    500
 #define BUFFER_HIGH   2000
 #define TICK_MS       50
-#define DRAIN_S       0.25 /* so much work is in the broker, or twice the free slots */
 #define MARK_DELAY_MS 1000 /* a claim within this time saves the mark */
 #define FLEET_MS      5    /* many beats are looked at once */
-#define PAUSE_MS      1000 /* after a refused publish */
-
-void feed_queue_name(char text[FEED_QUEUE_LEN], const char *pool, enum task_class c)
-{
-    snprintf(text, FEED_QUEUE_LEN, "sje.work.%s.%s", pool, task_class_name(c));
-}
 
 static bool hint_less(const struct heap_node *a, const struct heap_node *b)
 {
@@ -53,12 +45,29 @@ static void hint_unlink(struct feed_hint *e)
     }
 }
 
+void feed_hint_join(struct feed_hint *e, struct feed_message *m)
+{
+    e->pool->messages += m->open++ == 0;
+    e->message = m;
+}
+
+static void hint_leave(struct feed_hint *e)
+{
+    struct feed_message *m = STEAL(e->message);
+
+    if (m && --m->open == 0) {
+        e->pool->messages--;
+        free(m);
+    }
+}
+
 void feed_hint_set(struct feed_hint *e, enum feed_hint_state s)
 {
     hint_unlink(e);
     e->state = s;
     switch (s) {
     case HELD:
+        hint_leave(e);
         heap_push(&e->pool->held, &e->heap);
         break;
     case SENT:
@@ -71,9 +80,10 @@ void feed_hint_set(struct feed_hint *e, enum feed_hint_state s)
     }
 }
 
-static void hint_free(struct feed *f, struct feed_hint *e)
+void feed_hint_free(struct feed *f, struct feed_hint *e)
 {
     hint_unlink(e);
+    hint_leave(e);
     HASH_DEL(f->hints, e);
     free(e);
 }
@@ -135,7 +145,7 @@ static void pool_empty(struct feed *f, struct feed_pool *p)
     HASH_ITER(hh, f->hints, e, tmp)
     {
         if (e->pool == p) {
-            hint_free(f, e);
+            feed_hint_free(f, e);
         }
     }
     pool_restart(p);
@@ -149,20 +159,6 @@ static void pool_free(struct feed *f, struct feed_pool *p)
     heap_done(&p->held);
     free(p->name);
     free(p);
-}
-
-static size_t pool_window(const struct feed_pool *p)
-{
-    int total = 0;
-    int available = 0;
-    int largest = 0;
-
-    fleet_slots(p->feed->o.fleet, p->name, &total, &available, &largest);
-    if (total == 0) {
-        return 0;
-    }
-    size_t window = MAX((size_t)available * 2, (size_t)MIN(total, 4));
-    return MIN(MAX(window, (size_t)(p->rate * DRAIN_S)), (size_t)FEED_WINDOW_MAX);
 }
 
 /* Too much in memory: the best stay, the horizon is drawn behind them. */
@@ -183,7 +179,7 @@ void feed_pool_trim(struct feed *f, struct feed_pool *p)
         heap_push(&keep, h);
     }
     for (; n; n--) {
-        hint_free(f, CONTAINER_OF(heap_min(&p->held), struct feed_hint, heap));
+        feed_hint_free(f, CONTAINER_OF(heap_min(&p->held), struct feed_hint, heap));
     }
     heap_done(&p->held);
     p->held = keep;
@@ -192,119 +188,50 @@ void feed_pool_trim(struct feed *f, struct feed_pool *p)
     p->horizon_id = last->id;
 }
 
-/* ---- publishing ---- */
+/* ---- steps ---- */
 
-struct publish {
-    struct feed *feed;
-    struct id id;
-    int32_t attempt;
-    uint64_t run;
-};
-
-static void on_confirm(void *arg, int rc)
-{
-    struct publish *pub CLEANUP(freep) = arg;
-    struct feed *f = pub->feed;
-    struct feed_hint *e = feed_hint_find(f, &pub->id);
-
-    f->open_calls--;
-    CRASH_POINT("feed-before-confirm");
-    if (pub->run != f->run || !e || e->state != SENT || e->attempt != pub->attempt) {
-        return;
-    }
-    if (rc == 0) {
-        e->since = clock_boot_ms();
-        feed_hint_set(e, FED);
-        return;
-    }
-    if (rc == ERR_NOT_FOUND) {
-        CRASH_POINT("feed-returned");
-        e->pool->declared = false;
-    }
-    if (rc != ERR_MQ_DOWN) {
-        e->pool->pause_until = clock_boot_ms() + PAUSE_MS;
-    }
-    feed_hint_set(e, HELD);
-}
-
-static int declare_queues(struct feed_pool *p, struct mq *mq)
-{
-    for (int c = 0; c < TASK_CLASSES; c++) {
-        char name[FEED_QUEUE_LEN];
-
-        feed_queue_name(name, p->name, (enum task_class)c);
-        int rc = mq_declare_queue(mq, name, MQ_QUORUM, NULL, NULL);
-        if (rc < 0) {
-            return rc;
-        }
-    }
-    p->declared = true;
-    return 0;
-}
-
-static int publish_hint(struct feed *f, struct mq *mq, const struct feed_hint *e)
-{
-    struct publish *pub = xmalloc(sizeof(*pub));
-    char queue[FEED_QUEUE_LEN];
-    char message_id[64];
-    char body[HINT_MAX];
-
-    feed_queue_name(queue, e->pool->name, task_class_of(e->priority));
-    hint_write(body, message_id, &e->id, e->attempt, e->slots, e->rank, f->o.reply);
-    *pub = (struct publish){f, e->id, e->attempt, f->run};
-    CRASH_POINT("feed-before-publish");
-    struct mq_message m = {.exchange = "",
-                           .routing_key = queue,
-                           .body = str_of(body),
-                           .message_id = message_id,
-                           .persistent = true,
-                           .mandatory = true};
-    int rc = mq_publish(mq, &m, on_confirm, pub);
-    if (rc < 0) {
-        free(pub);
-    } else {
-        METRIC_INC(hints_published);
-        f->open_calls++;
-    }
-    return rc;
-}
-
-void feed_pool_step(struct feed_pool *p)
+static void pool_act(struct feed_pool *p)
 {
     struct feed *f = p->feed;
     struct mq *mq = f->o.publisher(f->o.arg);
-    int total = 0;
-    int available = 0;
-    int largest = 0;
 
     if (f->epoch == 0 || p->paused || !p->served || !mq || mq_is_blocked(mq) ||
         clock_boot_ms() < p->pause_until) {
         return;
     }
-    if (!p->declared && declare_queues(p, mq) < 0) {
+    if (feed_publish(p, mq) < 0) {
         return;
-    }
-    fleet_slots(f->o.fleet, p->name, &total, &available, &largest);
-    size_t window = pool_window(p);
-    while (p->outstanding.count < window && p->held.count) {
-        struct feed_hint *e = CONTAINER_OF(heap_min(&p->held), struct feed_hint, heap);
-
-        if (e->slots > largest) {
-            /* No worker could take it. It is looked for again when a larger one comes. */
-            p->fits = p->fits < 0 ? largest : MIN(p->fits, largest);
-            hint_free(f, e);
-            continue;
-        }
-        if (publish_hint(f, mq, e) < 0) {
-            break;
-        }
-        e->since = clock_boot_ms();
-        feed_hint_set(e, SENT);
     }
     if (p->held.count < BUFFER_LOW && !p->complete && p->scans == 0) {
         feed_scan_ready(p, false);
     } else if (p->rescan && p->scans == 0) {
         feed_scan_ready(p, true);
+    }
+}
+
+static void on_spin(uv_idle_t *h)
+{
+    (void)h;
+}
+
+void feed_pool_step(struct feed_pool *p)
+{
+    if (p->feed->epoch) {
+        p->due = true;
+        MUST(uv_idle_start(&p->feed->spin, on_spin) == 0);
+    }
+}
+
+static void on_gather(uv_check_t *h)
+{
+    struct feed *f = h->data;
+
+    uv_idle_stop(&f->spin);
+    for (struct feed_pool *p = f->pools; p; p = p->hh.next) {
+        if (p->due) {
+            p->due = false;
+            pool_act(p);
+        }
     }
 }
 
@@ -380,12 +307,7 @@ static void look_at_fleet(struct feed *f)
         }
     }
     for (struct feed_pool *p = f->pools; p; p = p->hh.next) {
-        int total = 0;
-        int available = 0;
-        int largest = 0;
-
-        fleet_slots(f->o.fleet, p->name, &total, &available, &largest);
-        if (p->fits >= 0 && largest > p->fits) {
+        if (p->fits >= 0 && fleet_slots(f->o.fleet, p->name).largest > p->fits) {
             pool_restart(p);
         }
         feed_pool_step(p);
@@ -432,15 +354,23 @@ struct feed *feed_new(const struct feed_options *o)
     f->o = *o;
     list_init(&f->marks);
     MUST(uv_timer_init(o->loop, &f->timer) == 0);
-    f->timer.data = f;
+    MUST(uv_check_init(o->loop, &f->gather) == 0);
+    MUST(uv_idle_init(o->loop, &f->spin) == 0);
+    f->timer.data = f->gather.data = f->spin.data = f;
+    f->open_handles = 3;
+    MUST(uv_check_start(&f->gather, on_gather) == 0);
     return f;
 }
 
-static void close_done(struct feed *f)
+static void on_handle_closed(uv_handle_t *h)
 {
+    struct feed *f = h->data;
     struct feed_pool *p;
     struct feed_pool *tmp;
 
+    if (--f->open_handles) {
+        return;
+    }
     MUST(f->open_calls == 0);
     HASH_ITER(hh, f->pools, p, tmp)
     {
@@ -452,19 +382,15 @@ static void close_done(struct feed *f)
     free(f);
 }
 
-static void on_timer_closed(uv_handle_t *h)
-{
-    close_done(h->data);
-}
-
 /* Broker and database are closed by now: no callback is open. */
 void feed_close(struct feed *f, void (*on_closed)(void *arg), void *arg)
 {
     feed_stop(f);
-    f->closing = true;
     f->on_closed = on_closed;
     f->on_closed_arg = arg;
-    uv_close((uv_handle_t *)&f->timer, on_timer_closed);
+    uv_close((uv_handle_t *)&f->timer, on_handle_closed);
+    uv_close((uv_handle_t *)&f->gather, on_handle_closed);
+    uv_close((uv_handle_t *)&f->spin, on_handle_closed);
 }
 
 void feed_start(struct feed *f, int64_t epoch)
@@ -500,7 +426,7 @@ void feed_changed(struct feed *f, const struct task *row)
     if (e && (e->attempt != row->attempt || (row->state != TASK_READY && row->state != TASK_FED))) {
         struct feed_pool *of = e->pool;
 
-        hint_free(f, e);
+        feed_hint_free(f, e);
         e = NULL;
         feed_pool_step(of);
     }
@@ -527,7 +453,7 @@ void feed_granted(struct feed *f, const struct id *id, int32_t attempt)
         struct feed_pool *of = e->pool;
 
         of->granted += e->attempt == attempt;
-        hint_free(f, e);
+        feed_hint_free(f, e);
         feed_pool_step(of);
     }
 }
@@ -539,7 +465,7 @@ void feed_forget(struct feed *f, const struct id *id)
     if (e) {
         struct feed_pool *of = e->pool;
 
-        hint_free(f, e);
+        feed_hint_free(f, e);
         feed_pool_step(of);
     }
 }
@@ -583,8 +509,10 @@ void feed_each(const struct feed *f, void (*fn)(void *arg, const struct feed_poo
                void *arg)
 {
     for (const struct feed_pool *p = f->pools; p; p = p->hh.next) {
+        struct fleet_slots s = fleet_slots(f->o.fleet, p->name);
         struct feed_pool_info info = {
-            p->name, p->paused, p->held.count, p->outstanding.count, pool_window(p), p->complete};
+            p->name,    p->paused, p->held.count, p->outstanding.count, feed_pool_window(p, &s),
+            p->complete};
         fn(arg, &info);
     }
 }

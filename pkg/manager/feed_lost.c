@@ -24,7 +24,7 @@ static void republish_old(struct feed_pool *p, int64_t now)
     {
         struct feed_hint *e = CONTAINER_OF(n, struct feed_hint, node);
 
-        if (now - e->since < LOST_AFTER_MS || p->outstanding.count <= depth) {
+        if (now - e->since < LOST_AFTER_MS || p->messages <= depth) {
             break;
         }
         feed_hint_set(e, HELD);

@@ -1,8 +1,9 @@
 /* feed_priv.h: the inside of a feeder, for feed*.c.
  *
- *   feed.c       what is held, what is published, when; marks
- *   feed_scan.c  READY and FED rows from the database
- *   feed_lost.c  hints that the broker no longer has
+ *   feed.c          what is held, when it is looked at; marks
+ *   feed_publish.c  what is published, in which messages
+ *   feed_scan.c     READY and FED rows from the database
+ *   feed_lost.c     hints that the broker no longer has
  */
 #ifndef SJE_MANAGER_FEED_PRIV_H
 #define SJE_MANAGER_FEED_PRIV_H
@@ -14,6 +15,11 @@
 
 enum feed_hint_state { HELD, SENT, FED };
 
+/* One message in the broker, of one or several hints. */
+struct feed_message {
+    size_t open; /* hints that are SENT or FED */
+};
+
 struct feed_hint {
     struct id id;
     UT_hash_handle hh;
@@ -21,6 +27,7 @@ struct feed_hint {
     struct list_node node; /* SENT, FED: pool->outstanding, oldest first */
     struct list_node mark; /* FED, not yet written: feed->marks */
     struct feed_pool *pool;
+    struct feed_message *message; /* SENT, FED */
     enum feed_hint_state state;
     int32_t attempt;
     int32_t priority;
@@ -35,6 +42,8 @@ struct feed_pool {
     struct feed *feed;
     struct heap held;
     struct list outstanding;
+    size_t messages; /* with something outstanding */
+    bool due;        /* a step, at the end of this turn of the loop */
     bool paused;
     bool served;
     bool fed_known; /* what earlier leaders fed */
@@ -67,8 +76,9 @@ struct feed {
     bool fleet_changed;
     int64_t last_tick;
     uv_timer_t timer;
-    bool closing;
-    bool timer_closed;
+    uv_check_t gather; /* what became READY in one turn of the loop goes out together */
+    uv_idle_t spin;    /* keeps that turn from sleeping */
+    int open_handles;
     void (*on_closed)(void *arg);
     void *on_closed_arg;
 };
@@ -82,11 +92,19 @@ static inline bool feed_before(int64_t rank_a, const struct id *a, int64_t rank_
 struct feed_hint *feed_hint_find(struct feed *f, const struct id *id);
 struct feed_hint *feed_hint_new(struct feed *f, struct feed_pool *p, const struct task *row);
 void feed_hint_set(struct feed_hint *e, enum feed_hint_state s);
+void feed_hint_free(struct feed *f, struct feed_hint *e);
+void feed_hint_join(struct feed_hint *e, struct feed_message *m);
 
 struct feed_pool *feed_pool_find(struct feed *f, const char *name);
-void feed_pool_step(
-    struct feed_pool *p); /* publishes what fits into the window, reads what is missing */
+/* Soon: publishes what fits into the window, reads what is missing. */
+void feed_pool_step(struct feed_pool *p);
 void feed_pool_trim(struct feed *f, struct feed_pool *p);
+
+/* feed_publish.c */
+/* So many hints are to be in the broker. */
+size_t feed_pool_window(const struct feed_pool *p, const struct fleet_slots *s);
+/* The best READY tasks, in their order, as far as the window goes. */
+int feed_publish(struct feed_pool *p, struct mq *mq);
 
 /* feed_scan.c */
 void feed_scan_ready(struct feed_pool *p, bool from_start);

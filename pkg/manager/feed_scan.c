@@ -68,15 +68,12 @@ void feed_scan_ready(struct feed_pool *p, bool from_start)
     struct feed *f = p->feed;
     static const struct id first = {{0}};
     struct scan *s = xmalloc(sizeof(*s));
-    int total = 0;
-    int available = 0;
-    int largest = 0;
+    int largest = fleet_slots(f->o.fleet, p->name).largest;
 
     *s = (struct scan){f, xstrdup(p->name), f->run, from_start};
     if (from_start) {
         p->rescan = false;
     }
-    fleet_slots(f->o.fleet, p->name, &total, &available, &largest);
     p->fits = p->fits < 0 ? largest : MIN(p->fits, largest);
     int rc =
         store_scan_queue(f->o.db, TASK_READY, p->name, from_start ? INT64_MIN : p->horizon_rank,
@@ -108,6 +105,7 @@ static void on_fed_scanned(void *arg, int rc, const struct task *rows, size_t n,
 
                 e->since = clock_boot_ms();
                 feed_hint_set(e, FED);
+                feed_hint_join(e, xcalloc(1, sizeof(*e->message)));
                 list_remove(&e->mark); /* it is marked */
             }
         }

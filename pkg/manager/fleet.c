@@ -466,15 +466,18 @@ bool fleet_serves(const struct fleet_worker *w, const char *pool)
     return false;
 }
 
-void fleet_slots(const struct fleet *f, const char *pool, int *ret_total, int *ret_free,
-                 int *ret_largest)
+struct fleet_slots fleet_slots(const struct fleet *f, const char *pool)
 {
-    *ret_total = *ret_free = *ret_largest = 0;
+    struct fleet_slots s = {0};
+
     for (const struct fleet_worker *w = f->workers; w; w = w->hh.next) {
         if (w->state == WORKER_UP && fleet_serves(w, pool)) {
-            *ret_total += w->slots;
-            *ret_free += MAX(w->slots - w->used, 0);
-            *ret_largest = MAX(*ret_largest, w->slots);
+            s.smallest = s.workers ? MIN(s.smallest, w->slots) : w->slots;
+            s.largest = MAX(s.largest, w->slots);
+            s.total += w->slots;
+            s.available += MAX(w->slots - w->used, 0);
+            s.workers++;
         }
     }
+    return s;
 }

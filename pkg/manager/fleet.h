@@ -159,9 +159,15 @@ bool fleet_tick(struct fleet *f, int64_t now, int64_t heartbeat_ms, bool reap,
  * has passed. */
 void fleet_freeze(struct fleet *f, int64_t now);
 
-/* Slots of a pool: all and free, over workers that take work. */
-void fleet_slots(const struct fleet *f, const char *pool, int *ret_total, int *ret_free,
-                 int *ret_largest);
+/* A pool's workers that take work. */
+struct fleet_slots {
+    int workers;
+    int total;
+    int available;
+    int largest;  /* worker */
+    int smallest; /* worker */
+};
+struct fleet_slots fleet_slots(const struct fleet *f, const char *pool);
 bool fleet_serves(const struct fleet_worker *w, const char *pool);
 
 #endif

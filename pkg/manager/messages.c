@@ -6,17 +6,32 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-void hint_write(char body[HINT_MAX], char *message_id, const struct id *task, int32_t attempt,
-                int slots, int64_t rank, const char *reply)
+static size_t hint_task_write(char *to, size_t max, const struct hint_task *t)
 {
     char text[ID_TEXT_LEN];
 
-    id_format(task, text);
-    snprintf(body, HINT_MAX,
-             "{\"v\":1,\"type\":\"hint\",\"task\":\"%s\",\"attempt\":%d,\"slots\":%d,\"rank\":%lld,"
-             "\"reply\":\"%s\"}",
-             text, attempt, slots, (long long)rank, reply);
-    snprintf(message_id, 64, "%s:%d", text, attempt);
+    id_format(&t->id, text);
+    return (size_t)snprintf(to, max, "\"task\":\"%s\",\"attempt\":%d,\"slots\":%d,\"rank\":%lld",
+                            text, t->attempt, t->slots, (long long)t->rank);
+}
+
+void hint_write(char body[HINT_MAX], char message_id[HINT_ID_LEN], const struct hint_task *tasks,
+                size_t n, const char *reply)
+{
+    char text[ID_TEXT_LEN];
+    size_t len = (size_t)snprintf(body, HINT_MAX, "{\"v\":1,\"type\":\"hint\",\"reply\":\"%s\",%s",
+                                  reply, n > 1 ? "\"tasks\":[" : "");
+
+    MUST(n > 0 && n <= HINT_TASKS);
+    for (size_t i = 0; i < n; i++) {
+        len += n > 1 ? (size_t)snprintf(body + len, HINT_MAX - len, i ? ",{" : "{") : 0;
+        len += hint_task_write(body + len, HINT_MAX - len, &tasks[i]);
+        len += n > 1 ? (size_t)snprintf(body + len, HINT_MAX - len, "}") : 0;
+    }
+    len += (size_t)snprintf(body + len, HINT_MAX - len, n > 1 ? "]}" : "}");
+    MUST(len < HINT_MAX);
+    id_format(&tasks[0].id, text);
+    snprintf(message_id, HINT_ID_LEN, "%s:%d", text, tasks[0].attempt);
 }
 
 #define WALL_MS_MAX     253402300799999 /* the end of the year 9999 */

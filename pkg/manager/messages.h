@@ -15,16 +15,24 @@
 #define MESSAGE_MAX   (256 * 1024)
 #define TAKEN_MAX     (4 * MESSAGE_MAX) /* from a peer; a longer body is ERR_TOO_LARGE */
 #define GRANT_MAX     (1536 * 1024)     /* a message with a single large grant */
-#define HINT_MAX      320
+#define HINT_TASKS    32                /* in one hint */
+#define HINT_MAX      5120
+#define HINT_ID_LEN   64
 #define ENTRIES_MAX   1000
 #define BEAT_RUNS_MAX (10 * ENTRIES_MAX) /* that a beat may list */
 #define BEAT_ACK_MAX  (4 * MESSAGE_MAX)
 #define POOLS_MAX     64
 #define TYPES_MAX     256
 
-/* Writes body and message id (64 bytes). reply: the queue that takes the claim. */
-void hint_write(char body[HINT_MAX], char *message_id, const struct id *task, int32_t attempt,
-                int slots, int64_t rank, const char *reply);
+struct hint_task {
+    struct id id;
+    int32_t attempt;
+    int slots;
+    int64_t rank;
+};
+/* Writes body and message id. n: 1 to HINT_TASKS. reply: the queue that takes the claims. */
+void hint_write(char body[HINT_MAX], char message_id[HINT_ID_LEN], const struct hint_task *tasks,
+                size_t n, const char *reply);
 
 struct claim_msg {
     const char *worker;

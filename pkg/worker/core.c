@@ -100,7 +100,7 @@ static void release(struct wcore *c, struct wcore_attempt *a)
 
 void wcore_drop(struct wcore *c, struct wcore_attempt *a, const char *why)
 {
-    assert(!a->hint_open);
+    assert(!a->hint);
     wcore_move(c, a, WCORE_GONE, why);
     release(c, a);
 }
@@ -461,6 +461,7 @@ void wcore_free(struct wcore *c)
         return;
     }
     while (c->table) {
+        wcore_lose_hint(c->table);
         release(c, c->table);
     }
     heap_done(&c->timers);

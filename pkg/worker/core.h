@@ -38,7 +38,8 @@
 #define WCORE_HOLD_OFF_MS      60000 /* without new work after the disk was full */
 #define WCORE_BATCH            500   /* claims or results handed to one operation */
 #define WCORE_ATTEMPTS_MAX     1000  /* claimed or granted; what a beat can list */
-#define WCORE_HELD_MAX         4096
+#define WCORE_HELD_MAX         20000
+#define WCORE_HINT_TASKS       32  /* in one hint */
 #define WCORE_QUEUE_LEN        256 /* of a name in AMQP, with its NUL */
 
 /* The life of an attempt on this node. X(name, text, meaning) */
@@ -85,6 +86,8 @@ struct wcore_key {
     int32_t attempt;
 };
 
+struct wcore_message; /* one hint */
+
 /* How the broker knows a hint; opaque to the core. */
 struct wcore_delivery {
     uint64_t epoch;
@@ -97,12 +100,11 @@ struct wcore_attempt {
     int32_t slots;
     int32_t urgency; /* class of the hint: 0 before 1 */
     int64_t rank;
-    struct wcore_delivery delivery;
-    char *manager;   /* its queue gets the next claim; NULL: all managers do */
-    bool hint_open;  /* delivery is neither acked, nor nacked, nor lost with its connection */
-    bool cancelled;  /* a cancel came while the claim was open */
-    bool forget;     /* revoked: no result */
-    bool lease_over; /* stopped because of it */
+    struct wcore_message *hint; /* NULL: answered, or lost with its connection */
+    char *manager;              /* its queue gets the next claim; NULL: all managers do */
+    bool cancelled;             /* a cancel came while the claim was open */
+    bool forget;                /* revoked: no result */
+    bool lease_over;            /* stopped because of it */
     int64_t claimed_at;
     int64_t claim_beat; /* number of the last beat before that */
     int64_t token;      /* of the grant */
@@ -183,13 +185,18 @@ enum wcore_link { WCORE_LINK_CONSUME, WCORE_LINK_PUBLISH };
 /* Up: declared and usable. Deliveries do not outlive the consuming link. */
 void wcore_on_link(struct wcore *c, int64_t now, enum wcore_link l, bool up);
 struct wcore_hint {
-    struct wcore_key key;
-    int32_t slots;
+    size_t n; /* 1 to WCORE_HINT_TASKS */
+    struct {
+        struct wcore_key key;
+        int32_t slots;
+        int64_t rank;
+    } tasks[WCORE_HINT_TASKS];
     int32_t urgency;
-    int64_t rank;
     char manager[WCORE_QUEUE_LEN]; /* queue of the one that fed it; "": unknown */
     struct wcore_delivery delivery;
 };
+/* It is answered when each of its tasks was granted, denied or given back: acked, or nacked where
+ * one was given back. */
 void wcore_on_hint(struct wcore *c, int64_t now, const struct wcore_hint *h);
 /* Claims came back: this manager is gone. */
 void wcore_on_manager_gone(struct wcore *c, int64_t now, const char *queue);

@@ -26,43 +26,58 @@ void wcore_intake_init(struct wcore *c)
 
 /* ---- hints ---- */
 
-void wcore_close_hint(struct wcore *c, struct wcore_attempt *a, bool ack)
+/* A hint in the broker is one message, which stays unanswered until all of its tasks need it no
+ * more. */
+struct wcore_message {
+    struct wcore_delivery delivery;
+    size_t open; /* tasks */
+    bool back;   /* one of them was given back */
+};
+
+static void message_unref(struct wcore_message *m)
 {
-    if (!a->hint_open) {
-        return;
-    }
-    a->hint_open = false;
-    if (ack) {
-        c->ops->ack(c->arg, a->delivery);
-    } else {
-        c->ops->nack(c->arg, a->delivery);
+    if (--m->open == 0) {
+        free(m);
     }
 }
 
-void wcore_on_hint(struct wcore *c, int64_t now, const struct wcore_hint *h)
+static void message_answer(struct wcore *c, struct wcore_message *m, bool ack)
 {
-    struct wcore_attempt *a = wcore_find(c, &h->key);
+    m->back = m->back || !ack;
+    if (m->open == 1 && m->back) {
+        c->ops->nack(c->arg, m->delivery);
+    } else if (m->open == 1) {
+        c->ops->ack(c->arg, m->delivery);
+    }
+    message_unref(m);
+}
 
-    if (a && a->state == WCORE_CLAIMING && !a->hint_open) {
-        a->delivery = h->delivery; /* the same hint again, by a new connection */
-        a->hint_open = true;
+void wcore_close_hint(struct wcore *c, struct wcore_attempt *a, bool ack)
+{
+    if (a->hint) {
+        message_answer(c, STEAL(a->hint), ack);
+    }
+}
+
+static void take_task(struct wcore *c, int64_t now, const struct wcore_hint *h, size_t i,
+                      struct wcore_message *m)
+{
+    struct wcore_attempt *a = wcore_find(c, &h->tasks[i].key);
+
+    if (a && a->state == WCORE_CLAIMING && !a->hint) {
+        a->hint = m; /* the same hint again, by a new connection */
         return;
     }
-    if (a) {
-        c->ops->ack(c->arg, h->delivery);
+    if (a || !c->consuming || c->in_state[WCORE_HELD].count >= WCORE_HELD_MAX) {
+        message_answer(c, m, a != NULL);
         return;
     }
-    if (!c->consuming || c->in_state[WCORE_HELD].count >= WCORE_HELD_MAX) {
-        c->ops->nack(c->arg, h->delivery);
-        return;
-    }
-    a = wcore_add(c, &h->key);
-    a->slots = MAX(h->slots, 1);
+    a = wcore_add(c, &h->tasks[i].key);
+    a->slots = MAX(h->tasks[i].slots, 1);
     a->urgency = h->urgency;
-    a->rank = h->rank;
+    a->rank = h->tasks[i].rank;
     a->manager = *h->manager ? xstrdup(h->manager) : NULL;
-    a->delivery = h->delivery;
-    a->hint_open = true;
+    a->hint = m;
     wcore_move(c, a, WCORE_HELD, "a hint came");
     if (a->slots > c->set.slots) {
         /* Kept apart for a moment, so that it does not come back to us in a circle. */
@@ -72,18 +87,37 @@ void wcore_on_hint(struct wcore *c, int64_t now, const struct wcore_hint *h)
     }
 }
 
+void wcore_on_hint(struct wcore *c, int64_t now, const struct wcore_hint *h)
+{
+    struct wcore_message *m = xmalloc(sizeof(*m));
+    size_t n = BROKEN(PARTS) ? 1 : h->n;
+
+    MUST(n > 0 && n <= WCORE_HINT_TASKS);
+    *m = (struct wcore_message){.delivery = h->delivery, .open = n};
+    for (size_t i = 0; i < n; i++) {
+        take_task(c, now, h, i, m);
+    }
+}
+
+void wcore_lose_hint(struct wcore_attempt *a)
+{
+    if (a->hint) {
+        message_unref(STEAL(a->hint));
+    }
+}
+
 void wcore_lose_hints(struct wcore *c)
 {
     LIST_EACH(&c->in_state[WCORE_HELD], held)
     {
         struct wcore_attempt *a = CONTAINER_OF(held, struct wcore_attempt, in_state);
 
-        a->hint_open = false;
+        wcore_lose_hint(a);
         wcore_drop(c, a, "the connection that brought it is lost");
     }
     LIST_EACH(&c->in_state[WCORE_CLAIMING], claiming)
     {
-        CONTAINER_OF(claiming, struct wcore_attempt, in_state)->hint_open = false;
+        wcore_lose_hint(CONTAINER_OF(claiming, struct wcore_attempt, in_state));
     }
 }
 

@@ -66,6 +66,7 @@ void wcore_send_beat(struct wcore *c, int64_t now);
 void wcore_intake_init(struct wcore *c);
 void wcore_close_hint(struct wcore *c, struct wcore_attempt *a, bool ack);
 void wcore_claim_due(struct wcore *c, int64_t now, struct wcore_attempt *a);
+void wcore_lose_hint(struct wcore_attempt *a);
 void wcore_lose_hints(struct wcore *c);
 /* Opens, closes, pauses the intake and claims what fits. */
 void wcore_intake(struct wcore *c, int64_t now);

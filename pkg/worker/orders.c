@@ -201,6 +201,29 @@ void order_free(struct order *o)
     *o = (struct order){0};
 }
 
+static bool read_hint_task(const json_t *j, struct wcore_hint *ret)
+{
+    int64_t slots = json_get_int(j, "slots", 0);
+    size_t i = ret->n++;
+
+    ret->tasks[i].slots = (int32_t)slots;
+    ret->tasks[i].rank = json_get_int(j, "rank", 0);
+    return read_key(j, &ret->tasks[i].key) && slots >= 1 && slots <= SLOTS_MAX;
+}
+
+/* One task by itself, or an array of them. */
+static bool read_hint_tasks(const json_t *doc, struct wcore_hint *ret)
+{
+    const json_t *list = json_object_get(doc, "tasks");
+    size_t n = json_array_size(list);
+    bool good = list ? n > 0 && n <= WCORE_HINT_TASKS : read_hint_task(doc, ret);
+
+    for (size_t i = 0; good && i < n; i++) {
+        good = read_hint_task(json_array_get(list, i), ret);
+    }
+    return good;
+}
+
 int hint_read(struct str body, struct wcore_hint *ret, struct err *reterr)
 {
     json_t *parsed = NULL;
@@ -213,11 +236,10 @@ int hint_read(struct str body, struct wcore_hint *ret, struct err *reterr)
         return rc;
     }
     json_auto_t *doc = parsed;
-    int64_t slots = json_get_int(doc, "slots", 0);
-    *ret = (struct wcore_hint){.slots = (int32_t)slots, .rank = json_get_int(doc, "rank", 0)};
+    *ret = (struct wcore_hint){0};
     if (json_get_int(doc, "v", 0) != 1 || !streq(json_get_string(doc, "type"), "hint") ||
-        !read_key(doc, &ret->key) || slots < 1 || slots > SLOTS_MAX) {
-        return broken(reterr, "v, type, task, attempt or slots");
+        !read_hint_tasks(doc, ret)) {
+        return broken(reterr, "v, type, task, attempt, slots or tasks");
     }
     const char *reply = json_get_string(doc, "reply");
     if (is_manager_queue(reply)) {

@@ -11,7 +11,7 @@
 #include "internal/str.h"
 #include "pkg/worker/core.h"
 
-#define HINT_BODY_MAX  4096
+#define HINT_BODY_MAX  16384
 #define ORDER_BODY_MAX (3 * 1024 * 1024) /* grants, with one large specification among them */
 #define ORDER_ENTRIES  1000
 #define LOG_LIMIT_MAX  (256 * 1024)

@@ -25,11 +25,8 @@ def amqp(sje):
 
 
 def hints_wait(sje):
-    connection = amqp(sje)
-    channel = connection.channel()
-    waiting = channel.queue_declare("sje.work.default.normal", passive=True).method.message_count
-    connection.close()
-    return waiting > 0
+    lines = sje.get("/metrics").text.splitlines()
+    return any(float(line.split()[-1]) > 0 for line in lines if line.startswith("sje_hints_published_total"))
 
 
 QUEUES = [*(f"sje.work.default.{c}" for c in ("high", "normal", "low")), "sje.result"]

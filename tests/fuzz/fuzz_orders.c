@@ -38,7 +38,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     order_free(&o);
     if (hint_read(body, &hint, NULL) == 0) {
-        MUST(hint.key.attempt >= 1 && hint.slots >= 1 && strlen(hint.manager) < WCORE_QUEUE_LEN);
+        MUST(hint.n >= 1 && hint.n <= WCORE_HINT_TASKS && strlen(hint.manager) < WCORE_QUEUE_LEN);
+        for (size_t i = 0; i < hint.n; i++) {
+            MUST(hint.tasks[i].key.attempt >= 1 && hint.tasks[i].slots >= 1);
+        }
     }
     return 0;
 }

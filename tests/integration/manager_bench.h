@@ -155,12 +155,9 @@ static void on_look(uv_timer_t *t)
     }
 }
 
-static void on_hint(void *arg, const struct mq_delivery *d)
+/* One task of a hint. */
+static void take_hint(const json_t *j)
 {
-    json_t *j = NULL;
-
-    (void)arg;
-    assert_int_equal(json_read(d->body.p, d->body.len, &j, NULL), 0);
     const char *id = json_get_string(j, "task");
     struct id task;
     assert_true(id_parse(id, strlen(id), &task));
@@ -168,12 +165,30 @@ static void on_hint(void *arg, const struct mq_delivery *d)
         w.hinted[w.hints] = task;
     }
     w.hints++;
-    snprintf(w.manager, sizeof(w.manager), "%s", json_get_string(j, "reply"));
     if (w.heard) {
         w.heard("hint", j);
     }
     if (w.answers) {
         send_claim(&task, (int)json_get_int(j, "attempt", 0));
+    }
+}
+
+static void on_hint(void *arg, const struct mq_delivery *d)
+{
+    json_t *j = NULL;
+    json_t *one;
+    size_t i;
+
+    (void)arg;
+    assert_int_equal(json_read(d->body.p, d->body.len, &j, NULL), 0);
+    snprintf(w.manager, sizeof(w.manager), "%s", json_get_string(j, "reply"));
+    const json_t *tasks = json_object_get(j, "tasks");
+    json_array_foreach(tasks, i, one)
+    {
+        take_hint(one);
+    }
+    if (!tasks) {
+        take_hint(j);
     }
     json_decref(j);
     mq_ack(w.sub, d->epoch, d->tag, false);

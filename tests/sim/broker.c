@@ -2,6 +2,7 @@
  * that are cut with or without notice, restarts, wiped disks, alarms, refused publishes. Each
  * direction of a connection keeps its order; nothing else does. */
 #include "internal/mq.h"
+#include "pkg/worker/orders.h"
 #include "tests/sim/sim.h"
 
 #include <stdio.h>
@@ -134,7 +135,22 @@ bool broker_has_work(void)
     return false;
 }
 
-static bool another_copy(const struct message *m)
+static bool names(const struct message *m, const struct wcore_key *k)
+{
+    struct wcore_hint h;
+
+    if (!is_hint(m) || hint_read((struct str){m->body, m->len}, &h, NULL) < 0) {
+        return false;
+    }
+    for (size_t i = 0; i < h.n; i++) {
+        if (memcmp(&h.tasks[i].key, k, sizeof(*k)) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool another_copy(const struct message *m, const struct wcore_key *key)
 {
     LIST_EACH(&broker.queues, n)
     {
@@ -142,7 +158,7 @@ static bool another_copy(const struct message *m)
         {
             const struct message *other = CONTAINER_OF(k, struct message, node);
 
-            if (other != m && streq(other->id, m->id)) {
+            if (other != m && names(other, key)) {
                 return true;
             }
         }
@@ -153,7 +169,7 @@ static bool another_copy(const struct message *m)
         {
             const struct message *other = CONTAINER_OF(k, struct message, node);
 
-            if (other != m && streq(other->id, m->id)) {
+            if (other != m && names(other, key)) {
                 return true;
             }
         }
@@ -161,20 +177,25 @@ static bool another_copy(const struct message *m)
     return false;
 }
 
-/* A hint may only be acked when its attempt waits no more. */
+/* A hint may only be acked when none of its attempts waits any more. */
 static void check_ack(const struct message *m)
 {
-    struct id id;
-    int attempt = 0;
+    struct wcore_hint h;
 
-    if (!is_hint(m) || strlen(m->id) < ID_TEXT_LEN || !id_parse(m->id, ID_TEXT_LEN - 1, &id) ||
-        sscanf(m->id + ID_TEXT_LEN, "%d", &attempt) != 1) {
+    if (!is_hint(m) || hint_read((struct str){m->body, m->len}, &h, NULL) < 0) {
         return;
     }
-    struct row *r = base_row(&id);
-    if (r && (r->t.state == TASK_READY || r->t.state == TASK_FED) && r->t.attempt == attempt &&
-        world->now - world->last_bad_broker > 60000 && !another_copy(m)) {
-        violation("the hint %s was acked before its attempt was granted or denied", m->id);
+    for (size_t i = 0; i < h.n; i++) {
+        const struct wcore_key *k = &h.tasks[i].key;
+        const struct row *r = base_row(&k->task);
+
+        if (r && (r->t.state == TASK_READY || r->t.state == TASK_FED) &&
+            r->t.attempt == k->attempt && world->now - world->last_bad_broker > 60000 &&
+            !another_copy(m, k)) {
+            violation(
+                "the hint %s was acked before attempt %d of its task %zu was granted or denied",
+                m->id, k->attempt, i);
+        }
     }
 }
 

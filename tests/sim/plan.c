@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define TASKS_MAX   8
+#define TASKS_MAX   24
 #define LOOK_MS     250
 #define PATIENCE_MS 400000 /* after the last fault, for everything to end */
 #define POST_MS     5000   /* a client waits so long for an answer */
@@ -24,6 +24,7 @@ static struct {
     struct node nodes[SIM_PROCS];
     struct node_clock clocks[SIM_PROCS];
     int64_t calm_at;
+    bool rush;       /* many tasks at once and large workers: hints with several tasks */
     uint32_t faults; /* which kinds this schedule has */
     int64_t pace_ms; /* between two of them, at most */
     int64_t grace_s;
@@ -451,8 +452,11 @@ static void make_task(struct posted *t, size_t i)
              "\"retryBackoffSeconds\":1,\"delaySeconds\":%d,\"queueTimeoutSeconds\":%d,%s"
              "\"resources\":{\"slots\":%d}}",
              (int)between(0, 9), (int)between(1, 3), chance(200) ? (int)between(1, 10) : 0,
-             chance(150) ? (int)between(20, 90) : 0, lease, chance(200) ? 2 : 1);
-    post_later(t, between(0, plan.calm_at * 2 / 3));
+             chance(150) ? (int)between(20, 90) : 0, lease,
+             (int)(plan.rush     ? between(1, 3)
+                   : chance(200) ? 2
+                                 : 1));
+    post_later(t, between(0, plan.rush ? 3000 : plan.calm_at * 2 / 3));
     if (chance(150)) {
         post_later(t, between(0, plan.calm_at * 2 / 3));
     }
@@ -480,7 +484,7 @@ static void make_proc(enum proc_kind kind, const int64_t *beat_and_lease)
     p->config->node.heartbeat_seconds = (int)beat_and_lease[0];
     p->config->node.dead_after_seconds = (int)beat_and_lease[1];
     p->config->manager.database_grace_seconds = (int)plan.grace_s;
-    p->config->node.slots = (int)between(2, 4);
+    p->config->node.slots = (int)(plan.rush ? between(8, 20) : between(2, 4));
     p->config->node.kill_grace_seconds = chance(500) ? 1 : 10;
     p->clock = &plan.clocks[i];
     if (kind == PROC_WORKER) {
@@ -494,7 +498,7 @@ static void make_proc(enum proc_kind kind, const int64_t *beat_and_lease)
     snprintf(p->name, sizeof(p->name), "%c%d", kind == PROC_MANAGER ? 'm' : 'w', (int)i);
     list_init(&p->stalled);
     list_init(&p->closing);
-    sim_at(between(0, 3000), NULL, restart, p);
+    sim_at(between(0, plan.rush && kind == PROC_WORKER ? 20000 : 3000), NULL, restart, p);
 }
 
 void plan_init(void)
@@ -508,6 +512,7 @@ void plan_init(void)
     nodes_init();
     plan.grace_s = chance(300) ? 0 : between(5, 60);
     const int64_t *beat = beats[draw() % ARRAY_LEN(beats)];
+    plan.rush = chance(300);
     world->n_managers = chance(100) ? 1 : chance(600) ? 2 : 3;
     for (size_t i = 0; i < world->n_managers; i++) {
         make_proc(PROC_MANAGER, beat);
@@ -518,7 +523,7 @@ void plan_init(void)
     plan.calm_at = between(15000, 90000);
     plan.faults = (uint32_t)(draw() & (chance(700) ? draw() : UINT64_MAX));
     plan.pace_ms = chance(300) ? 2000 : 15000;
-    plan.n = (size_t)between(3, TASKS_MAX);
+    plan.n = (size_t)(plan.rush ? between(8, TASKS_MAX) : between(3, 8));
     for (size_t i = 0; i < plan.n; i++) {
         make_task(&plan.tasks[i], i);
     }

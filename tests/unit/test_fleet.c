@@ -367,9 +367,7 @@ static void test_most_come_back(void **state)
 
 static void test_orders(void **state)
 {
-    int total = 0;
-    int available = 0;
-    int largest = 0;
+    struct fleet_slots slots;
 
     (void)state;
     /* Read from the database before its first beat. */
@@ -379,13 +377,13 @@ static void test_orders(void **state)
     assert_int_equal(fleet_find(&fleet, "w1")->last_beat_wall, 77);
     beat("w1", 1, 1, 10, NULL, 0, NULL, 0);
     assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_DRAINING);
-    fleet_slots(&fleet, "default", &total, &available, &largest);
-    assert_int_equal(total, 0);
+    slots = fleet_slots(&fleet, "default");
+    assert_int_equal(slots.total, 0);
     assert_false(fleet_order(&fleet, "w1", "", true, 0, 20));
     assert_true(fleet_order(&fleet, "w1", "", false, 0, 20));
     assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_UP);
-    fleet_slots(&fleet, "default", &total, &available, &largest);
-    assert_int_equal(total, 4);
+    slots = fleet_slots(&fleet, "default");
+    assert_int_equal(slots.total, 4);
 }
 
 static void test_forgotten(void **state)
@@ -527,25 +525,25 @@ static void test_slots(void **state)
 {
     struct task t = running_task("w1", 5);
     struct beat_run run = {.task = t.id, .attempt = 1, .token = 5};
-    int total = 0;
-    int available = 0;
-    int largest = 0;
+    struct fleet_slots slots;
 
     (void)state;
-    fleet_slots(&fleet, "default", &total, &available, &largest);
-    assert_int_equal(total, 0);
+    slots = fleet_slots(&fleet, "default");
+    assert_int_equal(slots.total, 0);
     fleet_grant(&fleet, &t, 0);
     beat("w1", 1, 2, 10, &run, 1, NULL, 0);
     beat("w2", 1, 1, 10, NULL, 0, NULL, 0);
-    fleet_slots(&fleet, "default", &total, &available, &largest);
-    assert_int_equal(total, 8);
-    assert_int_equal(available, 6);
-    assert_int_equal(largest, 4);
-    fleet_slots(&fleet, "gpu", &total, &available, &largest);
-    assert_int_equal(total, 0);
+    slots = fleet_slots(&fleet, "default");
+    assert_int_equal(slots.total, 8);
+    assert_int_equal(slots.available, 6);
+    assert_int_equal(slots.largest, 4);
+    assert_int_equal(slots.smallest, 4);
+    assert_int_equal(slots.workers, 2);
+    slots = fleet_slots(&fleet, "gpu");
+    assert_int_equal(slots.total, 0);
     fleet_release(&fleet, &t.id);
-    fleet_slots(&fleet, "default", &total, &available, &largest);
-    assert_int_equal(available, 8);
+    slots = fleet_slots(&fleet, "default");
+    assert_int_equal(slots.available, 8);
     task_done(&t);
 }
 

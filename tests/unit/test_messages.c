@@ -38,6 +38,36 @@ static void test_a_start_time_that_no_column_holds_is_unknown(void **state)
     message_free(&m);
 }
 
+static void test_the_largest_hint_is_written_whole(void **state)
+{
+    struct hint_task tasks[HINT_TASKS];
+    char reply[256];
+    char body[HINT_MAX];
+    char id[HINT_ID_LEN];
+    json_t *j = NULL;
+
+    (void)state;
+    memset(reply, 'q', sizeof(reply) - 1);
+    reply[sizeof(reply) - 1] = 0;
+    for (size_t n = 1; n <= HINT_TASKS; n += HINT_TASKS - 1) {
+        for (size_t i = 0; i < n; i++) {
+            tasks[i] =
+                (struct hint_task){.attempt = INT32_MAX, .slots = INT32_MAX, .rank = INT64_MIN};
+        }
+        hint_write(body, id, tasks, n, reply);
+        assert_string_equal(id, "00000000-0000-0000-0000-000000000000:2147483647");
+        assert_int_equal(json_read(body, strlen(body), &j, NULL), 0);
+        assert_string_equal(json_get_string(j, "reply"), reply);
+        const json_t *list = json_object_get(j, "tasks");
+        assert_int_equal(json_array_size(list), n == 1 ? 0 : n);
+        const json_t *last = n == 1 ? j : json_array_get(list, n - 1);
+        assert_int_equal(json_get_int(last, "attempt", 0), INT32_MAX);
+        assert_int_equal(json_get_int(last, "slots", 0), INT32_MAX);
+        assert_true(json_get_int(last, "rank", 0) == INT64_MIN);
+        json_decref(j);
+    }
+}
+
 static int read_beat(int running, struct message *m)
 {
     struct buf b CLEANUP(buf_free) = {0};
@@ -202,6 +232,7 @@ static void test_a_result_is_bounded(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_the_largest_hint_is_written_whole),
         cmocka_unit_test(test_a_start_time_that_no_column_holds_is_unknown),
         cmocka_unit_test(test_what_a_beat_lists_fits_into_its_answer),
         cmocka_unit_test(test_a_beat_of_a_thousand_attempts),

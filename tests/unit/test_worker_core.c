@@ -212,22 +212,33 @@ static void close_worker(struct fake *f)
 /* The tag of the delivery is the task's number; tag 0: that. */
 static void hint(struct fake *f, int task, int slots, int urgency, int64_t rank)
 {
-    struct wcore_hint h = {.key = key(task, 1),
-                           .slots = slots,
+    struct wcore_hint h = {.n = 1,
+                           .tasks = {{key(task, 1), slots, rank}},
                            .urgency = urgency,
-                           .rank = rank,
                            .delivery = {.epoch = 1, .tag = (uint64_t)task}};
 
+    wcore_on_hint(f->c, f->now, &h);
+}
+
+/* Tasks from `first` on in one message. */
+static void hint_of_many(struct fake *f, uint64_t tag, int first, size_t n, int slots)
+{
+    struct wcore_hint h = {.n = n, .urgency = 1, .delivery = {.epoch = 1, .tag = tag}};
+
+    for (size_t i = 0; i < n; i++) {
+        h.tasks[i].key = key(first + (int)i, 1);
+        h.tasks[i].slots = slots;
+        h.tasks[i].rank = (int64_t)i;
+    }
     wcore_on_hint(f->c, f->now, &h);
 }
 
 /* Fed by this manager. */
 static void hint_from(struct fake *f, int task, const char *manager)
 {
-    struct wcore_hint h = {.key = key(task, 1),
-                           .slots = 1,
+    struct wcore_hint h = {.n = 1,
+                           .tasks = {{key(task, 1), 1, task}},
                            .urgency = 1,
-                           .rank = task,
                            .delivery = {.epoch = 1, .tag = (uint64_t)task}};
 
     snprintf(h.manager, sizeof(h.manager), "%s", manager);
@@ -572,7 +583,8 @@ static void test_unknown_answers_change_nothing(void **unused)
 static void test_a_repeated_hint_is_acked_in_every_state(void **unused)
 {
     struct fake f;
-    struct wcore_hint h = {.key = key(1, 1), .slots = 1, .delivery = {.epoch = 1, .tag = 77}};
+    struct wcore_hint h = {
+        .n = 1, .tasks = {{key(1, 1), 1, 0}}, .delivery = {.epoch = 1, .tag = 77}};
 
     (void)unused;
     open_ready(&f, 1);
@@ -595,6 +607,103 @@ static void test_a_repeated_hint_is_acked_in_every_state(void **unused)
     ended(&f, 1);
     wcore_on_hint(f.c, f.now, &h); /* ended */
     expect(&f, "ack 77; ack 77; stop 1 cancel 10000; ack 77; ack 77; ");
+    close_worker(&f);
+}
+
+/* ---- several tasks in one hint ---- */
+
+static void test_a_hint_is_acked_after_its_last_task(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 4);
+    hint_of_many(&f, 70, 1, 3, 1);
+    step(&f);
+    expect(&f, "claim 1.1 2.1 3.1; ");
+    grant(&f, 2);
+    deny(&f, 1, false);
+    deny(&f, 3, true);
+    expect(&f, "start 2.1 spec; ");
+    grant(&f, 3);
+    expect(&f, "ack 70; start 3.1 spec; ");
+    hint_of_many(&f, 71, 2, 2, 1); /* again: both run */
+    expect(&f, "ack 71; ");
+    close_worker(&f);
+}
+
+static void test_what_does_not_fit_goes_back_when_the_rest_is_answered(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 2);
+    hint_of_many(&f, 70, 1, 4, 1);
+    step(&f);
+    expect(&f, "claim 1.1 2.1; ");
+    grant(&f, 1);
+    expect(&f, "start 1.1 spec; ");
+    pass(&f, 200);
+    expect(&f, "consume off; "); /* 2 may still be granted */
+    assert_int_equal(state(&f, 3), WCORE_GONE);
+    grant(&f, 2);
+    expect(&f, "nack 70; start 2.1 spec; ");
+    ended(&f, 1);
+    step(&f);
+    expect(&f, "consume on; result 1.1; ");
+    hint_of_many(&f, 71, 1, 4, 1); /* as the broker gives it again */
+    step(&f);
+    expect(&f, "claim 3.1; ");
+    applied(&f, 1);
+    ended(&f, 2);
+    step(&f);
+    expect(&f, "forget 1; claim 4.1; result 2.1; ");
+    grant(&f, 4);
+    deny(&f, 3, false);
+    expect(&f, "start 4.1 spec; ack 71; ");
+    close_worker(&f);
+}
+
+static void test_a_hint_of_many_ends_with_the_worker(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 2);
+    hint_of_many(&f, 70, 1, 3, 1);
+    hint_of_many(&f, 71, 3, 2, 3); /* 3 is held already, 4 needs too much */
+    step(&f);
+    expect(&f, "claim 1.1 2.1; ");
+    grant(&f, 1);
+    expect(&f, "start 1.1 spec; ");
+    wcore_last_beat(f.c, f.now);
+    expect(&f, "nack 71; nack 70; ");
+    close_worker(&f);
+}
+
+static void test_a_hint_of_many_dies_with_its_connection(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 2);
+    hint_of_many(&f, 70, 1, 3, 1);
+    step(&f);
+    expect(&f, "claim 1.1 2.1; ");
+    grant(&f, 1);
+    expect(&f, "start 1.1 spec; ");
+    wcore_on_link(f.c, f.now, WCORE_LINK_CONSUME, false);
+    wcore_on_link(f.c, f.now, WCORE_LINK_CONSUME, true);
+    step(&f);
+    expect(&f, "consume on; claim 2.1; ");
+    hint_of_many(&f, 71, 1, 3, 1);
+    grant(&f, 2);
+    expect(&f, "start 2.1 spec; ");
+    ended(&f, 1);
+    step(&f);
+    expect(&f, "claim 3.1; result 1.1; ");
+    grant(&f, 3);
+    expect(&f, "ack 71; start 3.1 spec; ");
     close_worker(&f);
 }
 
@@ -1095,14 +1204,15 @@ static void test_a_late_revoke_of_an_earlier_beat_is_ignored(void **unused)
 static void test_the_next_attempt_of_a_task_ends_the_one_before(void **unused)
 {
     struct fake f;
-    struct wcore_hint h = {.key = key(1, 2), .slots = 1, .delivery = {.epoch = 1, .tag = 12}};
+    struct wcore_hint h = {
+        .n = 1, .tasks = {{key(1, 2), 1, 0}}, .delivery = {.epoch = 1, .tag = 12}};
 
     (void)unused;
     open_ready(&f, 2);
     run(&f, 1);
     wcore_on_hint(f.c, f.now, &h);
     step(&f);
-    wcore_on_grant(f.c, f.now, &h.key, 4, INT64_MAX, 30000, "spec");
+    wcore_on_grant(f.c, f.now, &h.tasks[0].key, 4, INT64_MAX, 30000, "spec");
     expect(&f, "claim 1.2; ack 12; stop 1 revoked 0; start 1.2 spec; ");
     close_worker(&f);
 }
@@ -1171,7 +1281,8 @@ static void test_results_wait_for_the_broker(void **unused)
 static void test_hints_die_with_their_connection(void **unused)
 {
     struct fake f;
-    struct wcore_hint again = {.key = key(2, 1), .slots = 1, .delivery = {.epoch = 2, .tag = 99}};
+    struct wcore_hint again = {
+        .n = 1, .tasks = {{key(2, 1), 1, 0}}, .delivery = {.epoch = 2, .tag = 99}};
 
     (void)unused;
     open_ready(&f, 2);
@@ -1467,6 +1578,10 @@ int main(void)
         cmocka_unit_test(test_retry_claims_again),
         cmocka_unit_test(test_unknown_answers_change_nothing),
         cmocka_unit_test(test_a_repeated_hint_is_acked_in_every_state),
+        cmocka_unit_test(test_a_hint_is_acked_after_its_last_task),
+        cmocka_unit_test(test_what_does_not_fit_goes_back_when_the_rest_is_answered),
+        cmocka_unit_test(test_a_hint_of_many_ends_with_the_worker),
+        cmocka_unit_test(test_a_hint_of_many_dies_with_its_connection),
         cmocka_unit_test(test_order_is_class_then_rank),
         cmocka_unit_test(test_a_head_that_does_not_fit_blocks_and_is_given_back),
         cmocka_unit_test(test_a_pause_ends_for_smaller_tasks_after_a_while),

@@ -201,6 +201,11 @@ static void test_hints(void **unused)
         "{\"v\":1,\"type\":\"hint\",\"task\":\"" ID "\",\"attempt\":1,\"slots\":0}",
         "{\"v\":1,\"type\":\"claim\",\"task\":\"" ID "\",\"attempt\":1,\"slots\":1}",
         "{\"v\":1,\"type\":\"hint\",\"attempt\":1,\"slots\":1}",
+        "{\"v\":1,\"type\":\"hint\",\"tasks\":[]}",
+        "{\"v\":1,\"type\":\"hint\",\"tasks\":[7]}",
+        "{\"v\":1,\"type\":\"hint\",\"tasks\":\"" ID "\"}",
+        "{\"v\":1,\"type\":\"hint\",\"tasks\":[{\"task\":\"" ID "\",\"attempt\":1,\"slots\":1},"
+        "{\"task\":\"" ID "\",\"attempt\":0,\"slots\":1}]}",
     };
     struct wcore_hint h = {0};
     char long_body[HINT_BODY_MAX + 2];
@@ -210,10 +215,20 @@ static void test_hints(void **unused)
                                    "\"slots\":2,\"rank\":1700000000000}"),
                                &h, NULL),
                      0);
-    check_key(&h.key);
-    assert_int_equal(h.slots, 2);
-    assert_int_equal(h.rank, 1700000000000);
+    assert_int_equal(h.n, 1);
+    check_key(&h.tasks[0].key);
+    assert_int_equal(h.tasks[0].slots, 2);
+    assert_int_equal(h.tasks[0].rank, 1700000000000);
     assert_string_equal(h.manager, "");
+    assert_int_equal(hint_read(STR("{\"v\":1,\"type\":\"hint\",\"tasks\":[{\"task\":\"" ID "\","
+                                   "\"attempt\":3,\"slots\":2},{\"task\":\"" ID "\",\"attempt\":4,"
+                                   "\"slots\":1,\"rank\":-5}]}"),
+                               &h, NULL),
+                     0);
+    assert_int_equal(h.n, 2);
+    check_key(&h.tasks[0].key);
+    assert_int_equal(h.tasks[1].key.attempt, 4);
+    assert_int_equal(h.tasks[1].rank, -5);
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         assert_int_equal(hint_read(str_of(bad[i]), &h, NULL), ERR_PARSE);
     }

@@ -14,6 +14,7 @@
 #define TASKS      24
 #define ATTEMPTS   3
 #define DELIVERIES 4096
+#define PARTS      3 /* tasks of one hint at most */
 #define BEATS      4096
 #define LEASE_MS   15000
 
@@ -23,7 +24,6 @@ enum delivery_state { UNUSED, OPEN, ACKED, NACKED, LOST };
 struct model {
     struct wcore_key key;
     int32_t slots;
-    bool answered;      /* granted or denied while its claim was open */
     bool claimed;       /* a claim was sent in this life */
     int64_t claim_sent; /* first time */
     bool in_process;
@@ -38,6 +38,12 @@ struct model {
     int64_t sent_at; /* its result, last */
 };
 
+/* One task of a delivery. */
+struct part {
+    struct model *m; /* NULL: none */
+    bool done;       /* the attempt was known when it came, or its claim was answered */
+};
+
 struct world {
     struct wcore *c;
     uint64_t seed;
@@ -48,9 +54,8 @@ struct world {
     int slots;
     struct model models[TASKS][ATTEMPTS];
     enum delivery_state deliveries[DELIVERIES];
-    struct model *of_delivery[DELIVERIES];
-    bool repeated[DELIVERIES]; /* the attempt was known when it came */
-    uint64_t epoch_start;      /* first tag of the present connection */
+    struct part parts[DELIVERIES][PARTS];
+    uint64_t epoch_start; /* first tag of the present connection */
     uint64_t next_tag;
     bool up[2];
     bool consuming;
@@ -120,7 +125,9 @@ static void on_ack(void *arg, struct wcore_delivery d)
     struct world *w = arg;
 
     CHECK(w, w->deliveries[d.tag] == OPEN && d.tag >= w->epoch_start);
-    CHECK(w, w->of_delivery[d.tag]->answered || w->repeated[d.tag]);
+    for (int i = 0; i < PARTS; i++) {
+        CHECK(w, !w->parts[d.tag][i].m || w->parts[d.tag][i].done);
+    }
     w->deliveries[d.tag] = ACKED;
 }
 
@@ -333,8 +340,12 @@ static void check_rules(struct world *w, bool stepped)
     }
     for (uint64_t d = 1; d < w->next_tag; d++) {
         if (w->deliveries[d] == OPEN) { /* held or claimed, and nothing else */
-            enum wcore_state s = state(w, w->of_delivery[d]);
-            CHECK(w, s == WCORE_HELD || s == WCORE_CLAIMING);
+            bool wanted = false;
+            for (int i = 0; i < PARTS && w->parts[d][i].m; i++) {
+                enum wcore_state s = state(w, w->parts[d][i].m);
+                wanted = wanted || s == WCORE_HELD || s == WCORE_CLAIMING;
+            }
+            CHECK(w, wanted);
         }
     }
 }
@@ -361,24 +372,39 @@ static void pass(struct world *w, int64_t ms)
 
 /* ---- events ---- */
 
+static void answered(struct world *w, const struct model *m)
+{
+    for (uint64_t d = w->epoch_start; d < w->next_tag; d++) {
+        for (int i = 0; i < PARTS; i++) {
+            w->parts[d][i].done |= w->parts[d][i].m == m;
+        }
+    }
+}
+
 static void ev_hint(struct world *w)
 {
-    struct model *m = any(w);
-
     if (!w->up[WCORE_LINK_CONSUME] || w->next_tag == DELIVERIES) {
         return;
     }
-    struct wcore_hint h = {.key = m->key,
-                           .slots = m->slots,
+    struct wcore_hint h = {.n = 1 + (size_t)below(w, PARTS),
                            .urgency = below(w, 3),
-                           .rank = below(w, 100),
                            .delivery = {.epoch = 1, .tag = w->next_tag}};
     if (below(w, 4)) {
         snprintf(h.manager, sizeof(h.manager), "m%d", below(w, 3));
     }
     w->deliveries[w->next_tag] = OPEN;
-    w->of_delivery[w->next_tag] = m;
-    w->repeated[w->next_tag] = state(w, m) != WCORE_GONE;
+    for (size_t i = 0; i < h.n; i++) {
+        struct model *m = any(w);
+
+        h.tasks[i].key = m->key;
+        h.tasks[i].slots = m->slots;
+        h.tasks[i].rank = below(w, 100);
+        w->parts[w->next_tag][i].m = m;
+        w->parts[w->next_tag][i].done = state(w, m) != WCORE_GONE;
+        for (size_t k = 0; k < i; k++) { /* twice in one hint */
+            w->parts[w->next_tag][i].done |= w->parts[w->next_tag][k].m == m;
+        }
+    }
     w->next_tag++;
     wcore_on_hint(w->c, w->now, &h);
 }
@@ -407,7 +433,7 @@ static void ev_grant(struct world *w)
         return; /* no manager has seen it */
     }
     if (open) {
-        m->answered = true;
+        answered(w, m);
         m->deadline = m->claim_sent + LEASE_MS;
     }
     CHECK(w, wcore_on_grant(w->c, w->now, &m->key, 1 + below(w, 1000), INT64_MAX, LEASE_MS, m) ==
@@ -428,7 +454,7 @@ static void ev_deny(struct world *w)
     bool retry = below(w, 3) == 0;
 
     if (state(w, m) == WCORE_CLAIMING && !retry) {
-        m->answered = true;
+        answered(w, m);
     }
     wcore_on_deny(w->c, w->now, &m->key, retry);
 }
@@ -606,7 +632,9 @@ static void each(struct world *w, void (*fn)(struct world *w, struct model *m))
 
 static void deny_it(struct world *w, struct model *m)
 {
-    m->answered = m->answered || state(w, m) == WCORE_CLAIMING;
+    if (state(w, m) == WCORE_CLAIMING) {
+        answered(w, m);
+    }
     wcore_on_deny(w->c, w->now, &m->key, false);
 }
 
