@@ -358,7 +358,8 @@ static int patch_group(struct config *c, const char *group, const json_t *obj, s
         int n = snprintf(path, sizeof(path), "%s%s%s", group, *group ? "." : "", key);
         const struct config_row *r = config_find(str_of(path));
 
-        if (n >= (int)sizeof(path) || strchr(key, '.') || (!r && !config_is_group(str_of(path)))) {
+        if (n >= (int)sizeof(path) || !*key || strchr(key, '.') ||
+            (!r && !config_is_group(str_of(path)))) {
             err_set(reterr, ERR_INVALID, "%.120s: unknown key", path);
         } else if (r && !(r->flags & CONFIG_RELOAD)) {
             err_set(reterr, ERR_INVALID, "%s: can only be changed by a restart", path);

@@ -546,6 +546,8 @@ static void patches(void **state)
     static const char *const wrong[][2] = {
         {"[]", "settings: must be an object"},
         {"{\"x\":1}", "x: unknown key"},
+        {"{\"\":null}", ": unknown key"},
+        {"{\"monitoring\":{\"\":null}}", "monitoring.: unknown key"},
         {"{\"monitoring\":1}", "monitoring: must be an object"},
         {"{\"monitoring\":{\"logLevel\":1}}", "monitoring.logLevel: is not a text"},
         {"{\"monitoring\":{\"logLevel\":\"loud\"}}", "allowed is one of error, warn"},
