@@ -57,7 +57,7 @@ FUZZ := $(patsubst tests/fuzz/%.c,$(OUT)/tests/fuzz/%,$(wildcard tests/fuzz/fuzz
 .PHONY: run stop test sim sim-broken sim-bins unit integration e2e asan lint fmt coverage fuzz valgrind
 .SECONDARY:
 
-all: $(PROGRAMS:%=$(BIN)/%) ## build the programs
+all: $(PROGRAMS:%=$(BIN)/%) $(BIN)/sje-listener.jar ## build the programs
 
 help: ## this list
 	@sed -nE 's/^([a-z][a-z0-9 -]*):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -101,6 +101,19 @@ $(BIN)/sje-shim: $(patsubst %.c,$(OUT)/%.o,$(wildcard cmd/sje-shim/*.c))
 	@mkdir -p $(@D)
 	$(CC) $(patsubst -pie,-static-pie,$(LDFLAGS_ALL)) -o $@ $^
 endif
+
+# What tells the progress of a Spark application from inside of its driver. Runs on Java 8 and later.
+SPARK_JARS ?= $(firstword $(wildcard $(SPARK_HOME)/jars .venv/lib/python3*/site-packages/pyspark/jars))
+LISTENER := $(wildcard pkg/executors/java/*.java)
+$(BIN)/sje-listener.jar: $(LISTENER)
+	@mkdir -p $(@D)
+	@[ -d '$(SPARK_JARS)' ] && command -v javac >/dev/null || { echo \
+		'javac or the jars of Spark are missing: run tools/deps.sh run, or set SPARK_HOME' >&2; exit 1; }
+	@rm -rf $(OUT)/listener
+	javac -Xlint:all,-classfile,-path,-processing,-options --release 8 -cp '$(SPARK_JARS)/*' \
+		-d $(OUT)/listener $(LISTENER)
+	jar --create --file $@.tmp -C $(OUT)/listener .
+	@mv $@.tmp $@
 
 # Tests: one binary per file, linked with the library and cmocka.
 $(OUT)/tests/%: $(OUT)/tests/%.o $(LIB)
@@ -203,6 +216,7 @@ install: all ## programs, plug-ins, configuration, units, manual pages; DESTDIR=
 	install -d $(BINDIR) $(PRIVDIR)/plugins $(UNITDIR) $(USERDIR) $(ETCDIR)
 	install $(BIN)/sje $(BIN)/sje-executor $(BINDIR)
 	install $(BIN)/sje-shim $(BIN)/sje-spark $(PRIVDIR)
+	install -m 644 $(BIN)/sje-listener.jar $(PRIVDIR)
 	set -e; $(foreach p,$(wildcard plugins/*),install $(p) $(PRIVDIR)/plugins;)
 	set -e; $(foreach u,$(UNITS),sed 's|/usr/bin/|$(PREFIX)/bin/|' $(u) >$(UNITDIR)/$(notdir $(u));)
 	install -m 644 configs/systemd/sje.sysusers $(USERDIR)/sje.conf

@@ -16,7 +16,6 @@ RUN=(gcc libc6-dev musl-tools make pkg-config git
     rabbitmq-server postgresql python3 python3-venv procps curl)
 TEST=(libcmocka-dev)
 LINT=(clang libclang-rt-dev clang-format clang-tidy shellcheck codespell gcovr groff-base valgrind)
-JAVA=openjdk-17-jre-headless
 JDK=openjdk-17-jdk-headless
 
 # shellcheck source=tools/proc.sh
@@ -50,11 +49,7 @@ missing_packages() { # PURPOSE
     for package in "${wanted[@]}"; do
         installed "$package" || echo "$package"
     done
-    if [ "$1" = run ]; then
-        java_ok java || echo "$JAVA"
-    else
-        { java_ok java && java_ok javac; } || echo "$JDK"
-    fi
+    { java_ok java && java_ok javac; } || echo "$JDK"
 }
 
 # Packages of servers start them at once. While this policy is in place they do not; a policy that

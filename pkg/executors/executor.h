@@ -22,7 +22,8 @@ struct exec_node {
     const json_t *spark_conf; /* object of strings or NULL */
     const char *python;       /* "" : python3 */
     const char *plugin_dir;
-    const char *program_dir; /* where sje-spark is, beside sje-shim; NULL: in PATH */
+    const char *program_dir; /* where sje-spark and sje-listener.jar are, beside sje-shim; NULL:
+                                sje-spark is in PATH */
     int64_t log_limit;
     int kill_grace_ms;
 };
@@ -34,8 +35,7 @@ struct exec_attempt {
     int64_t token;
     int32_t losses; /* of the task's attempts before; from the grant */
     const struct task_spec *spec;
-    const char *dir;  /* absolute: workDir/tasks/<task>.<attempt> */
-    uint16_t ui_port; /* SparkApp: chosen by prepare, so that watch finds the driver's UI */
+    const char *dir; /* absolute: workDir/tasks/<task>.<attempt> */
 };
 
 struct exec_plan {

@@ -1,31 +1,24 @@
-/* Spark applications: what spark-submit is told, and how its end is judged. Progress: sparkui.c;
- * what runs in the cluster: sparkcluster.c.
- *
- * Settings, which may hold secrets, go into a 0600 properties file and never into argv. The
- * driver's UI gets a port that was free, so that progress can be read from it; the application is
- * tagged with task and attempt. */
+/* Spark applications: what spark-submit is told, and how its end is judged. Settings: sparkconf.c;
+ * progress: sparkwatch.c; what runs in the cluster: sparkcluster.c. */
 #include "internal/str.h"
 #include "pkg/executors/common.h"
 #include "pkg/executors/executor.h"
 #include "pkg/executors/rootcause.h"
 #include "pkg/executors/shimdir.h"
 #include "pkg/executors/sparkcluster.h"
-#include "pkg/executors/sparkui.h"
+#include "pkg/executors/sparkconf.h"
+#include "pkg/executors/sparkwatch.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
 #include <math.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PROPERTIES_MAX (4u << 20)
-#define TAIL_BYTES     (64u << 10)
+#define TAIL_BYTES (64u << 10)
 
 /* ---- where Spark is ---- */
 
@@ -130,155 +123,6 @@ static int check_app(const char *path, struct err *reterr)
     return 0;
 }
 
-/* ---- the properties file ---- */
-
-/* Java's properties escape everything outside of printable ASCII, and what would end a key. */
-static void add_escaped(struct buf *b, const char *s, bool key)
-{
-    for (const unsigned char *p = (const unsigned char *)s; *p; p++) {
-        bool leading = p == (const unsigned char *)s;
-
-        if (*p == '\n') {
-            buf_adds(b, "\\n");
-        } else if (*p == '\r') {
-            buf_adds(b, "\\r");
-        } else if (*p == '\t') {
-            buf_adds(b, "\\t");
-        } else if (*p == '\\' || *p == '=' || *p == ':' || *p == '#' || *p == '!' ||
-                   (*p == ' ' && (key || leading))) {
-            buf_addc(b, '\\');
-            buf_addc(b, (char)*p);
-        } else {
-            buf_addc(b, (char)*p); /* spark-submit reads the file as UTF-8 */
-        }
-    }
-}
-
-static void add_property(struct buf *b, const char *key, const char *value)
-{
-    add_escaped(b, key, true);
-    buf_addc(b, '=');
-    add_escaped(b, value, false);
-    buf_addc(b, '\n');
-}
-
-static void add_properties(struct buf *b, const json_t *obj)
-{
-    const char *key;
-    json_t *v;
-
-    json_object_foreach((json_t *)(uintptr_t)obj, key, v)
-    {
-        if (json_is_string(v)) {
-            add_property(b, key, json_string_value(v));
-        }
-    }
-}
-
-/* --properties-file makes spark-submit ignore the site's defaults: they come first here. */
-static void add_site_defaults(struct buf *b, const char *home)
-{
-    const char *conf = getenv("SPARK_CONF_DIR");
-    char *path CLEANUP(freep) = conf ? xasprintf("%s/spark-defaults.conf", conf)
-                                     : xasprintf("%s/conf/spark-defaults.conf", home);
-    FILE *f = fopen(path, "re");
-
-    if (!f) {
-        return;
-    }
-    char part[4096];
-    size_t n;
-    while ((n = fread(part, 1, sizeof(part), f)) > 0 && b->len < PROPERTIES_MAX / 2) {
-        buf_add(b, part, n);
-    }
-    buf_addc(b, '\n');
-    fclose(f);
-}
-
-static bool is_local(const char *master)
-{
-    return strncmp(master, "local", 5) == 0;
-}
-
-static void add_resources(struct buf *b, const struct task_spec *s, const char *master)
-{
-    char text[32];
-
-    if (s->memory_mb > 0) {
-        snprintf(text, sizeof(text), "%dm", s->memory_mb);
-        add_property(b, is_local(master) ? "spark.driver.memory" : "spark.executor.memory", text);
-    }
-    if (s->cpus > 0 && !is_local(master)) {
-        snprintf(text, sizeof(text), "%d", (int)ceil(s->cpus));
-        add_property(b, "spark.cores.max", text);
-    }
-}
-
-/* What the application is found again by, on every kind of cluster. */
-static void add_tags(struct buf *b, const struct exec_attempt *a)
-{
-    char task[ID_TEXT_LEN];
-    char tag[80];
-
-    id_format(&a->task, task);
-    snprintf(tag, sizeof(tag), "sje-%s-%d", task, a->attempt);
-    add_property(b, "spark.sje.tag", tag);
-    add_property(b, "spark.yarn.tags", tag);
-    add_property(b, "spark.kubernetes.driver.label.sje-tag", tag);
-    add_property(b, "spark.kubernetes.executor.label.sje-tag", tag);
-}
-
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-
-    return slash ? slash + 1 : path;
-}
-
-static int write_properties(const struct exec_node *node, struct exec_attempt *a, const char *home,
-                            const char *master, struct err *reterr)
-{
-    struct buf b CLEANUP(buf_free) = {0};
-    char port[16];
-
-    buf_init(&b, PROPERTIES_MAX);
-    add_site_defaults(&b, home);
-    /* Defaults that a user may change, then the node's, what resources ask for, the task's, and
-     * what must be. */
-    add_property(&b, "spark.app.name",
-                 a->spec->job_id && *a->spec->job_id ? a->spec->job_id
-                                                     : base_name(a->spec->app_path));
-    add_property(&b, "spark.ui.showConsoleProgress", "false");
-    snprintf(port, sizeof(port), "%u", a->ui_port);
-    add_property(&b, "spark.ui.port", port);
-    add_properties(&b, node->spark_conf);
-    add_resources(&b, a->spec, master);
-    add_properties(&b, a->spec->conf);
-    add_tags(&b, a);
-    if (b.failed) {
-        return err_set(reterr, ERR_TOO_LARGE, "conf is over the limit of %u bytes", PROPERTIES_MAX);
-    }
-    return shimdir_write_file(a->dir, "spark.properties", b.data, b.len, reterr);
-}
-
-/* Free now; somebody may take it before the driver does, and then the driver takes the next one. */
-static uint16_t free_port(void)
-{
-    struct sockaddr_in sa = {.sin_family = AF_INET};
-    socklen_t n = sizeof(sa);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    uint16_t port = 0;
-
-    if (fd >= 0) {
-        if (bind(fd, (struct sockaddr *)&sa, n) == 0 &&
-            getsockname(fd, (struct sockaddr *)&sa, &n) == 0) {
-            port = ntohs(sa.sin_port);
-        }
-        close(fd);
-    }
-    return port;
-}
-
 /* ---- argv ---- */
 
 enum { JARS, PY_FILES, FILES, KINDS };
@@ -377,11 +221,7 @@ static int spark_prepare(const struct exec_node *node, struct exec_attempt *a,
     if (rc < 0) {
         return rc;
     }
-    a->ui_port = free_port();
-    rc = write_properties(node, a, home, master, reterr);
-    if (rc == 0) {
-        rc = spark_ui_save(a, reterr);
-    }
+    rc = spark_properties_write(node, a, home, master, reterr);
     if (rc < 0) {
         return rc;
     }
@@ -411,7 +251,7 @@ static int spark_prepare(const struct exec_node *node, struct exec_attempt *a,
         exec_env_set(plan, "PYSPARK_PYTHON", node->python);
     }
     exec_env_add(plan, s->env);
-    const char *mode = spark_conf_of(node, a, "spark.submit.deployMode");
+    char *mode CLEANUP(freep) = spark_setting(node, a, home, "spark.submit.deployMode");
     plan->detach = streq(mode, "cluster");
     rc = exec_plan_check(plan, reterr);
     if (rc == 0 && spark_cluster_wanted(master, mode)) {
@@ -458,8 +298,8 @@ static int spark_stop_ms(const char *dir)
 const struct executor executor_spark = {
     .name = JOB_SPARK,
     .prepare = spark_prepare,
-    .watch = spark_ui_watch,
-    .unwatch = spark_ui_unwatch,
+    .watch = spark_watch,
+    .unwatch = spark_unwatch,
     .stop_ms = spark_stop_ms,
     .finish = spark_finish,
 };

@@ -3,6 +3,7 @@
 #include "internal/str.h"
 #include "pkg/executors/common.h"
 #include "pkg/executors/shimdir.h"
+#include "pkg/executors/sparkconf.h"
 #include "pkg/executors/sparkmaster.h"
 
 #include <stdio.h>
@@ -25,14 +26,6 @@ bool spark_cluster_is(const char *dir)
 }
 
 /* ---- the order ---- */
-
-const char *spark_conf_of(const struct exec_node *node, const struct exec_attempt *a,
-                          const char *key)
-{
-    const char *v = a->spec->conf ? json_get_string(a->spec->conf, key) : NULL;
-
-    return v || !node->spark_conf ? v : json_get_string(node->spark_conf, key);
-}
 
 static void add_url(json_t *list, struct str url)
 {
@@ -105,12 +98,12 @@ int spark_cluster_prepare(const struct exec_node *node, const struct exec_attemp
 
 /* ---- the status ---- */
 
-int spark_cluster_status(const char *dir, json_t **ret, struct err *reterr)
+int spark_status_read(const char *dir, const char *file, json_t **ret, struct err *reterr)
 {
     struct buf b CLEANUP(buf_free) = {0};
 
     buf_init(&b, SPARK_STATUS_MAX);
-    int rc = shimdir_read_file(dir, SPARK_STATUS_FILE, &b, reterr);
+    int rc = shimdir_read_file(dir, file, &b, reterr);
     return rc < 0 ? rc : json_read(b.data ? b.data : "", b.len, ret, reterr);
 }
 
@@ -140,7 +133,7 @@ bool spark_cluster_judge(const struct exec_attempt *a, const struct exec_exit *e
 {
     json_t *status = NULL;
 
-    if (!e->launched || spark_cluster_status(a->dir, &status, NULL) < 0) {
+    if (!e->launched || spark_status_read(a->dir, SPARK_STATUS_FILE, &status, NULL) < 0) {
         status = NULL;
     }
     json_auto_t *owned = status;

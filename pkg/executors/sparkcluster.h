@@ -22,9 +22,6 @@
 #define SPARK_MASTER_REST  "spark.sje.masterRest"
 #define SPARK_MASTER_UI_AT 8080
 
-/* A Spark setting: the task's, else the node's, else NULL. */
-const char *spark_conf_of(const struct exec_node *node, const struct exec_attempt *a,
-                          const char *key);
 /* Is this an application for sje-spark: deploy mode cluster on a standalone master? */
 bool spark_cluster_wanted(const char *master, const char *deploy_mode);
 /* Takes the plan's command line, which is spark-submit's, and puts sje-spark's in its place. */
@@ -33,8 +30,9 @@ int spark_cluster_prepare(const struct exec_node *node, const struct exec_attemp
                           struct err *reterr) NODISCARD;
 /* Does the attempt in this directory run under sje-spark? */
 bool spark_cluster_is(const char *dir);
-/* The status file; *ret is a new reference, its strings are checked. */
-int spark_cluster_status(const char *dir, json_t **ret, struct err *reterr) NODISCARD;
+/* A status file; *ret is a new reference, its strings are checked. */
+int spark_status_read(const char *dir, const char *file, json_t **ret,
+                      struct err *reterr) NODISCARD;
 /* True where it made the result; else the process is to be judged like any other. `cause` is why it
  * failed, or NULL. */
 bool spark_cluster_judge(const struct exec_attempt *a, const struct exec_exit *e, const char *cause,

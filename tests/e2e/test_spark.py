@@ -7,6 +7,7 @@ from collections import Counter
 from decimal import Decimal
 
 import pytest
+import requests
 
 from sje import FINAL, ROOT, processes_with, until
 
@@ -91,6 +92,37 @@ def test_sql_over_a_csv(sje):
                 month = int(row["day"][5:7])
                 revenue[row["region"], month] += int(row["quantity"]) * Decimal(row["price"])
     assert {(r["region"], r["month"]): Decimal(r["revenue"]) for r in t["output"]["rows"]} == revenue
+
+PROGRESS = """
+import pathlib, sys, time
+from pyspark.sql import SparkSession
+sc = SparkSession.builder.getOrCreate().sparkContext
+pairs = sc.parallelize(range(100), 4).map(lambda n: (n % 7, n)).reduceByKey(lambda a, b: a + b)
+assert pairs.count() == 7
+assert pairs.count() == 7  # its first stage is skipped
+try:
+    sc.parallelize(range(4), 4).map(lambda n: 1 // 0).count()
+except Exception:
+    pass
+while not pathlib.Path(sys.argv[1]).exists():
+    time.sleep(0.05)
+"""
+
+
+def test_progress_beside_other_listeners_skipped_stages_and_a_failed_job(sje, tmp_path):
+    app, go = tmp_path / "progress.py", tmp_path / "go"
+    app.write_text(PROGRESS)
+    task_id = sje.submit({"jobType": "SparkApp", "sparkAppPath": str(app), "args": [str(go)],
+                          "conf": {"spark.extraListeners": "org.apache.spark.scheduler.StatsReportListener"}})
+    until(lambda: (sje.task(task_id)["progress"] or {}).get("total") == 20, START, "all jobs have begun")
+    p = until(lambda: "job 3 of 3" in (p := sje.task(task_id)["progress"])["text"] and p, START, "two jobs are over")
+    assert p == {"done": 16, "total": 20, "text": "job 3 of 3, stage 5 of 5: 16/20 tasks"}
+    running = sje.get("/mgmt/workers/node1").json()["tasks"]
+    url = next(r["uiUrl"] for r in running if r["taskId"] == task_id)
+    assert sje.task(task_id)["applicationId"] in requests.get(f"{url}/api/v1/applications", timeout=30).text
+    go.touch()
+    assert sje.end(task_id, START)["state"] == "SUCCEEDED"
+    assert "task runtime" in sje.log(task_id, "stderr").text  # the other listener's
 
 
 def test_an_exception_is_named(sje):

@@ -161,6 +161,90 @@ static char *read_text(const char *name)
     return buf_take(&b);
 }
 
+static char *properties_of(const char *more)
+{
+    char *app = in_root("listened.py");
+    char *text = xasprintf("{\"jobType\":\"SparkApp\",\"sparkAppPath\":\"%s\"%s}", app, more);
+    struct err e = {0};
+
+    write_file(app, "pass\n", 0600);
+    if (prepare(text, &e) < 0) {
+        fail_msg("%s", e.text);
+    }
+    free(text);
+    free(app);
+    return read_text("spark.properties");
+}
+
+/* What counts for a key; `value` NULL: it is not there. */
+static void expect_last(const char *properties, const char *key, const char *value)
+{
+    char *line = xasprintf("\n%s=", key);
+    const char *at = NULL;
+
+    for (const char *p = properties; (p = strstr(p, line)); p++) {
+        at = p + strlen(line);
+    }
+    if (!value) {
+        assert_null(at);
+    } else {
+        assert_non_null(at);
+        char *got = xstrndup(at, strcspn(at, "\n"));
+        assert_string_equal(got, value);
+        free(got);
+    }
+    free(line);
+}
+
+/* The listener comes behind what the site, the node or the task has set, and only into a driver
+ * that runs here. */
+static void test_spark_listener(void **state)
+{
+    char *jar = in_root("sje-listener.jar");
+    char *behind = xasprintf("/a.jar\\:%s", jar);
+    char *file = in_root("attempt/spark.progress");
+    char *conf = in_root("spark/conf");
+    char *site = in_root("spark/conf/spark-defaults.conf");
+
+    (void)state;
+    write_file(jar, "PK", 0600);
+    node.program_dir = root;
+    char *p = properties_of("");
+    expect_last(p, "spark.extraListeners", "sje.ProgressListener");
+    expect_last(p, "spark.driver.extraClassPath", jar);
+    expect_last(p, "spark.sje.status", file);
+    expect_last(p, "spark.ui.port", "0");
+    free(p);
+    assert_int_equal(mkdir(conf, 0700), 0);
+    write_file(site,
+               "# of the site\nspark.extraListeners.not x\n spark.extraListeners \t a.B\n"
+               "spark.driver.extraClassPath=/a.jar\n",
+               0600);
+    p = properties_of("");
+    expect_last(p, "spark.extraListeners", "a.B,sje.ProgressListener");
+    expect_last(p, "spark.driver.extraClassPath", behind);
+    free(p);
+    p = properties_of(",\"conf\":{\"spark.extraListeners\":\"c.D\",\"spark.sje.status\":\"/x\"}");
+    expect_last(p, "spark.extraListeners", "c.D,sje.ProgressListener");
+    expect_last(p, "spark.sje.status", file);
+    free(p);
+    p = properties_of(",\"master\":\"yarn\",\"conf\":{\"spark.submit.deployMode\":\"cluster\"}");
+    expect_last(p, "spark.sje.status", NULL);
+    expect_last(p, "spark.ui.port", NULL);
+    assert_true(plan.detach);
+    free(p);
+    write_file(site, "spark.submit.deployMode: cluster\n", 0600);
+    p = properties_of(",\"master\":\"yarn\"");
+    expect_last(p, "spark.sje.status", NULL);
+    assert_true(plan.detach);
+    free(p);
+    free(jar);
+    free(behind);
+    free(file);
+    free(conf);
+    free(site);
+}
+
 static void test_spark_command_line(void **state)
 {
     char *app = in_root("app.jar");
@@ -197,7 +281,7 @@ static void test_spark_command_line(void **state)
     assert_non_null(strstr(properties, "spark.driver.memory=512m\n"));
     assert_non_null(strstr(properties, "spark.n=3\n"));
     assert_non_null(strstr(properties, "spark.yarn.tags=sje-"));
-    assert_int_not_equal(attempt.ui_port, 0);
+    assert_null(strstr(properties, "spark.extraListeners")); /* no jar there */
     struct stat st = {0};
     char *path = in_root("attempt/spark.properties");
     assert_int_equal(stat(path, &st), 0);
@@ -464,6 +548,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(test_spark_command_line),
+        T(test_spark_listener),
         T(test_spark_refusals),
         T(test_cluster_mode_is_let_go),
         T(test_a_yarn_application_is_let_go),
