@@ -185,7 +185,7 @@ chaos: ## faults of all kinds under load for CHAOS_SECONDS (300); SEED=, REPORT=
 lint: ## every check of the source
 	@tools/lint.sh
 fmt: ## format the source
-	git ls-files '*.c' '*.h' | xargs clang-format -i
+	git ls-files --cached --others --exclude-standard '*.c' '*.h' | xargs clang-format -i
 
 $(OUT)/gen-docs: $(OUT)/tools/gen-docs.o $(LIB)
 	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(PKG_LIBS)

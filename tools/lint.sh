@@ -25,6 +25,15 @@ files() { # PATHSPEC...: of the project, also those not yet added
     git ls-files --cached --others --exclude-standard -- "$@"
 }
 
+format() {
+    files '*.c' '*.h' | xargs clang-format --dry-run -Werror
+}
+
+spelling() {
+    files ':!examples/data' ':!tests/fuzz/corpus' ':!tests/data' |
+        xargs -d '\n' codespell -L fo,nd,pasword,runing,priorty
+}
+
 build() { # COMPILER: everything, warnings are errors
     "$MAKE" -s -j"$JOBS" CI=1 CC="$1" OUT="build/lint-$1" all unit-bins integration-bins bench-bins
 }
@@ -49,13 +58,13 @@ generated() { # making the generated documents again changes nothing
 }
 
 tools/deps.sh lint || exit 1
-step "format (make fmt mends it)" bash -c 'git ls-files "*.c" "*.h" | xargs clang-format --dry-run -Werror'
+step "format (make fmt mends it)" format
 step "floors" tools/check-floors.sh
 step "banned functions" tools/check-banned.sh
 step "documents" tools/check-docs.sh
 step "headers are self-contained" headers
 step "shellcheck" bash -c 'shellcheck -x .ci/run tools/*.sh tests/bench/*.sh'
-step "spelling" bash -c 'git ls-files -z ":!examples/data" ":!tests/fuzz/corpus" ":!tests/data" | xargs -0 codespell -L fo,nd,pasword,runing,priorty'
+step "spelling" spelling
 step "gcc, warnings are errors" build gcc
 step "clang, warnings are errors" build clang
 step "clang-tidy" tidy

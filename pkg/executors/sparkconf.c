@@ -195,8 +195,7 @@ static void add_ui_port(struct buf *b, const char *master, const char *mode)
 /* Behind what is set already. */
 static void add_behind(struct buf *b, const char *key, const char *set, char sep, const char *more)
 {
-    char *all CLEANUP(freep) =
-        set && *set ? xasprintf("%s%c%s", set, sep, more) : xstrdup(more);
+    char *all CLEANUP(freep) = set && *set ? xasprintf("%s%c%s", set, sep, more) : xstrdup(more);
 
     add_property(b, key, all);
 }

@@ -1,6 +1,6 @@
 /* sparkconf.h: the settings of a Spark application, from the weakest to the strongest: the site's
- * spark-defaults.conf, what SJE would like, the node's, what `resources` ask for, the task's `conf`, and
- * what must be.
+ * spark-defaults.conf, what SJE would like, the node's, what `resources` ask for, the task's
+ * `conf`, and what must be.
  *
  * They may hold secrets, so they go into a 0600 properties file and never into argv. The
  * application is tagged with task and attempt, and a driver that is the task's own process gets the
