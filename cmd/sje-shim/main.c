@@ -1,4 +1,6 @@
-/* sje-shim DIR: runs the task whose plan is in DIR. See shim.h. */
+/* sje-shim DIR: runs the task whose plan is in DIR. See shim.h.
+ * sje-shim --wait TITLE: started in advance; the worker says DIR, ended by a NUL, on standard
+ * input, and the process list then shows it in place of TITLE. */
 #include "cmd/sje-shim/shim.h"
 
 #include "internal/chaos.h"
@@ -269,6 +271,26 @@ static bool take_place(struct shim *s)
     return s->signals >= 0 && s->timer >= 0 && prctl(PR_SET_CHILD_SUBREAPER, 1) == 0;
 }
 
+/* False where the worker went away, or has no use for us. It says nothing else before our hello. */
+static bool await_directory(char *title)
+{
+    char dir[4096];
+    size_t len = 0;
+    ssize_t n = 0;
+
+    do {
+        n = read(STDIN_FILENO, dir + len, sizeof(dir) - len);
+        len += n > 0 ? (size_t)n : 0;
+    } while (n > 0 && dir[len - 1]);
+    if (n <= 0) {
+        return false;
+    }
+    size_t shown = strlen(title);
+    memset(title, 0, shown);
+    memcpy(title, dir, len < shown ? len : shown);
+    return chdir(dir) == 0;
+}
+
 int main(int argc, char **argv)
 {
     static struct shim s = {.kill_at = NEVER, .timer_at = NEVER, .no_child = true};
@@ -277,7 +299,11 @@ int main(int argc, char **argv)
         puts("sje-shim " SJE_VERSION);
         return 0;
     }
-    if (argc != 2 || chdir(argv[1]) != 0) {
+    if (argc == 3 && strcmp(argv[1], "--wait") == 0) {
+        if (!await_directory(argv[2])) {
+            return 1;
+        }
+    } else if (argc != 2 || chdir(argv[1]) != 0) {
         fprintf(stderr, "usage: sje-shim DIRECTORY (started by sje-executor)\n");
         return 2;
     }

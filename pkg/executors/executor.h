@@ -43,9 +43,8 @@ struct exec_plan {
     struct buf env;  /* NUL-terminated NAME=VALUE */
     char *cwd;
     char *stdin_file;
-    bool in_process; /* nothing to start: the attempt has already succeeded (Noop) */
-    bool hold_term;  /* SIGTERM is blocked when it starts; it takes it when it is ready */
-    bool detach;     /* what runs in the cluster stays there when only the attempt has to end */
+    bool hold_term; /* SIGTERM is blocked when it starts; it takes it when it is ready */
+    bool detach;    /* what runs in the cluster stays there when only the attempt has to end */
 };
 void exec_plan_init(struct exec_plan *p);
 void exec_plan_free(struct exec_plan *p);
@@ -89,7 +88,8 @@ struct exec_watch; /* opaque, made by the executor */
 struct executor {
     const char *name; /* jobType, canonical */
     /* Writes what the attempt needs into its directory and fills the plan. An error fails the
-     * attempt with kind `launch` and this text. */
+     * attempt with kind `launch` and this text. NULL: there is nothing to start, the attempt has no
+     * directory and ends at once. */
     int (*prepare)(const struct exec_node *node, struct exec_attempt *a, struct exec_plan *plan,
                    struct err *reterr);
     /* Optional: begins to look at a running attempt (also one that survived a worker restart:

@@ -17,16 +17,21 @@
 
 /* ---- making, freeing ---- */
 
+void run_name(struct run *r, const struct wcore_key *k, int64_t token)
+{
+    r->key = *k;
+    r->token = token;
+    r->exec = (struct exec_attempt){.task = k->task, .attempt = k->attempt, .token = token};
+}
+
 struct run *run_new(struct run_context *x, const struct wcore_key *k, int64_t token)
 {
     struct run *r = xcalloc(1, sizeof(*r));
 
     r->x = x;
-    r->key = *k;
-    r->token = token;
     r->outcome = "";
     r->status.done = r->status.total = -1;
-    r->exec = (struct exec_attempt){.task = k->task, .attempt = k->attempt, .token = token};
+    run_name(r, k, token);
     list_push(&x->runs, &r->node);
     return r;
 }
@@ -102,6 +107,7 @@ void run_release(struct run *r)
 
 void run_release_all(struct run_context *x)
 {
+    x->spare = NULL; /* it ends with its connection */
     LIST_EACH(&x->runs, it)
     {
         struct run *r = CONTAINER_OF(it, struct run, node);
@@ -256,6 +262,11 @@ static void lose_pipe(struct run *r)
     r->len = 0;
     r->language = UNKNOWN;
     if (r->ended || r->closing) {
+        return;
+    }
+    if (r == r->x->spare) {
+        r->x->spare = NULL;
+        run_release(r);
         return;
     }
     if (take_record(r)) {

@@ -25,6 +25,8 @@ struct run_context {
     const char *shim_path;
     const char *cgroup; /* NULL: none */
     struct list runs;   /* of struct run, until they are freed */
+    struct run *spare;  /* in `runs`: a shim that waits for its task; NULL: none */
+    int64_t spare_at;   /* while there is none: not before that time on clock_boot_ms() */
 
     /* Never called from inside run_start(), run_adopt() or run_conclude(). */
     void *arg;
@@ -33,6 +35,10 @@ struct run_context {
     void (*on_news)(void *arg, bool application); /* application: its id was not known before */
     void (*on_freed)(void *arg);                  /* a run is gone from the list */
 };
+
+/* Starts a shim in advance, so that the next task need not wait for it. Fails silently: each task
+ * starts its own where there is none. */
+void run_keep_spare(struct run_context *x, int64_t now);
 
 /* Each makes a->user. `spec` and `losses` are the grant's. */
 enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a, json_t *spec,

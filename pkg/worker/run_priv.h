@@ -1,5 +1,5 @@
 /* run_priv.h: shared by run.c (a run's life and end) and run_start.c (how it begins: anew, or found
- * after a restart). Nobody else includes it. */
+ * after a restart), and by their test. Nobody else includes it. */
 #ifndef SJE_WORKER_RUN_PRIV_H
 #define SJE_WORKER_RUN_PRIV_H
 
@@ -42,6 +42,7 @@ struct run {
 
 /* run.c */
 struct run *run_new(struct run_context *x, const struct wcore_key *k, int64_t token);
+void run_name(struct run *r, const struct wcore_key *k, int64_t token);
 void run_open_pipe(struct run *r);
 bool run_read_pipe(struct run *r);
 void run_on_exit(uv_process_t *p, int64_t status, int sig);

@@ -7,12 +7,17 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #define SPACE_MIN ((uint64_t)65536) /* less free than that is a full disk */
 #define MEGABYTE  (1024 * 1024)
+
+#define SPARE_AFTER_MS 10   /* the task that took the last one is started first */
+#define SPARE_RETRY_MS 1000 /* after one that could not be started, or has ended by itself */
 
 /* ---- starting ---- */
 
@@ -86,14 +91,13 @@ static int write_plan(const struct run *r, const struct exec_plan *plan, int64_t
     return shim_plan_write(r->dir, plan, &l, reterr);
 }
 
-static int spawn_shim(struct run *r, struct err *reterr)
+static int spawn_shim(struct run *r, char **args, struct err *reterr)
 {
-    char *args[] = {xstrdup(r->x->shim_path), r->dir, NULL};
     char *env[] = {NULL}; /* the plan has the task's; ours holds secrets */
     uv_stdio_container_t io[3] = {{.flags = UV_CREATE_PIPE | UV_READABLE_PIPE | UV_WRITABLE_PIPE},
                                   {.flags = UV_IGNORE},
                                   {.flags = UV_INHERIT_FD, .data.fd = STDERR_FILENO}};
-    uv_process_options_t o = {.file = args[0],
+    uv_process_options_t o = {.file = r->x->shim_path,
                               .args = args,
                               .env = env,
                               .exit_cb = run_on_exit,
@@ -104,7 +108,6 @@ static int spawn_shim(struct run *r, struct err *reterr)
     run_open_pipe(r);
     io[0].data.stream = (uv_stream_t *)&r->pipe;
     int rc = uv_spawn(r->x->loop, &r->process, &o);
-    free(args[0]);
     r->process.data = r;
     r->has_process = true;
     r->open_handles++;
@@ -115,6 +118,57 @@ static int spawn_shim(struct run *r, struct err *reterr)
                    uv_strerror(rc ? rc : UV_EIO));
 }
 
+static int spawn_for_task(struct run *r, struct err *reterr)
+{
+    char *name CLEANUP(freep) = xstrdup(r->x->shim_path);
+    char *args[] = {name, r->dir, NULL};
+
+    return spawn_shim(r, args, reterr);
+}
+
+/* ---- the spare ---- */
+
+void run_keep_spare(struct run_context *x, int64_t now)
+{
+    static const struct wcore_key nobody = {0};
+    char *name CLEANUP(freep) = xstrdup(x->shim_path);
+    char *title CLEANUP(freep) = shimdir_path(x->tasks_dir, &nobody.task, INT32_MAX);
+    char wait[] = "--wait";
+    char *args[] = {name, wait, title, NULL};
+    struct run *r = run_new(x, &nobody, 0);
+    struct err e = {0};
+
+    x->spare_at = now + SPARE_RETRY_MS;
+    if (spawn_shim(r, args, &e) < 0) {
+        log_debug(NULL, "no shim is started in advance: %s", e.text);
+        run_release(r);
+        return;
+    }
+    x->spare = r;
+}
+
+static struct run *take_spare(struct run_context *x, const struct wcore_attempt *a)
+{
+    struct run *r = STEAL(x->spare);
+
+    x->spare_at = clock_boot_ms() + SPARE_AFTER_MS;
+    run_name(r, &a->key, a->token);
+    return r;
+}
+
+/* Where it has just gone, the end of its connection will say so. */
+static int tell_spare(struct run *r)
+{
+    uv_os_fd_t fd = -1;
+    size_t len = strlen(r->dir) + 1;
+
+    if (uv_fileno((uv_handle_t *)&r->pipe, &fd) == 0 &&
+        send(fd, r->dir, len, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)len) {
+        log_warn(NULL, "the shim that was started in advance is gone");
+    }
+    return 0;
+}
+
 static int make_dir(struct run *r, struct err *reterr)
 {
     r->dir = shimdir_path(r->x->tasks_dir, &r->key.task, r->key.attempt);
@@ -123,7 +177,7 @@ static int make_dir(struct run *r, struct err *reterr)
 }
 
 static int start_shim(struct run *r, const struct wcore_attempt *a, const json_t *spec,
-                      bool *ret_in_process, struct err *reterr)
+                      struct err *reterr)
 {
     struct exec_plan plan CLEANUP(exec_plan_free);
 
@@ -131,12 +185,8 @@ static int start_shim(struct run *r, const struct wcore_attempt *a, const json_t
     int rc = make_dir(r, reterr);
     rc = rc < 0 ? rc : write_grant(r, a, spec, reterr);
     rc = rc < 0 ? rc : r->executor->prepare(r->x->node, &r->exec, &plan, reterr);
-    *ret_in_process = plan.in_process;
-    if (rc < 0 || plan.in_process) {
-        return rc;
-    }
-    rc = write_plan(r, &plan, a->deadline, reterr);
-    return rc < 0 ? rc : spawn_shim(r, reterr);
+    rc = rc < 0 ? rc : write_plan(r, &plan, a->deadline, reterr);
+    return rc < 0 ? rc : r->has_process ? tell_spare(r) : spawn_for_task(r, reterr);
 }
 
 static void succeed(struct run *r)
@@ -149,30 +199,34 @@ static void succeed(struct run *r)
     r->ended = true;
 }
 
+static bool needs_shim(const json_t *spec)
+{
+    const char *type = json_get_string(spec, "jobType");
+    const struct executor *x = type ? executor_find(type) : NULL;
+
+    return x && x->prepare;
+}
+
 enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a, json_t *spec,
                              int32_t losses)
 {
-    struct run *r = run_new(x, &a->key, a->token);
+    struct run *r = x->spare && needs_shim(spec) ? take_spare(x, a) : run_new(x, &a->key, a->token);
     struct err e = {0};
-    bool in_process = false;
 
     a->user = r;
     r->attempt = a;
     r->exec.losses = losses;
     int rc = read_spec(r, spec, &e);
-    if (rc == 0 && streq(r->spec->job_type, JOB_NOOP)) { /* thousands a second: no directory */
+    if (rc == 0 && !r->executor->prepare) { /* thousands a second */
         succeed(r);
         return WCORE_START_ENDED;
     }
-    rc = rc < 0 ? rc : start_shim(r, a, spec, &in_process, &e);
+    rc = rc < 0 ? rc : start_shim(r, a, spec, &e);
     if (rc < 0) {
         return fail_start(r, &e);
     }
     a->patience_ms = run_stop_ms(r);
-    if (in_process) {
-        succeed(r);
-    }
-    return in_process ? WCORE_START_ENDED : WCORE_START_UNDER_WAY;
+    return WCORE_START_UNDER_WAY;
 }
 
 void run_conclude(struct run_context *x, struct wcore_attempt *a, enum wcore_verdict v,

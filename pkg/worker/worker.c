@@ -318,7 +318,11 @@ static void on_turn(uv_prepare_t *p)
         close_all(w);
         return;
     }
+    if (!w->runs.spare && now >= w->runs.spare_at) {
+        run_keep_spare(&w->runs, now);
+    }
     due = w->hurry_at ? MIN(due, w->hurry_at) : due;
+    due = w->runs.spare ? due : MIN(due, w->runs.spare_at);
     int64_t wait = MIN(MAX(due - now, (int64_t)0), (int64_t)TURN_MAX_MS);
     MUST(uv_timer_start(&w->timer, on_timer, (uint64_t)wait, 0) == 0);
 }

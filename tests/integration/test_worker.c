@@ -102,7 +102,7 @@ static void test_many_short_commands(void **unused)
     for (int i = 0; i < 200; i++) {
         assert_string_equal(outcome(i), "succeeded");
     }
-    AWAIT(count_children() <= before); /* the shims are reaped */
+    AWAIT(count_children() <= before + 1); /* the shims are reaped; one waits for a task */
     stop_worker(false);
     bench_close();
 }

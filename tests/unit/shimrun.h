@@ -112,13 +112,13 @@ static inline void run_self(struct run *r, const char *role, const char *arg)
 }
 
 /* Starts the program with one end of a socket pair as its standard input. */
-static inline void run_spawn(struct run *r)
+static inline void run_spawn_as(struct run *r, char **argv)
 {
     char *program CLEANUP(freep) = shim_program();
-    char *argv[] = {program, r->dir, NULL};
     posix_spawn_file_actions_t actions;
     int pair[2];
 
+    argv[0] = program;
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, pair[1], STDIN_FILENO);
@@ -126,6 +126,11 @@ static inline void run_spawn(struct run *r)
     posix_spawn_file_actions_destroy(&actions);
     close(pair[1]);
     r->conn = pair[0];
+}
+
+static inline void run_spawn(struct run *r)
+{
+    run_spawn_as(r, (char *[]){NULL, r->dir, NULL});
 }
 
 /* The next line, without its newline; "" at the end of the connection. */
@@ -171,13 +176,18 @@ static inline void run_say(struct run *r, const char *line)
     assert_int_equal(send(r->conn, line, strlen(line), MSG_NOSIGNAL), strlen(line));
 }
 
-static inline void run_start(struct run *r)
+static inline void run_plan(struct run *r)
 {
     struct err e = {0};
 
     if (shim_plan_write(r->dir, &r->plan, &r->limits, &e) < 0) {
         fail_msg("%s", e.text);
     }
+}
+
+static inline void run_start(struct run *r)
+{
+    run_plan(r);
     run_spawn(r);
     run_hello(r);
 }

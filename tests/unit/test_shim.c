@@ -735,6 +735,64 @@ static void test_worker_restarts(void **state)
     assert_int_equal(shim_connect(r->dir, &r->conn, NULL), ERR_NOT_FOUND);
 }
 
+/* ---- started in advance ---- */
+
+static void await_task(struct run *r, char *title)
+{
+    static char wait[] = "--wait";
+
+    run_spawn_as(r, (char *[]){NULL, wait, title, NULL});
+}
+
+static void test_started_in_advance(void **state)
+{
+    struct run *r = *state;
+    char title[sizeof(r->dir)] = "";
+    char path[64];
+    char shown[2 * sizeof(r->dir)] = "";
+    struct exec_exit e;
+
+    memset(title, '-', strlen(r->dir) + 3);
+    await_task(r, title);
+    run_sh(r, "sleep 1000");
+    run_plan(r);
+    assert_int_equal(send(r->conn, r->dir, 3, MSG_NOSIGNAL), 3);
+    assert_int_equal(send(r->conn, r->dir + 3, strlen(r->dir) - 2, MSG_NOSIGNAL),
+                     strlen(r->dir) - 2);
+    run_hello(r);
+    snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)r->shim);
+    int fd = open(path, O_RDONLY);
+    ssize_t n = read(fd, shown, sizeof(shown) - 1);
+    close(fd);
+    assert_true(n > 0);
+    const char *at = shown + strlen(shown) + 1;
+    assert_string_equal(at, "--wait");
+    assert_string_equal(at + strlen(at) + 1, r->dir);
+    run_say(r, "stop cancel 100\n");
+    run_end(r, &e);
+    assert_string_equal(e.reason, "cancel");
+}
+
+static void test_started_in_advance_for_nothing(void **state)
+{
+    struct run *r = *state;
+    char *path CLEANUP(freep) = xmalloc(5000);
+    char title[] = "idle";
+
+    await_task(r, title);
+    shutdown(r->conn, SHUT_WR);
+    assert_int_equal(run_wait(r), 1);
+    close(r->conn);
+    await_task(r, title); /* a directory that has no end */
+    memset(path, 'x', 5000);
+    (void)send(r->conn, path, 5000, MSG_NOSIGNAL);
+    assert_int_equal(run_wait(r), 1);
+    close(r->conn);
+    await_task(r, title);
+    assert_int_equal(send(r->conn, "/nowhere", 9, MSG_NOSIGNAL), 9);
+    assert_int_equal(run_wait(r), 1);
+}
+
 /* A worker that is not there at all when the task ends. */
 static void test_nobody_listens(void **state)
 {
@@ -891,6 +949,8 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_log_grows, setup, teardown),
         cmocka_unit_test_setup_teardown(test_disk_full, setup, teardown),
         cmocka_unit_test_setup_teardown(test_worker_restarts, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_started_in_advance, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_started_in_advance_for_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nobody_listens, setup, teardown),
         cmocka_unit_test_setup_teardown(test_newest_gets_in, setup, teardown),
         cmocka_unit_test_setup_teardown(test_garbage, setup, teardown),

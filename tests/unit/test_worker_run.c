@@ -1,20 +1,24 @@
 /* What a worker makes of directories and shims that another version left behind. tests/data/shim/vN
  * is a directory as version N of the shim's protocol leaves it; the live shims are played here,
- * byte for byte.
+ * byte for byte. And how it keeps a real shim ready for the next task.
  */
-#include "pkg/worker/run.h"
+#include "pkg/worker/run_priv.h"
 
+#include "internal/clock.h"
 #include "internal/log.h"
 #include "pkg/executors/shimdir.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -35,6 +39,7 @@ static struct run_found found;
 static int n_started;
 static int n_ended;
 static int n_freed;
+static int n_made; /* runs: so many are to be freed */
 static int listener = -1;
 static int shim = -1; /* our end of the control connection */
 
@@ -106,6 +111,7 @@ static int setup(void **state)
                                    .on_freed = on_freed};
     list_init(&context.runs);
     n_started = n_ended = n_freed = 0;
+    n_made = 1;
     return 0;
 }
 
@@ -114,7 +120,7 @@ static int teardown(void **state)
     (void)state;
     run_release_all(&context);
     uv_run(&loop, UV_RUN_DEFAULT);
-    assert_int_equal(n_freed, 1);
+    assert_int_equal(n_freed, n_made);
     assert_int_equal(uv_loop_close(&loop), 0);
     executors_done();
     if (shim >= 0) {
@@ -319,6 +325,109 @@ static void test_nonsense_is_not_a_shim(void **state)
     assert_int_equal(n_started, 0);
 }
 
+/* ---- a shim that was started in advance ---- */
+
+static int keep_spare(void)
+{
+    run_keep_spare(&context, clock_boot_ms());
+    assert_non_null(context.spare);
+    return context.spare->process.pid;
+}
+
+static enum wcore_started start(const char *text)
+{
+    json_t *spec = NULL;
+
+    assert_int_equal(json_read(text, strlen(text), &spec, NULL), 0);
+    attempt.key.attempt = 2;
+    attempt.lease_ms = 30000;
+    attempt.slots = 1;
+    attempt.deadline = clock_boot_ms() + 30000;
+    enum wcore_started s = run_start(&context, &attempt, spec, 0);
+    json_decref(spec);
+    run = attempt.user;
+    return s;
+}
+
+#define COMMAND "{\"jobType\":\"Command\",\"command\":[\"sh\",\"-c\",\"echo $PPID\"]}"
+
+static void use_real_shim(void)
+{
+    char *self CLEANUP(freep) = realpath("/proc/self/exe", NULL);
+    const char *named = getenv("SJE_TEST_SHIM");
+    static char path[PATH_MAX];
+
+    *strrchr(self, '/') = '\0';
+    snprintf(path, sizeof(path), "%s/../../bin/sje-shim", self);
+    context.shim_path = named ? named : path;
+}
+
+static void test_the_spare_runs_the_next_task(void **state)
+{
+    char parent[64];
+
+    (void)state;
+    use_real_shim();
+    int pid = keep_spare();
+    assert_int_equal(start(COMMAND), WCORE_START_UNDER_WAY);
+    assert_null(context.spare);
+    assert_true(context.spare_at > clock_boot_ms() - 1000);
+    await(&n_ended);
+    assert_int_equal(n_started, 1);
+    assert_string_equal(run_outcome(run), "succeeded");
+    snprintf(parent, sizeof(parent), "\"output\":\"%d\\n\"", pid);
+    assert_non_null(strstr(run_result(run), parent));
+}
+
+static void test_what_needs_no_shim_leaves_the_spare(void **state)
+{
+    (void)state;
+    n_made = 2;
+    use_real_shim();
+    keep_spare();
+    assert_int_equal(start("{\"jobType\":\"Noop\"}"), WCORE_START_ENDED);
+    assert_string_equal(run_outcome(run), "succeeded");
+    assert_non_null(context.spare);
+}
+
+static void test_a_spare_for_a_task_that_cannot_start(void **state)
+{
+    (void)state;
+    use_real_shim();
+    keep_spare();
+    assert_int_equal(start("{\"jobType\":\"Command\"}"), WCORE_START_ENDED);
+    assert_string_equal(run_outcome(run), "failed");
+}
+
+static void test_a_spare_that_has_ended_is_forgotten(void **state)
+{
+    (void)state;
+    n_made = 2;
+    use_real_shim();
+    kill(keep_spare(), SIGKILL);
+    await(&n_freed);
+    assert_null(context.spare);
+    assert_int_equal(start(COMMAND), WCORE_START_UNDER_WAY);
+    await(&n_ended);
+    assert_string_equal(run_outcome(run), "succeeded");
+}
+
+/* Nobody knows yet that it has: the attempt is lost, not failed. */
+static void test_a_spare_that_has_just_ended(void **state)
+{
+    siginfo_t info;
+
+    (void)state;
+    use_real_shim();
+    int pid = keep_spare();
+    kill(pid, SIGKILL);
+    assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
+    assert_int_equal(start(COMMAND), WCORE_START_UNDER_WAY);
+    await(&n_ended);
+    assert_string_equal(run_outcome(run), "lost");
+    assert_int_equal(n_started, 0);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -330,6 +439,11 @@ int main(void)
         T(test_a_live_shim_of_a_newer_version),
         T(test_an_ended_attempt_of_a_newer_version),
         T(test_nonsense_is_not_a_shim),
+        T(test_the_spare_runs_the_next_task),
+        T(test_what_needs_no_shim_leaves_the_spare),
+        T(test_a_spare_for_a_task_that_cannot_start),
+        T(test_a_spare_that_has_ended_is_forgotten),
+        T(test_a_spare_that_has_just_ended),
     };
 
     log_setup(LOG_ERROR, LOG_LOGFMT, "test");
