@@ -12,7 +12,7 @@
 
 /* One delivery, from arrival to ack. */
 struct delivery {
-    struct list_node node; /* m->held_results, with `body` */
+    struct list_node node; /* results: m->held_results, with `body`; claims: m->to_answer */
     struct manager *m;
     uint64_t epoch;
     uint64_t tag;
@@ -131,12 +131,35 @@ static void flush_grants(struct delivery *d)
     d->n_grants = d->n_denies = 0;
 }
 
+/* What is granted is told when its batch is written: it does not wait for the other claims of its
+ * message, which may be in later batches. */
+static void answer_soon(struct delivery *d)
+{
+    if (!list_linked(&d->node)) {
+        list_push(&d->m->to_answer, &d->node);
+    }
+}
+
+void intake_answer(struct manager *m)
+{
+    struct list_node *n;
+
+    while ((n = list_pop(&m->to_answer))) {
+        flush_grants(CONTAINER_OF(n, struct delivery, node));
+    }
+}
+
 static void claim_part_done(struct delivery *d)
 {
-    if (--d->remaining == 0) {
-        flush_grants(d);
-        delivery_free(d);
+    if (--d->remaining) {
+        answer_soon(d);
+        return;
     }
+    flush_grants(d);
+    if (list_linked(&d->node)) {
+        list_remove(&d->node);
+    }
+    delivery_free(d);
 }
 
 static int64_t lease_ms_of(const struct manager *m, const struct task *t)

@@ -247,6 +247,9 @@ static void batch_end(struct batch *b)
     MUST(b->entries.count == 0);
     free(b);
     l->in_flight--;
+    if (l->o.on_batch) {
+        l->o.on_batch(l->o.arg);
+    }
     if (l->dirty.count) {
         wake(l);
     }

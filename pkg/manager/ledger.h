@@ -43,6 +43,7 @@ struct ledger_options {
     uv_loop_t *loop;
     struct db *db;
     ledger_hook_fn *on_change;
+    void (*on_batch)(void *arg); /* the events of a batch have been answered; may be NULL */
     void *arg;
     int in_flight;      /* batches at a time */
     size_t cache_bytes; /* for rows that nobody waits for */

@@ -21,6 +21,13 @@
 #define DB_QUEUE         20000
 #define STOP_WAIT_MS     5000
 
+/* Every statement here is meant for an index. A plan that was made while the tables were empty
+ * would scan them whole, and a prepared statement keeps its plan. */
+#define PLAN_SETTINGS "-c enable_seqscan=off -c enable_mergejoin=off -c jit=off"
+/* Rows are inserted, or found by their key: the plan depends neither on which nor on how many, and
+ * making it anew would take longer than writing one row. */
+#define WRITER_SETTINGS PLAN_SETTINGS " -c plan_cache_mode=force_generic_plan"
+
 int64_t mgr_now(const struct manager *m)
 {
     return m->clock_known ? clock_boot_ms() + m->clock_offset : clock_wall_ms();
@@ -93,6 +100,11 @@ static void on_change(void *arg, enum task_state from, const struct task *row)
         look_changed(m, row);
     }
     notices_change(m, from, row);
+}
+
+static void on_batch(void *arg)
+{
+    intake_answer(arg);
 }
 
 /* ---- the database's clock ---- */
@@ -330,9 +342,7 @@ static struct db_options db_options_of(struct manager *m, const struct config *c
         .password = c->db.password,
         .ssl_mode = c->db.ssl_mode,
         .name = "sje-manager",
-        /* Every statement here is meant for an index. A plan that was made while the tables were
-         * empty would scan them whole, and a prepared statement keeps its plan. */
-        .settings = "-c enable_seqscan=off -c enable_mergejoin=off -c jit=off",
+        .settings = PLAN_SETTINGS,
         .statement_timeout_ms = 30000,
         .max_queued = DB_QUEUE,
         .arg = m,
@@ -343,10 +353,12 @@ static void open_database(struct manager *m, const struct config *c)
 {
     struct db_options o = m->db_options;
 
+    o.settings = WRITER_SETTINGS;
     o.connections = c->db.connections;
     o.on_up = on_db_up;
     o.on_down = on_db_down;
     m->db = db_open(m->loop, &o);
+    o.settings = PLAN_SETTINGS;
     o.name = "sje-reader";
     o.connections = 2;
     o.on_up = on_read_up;
@@ -407,6 +419,7 @@ int manager_start(uv_loop_t *loop, const struct config *c, const struct task_typ
     fleet_init(&m->fleet, 0);
     set_limits(m, c);
     list_init(&m->held_results);
+    list_init(&m->to_answer);
     accept_init(m);
     MUST(uv_timer_init(loop, &m->tick) == 0);
     m->tick.data = m;
@@ -415,6 +428,7 @@ int manager_start(uv_loop_t *loop, const struct config *c, const struct task_typ
     struct ledger_options lo = {.loop = loop,
                                 .db = m->db,
                                 .on_change = on_change,
+                                .on_batch = on_batch,
                                 .arg = m,
                                 .in_flight = WRITE_BATCHES,
                                 .cache_bytes = CACHE_BYTES};

@@ -92,9 +92,10 @@ struct manager {
     int accept_in_flight;
     uv_check_t accept_check;
     uv_idle_t accept_spin;
-    /* intake.c: results whose write failed because the database was away */
-    struct list held_results;
-    size_t claims_open; /* submitted to the ledger, not answered */
+    /* intake.c */
+    struct list to_answer;    /* claims, of which some are decided */
+    struct list held_results; /* whose write failed because the database was away */
+    size_t claims_open;       /* submitted to the ledger, not answered */
     struct mq_watched results;
     struct mq_watch watch; /* of `sub` */
     /* look.c */
@@ -136,9 +137,10 @@ void accept_stop(struct manager *m); /* answers what waits */
 void accept_tell_ready(struct manager *m, const char *pool);
 
 /* intake.c */
-void intake_up(struct manager *m);    /* the consuming connection is new: declare and consume */
-void intake_retry(struct manager *m); /* the database is back */
-void intake_drop(struct manager *m);  /* deliveries of a lost connection */
+void intake_up(struct manager *m);     /* the consuming connection is new: declare and consume */
+void intake_retry(struct manager *m);  /* the database is back */
+void intake_drop(struct manager *m);   /* deliveries of a lost connection */
+void intake_answer(struct manager *m); /* tells workers which of their claims are decided */
 /* What an answer tells that no change of ours told: another manager's change, or one of ours whose
  * COMMIT we did not hear of. */
 void intake_learn(struct manager *m, const struct id *task, const struct ledger_answer *a);
