@@ -128,11 +128,20 @@ static int spawn_for_task(struct run *r, struct err *reterr)
 
 /* ---- the spare ---- */
 
+/* What the process list shows, as long as any attempt's directory, which takes its place. */
+static char *idle_title(const char *tasks_dir)
+{
+    static const struct id any = {0};
+    char *path CLEANUP(freep) = shimdir_path(tasks_dir, &any, INT32_MAX);
+
+    return xasprintf("%-*s", (int)strlen(path), "(no task yet)");
+}
+
 void run_keep_spare(struct run_context *x, int64_t now)
 {
     static const struct wcore_key nobody = {0};
     char *name CLEANUP(freep) = xstrdup(x->shim_path);
-    char *title CLEANUP(freep) = shimdir_path(x->tasks_dir, &nobody.task, INT32_MAX);
+    char *title CLEANUP(freep) = idle_title(x->tasks_dir);
     char wait[] = "--wait";
     char *args[] = {name, wait, title, NULL};
     struct run *r = run_new(x, &nobody, 0);
