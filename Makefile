@@ -88,14 +88,18 @@ endef
 $(foreach p,$(filter-out sje-shim,$(PROGRAMS)),$(eval $(call program_rule,$(p))))
 
 # The shim: libc alone, static, because there is one per running task and it starts with each. With
-# musl where that is there: glibc asks the processor for its caches at every start, which takes half a
-# millisecond on a virtual machine.
-MUSL := $(if $(filter release-gcc,$(FLAVOUR)-$(CC)),$(shell command -v musl-gcc))
+# musl where tools/deps.sh could unpack that: glibc asks the processor for its caches at every start,
+# which takes half a millisecond on a virtual machine.
+MUSL := $(if $(filter release-gcc,$(FLAVOUR)-$(CC)),$(if $(wildcard .deps/musl/done),$(firstword \
+	$(wildcard .deps/musl/usr/lib/*-linux-musl))))
+MUSL_INC := $(subst /usr/lib/,/usr/include/,$(MUSL))
 ifneq ($(MUSL),)
 $(BIN)/sje-shim: $(wildcard cmd/sje-shim/*.[ch]) pkg/executors/plan.h
 	@mkdir -p $(@D)
-	$(MUSL) $(CPPFLAGS) -std=c17 $(WARN) $(CFLAGS_release) -fno-pie $(CFLAGS) -static -no-pie \
-		$(filter-out -pie,$(LDFLAGS_release)) $(LDFLAGS) -o $@ $(filter %.c,$^)
+	$(CC) -nostdinc -isystem $(MUSL_INC) -isystem $(shell $(CC) -print-file-name=include) \
+		$(CPPFLAGS) -std=c17 $(WARN) $(CFLAGS_release) -fno-pie $(CFLAGS) -static -no-pie \
+		$(filter-out -pie,$(LDFLAGS_release)) $(LDFLAGS) -nostdlib -o $@ $(MUSL)/crt1.o $(MUSL)/crti.o \
+		$(filter %.c,$^) -L$(MUSL) -lc $(shell $(CC) -print-libgcc-file-name) $(MUSL)/crtn.o
 else
 $(BIN)/sje-shim: $(patsubst %.c,$(OUT)/%.o,$(wildcard cmd/sje-shim/*.c))
 	@mkdir -p $(@D)

@@ -5,12 +5,16 @@
 #   deps.sh test    also the tests
 #   deps.sh lint    also the checks of the source
 #
+# musl, with which the shim is linked, is unpacked below .deps and never installed: its loader in /lib
+# makes the native libraries of Spark (snappy) take the machine for one of musl, and no Parquet file is
+# written on it any more.
+#
 # Debian packages need root; without it this names the one command that an administrator must run.
 # No service of the system is started or changed by it. Python packages go to .venv only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-RUN=(gcc libc6-dev musl-tools make pkg-config git
+RUN=(gcc libc6-dev make pkg-config git
     libuv1-dev libjansson-dev libyaml-dev libpq-dev librabbitmq-dev libmicrohttpd-dev
     libcurl4-openssl-dev uthash-dev
     rabbitmq-server postgresql python3 python3-venv procps curl)
@@ -112,6 +116,24 @@ python_packages() { # REQUIREMENTS
     : >"$stamp"
 }
 
+# What is needed of musl to link a static program. Where it cannot be had the shim is linked with glibc.
+musl() {
+    local dir=.deps/musl
+    if [ -e /lib/ld-musl-"$(uname -m)".so.1 ]; then
+        say "musl is installed on this machine: Spark cannot write Parquet files with snappy while it is." \
+            "If nothing else needs it: apt-get remove musl" >&2
+    fi
+    [ ! -e "$dir/done" ] || return 0
+    rm -rf "$dir"
+    mkdir -p "$dir"
+    if (cd "$dir" && apt-get -q download musl-dev && dpkg-deb -x ./*.deb . && rm -- *.deb) >"$dir.log" 2>&1; then
+        rm -f "$dir.log"
+        : >"$dir/done"
+    else
+        say "musl-dev could not be fetched (see $dir.log): sje-shim is linked with glibc, which works as well"
+    fi
+}
+
 purpose=${1:-run}
 case $purpose in
 run | test | lint) ;;
@@ -120,5 +142,6 @@ esac
 exec 7<Makefile # one at a time in this checkout
 flock 7
 debian "$purpose"
+musl
 python_packages examples/requirements.txt
 [ "$purpose" = run ] || python_packages tests/requirements.txt

@@ -75,6 +75,28 @@ def test_parameters_keep_their_order_and_their_types(sje, tmp_path):
                            "--e", "", "--last", "*", "$HOME"]
 
 
+def test_files_of_every_usual_format_are_written_and_read(sje, tmp_path):
+    """With the codecs that Spark takes by itself: snappy's native library must load on a machine that
+    `make run` prepared."""
+    app = tmp_path / "formats.py"
+    app.write_text("""import json, os, sys
+from pyspark.sql import SparkSession
+spark = SparkSession.builder.config("spark.sql.warehouse.dir", sys.argv[1] + "/warehouse").getOrCreate()
+names = spark.createDataFrame([(i, f"n{i}") for i in range(5)], "id long, name string")
+counts = {}
+for kind in ("parquet", "orc", "csv", "json"):
+    path = f"{sys.argv[1]}/{kind}"
+    names.write.format(kind).save(path)
+    counts[kind] = spark.read.format(kind).schema(names.schema).load(path).count()
+names.write.saveAsTable("names")
+counts["table"] = spark.table("names").join(spark.range(3), "id").count()
+open(os.environ["SJE_OUTPUT"], "w").write(json.dumps(counts))
+""")
+    t = sje.run({"jobType": "SparkApp", "sparkAppPath": str(app), "args": [str(tmp_path)]}, START)
+    assert t["state"] == "SUCCEEDED", t
+    assert t["output"] == {"parquet": 5, "orc": 5, "csv": 5, "json": 5, "table": 3}
+
+
 def test_a_jar_uses_its_second_jar(sje):
     t = sje.run(example("letters"), START)
     assert t["state"] == "SUCCEEDED", t
