@@ -150,7 +150,7 @@ void view_task(struct buf *b, const struct task *t)
     add_time(b, "submittedAt", t->submitted_at);
     add_time(b, "startedAt", t->started_at);
     add_time(b, "finishedAt", t->finished_at);
-    add_text(b, "workerId", t->worker_id);
+    add_text(b, "workerId", who_is_nobody(&t->who) ? NULL : t->who.node);
     add_text(b, "applicationId", t->application_id);
     buf_adds(b, ",\"progress\":");
     add_members(b, t->progress, progress, ARRAY_LEN(progress));

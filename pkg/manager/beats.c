@@ -66,8 +66,7 @@ static void on_unknown(void *arg, const struct beat_run *r)
     struct task_event ev = {.type = TE_SURVIVED,
                             .now = mgr_now(bc->m),
                             .attempt = r->attempt,
-                            .worker = bc->beat->worker,
-                            .incarnation = bc->beat->inc,
+                            .who = bc->beat->who,
                             .token = r->token};
     ledger_submit(bc->m->ledger, &r->task, &ev, 0, on_unknown_answer, c);
 }
@@ -85,8 +84,7 @@ static void on_survived(void *arg, const struct lease *l, const struct beat *b)
     struct task_event ev = {.type = TE_SURVIVED,
                             .now = mgr_now(bc->m),
                             .attempt = l->attempt,
-                            .worker = b->worker,
-                            .incarnation = b->inc,
+                            .who = b->who,
                             .token = l->token};
 
     ledger_submit(bc->m->ledger, &l->task, &ev, 0, NULL, NULL);
@@ -115,7 +113,7 @@ static void on_application(void *arg, const struct lease *l, const char *applica
     struct task_event ev = {.type = TE_APPLICATION,
                             .now = mgr_now(bc->m),
                             .attempt = l->attempt,
-                            .worker = l->worker->id,
+                            .who = l->worker->who,
                             .token = l->token,
                             .application_id = application_id};
 
@@ -167,10 +165,10 @@ static void greet(struct manager *m, struct fleet_worker *w, int64_t now)
 {
     struct buf b CLEANUP(buf_free) = {0};
 
-    if (!*m->url || (w->greeted_inc == w->inc && now - w->greeted_at < GREET_MS)) {
+    if (!*m->url || (w->greeted_inc == w->who.inc && now - w->greeted_at < GREET_MS)) {
         return;
     }
-    w->greeted_inc = w->inc;
+    w->greeted_inc = w->who.inc;
     w->greeted_at = now;
     buf_init(&b, MESSAGE_MAX);
     grants_begin(&b, m->id, m->url);
@@ -234,7 +232,7 @@ int manager_beat_http(struct manager *m, struct str body, struct buf *answer, st
         return err_set(reterr, ERR_PARSE, "reply is no worker's queue");
     }
     /* Nor invent workers: one that has leases is known from the broker or the database. */
-    if (!fleet_find(&m->fleet, msg.beat.worker)) {
+    if (!fleet_find(&m->fleet, msg.beat.who.node)) {
         return err_set(reterr, ERR_NOT_FOUND, "no such worker is known here");
     }
     rc = beats_take(m, &msg.beat, answer);

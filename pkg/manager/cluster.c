@@ -108,7 +108,7 @@ static json_t *worker_json(struct fleet_worker *w, bool with_tasks)
     set(j, "draining", json_boolean(w->drain || w->draining));
     set(j, "version", text_json(w->version));
     set(j, "pid", json_integer(w->pid));
-    set(j, "incarnation", json_integer(w->inc));
+    set(j, "incarnation", json_integer(w->who.inc));
     set(j, "startedAt", time_json(w->started_at));
     set(j, "lastHeartbeatAt", time_json(w->last_beat_wall));
     if (with_tasks) {

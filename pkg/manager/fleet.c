@@ -134,7 +134,7 @@ struct lease *fleet_grant(struct fleet *f, const struct task *row, int64_t now)
     struct lease *l = fleet_lease(f, &row->id);
 
     if (l && (l->hearsay || l->attempt != row->attempt || l->token != row->token ||
-              !streq(l->worker->id, row->worker_id))) {
+              !streq(l->worker->id, row->who.node))) {
         lease_free(f, l);
         l = NULL;
     }
@@ -148,7 +148,7 @@ struct lease *fleet_grant(struct fleet *f, const struct task *row, int64_t now)
         l->application_id = xstrdup(row->application_id);
         l->progress = xstrdup(row->progress);
         l->lease_ms = row->lease_s ? (int64_t)row->lease_s * 1000 : f->dead_after_ms;
-        l->worker = worker_get(f, row->worker_id, now);
+        l->worker = worker_get(f, row->who.node, now);
         l->worker->used += l->slots;
         list_push(&l->worker->leases, &l->node);
         HASH_ADD(hh, f->leases, task, sizeof(l->task), l);
@@ -156,7 +156,7 @@ struct lease *fleet_grant(struct fleet *f, const struct task *row, int64_t now)
     }
     l->application_told = l->application_told ||
                           (row->application_id && streq(l->application_id, row->application_id));
-    l->inc = row->incarnation;
+    l->inc = row->who.inc;
     l->claim_beat = MAX(l->claim_beat, row->claim_beat);
     l->cancel = row->cancel_requested;
     return l;
@@ -186,12 +186,8 @@ static void lose(struct fleet *f, const struct beat_effects *fx, struct lease *l
 static struct lease *believe(struct fleet *f, const struct beat *b, const struct beat_run *r,
                              int64_t now)
 {
-    struct task row = {.id = r->task,
-                       .attempt = r->attempt,
-                       .token = r->token,
-                       .slots = 1,
-                       .incarnation = b->inc,
-                       .worker_id = (char *)(uintptr_t)b->worker};
+    struct task row = {
+        .id = r->task, .attempt = r->attempt, .token = r->token, .slots = 1, .who = b->who};
 
     if (HASH_COUNT(f->leases) >= HEARSAY_MAX || streq(r->phase, "ended")) {
         return NULL;
@@ -220,7 +216,7 @@ static void beat_lease(struct fleet *f, const struct beat *b, const struct beat_
         }
         return;
     }
-    if (l->attempt != r->attempt || l->token != r->token || !streq(l->worker->id, b->worker)) {
+    if (l->attempt != r->attempt || l->token != r->token || !streq(l->worker->id, b->who.node)) {
         if (l->attempt < r->attempt) {
             if (fx->unknown) {
                 fx->unknown(fx->arg, r); /* ours is the old one */
@@ -238,8 +234,8 @@ static void beat_lease(struct fleet *f, const struct beat *b, const struct beat_
     }
     l->seen_beat = b->beat;
     l->deadline = deadline_from(f, l, now);
-    if (l->inc < b->inc) {
-        l->inc = b->inc;
+    if (l->inc < b->who.inc) {
+        l->inc = b->who.inc;
         l->claim_beat = 0;
         if (fx->survived) {
             fx->survived(fx->arg, l, b);
@@ -279,12 +275,12 @@ static void beat_missing(struct fleet *f, struct fleet_worker *w, const struct b
     {
         struct lease *l = CONTAINER_OF(n, struct lease, node);
 
-        if (l->seen_beat == b->beat && l->inc == b->inc) {
+        if (l->seen_beat == b->beat && l->inc == b->who.inc) {
             continue;
         }
-        if (l->inc < b->inc) {
+        if (l->inc < b->who.inc) {
             lose(f, fx, l, "its worker was restarted and did not bring it back", true);
-        } else if (l->inc == b->inc &&
+        } else if (l->inc == b->who.inc &&
                    (BROKEN(CLAIMING) || (b->beat > l->claim_beat && !is_claiming(b, l)))) {
             lose(f, fx, l, "its worker no longer has it", false);
         }
@@ -299,12 +295,13 @@ static enum worker_state state_of(const struct fleet_worker *w)
 struct fleet_worker *fleet_beat(struct fleet *f, const struct beat *b, int64_t now, int64_t wall,
                                 const struct beat_effects *fx, bool *ret_changed)
 {
-    struct fleet_worker *w = fleet_find(f, b->worker);
+    struct fleet_worker *w = fleet_find(f, b->who.node);
 
-    if (w ? b->inc < w->inc || (b->inc == w->inc && b->beat <= w->beat) : is_full(f)) {
+    if (w ? b->who.inc < w->who.inc || (b->who.inc == w->who.inc && b->beat <= w->beat)
+          : is_full(f)) {
         return NULL;
     }
-    w = worker_get(f, b->worker, now);
+    w = worker_get(f, b->who.node, now);
     str_replace_owned(&w->host, b->host);
     str_replace_owned(&w->version, b->version);
     str_replace_owned(&w->reply, b->reply);
@@ -312,8 +309,8 @@ struct fleet_worker *fleet_beat(struct fleet *f, const struct beat *b, int64_t n
     strings_free(w->job_types);
     w->pools = strings_of(b->pools);
     w->job_types = strings_of(b->job_types);
-    w->saved = w->saved && w->inc == b->inc;
-    w->inc = b->inc;
+    w->saved = w->saved && w->who.inc == b->who.inc;
+    w->who = b->who;
     w->beat = b->beat;
     w->last_beat = now;
     w->last_beat_wall = wall;

@@ -23,11 +23,11 @@ const char *worker_state_name(enum worker_state s);
 
 struct fleet_worker {
     char *id;
+    struct who who;
     UT_hash_handle hh;
     char *host;
     char *version;
-    char *reply; /* its queue */
-    int64_t inc;
+    char *reply;       /* its queue */
     int64_t beat;      /* number of the last one */
     int64_t last_beat; /* boot ms */
     int64_t last_beat_wall;
@@ -106,11 +106,10 @@ struct beat_run {
     const json_t *progress;
 };
 struct beat {
-    const char *worker;
+    struct who who;
     const char *host;
     const char *version;
     const char *reply;
-    int64_t inc;
     int64_t beat;
     int64_t started_at;
     int pid;

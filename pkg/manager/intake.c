@@ -17,8 +17,7 @@ struct delivery {
     uint64_t epoch;
     uint64_t tag;
     char *reply;
-    char *worker;
-    int64_t inc;
+    struct who who;
     size_t remaining;
     bool failed; /* a part could not be written: the whole is taken again later */
     char *body;  /* results only: for taking it again */
@@ -43,15 +42,14 @@ struct part {
 };
 
 static struct delivery *delivery_new(struct manager *m, const struct mq_delivery *md,
-                                     const char *worker, int64_t inc, const char *reply, size_t n)
+                                     const struct who *who, const char *reply, size_t n)
 {
     struct delivery *d = xmalloc(sizeof(*d));
 
     d->m = m;
     d->epoch = md->epoch;
     d->tag = md->tag;
-    d->worker = xstrdup(worker);
-    d->inc = inc;
+    d->who = *who;
     d->reply = xstrdup(reply);
     d->remaining =
         n + 1; /* one for the reader, so that it cannot end before all parts are submitted */
@@ -64,7 +62,6 @@ static void delivery_free(struct delivery *d)
 {
     buf_free(&d->grants);
     buf_free(&d->denies);
-    free(d->worker);
     free(d->reply);
     free(d->body);
     free(d->settled);
@@ -205,15 +202,15 @@ static int64_t new_token(void)
 
 static void take_claims(struct manager *m, const struct mq_delivery *md, const struct claim_msg *c)
 {
-    struct delivery *d = delivery_new(m, md, c->worker, c->inc, c->reply, c->n);
+    struct delivery *d = delivery_new(m, md, &c->who, c->reply, c->n);
 
     for (size_t i = 0; i < c->n; i++) {
         struct task_event ev = {.type = TE_CLAIM,
                                 .now = mgr_now(m),
                                 .attempt = c->claims[i].attempt,
-                                .worker = c->worker,
-                                .incarnation = c->inc,
+                                .who = c->who,
                                 .token = new_token(),
+                                .lease_ms = m->dead_after_ms,
                                 .beat = (int32_t)c->beat};
         struct part *p = part_new(d, &c->claims[i].task, c->claims[i].attempt);
 
@@ -332,8 +329,7 @@ static void submit_bare(struct part *p)
                             .now = mgr_now(m),
                             .random = random_u64(),
                             .attempt = p->attempt,
-                            .worker = p->d->worker,
-                            .incarnation = p->d->inc,
+                            .who = p->d->who,
                             .token = p->token,
                             .outcome = p->outcome,
                             .output = output,
@@ -354,8 +350,7 @@ static void submit_result(struct delivery *d, const struct result_msg *r,
                             .now = mgr_now(m),
                             .random = random_u64(),
                             .attempt = e->attempt,
-                            .worker = r->worker,
-                            .incarnation = r->inc,
+                            .who = r->who,
                             .token = e->token,
                             .outcome = e->outcome,
                             .error = e->error,
@@ -393,8 +388,7 @@ static void on_results(void *arg, const struct mq_delivery *md)
         ack_result(m, md->epoch, md->tag);
         return;
     }
-    struct delivery *d =
-        delivery_new(m, md, msg.results.worker, msg.results.inc, msg.results.reply, msg.results.n);
+    struct delivery *d = delivery_new(m, md, &msg.results.who, msg.results.reply, msg.results.n);
     d->body = xmemdup(md->body.p, md->body.len);
     d->body_len = md->body.len;
     take_results(d, &msg.results);

@@ -74,7 +74,7 @@ static int save_worker(struct manager *m, const struct fleet_worker *w)
     db_params_init(&p);
     db_add_text(&p, w->id);
     db_add_text(&p, w->host);
-    db_add_bigint(&p, w->inc);
+    db_add_bigint(&p, w->who.inc);
     db_add_text(&p, worker_state_name(w->state));
     db_add_int(&p, w->slots);
     db_add_time(&p, w->last_beat_wall);
@@ -164,7 +164,8 @@ static void send_cancel(struct manager *m, const char *exchange, const char *key
  * where we do not. */
 void lead_tell_cancel(struct manager *m, const struct task *row)
 {
-    const struct fleet_worker *w = row->worker_id ? fleet_find(&m->fleet, row->worker_id) : NULL;
+    const struct fleet_worker *w =
+        who_is_nobody(&row->who) ? NULL : fleet_find(&m->fleet, row->who.node);
     struct task_ref r = {row->id, row->attempt};
 
     if (w && w->reply) {
@@ -220,8 +221,7 @@ void lead_lost(struct manager *m, struct lease *l, const char *why)
                             .random = random_u64(),
                             .attempt = l->attempt,
                             .token = l->token,
-                            .worker = l->worker->id,
-                            .incarnation = l->inc,
+                            .who = who_of(l->worker->who.node, &l->worker->who.uuid, l->inc),
                             .beat = l->claim_beat,
                             .reason = why,
                             .max_losses = m->max_losses};

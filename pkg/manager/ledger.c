@@ -70,8 +70,7 @@ struct ledger {
 
 /* ---- items ---- */
 
-#define EVENT_STRINGS(X)                                                                           \
-    X(worker) X(error) X(output) X(progress) X(application_id) X(signature) X(reason)
+#define EVENT_STRINGS(X) X(error) X(output) X(progress) X(application_id) X(signature) X(reason)
 
 static struct item *item_new(const struct task_event *ev, int64_t epoch, ledger_fn *cb, void *arg)
 {
@@ -445,9 +444,8 @@ static bool decide(struct ledger *l, struct entry *e, int64_t epoch)
 static size_t change_bytes(const struct entry *e)
 {
     const struct task *t = &e->next;
-    size_t bytes = 400 + text_bytes(t->worker_id) + text_bytes(t->application_id) +
-                   text_bytes(t->loss_signature) + text_bytes(t->progress) + text_bytes(t->output) +
-                   text_bytes(t->error);
+    size_t bytes = 500 + text_bytes(t->application_id) + text_bytes(t->loss_signature) +
+                   text_bytes(t->progress) + text_bytes(t->output) + text_bytes(t->error);
 
     for (size_t i = 0; i < e->n_audit; i++) {
         bytes += 100 + text_bytes(e->audit[i].worker_id) + text_bytes(e->audit[i].detail);

@@ -34,6 +34,7 @@ void hint_write(char body[HINT_MAX], char message_id[HINT_ID_LEN], const struct 
     snprintf(message_id, HINT_ID_LEN, "%s:%d", text, tasks[0].attempt);
 }
 
+#define QUEUE_NAME_MAX  200
 #define WALL_MS_MAX     253402300799999 /* the end of the year 9999 */
 #define HOST_MAX        255
 #define VERSION_MAX     64
@@ -67,8 +68,8 @@ static bool read_token(const json_t *j, int64_t *ret)
     return str_to_i64(str_of(json_get_string(j, "token")), INT64_MIN, INT64_MAX, ret);
 }
 
-/* The name of a worker is part of a queue's name and is printed: only what a node may be called. */
-static bool good_name(const char *s)
+/* Part of a queue's name, and printed: only what a node may be called. */
+static bool good_name(const char *s, size_t max)
 {
     size_t n = s ? strlen(s) : 0;
 
@@ -80,7 +81,21 @@ static bool good_name(const char *s)
             return false;
         }
     }
-    return n > 0 && n <= 200;
+    return n > 0 && n <= max;
+}
+
+/* "worker", "uuid" (absent in messages of earlier versions) and "inc". */
+static bool read_who(const json_t *j, struct who *ret)
+{
+    const char *node = json_get_string(j, "worker");
+    const char *uuid = json_get_string(j, "uuid");
+    struct id id = {{0}};
+
+    if (!good_name(node, NODE_ID_MAX) || (uuid && !id_parse(uuid, strlen(uuid), &id))) {
+        return false;
+    }
+    *ret = who_of(node, &id, json_get_int(j, "inc", 0));
+    return ret->inc > 0;
 }
 
 /* NULL where absent or longer than max. */
@@ -156,13 +171,11 @@ static int read_claim(struct message *m, struct err *reterr)
     size_t n = json_array_size(list);
     struct claim_msg *c = &m->claim;
 
-    c->worker = json_get_string(m->doc, "worker");
     c->reply = json_get_string(m->doc, "reply");
-    c->inc = json_get_int(m->doc, "inc", 0);
     c->beat = json_get_int(m->doc, "beat", 0);
-    if (!good_name(c->worker) || !good_name(c->reply) || n > ENTRIES_MAX || c->beat < 0 ||
-        c->beat > INT32_MAX) {
-        return broken(reterr, "worker, reply, beat or claims");
+    if (!read_who(m->doc, &c->who) || !good_name(c->reply, QUEUE_NAME_MAX) || n > ENTRIES_MAX ||
+        c->beat < 0 || c->beat > INT32_MAX) {
+        return broken(reterr, "worker, uuid, inc, reply, beat or claims");
     }
     c->claims = xcalloc(n, sizeof(*c->claims));
     for (size_t i = 0; i < n; i++) {
@@ -207,11 +220,9 @@ static int read_beat(struct message *m, struct err *reterr)
     const char *host = member_string(j, "host", HOST_MAX);
 
     *b = (struct beat){
-        .worker = json_get_string(j, "worker"),
         .host = host ? host : "",
         .version = member_string(j, "version", VERSION_MAX),
         .reply = json_get_string(j, "reply"),
-        .inc = json_get_int(j, "inc", 0),
         .beat = json_get_int(j, "beat", 0),
         .started_at = member_time(j, "startedAt"),
         .pid = member_int(j, "pid", INT_MAX),
@@ -223,8 +234,8 @@ static int read_beat(struct message *m, struct err *reterr)
         .pools = member_names(j, "pools", POOLS_MAX, task_pool_good),
         .job_types = member_names(j, "jobTypes", TYPES_MAX, good_type),
     };
-    if (!good_name(b->worker) || !good_name(b->reply) || b->inc < 1 || b->beat < 1) {
-        return broken(reterr, "worker, reply, inc or beat");
+    if (!read_who(j, &b->who) || !good_name(b->reply, QUEUE_NAME_MAX) || b->beat < 1) {
+        return broken(reterr, "worker, uuid, inc, reply or beat");
     }
     int rc = read_runs(json_object_get(j, "running"), true, &m->running, &b->n_running, reterr);
     if (rc == 0) {
@@ -272,11 +283,9 @@ static int read_results(struct message *m, struct err *reterr)
     size_t n = json_array_size(list);
     struct result_msg *r = &m->results;
 
-    r->worker = json_get_string(m->doc, "worker");
     r->reply = json_get_string(m->doc, "reply");
-    r->inc = json_get_int(m->doc, "inc", 0);
-    if (!good_name(r->worker) || !good_name(r->reply) || n > ENTRIES_MAX) {
-        return broken(reterr, "worker, reply or results");
+    if (!read_who(m->doc, &r->who) || !good_name(r->reply, QUEUE_NAME_MAX) || n > ENTRIES_MAX) {
+        return broken(reterr, "worker, uuid, inc, reply or results");
     }
     r->results = xcalloc(n, sizeof(*r->results));
     for (size_t i = 0; i < n; i++) {

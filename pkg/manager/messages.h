@@ -35,9 +35,8 @@ void hint_write(char body[HINT_MAX], char message_id[HINT_ID_LEN], const struct 
                 size_t n, const char *reply);
 
 struct claim_msg {
-    const char *worker;
+    struct who who;
     const char *reply;
-    int64_t inc;
     int64_t beat;
     size_t n;
     struct {
@@ -59,9 +58,8 @@ struct result_entry {
     char *signature; /* what another worker could die of too; owned; NULL */
 };
 struct result_msg {
-    const char *worker;
+    struct who who;
     const char *reply;
-    int64_t inc;
     size_t n;
     struct result_entry *results;
 };

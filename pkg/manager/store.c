@@ -2,31 +2,164 @@
 
 #include <stdlib.h>
 
-/* Columns of a row as every SELECT here returns them; row_read() follows this order. */
-#define COLUMNS(output, spec)                                                                      \
-    "t.id, t.seq, t.state, t.attempt, t.failures, t.losses, t.requeues, t.stale, t.priority, "     \
-    "t.max_attempts, t.backoff_s, t.slots, t.lease_s, t.queue_timeout_s, t.claim_beat, "           \
-    "t.cancel_requested, t.rank, t.incarnation, t.token, t.submitted_at, t.run_after, "            \
-    "t.queue_deadline, t.started_at, t.finished_at, t.pool, t.job_type, t.job_id, t.worker_id, "   \
-    "t.application_id, t.loss_signature, t.progress::text, " output ", t.error::text, " spec
-#define TASK_COLUMNS COLUMNS("t.output::text", "t.spec::text")
+/* ---- columns: the one table of them ---- */
+
+enum kind { K_ID, K_INT, K_BIGINT, K_TIME, K_BOOL, K_TEXT, K_JSON, K_WHO };
+
+/* How each kind is read, sent and cast. */
+static const struct {
+    enum db_type type;
+    const char *array; /* the type of a parameter that holds one for each row */
+    const char *cast;  /* from its element to the column */
+    const char *text;  /* how a SELECT asks for it */
+} kinds[] = {
+    [K_ID] = {DB_ID, "uuid[]", "", ""},
+    [K_INT] = {DB_INT, "int[]", "", ""},
+    [K_BIGINT] = {DB_BIGINT, "bigint[]", "", ""},
+    [K_TIME] = {DB_TIME, "timestamptz[]", "", ""},
+    [K_BOOL] = {DB_BOOL, "bool[]", "", ""},
+    [K_TEXT] = {DB_TEXT, "text[]", "", ""},
+    [K_JSON] = {DB_TEXT, "text[]", "::json", "::text"},
+    [K_WHO] = {DB_TEXT, "text[]", "", ""},
+};
+
+enum {
+    INSERTED = 1, /* given with a new row; else `fresh` is, or NULL */
+    WRITTEN = 2,  /* a change writes it */
+    LARGE = 4,    /* scans and lists may leave it out */
+};
+
+#define AT(member) offsetof(struct task, member)
+
+/* INSERTED or a value for a new row; WRITTEN where task_step() may change it. */
+static const struct column {
+    const char *name;
+    enum kind kind;
+    size_t at;
+    int when;
+    const char *fresh;
+} columns[] = {
+    {"id", K_ID, AT(id), INSERTED, NULL},
+    {"seq", K_INT, AT(seq), WRITTEN, "1"},
+    {"state", K_INT, AT(state), INSERTED | WRITTEN, NULL},
+    {"attempt", K_INT, AT(attempt), WRITTEN, "1"},
+    {"failures", K_INT, AT(failures), WRITTEN, "0"},
+    {"losses", K_INT, AT(losses), WRITTEN, "0"},
+    {"requeues", K_INT, AT(requeues), WRITTEN, "0"},
+    {"returns", K_INT, AT(returns), WRITTEN, "0"},
+    {"stale", K_INT, AT(stale), WRITTEN, "0"},
+    {"priority", K_INT, AT(priority), INSERTED, NULL},
+    {"max_attempts", K_INT, AT(max_attempts), INSERTED, NULL},
+    {"backoff_s", K_INT, AT(backoff_s), INSERTED, NULL},
+    {"slots", K_INT, AT(slots), INSERTED, NULL},
+    {"cpus_milli", K_INT, AT(cpus_milli), INSERTED, NULL},
+    {"memory_mb", K_INT, AT(memory_mb), INSERTED, NULL},
+    {"lease_s", K_INT, AT(lease_s), INSERTED, NULL},
+    {"queue_timeout_s", K_INT, AT(queue_timeout_s), INSERTED, NULL},
+    {"claim_beat", K_INT, AT(claim_beat), WRITTEN, "0"},
+    {"cancel_requested", K_BOOL, AT(cancel_requested), WRITTEN, "false"},
+    {"rank", K_BIGINT, AT(rank), INSERTED | WRITTEN, NULL},
+    {"token", K_BIGINT, AT(token), WRITTEN, "0"},
+    {"submitted_at", K_TIME, AT(submitted_at), INSERTED, NULL},
+    {"run_after", K_TIME, AT(run_after), INSERTED | WRITTEN, NULL},
+    {"queue_deadline", K_TIME, AT(queue_deadline), INSERTED | WRITTEN, NULL},
+    {"started_at", K_TIME, AT(started_at), WRITTEN, NULL},
+    {"finished_at", K_TIME, AT(finished_at), WRITTEN, NULL},
+    {"pool", K_TEXT, AT(pool), INSERTED, NULL},
+    {"job_type", K_TEXT, AT(job_type), INSERTED, NULL},
+    {"job_id", K_TEXT, AT(job_id), INSERTED, NULL},
+    {"worker_id", K_WHO, AT(who.node), WRITTEN, NULL},
+    {"incarnation", K_BIGINT, AT(who.inc), WRITTEN, "0"},
+    {"worker_uuid", K_ID, AT(who.uuid), WRITTEN, NULL},
+    {"lease_ms", K_BIGINT, AT(lease_ms), WRITTEN, "0"},
+    {"application_id", K_TEXT, AT(application_id), WRITTEN, NULL},
+    {"loss_signature", K_TEXT, AT(loss_signature), WRITTEN, NULL},
+    {"progress", K_JSON, AT(progress), WRITTEN, NULL},
+    {"output", K_JSON, AT(output), WRITTEN | LARGE, NULL},
+    {"error", K_JSON, AT(error), WRITTEN, NULL},
+    {"spec", K_JSON, AT(spec), INSERTED | LARGE, NULL},
+};
+
+/* Of a grant by a manager that does not know these columns they tell nothing. */
+#define OF_GRANT(name) (streq(name, "worker_uuid") || streq(name, "lease_ms"))
 
 /* Scans and lists read a thousand rows at once: without output and specification where these are
  * large, or, in a list, from the row on with which the page is. */
-#define BYTES             "octet_length(t.spec::text) + coalesce(octet_length(t.output::text), 0)"
-#define WHERE(small, col) "case when " small " then t." col "::text end"
-#define IS_SMALL          BYTES " <= 16384"
-#define IN_PAGE           "sum(" BYTES ") over page <= 16777216"
-#define SCAN_COLUMNS      COLUMNS(WHERE(IS_SMALL, "output"), WHERE(IS_SMALL, "spec"))
-#define LIST_COLUMNS      COLUMNS(WHERE(IN_PAGE, "output"), WHERE(IN_PAGE, "spec"))
+#define BYTES    "octet_length(t.spec::text) + coalesce(octet_length(t.output::text), 0)"
+#define IS_SMALL BYTES " <= 16384"
+#define IN_PAGE  "sum(" BYTES ") over page <= 16777216"
+
+/* A SELECT's columns, in the order of the table. large: when those marked so are given; NULL:
+ * always. */
+static void add_columns(struct buf *b, const char *large)
+{
+    for (size_t i = 0; i < ARRAY_LEN(columns); i++) {
+        const struct column *c = &columns[i];
+        const char *when = OF_GRANT(c->name)          ? "t.grant_token = t.token"
+                           : large && c->when & LARGE ? large
+                                                      : NULL;
+
+        buf_adds(b, i ? ", " : "");
+        buf_addf(b, when ? "case when %s then t.%s%s end" : "%st.%s%s", when ? when : "", c->name,
+                 kinds[c->kind].text);
+    }
+}
+
+/* A statement that is built once: %C, %S and %L in `pattern` stand for the columns of a row, a scan
+ * and a list. Lives as long as the process. */
+static const char *sql_of(const char **ready, const char *pattern)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+
+    if (*ready) {
+        return *ready;
+    }
+    buf_init(&b, 65536);
+    for (const char *at = pattern; *at; at++) {
+        if (*at == '%') {
+            at++;
+            add_columns(&b, *at == 'S' ? IS_SMALL : *at == 'L' ? IN_PAGE : NULL);
+        } else {
+            buf_addc(&b, *at);
+        }
+    }
+    return *ready = buf_take(&b);
+}
 
 /* ---- reading ---- */
 
-static char *text_at(const struct db_result *r, int row, int col)
+static void read_column(const struct db_result *r, int row, int col, const struct column *c,
+                        struct task *t)
 {
-    struct str s = db_get_text(r, row, col);
+    char *to = (char *)t + c->at;
+    struct str s;
 
-    return db_is_null(r, row, col) ? NULL : xstrndup(s.p, s.len);
+    switch (c->kind) {
+    case K_ID:
+        *(struct id *)to = db_is_null(r, row, col) ? (struct id){{0}} : db_get_id(r, row, col);
+        break;
+    case K_INT:
+        *(int32_t *)to = (int32_t)db_get_int(r, row, col);
+        break;
+    case K_BIGINT:
+        *(int64_t *)to = db_get_int(r, row, col);
+        break;
+    case K_TIME:
+        *(int64_t *)to = db_get_time(r, row, col);
+        break;
+    case K_BOOL:
+        *(bool *)to = db_get_bool(r, row, col);
+        break;
+    case K_TEXT:
+    case K_JSON:
+        s = db_get_text(r, row, col);
+        *(char **)to = db_is_null(r, row, col) ? NULL : xstrndup(s.p, s.len);
+        break;
+    case K_WHO:
+        s = db_get_text(r, row, col);
+        memcpy(to, s.p, MIN(s.len, (size_t)NODE_ID_MAX));
+        break;
+    }
 }
 
 static int32_t int_at(const struct db_result *r, int row, int col)
@@ -36,42 +169,10 @@ static int32_t int_at(const struct db_result *r, int row, int col)
 
 static void row_read(const struct db_result *r, int i, struct task *t)
 {
-    int c = 0;
-
-    *t = (struct task){.id = db_get_id(r, i, c++)};
-    t->seq = int_at(r, i, c++);
-    t->state = (enum task_state)int_at(r, i, c++);
-    t->attempt = int_at(r, i, c++);
-    t->failures = int_at(r, i, c++);
-    t->losses = int_at(r, i, c++);
-    t->requeues = int_at(r, i, c++);
-    t->stale = int_at(r, i, c++);
-    t->priority = int_at(r, i, c++);
-    t->max_attempts = int_at(r, i, c++);
-    t->backoff_s = int_at(r, i, c++);
-    t->slots = int_at(r, i, c++);
-    t->lease_s = int_at(r, i, c++);
-    t->queue_timeout_s = int_at(r, i, c++);
-    t->claim_beat = int_at(r, i, c++);
-    t->cancel_requested = db_get_bool(r, i, c++);
-    t->rank = db_get_int(r, i, c++);
-    t->incarnation = db_get_int(r, i, c++);
-    t->token = db_get_int(r, i, c++);
-    t->submitted_at = db_get_time(r, i, c++);
-    t->run_after = db_get_time(r, i, c++);
-    t->queue_deadline = db_get_time(r, i, c++);
-    t->started_at = db_get_time(r, i, c++);
-    t->finished_at = db_get_time(r, i, c++);
-    t->pool = text_at(r, i, c++);
-    t->job_type = text_at(r, i, c++);
-    t->job_id = text_at(r, i, c++);
-    t->worker_id = text_at(r, i, c++);
-    t->application_id = text_at(r, i, c++);
-    t->loss_signature = text_at(r, i, c++);
-    t->progress = text_at(r, i, c++);
-    t->output = text_at(r, i, c++);
-    t->error = text_at(r, i, c++);
-    t->spec = text_at(r, i, c++);
+    *t = (struct task){0};
+    for (size_t c = 0; c < ARRAY_LEN(columns); c++) {
+        read_column(r, i, (int)c, &columns[c], t);
+    }
 }
 
 /* One call of a store function, from send to answer. */
@@ -136,87 +237,143 @@ static void on_rows(void *arg, int rc, const struct db_result *res, const struct
 
 /* ---- arrays, one per column ---- */
 
-enum { COLUMNS_MAX = 40 };
+enum { ARRAYS_MAX = 48 };
 
-struct columns {
-    struct db_array a[COLUMNS_MAX];
+struct arrays {
+    struct db_array a[ARRAYS_MAX];
     int n;
 };
 
-static void columns_init(struct columns *c, const enum db_type *types, int n)
+static struct db_array *arrays_next(struct arrays *c, enum db_type type)
 {
-    MUST(n <= COLUMNS_MAX);
-    c->n = n;
-    for (int i = 0; i < n; i++) {
-        db_array_init(&c->a[i], types[i]);
-    }
+    MUST(c->n < ARRAYS_MAX);
+    db_array_init(&c->a[c->n], type);
+    return &c->a[c->n++];
 }
 
-static void columns_add(struct columns *c, struct db_params *p)
+static void arrays_add(struct arrays *c, struct db_params *p)
 {
     for (int i = 0; i < c->n; i++) {
         db_ref_array(p, &c->a[i]);
     }
 }
 
-static void columns_free(struct columns *c)
+static void arrays_free(struct arrays *c)
 {
     for (int i = 0; i < c->n; i++) {
         db_array_free(&c->a[i]);
     }
 }
 
+static void put_column(struct db_array *a, const struct column *c, const struct task *t)
+{
+    const char *from = (const char *)t + c->at;
+    static const struct id none = {{0}};
+
+    switch (c->kind) {
+    case K_ID:
+        if (id_eq((const struct id *)from, &none)) {
+            db_array_null(a);
+        } else {
+            db_array_id(a, (const struct id *)from);
+        }
+        break;
+    case K_INT:
+        db_array_int(a, *(const int32_t *)from);
+        break;
+    case K_BIGINT:
+        db_array_bigint(a, *(const int64_t *)from);
+        break;
+    case K_TIME:
+        db_array_time(a, *(const int64_t *)from);
+        break;
+    case K_BOOL:
+        db_array_bool(a, *(const bool *)from);
+        break;
+    case K_TEXT:
+    case K_JSON:
+        db_array_text(a, *(char *const *)from);
+        break;
+    case K_WHO:
+        db_array_text(a, *from ? from : NULL);
+        break;
+    }
+}
+
+/* The columns that belong to `when`, each an array over all rows. */
+static void arrays_fill(struct arrays *to, int when, const struct task *const *rows, size_t n)
+{
+    for (size_t i = 0; i < ARRAY_LEN(columns); i++) {
+        if (columns[i].when & when) {
+            struct db_array *a = arrays_next(to, kinds[columns[i].kind].type);
+
+            for (size_t k = 0; k < n; k++) {
+                put_column(a, &columns[i], rows[k]);
+            }
+        }
+    }
+}
+
+/* "unnest($1::uuid[], …) as c(id, …)" of the columns that belong to `when`, from parameter `first`
+ * on; `more` are further ones before them. Returns the number of the next parameter. */
+static int add_unnest(struct buf *b, int when, int first)
+{
+    struct buf names CLEANUP(buf_free) = {0};
+    int n = first;
+
+    buf_init(&names, 4096);
+    buf_adds(b, "unnest(");
+    for (size_t i = 0; i < ARRAY_LEN(columns); i++) {
+        if (columns[i].when & when) {
+            const char *comma = n == first ? "" : ", ";
+
+            buf_addf(b, "%s$%d::%s", comma, n++, kinds[columns[i].kind].array);
+            buf_addf(&names, "%s%s", comma, columns[i].name);
+        }
+    }
+    buf_addf(b, ") as c(%.*s)", (int)names.len, names.data);
+    return n;
+}
+
 /* ---- insert ---- */
-
-#define INSERT_UNNEST                                                                              \
-    "unnest($1::uuid[], $2::int[], $3::int[], $4::int[], $5::int[], $6::int[], $7::int[], "        \
-    "$8::int[], $9::bigint[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], "        \
-    "$13::text[], $14::text[], $15::text[], $16::text[]) as c(id, state, priority, max_attempts, " \
-    "backoff_s, slots, lease_s, queue_timeout_s, rank, submitted_at, run_after, queue_deadline, "  \
-    "pool, job_type, job_id, spec)"
-
-#define INSERT_TASK                                                                                \
-    "insert into task (id, seq, state, attempt, failures, losses, requeues, stale, priority, "     \
-    "max_attempts, backoff_s, slots, lease_s, queue_timeout_s, claim_beat, cancel_requested, "     \
-    "rank, incarnation, token, submitted_at, run_after, queue_deadline, pool, job_type, job_id, "  \
-    "spec) select c.id, 1, c.state::smallint, 1, 0, 0, 0, 0, c.priority::smallint, "               \
-    "c.max_attempts, c.backoff_s, c.slots, c.lease_s, c.queue_timeout_s, 0, false, c.rank, 0, 0, " \
-    "c.submitted_at, c.run_after, c.queue_deadline, c.pool, c.job_type, c.job_id, c.spec::json "
 
 #define INSERT_EVENT                                                                               \
     "insert into event (task_id, seq, at, attempt, to_state, event) "                              \
-    "select c.id, 1, c.submitted_at, 1, c.state::smallint, 'accepted' "
+    "select c.id, 1, c.submitted_at, 1, c.state::smallint, 'accepted' from c"
 
-static const enum db_type insert_types[] = {DB_ID,   DB_INT,  DB_INT,    DB_INT,  DB_INT,  DB_INT,
-                                            DB_INT,  DB_INT,  DB_BIGINT, DB_TIME, DB_TIME, DB_TIME,
-                                            DB_TEXT, DB_TEXT, DB_TEXT,   DB_TEXT};
+static void add_insert_task(struct buf *b)
+{
+    struct buf values CLEANUP(buf_free) = {0};
+
+    buf_init(&values, 4096);
+    buf_adds(b, "insert into task (");
+    for (size_t i = 0; i < ARRAY_LEN(columns); i++) {
+        const struct column *c = &columns[i];
+        const char *comma = i ? ", " : "";
+
+        if (!(c->when & INSERTED) && !c->fresh) {
+            continue;
+        }
+        buf_addf(b, "%s%s", comma, c->name);
+        if (c->when & INSERTED) {
+            buf_addf(&values, "%sc.%s%s", comma, c->name, kinds[c->kind].cast);
+        } else {
+            buf_addf(&values, "%s%s", comma, c->fresh);
+        }
+    }
+    buf_addf(b, ") select %.*s from c", (int)values.len, values.data);
+}
 
 /* The parameters refer to `c` until they are sent. */
-static void insert_params(struct db_params *p, struct columns *c, const struct task *rows, size_t n)
+static void insert_params(struct db_params *p, struct arrays *c, const struct task *rows, size_t n)
 {
-    columns_init(c, insert_types, ARRAY_LEN(insert_types));
-    for (size_t i = 0; i < n; i++) {
-        const struct task *t = &rows[i];
-        struct db_array *a = c->a;
+    const struct task **list CLEANUP(freep) = xcalloc(n, sizeof(*list));
 
-        db_array_id(a++, &t->id);
-        db_array_int(a++, (int32_t)t->state);
-        db_array_int(a++, t->priority);
-        db_array_int(a++, t->max_attempts);
-        db_array_int(a++, t->backoff_s);
-        db_array_int(a++, t->slots);
-        db_array_int(a++, t->lease_s);
-        db_array_int(a++, t->queue_timeout_s);
-        db_array_bigint(a++, t->rank);
-        db_array_time(a++, t->submitted_at);
-        db_array_time(a++, t->run_after);
-        db_array_time(a++, t->queue_deadline);
-        db_array_text(a++, t->pool);
-        db_array_text(a++, t->job_type);
-        db_array_text(a++, t->job_id);
-        db_array_text(a, t->spec);
+    for (size_t i = 0; i < n; i++) {
+        list[i] = &rows[i];
     }
-    columns_add(c, p);
+    arrays_fill(c, INSERTED, list, n);
+    arrays_add(c, p);
 }
 
 static void on_inserted(void *arg, int rc, const struct db_result *res, const struct err *why)
@@ -227,18 +384,33 @@ static void on_inserted(void *arg, int rc, const struct db_result *res, const st
     c->cb.done(c->arg, rc, why);
 }
 
+static const char *insert_sql(void)
+{
+    static const char *ready;
+    struct buf b CLEANUP(buf_free) = {0};
+
+    if (!ready) {
+        buf_init(&b, 65536);
+        buf_adds(&b, "with c as materialized (select * from ");
+        add_unnest(&b, INSERTED, 1);
+        buf_adds(&b, "), t as (");
+        add_insert_task(&b);
+        buf_adds(&b, ") " INSERT_EVENT);
+        ready = buf_take(&b);
+    }
+    return ready;
+}
+
 int store_insert(struct db *db, const struct task *rows, size_t n, store_done_fn *cb, void *arg)
 {
-    static const char sql[] = "with c as materialized (select * from " INSERT_UNNEST
-                              "), t as (" INSERT_TASK "from c) " INSERT_EVENT "from c";
-    struct columns columns CLEANUP(columns_free);
+    struct arrays arrays CLEANUP(arrays_free) = {.n = 0};
     struct db_params p CLEANUP(db_params_free);
     struct call *c = call_new(arg);
 
     db_params_init(&p);
-    insert_params(&p, &columns, rows, n);
+    insert_params(&p, &arrays, rows, n);
     c->cb.done = cb;
-    return send_call(db, sql, &p, on_inserted, c);
+    return send_call(db, insert_sql(), &p, on_inserted, c);
 }
 
 static void on_inserted_keyed(void *arg, int rc, const struct db_result *res, const struct err *why)
@@ -270,70 +442,50 @@ static void on_inserted_keyed(void *arg, int rc, const struct db_result *res, co
     c->cb.keyed(c->arg, 0, replayed, ids, n, NULL);
 }
 
+/* $1 key, $2 hash of the body, then the rows, of which the first array are the ids. */
+static const char *insert_keyed_sql(void)
+{
+    static const char *ready;
+    struct buf b CLEANUP(buf_free) = {0};
+
+    if (!ready) {
+        buf_init(&b, 65536);
+        buf_adds(&b, "with k as (insert into idempotency (key, body_hash, tasks, created_at) "
+                     "values ($1, $2, $3, now()) on conflict (key) do nothing returning key), "
+                     "c as materialized (select * from ");
+        add_unnest(&b, INSERTED, 3);
+        buf_adds(&b, " where exists (select 1 from k)), t as (");
+        add_insert_task(&b);
+        buf_adds(&b, "), e as (" INSERT_EVENT ") "
+                     "select true, true, x.id from k, unnest($3::uuid[]) with ordinality as "
+                     "x(id, n) union all "
+                     "select false, i.body_hash = $2, x.id from idempotency i, "
+                     "unnest(i.tasks) with ordinality as x(id, n) "
+                     "where i.key = $1 and not exists (select 1 from k)");
+        ready = buf_take(&b);
+    }
+    return ready;
+}
+
 int store_insert_keyed(struct db *db, const struct task *rows, size_t n, const char *key,
                        const uint8_t hash[32], store_keyed_fn *cb, void *arg)
 {
-    static const char sql[] =
-        "with k as (insert into idempotency (key, body_hash, tasks, created_at) values ($17, $18, "
-        "$1, now()) "
-        "on conflict (key) do nothing returning key), "
-        "c as materialized (select * from " INSERT_UNNEST " where exists (select 1 from k)), "
-        "t as (" INSERT_TASK "from c), e as (" INSERT_EVENT "from c) "
-        "select true, true, x.id from k, unnest($1::uuid[]) with ordinality as x(id, n) "
-        "union all select false, i.body_hash = $18, x.id from idempotency i, "
-        "unnest(i.tasks) with ordinality as x(id, n) where i.key = $17 and not exists (select 1 "
-        "from k)";
-    struct columns columns CLEANUP(columns_free);
+    struct arrays arrays CLEANUP(arrays_free) = {.n = 0};
     struct db_params p CLEANUP(db_params_free);
     struct call *c = call_new(arg);
 
     db_params_init(&p);
-    insert_params(&p, &columns, rows, n);
     db_add_text(&p, key);
     db_add_bytes(&p, hash, 32);
+    insert_params(&p, &arrays, rows, n);
     c->cb.keyed = cb;
-    return send_call(db, sql, &p, on_inserted_keyed, c);
+    return send_call(db, insert_keyed_sql(), &p, on_inserted_keyed, c);
 }
 
 /* ---- write ---- */
 
-static const enum db_type write_types[] = {
-    DB_ID,   DB_INT,  DB_INT,  DB_INT,    DB_INT,    DB_INT,    DB_INT,  DB_INT,
-    DB_INT,  DB_INT,  DB_BOOL, DB_BIGINT, DB_BIGINT, DB_BIGINT, DB_TIME, DB_TIME,
-    DB_TIME, DB_TIME, DB_TEXT, DB_TEXT,   DB_TEXT,   DB_TEXT,   DB_TEXT, DB_TEXT};
-
 static const enum db_type audit_types[] = {DB_ID,  DB_INT,  DB_TIME, DB_INT, DB_INT,
                                            DB_INT, DB_TEXT, DB_TEXT, DB_TEXT};
-
-static void write_row(struct db_array *a, const struct store_change *ch)
-{
-    const struct task *t = ch->row;
-
-    db_array_id(a++, &t->id);
-    db_array_int(a++, ch->old_seq);
-    db_array_int(a++, t->seq);
-    db_array_int(a++, (int32_t)t->state);
-    db_array_int(a++, t->attempt);
-    db_array_int(a++, t->failures);
-    db_array_int(a++, t->losses);
-    db_array_int(a++, t->requeues);
-    db_array_int(a++, t->stale);
-    db_array_int(a++, t->claim_beat);
-    db_array_bool(a++, t->cancel_requested);
-    db_array_bigint(a++, t->rank);
-    db_array_bigint(a++, t->incarnation);
-    db_array_bigint(a++, t->token);
-    db_array_time(a++, t->run_after);
-    db_array_time(a++, t->queue_deadline);
-    db_array_time(a++, t->started_at);
-    db_array_time(a++, t->finished_at);
-    db_array_text(a++, t->worker_id);
-    db_array_text(a++, t->application_id);
-    db_array_text(a++, t->loss_signature);
-    db_array_text(a++, t->progress);
-    db_array_text(a++, t->output);
-    db_array_text(a, t->error);
-}
 
 static void write_audit(struct db_array *a, const struct id *id, const struct task_audit *e)
 {
@@ -360,61 +512,82 @@ static void on_written(void *arg, int rc, const struct db_result *res, const str
     c->cb.written(c->arg, rc, ids, n, why);
 }
 
+/* $1 epoch, $2 ids, $3 what seq was, then the columns and the audit. */
+static const char *write_sql(void)
+{
+    static const char *ready;
+    struct buf b CLEANUP(buf_free) = {0};
+
+    if (ready) {
+        return ready;
+    }
+    buf_init(&b, 65536);
+    buf_adds(&b, "with u as (update task t set grant_token = c.token");
+    for (size_t i = 0; i < ARRAY_LEN(columns); i++) {
+        const struct column *c = &columns[i];
+
+        if (c->when & WRITTEN) {
+            buf_addf(&b, ", %s = c.%s%s", c->name, c->name, kinds[c->kind].cast);
+        }
+    }
+    buf_adds(&b, " from unnest($2::uuid[], $3::int[]");
+    int n = 4;
+    for (size_t i = 0; i < ARRAY_LEN(columns); i++) {
+        if (columns[i].when & WRITTEN) {
+            buf_addf(&b, ", $%d::%s", n++, kinds[columns[i].kind].array);
+        }
+    }
+    buf_adds(&b, ") as c(id, old_seq");
+    for (size_t i = 0; i < ARRAY_LEN(columns); i++) {
+        if (columns[i].when & WRITTEN) {
+            buf_addf(&b, ", %s", columns[i].name);
+        }
+    }
+    buf_addf(&b,
+             ") where t.id = c.id and t.seq = c.old_seq "
+             "and ($1::bigint = 0 or exists (select 1 from leader where epoch = $1)) "
+             "returning t.id), "
+             "e as (insert into event (task_id, seq, at, attempt, from_state, to_state, event, "
+             "worker_id, detail) select x.task_id, x.seq, x.at, x.attempt, "
+             "x.from_state::smallint, x.to_state::smallint, x.event, x.worker_id, x.detail::json "
+             "from unnest($%d::uuid[], $%d::int[], $%d::timestamptz[], $%d::int[], $%d::int[], "
+             "$%d::int[], $%d::text[], $%d::text[], $%d::text[]) as x(task_id, seq, at, attempt, "
+             "from_state, to_state, event, worker_id, detail) "
+             "where x.task_id in (select id from u)) select id from u",
+             n, n + 1, n + 2, n + 3, n + 4, n + 5, n + 6, n + 7, n + 8);
+    return ready = buf_take(&b);
+}
+
 int store_write(struct db *db, const struct store_change *changes, size_t n, int64_t epoch,
                 store_written_fn *cb, void *arg)
 {
-    static const char sql[] =
-        "with u as (update task t set seq = c.seq, state = c.state::smallint, attempt = c.attempt, "
-        "failures = c.failures, losses = c.losses, requeues = c.requeues, stale = c.stale, "
-        "claim_beat = c.claim_beat, cancel_requested = c.cancel, rank = c.rank, incarnation = "
-        "c.incarnation, "
-        "token = c.token, run_after = c.run_after, queue_deadline = c.queue_deadline, started_at = "
-        "c.started_at, "
-        "finished_at = c.finished_at, worker_id = c.worker_id, application_id = c.application_id, "
-        "loss_signature = c.loss_signature, progress = c.progress::json, output = c.output::json, "
-        "error = c.error::json from unnest($1::uuid[], $2::int[], $3::int[], $4::int[], $5::int[], "
-        "$6::int[], "
-        "$7::int[], $8::int[], $9::int[], $10::int[], $11::bool[], $12::bigint[], $13::bigint[], "
-        "$14::bigint[], "
-        "$15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::timestamptz[], "
-        "$19::text[], $20::text[], "
-        "$21::text[], $22::text[], $23::text[], $24::text[]) as c(id, old_seq, seq, state, "
-        "attempt, failures, "
-        "losses, requeues, stale, claim_beat, cancel, rank, incarnation, token, run_after, "
-        "queue_deadline, "
-        "started_at, finished_at, worker_id, application_id, loss_signature, progress, output, "
-        "error) "
-        "where t.id = c.id and t.seq = c.old_seq "
-        "and ($34::bigint = 0 or exists (select 1 from leader where epoch = $34)) returning t.id), "
-        "e as (insert into event (task_id, seq, at, attempt, from_state, to_state, event, "
-        "worker_id, detail) "
-        "select x.task_id, x.seq, x.at, x.attempt, x.from_state::smallint, x.to_state::smallint, "
-        "x.event, "
-        "x.worker_id, x.detail::json from unnest($25::uuid[], $26::int[], $27::timestamptz[], "
-        "$28::int[], "
-        "$29::int[], $30::int[], $31::text[], $32::text[], $33::text[]) as x(task_id, seq, at, "
-        "attempt, "
-        "from_state, to_state, event, worker_id, detail) where x.task_id in (select id from u)) "
-        "select id from u";
-    struct columns rows CLEANUP(columns_free);
-    struct columns audit CLEANUP(columns_free);
+    const struct task **rows CLEANUP(freep) = xcalloc(n, sizeof(*rows));
+    struct arrays arrays CLEANUP(arrays_free) = {.n = 0};
     struct db_params p CLEANUP(db_params_free);
     struct call *c = call_new(arg);
 
-    columns_init(&rows, write_types, ARRAY_LEN(write_types));
-    columns_init(&audit, audit_types, ARRAY_LEN(audit_types));
+    struct db_array *ids = arrays_next(&arrays, DB_ID);
+    struct db_array *seqs = arrays_next(&arrays, DB_INT);
     for (size_t i = 0; i < n; i++) {
-        write_row(rows.a, &changes[i]);
+        rows[i] = changes[i].row;
+        db_array_id(ids, &rows[i]->id);
+        db_array_int(seqs, changes[i].old_seq);
+    }
+    arrays_fill(&arrays, WRITTEN, rows, n);
+    struct db_array *audit = &arrays.a[arrays.n];
+    for (size_t i = 0; i < ARRAY_LEN(audit_types); i++) {
+        (void)arrays_next(&arrays, audit_types[i]);
+    }
+    for (size_t i = 0; i < n; i++) {
         for (size_t k = 0; k < changes[i].n_audit; k++) {
-            write_audit(audit.a, &changes[i].row->id, &changes[i].audit[k]);
+            write_audit(audit, &rows[i]->id, &changes[i].audit[k]);
         }
     }
     db_params_init(&p);
-    columns_add(&rows, &p);
-    columns_add(&audit, &p);
     db_add_bigint(&p, epoch);
+    arrays_add(&arrays, &p);
     c->cb.written = cb;
-    return send_call(db, sql, &p, on_written, c);
+    return send_call(db, write_sql(), &p, on_written, c);
 }
 
 /* ---- scans ---- */
@@ -430,7 +603,8 @@ static int select_rows(struct db *db, const char *sql, struct db_params *p, stor
 
 int store_load(struct db *db, const struct id *ids, size_t n, store_rows_fn *cb, void *arg)
 {
-    static const char sql[] = "select " TASK_COLUMNS " from task t where t.id = any($1::uuid[])";
+    static const char *ready;
+    const char *sql = sql_of(&ready, "select %C from task t where t.id = any($1::uuid[])");
     struct db_array a CLEANUP(db_array_free);
     struct db_params p CLEANUP(db_params_free);
 
@@ -444,15 +618,17 @@ int store_load(struct db *db, const struct id *ids, size_t n, store_rows_fn *cb,
 }
 
 #define SCAN_QUEUE(state)                                                                          \
-    "select " SCAN_COLUMNS " from task t where t.state = " state                                   \
+    "select %S from task t where t.state = " state                                                 \
     " and t.pool = $1 and (t.rank, t.id) > ($2, $3) and t.slots <= $5 order by t.pool, t.rank, "   \
     "t.id limit $4"
 
 int store_scan_queue(struct db *db, enum task_state state, const char *pool, int64_t rank,
                      const struct id *after, int slots, int limit, store_rows_fn *cb, void *arg)
 {
-    static const char ready[] = SCAN_QUEUE("2");
-    static const char fed[] = SCAN_QUEUE("3");
+    static const char *of_ready;
+    static const char *of_fed;
+    const char *sql =
+        state == TASK_READY ? sql_of(&of_ready, SCAN_QUEUE("2")) : sql_of(&of_fed, SCAN_QUEUE("3"));
     struct db_params p CLEANUP(db_params_free);
 
     MUST(state == TASK_READY || state == TASK_FED);
@@ -462,7 +638,7 @@ int store_scan_queue(struct db *db, enum task_state state, const char *pool, int
     db_add_id(&p, after);
     db_add_int(&p, limit);
     db_add_int(&p, slots);
-    return select_rows(db, state == TASK_READY ? ready : fed, &p, cb, arg);
+    return select_rows(db, sql, &p, cb, arg);
 }
 
 static int scan_until(struct db *db, const char *sql, int64_t now, int limit, store_rows_fn *cb,
@@ -478,17 +654,18 @@ static int scan_until(struct db *db, const char *sql, int64_t now, int limit, st
 
 int store_scan_due(struct db *db, int64_t now, int limit, store_rows_fn *cb, void *arg)
 {
-    static const char sql[] =
-        "select " SCAN_COLUMNS
-        " from task t where t.state = 1 and t.run_after <= $1 order by t.run_after limit $2";
+    static const char *ready;
+    const char *sql = sql_of(&ready, "select %S from task t where t.state = 1 "
+                                     "and t.run_after <= $1 order by t.run_after limit $2");
 
     return scan_until(db, sql, now, limit, cb, arg);
 }
 
 int store_scan_queue_timeout(struct db *db, int64_t now, int limit, store_rows_fn *cb, void *arg)
 {
-    static const char sql[] = "select " SCAN_COLUMNS " from task t where t.state in (1, 2, 3) "
-                              "and t.queue_deadline <= $1 order by t.queue_deadline limit $2";
+    static const char *ready;
+    const char *sql = sql_of(&ready, "select %S from task t where t.state in (1, 2, 3) and "
+                                     "t.queue_deadline <= $1 order by t.queue_deadline limit $2");
 
     return scan_until(db, sql, now, limit, cb, arg);
 }
@@ -496,8 +673,9 @@ int store_scan_queue_timeout(struct db *db, int64_t now, int limit, store_rows_f
 int store_scan_running(struct db *db, const struct id *after, int limit, store_rows_fn *cb,
                        void *arg)
 {
-    static const char sql[] = "select " SCAN_COLUMNS
-                              " from task t where t.state = 4 and t.id > $1 order by t.id limit $2";
+    static const char *ready;
+    const char *sql = sql_of(&ready, "select %S from task t where t.state = 4 and t.id > $1 "
+                                     "order by t.id limit $2");
     struct db_params p CLEANUP(db_params_free);
 
     db_params_init(&p);
@@ -509,33 +687,35 @@ int store_scan_running(struct db *db, const struct id *after, int limit, store_r
 /* $1 job id, $2 job type, $3 older than this id, $4 limit, $5 the states. Troubles are few among
  * many successes and have an index of their own, as the live states have. */
 #define LIST(condition)                                                                            \
-    "select " LIST_COLUMNS " from task t where " condition                                         \
+    "select %L from task t where " condition                                                       \
     " and ($1::text is null or t.job_id = $1) and ($2::text is null or t.job_type = $2)"           \
     " and ($3::uuid is null or t.id < $3) "                                                        \
     "window page as (order by t.id desc rows unbounded preceding) order by t.id desc limit $4"
 
 int store_list(struct db *db, const struct list_filter *f, store_rows_fn *cb, void *arg)
 {
-    static const struct {
-        const char *state;
+    static struct {
+        const char *state; /* NULL: all */
+        const char *pattern;
         const char *sql;
-    } by_state[] = {
-        {"QUEUED", LIST("t.state in (1, 2, 3)")},
-        {"RUNNING", LIST("t.state = 4")},
-        {"SUCCEEDED", LIST("t.state = 5")},
-        {"FAILED", LIST("t.state in (6, 7, 8) and t.state <> 7")},
-        {"CANCELLED", LIST("t.state in (6, 7, 8) and t.state = 7")},
+    } kinds_of[] = {
+        {"QUEUED", LIST("t.state in (1, 2, 3)"), NULL},
+        {"RUNNING", LIST("t.state = 4"), NULL},
+        {"SUCCEEDED", LIST("t.state = 5"), NULL},
+        {"FAILED", LIST("t.state in (6, 7, 8) and t.state <> 7"), NULL},
+        {"CANCELLED", LIST("t.state in (6, 7, 8) and t.state = 7"), NULL},
+        {NULL, LIST("t.job_id = $1"), NULL},
+        {NULL, LIST("true"), NULL},
     };
-    static const char all[] = LIST("true");
-    static const char by_job[] = LIST("t.job_id = $1");
-    const char *sql = f->job_id ? by_job : all;
+    size_t kind = ARRAY_LEN(kinds_of) - (f->job_id ? 2 : 1);
     struct db_params p CLEANUP(db_params_free);
 
-    for (size_t i = 0; f->state && i < ARRAY_LEN(by_state); i++) {
-        if (streq(f->state, by_state[i].state)) {
-            sql = by_state[i].sql;
+    for (size_t i = 0; f->state && i < ARRAY_LEN(kinds_of); i++) {
+        if (streq(f->state, kinds_of[i].state)) {
+            kind = i;
         }
     }
+    const char *sql = sql_of(&kinds_of[kind].sql, kinds_of[kind].pattern);
     db_params_init(&p);
     db_add_text(&p, f->job_id);
     db_add_text(&p, f->job_type);

@@ -80,6 +80,11 @@ void task_audit_done(struct task_audit *a)
     *a = (struct task_audit){0};
 }
 
+static char *name_of(const struct who *w)
+{
+    return who_is_nobody(w) ? NULL : xstrdup(w->node);
+}
+
 /* The only place that changes a state. */
 static void move(struct task *t, const struct task_event *ev, enum task_state to,
                  struct task_audit *audit, const char *name)
@@ -92,7 +97,7 @@ static void move(struct task *t, const struct task_event *ev, enum task_state to
         .from = t->state,
         .to = to,
         .event = name,
-        .worker_id = xstrdup(ev->worker ? ev->worker : t->worker_id),
+        .worker_id = name_of(who_is_nobody(&ev->who) ? &t->who : &ev->who),
     };
     t->state = to;
 }
@@ -160,7 +165,7 @@ static enum step_rc stale(struct task *t, const struct task_event *ev, struct ta
                                  .from = t->state,
                                  .to = t->state,
                                  .event = "superseded",
-                                 .worker_id = xstrdup(ev->worker),
+                                 .worker_id = name_of(&ev->who),
                                  .detail = close_detail(&detail)};
     return STEP_RECORD;
 }
@@ -190,7 +195,7 @@ static enum step_rc on_claim(struct task *t, const struct task_event *ev, struct
         return STEP_REFUSED;
     }
     if (t->state == TASK_RUNNING) {
-        if (!streq(t->worker_id, ev->worker) || t->incarnation != ev->incarnation) {
+        if (!who_same_process(&t->who, &ev->who)) {
             *reason = "running";
             return STEP_REFUSED;
         }
@@ -203,9 +208,9 @@ static enum step_rc on_claim(struct task *t, const struct task_event *ev, struct
         return STEP_APPLIED;
     }
     move(t, ev, TASK_RUNNING, audit, "granted");
-    str_replace_owned(&t->worker_id, ev->worker);
-    t->incarnation = ev->incarnation;
+    t->who = ev->who;
     t->token = ev->token;
+    t->lease_ms = t->lease_s ? (int64_t)t->lease_s * 1000 : ev->lease_ms;
     t->claim_beat = ev->beat;
     t->started_at = ev->now;
     t->finished_at = INT64_MIN;
@@ -253,7 +258,7 @@ static void note_retry(struct buf *detail, const struct task *t, int64_t delay_m
 static bool is_poison(const struct task *t, const struct task_event *ev)
 {
     char *here CLEANUP(freep) =
-        ev->signature ? xasprintf("%s@%s", ev->signature, t->worker_id) : NULL;
+        ev->signature ? xasprintf("%s@%s", ev->signature, t->who.node) : NULL;
 
     if (!here || !t->loss_signature || streq(here, t->loss_signature)) {
         return false;
@@ -265,7 +270,7 @@ static bool is_poison(const struct task *t, const struct task_event *ev)
 static void remember_signature(struct task *t, const struct task_event *ev)
 {
     char *here CLEANUP(freep) =
-        ev->signature ? xasprintf("%s@%s", ev->signature, t->worker_id) : NULL;
+        ev->signature ? xasprintf("%s@%s", ev->signature, t->who.node) : NULL;
 
     str_replace_owned(&t->loss_signature, here);
 }
@@ -401,7 +406,7 @@ static enum step_rc on_lost(struct task *t, const struct task_event *ev, struct 
                             const char **reason)
 {
     /* Not what was granted again or taken back since this was decided: that runs. */
-    if (!holds_grant(t, ev) || t->claim_beat > ev->beat || t->incarnation > ev->incarnation) {
+    if (!holds_grant(t, ev) || t->claim_beat > ev->beat || who_succeeds(&t->who, &ev->who)) {
         *reason = "superseded";
         return STEP_REFUSED;
     }
@@ -484,15 +489,17 @@ static enum step_rc on_application(struct task *t, const struct task_event *ev,
 static enum step_rc on_survived(struct task *t, const struct task_event *ev,
                                 struct task_audit *audit, const char **reason)
 {
-    if (!holds_grant(t, ev) || !streq(t->worker_id, ev->worker)) {
+    bool later = who_succeeds(&ev->who, &t->who);
+
+    if (!holds_grant(t, ev) || !(later || who_same_worker(&t->who, &ev->who))) {
         *reason = "superseded";
         return STEP_REFUSED;
     }
-    if (t->incarnation >= ev->incarnation) {
+    if (!later) {
         return STEP_SAME;
     }
     move(t, ev, TASK_RUNNING, audit, "survived");
-    t->incarnation = ev->incarnation;
+    t->who = ev->who;
     t->claim_beat = 0;
     return STEP_APPLIED;
 }

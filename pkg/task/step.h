@@ -79,11 +79,11 @@ struct task_event {
     int64_t now;     /* wall ms */
     uint64_t random; /* for jitter; RESULT and LOST */
     int32_t attempt; /* CLAIM, RESULT, LOST, APPLICATION, SURVIVED: which one it speaks of */
-    const char *worker;
-    int64_t incarnation;
-    int64_t token; /* CLAIM: the one to grant; RESULT, APPLICATION, SURVIVED: the one that was
-                      granted */
-    int32_t beat;  /* CLAIM; LOST: of the last claim (and incarnation) known to who decided it */
+    struct who who; /* the worker that says it, or of which it is said; nobody: an operator, time */
+    int64_t token;  /* CLAIM: the one to grant; RESULT, APPLICATION, SURVIVED: the one that was
+                       granted */
+    int64_t lease_ms; /* CLAIM: the lease, where the task does not say */
+    int32_t beat;     /* CLAIM; LOST: of the last claim (and incarnation) known to who decided it */
     /* RESULT */
     enum task_outcome outcome;
     const char *error;  /* JSON object or NULL */

@@ -72,7 +72,7 @@ const char *task_class_name(enum task_class c)
     X(pool)                                                                                        \
     X(job_type)                                                                                    \
     X(job_id)                                                                                      \
-    X(spec) X(worker_id) X(application_id) X(loss_signature) X(progress) X(output) X(error)
+    X(spec) X(application_id) X(loss_signature) X(progress) X(output) X(error)
 
 void task_done(struct task *t)
 {
@@ -118,6 +118,8 @@ void task_from_spec(struct task *t, const struct task_spec *s, int64_t now_wall_
         .max_attempts = s->max_attempts,
         .backoff_s = s->backoff_s,
         .slots = s->slots,
+        .cpus_milli = (int32_t)(s->cpus * 1000 + 0.5),
+        .memory_mb = s->memory_mb,
         .lease_s = s->lease_s,
         .queue_timeout_s = s->queue_timeout_s,
         .rank = due - (int64_t)s->priority * TASK_AGEING_MS,

@@ -9,6 +9,7 @@
 
 #include "internal/id.h"
 #include "internal/json.h"
+#include "pkg/task/who.h"
 
 /* X(name, number in the database, text, shown outside as, final) */
 #define TASK_STATES(X)                                                                             \
@@ -60,10 +61,13 @@ struct task {
     int32_t failures;
     int32_t losses;
     int32_t requeues;
+    int32_t returns; /* attempts that a node gave back, because of a fault of its own */
     int32_t priority;
     int32_t max_attempts;
     int32_t backoff_s;
     int32_t slots;
+    int32_t cpus_milli;      /* thousandths; 0: not asked */
+    int32_t memory_mb;       /* 0: not asked */
     int32_t lease_s;         /* 0: the cluster's deadAfterSeconds */
     int32_t queue_timeout_s; /* 0: none; each wait for an attempt has it anew */
     int32_t stale;           /* reports that came too late and were recorded */
@@ -78,9 +82,9 @@ struct task {
     int64_t queue_deadline; /* INT64_MIN: none */
     int64_t started_at;     /* of the current or last attempt */
     int64_t finished_at;
-    char *worker_id; /* of the current or last attempt */
-    int64_t incarnation;
+    struct who who; /* of the current or last attempt */
     int64_t token;
+    int64_t lease_ms;   /* of that grant, and for ever; 0: a version before this granted it */
     int32_t claim_beat; /* beat number in the claim, see docs/protocol.md, Leases */
     char *application_id;
     char *loss_signature; /* of the last loss: what it died of and where, for poison detection */

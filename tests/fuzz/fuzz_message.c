@@ -24,10 +24,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     switch (m.type) {
     case MSG_CLAIM:
-        MUST(m.claim.worker && m.claim.reply && m.claim.n <= ENTRIES_MAX);
+        MUST(m.claim.who.node && m.claim.reply && m.claim.n <= ENTRIES_MAX);
         break;
     case MSG_BEAT:
-        MUST(m.beat.worker && m.beat.reply && m.beat.slots >= 0);
+        MUST(m.beat.who.node && m.beat.reply && m.beat.slots >= 0);
         break;
     case MSG_RESULTS:
         check_results(&m.results);

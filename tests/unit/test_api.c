@@ -407,7 +407,7 @@ static void test_view(void **state)
     fake.task.job_id = job_id;
     fake.task.job_type = type;
     fake.task.pool = pool;
-    fake.task.worker_id = worker;
+    fake.task.who = who_of(worker, NULL, 1);
     fake.task.application_id = app;
     fake.task.progress = progress;
     fake.task.error = error;

@@ -91,11 +91,10 @@ static struct fleet_worker *beat(const char *worker, int64_t inc, int64_t n, int
                                  const struct beat_run *claims, size_t n_claims)
 {
     bool changed = false;
-    struct beat b = {.worker = worker,
+    struct beat b = {.who = who_of(worker, NULL, inc),
                      .host = "h",
                      .version = "1",
                      .reply = "q",
-                     .inc = inc,
                      .beat = n,
                      .slots = 4,
                      .pools = pools,
@@ -114,9 +113,8 @@ static struct task running_task(const char *worker, int64_t token)
                          .attempt = 1,
                          .token = token,
                          .slots = 2,
-                         .incarnation = 1,
+                         .who = who_of(worker, NULL, 1),
                          .claim_beat = 1,
-                         .worker_id = xstrdup(worker),
                          .pool = xstrdup("default")};
 }
 
@@ -275,10 +273,9 @@ static void follow(int64_t n, int64_t now, const struct beat_run *runs, size_t n
 {
     static const struct beat_effects none;
     bool changed = false;
-    struct beat b = {.worker = "w1",
+    struct beat b = {.who = who_of("w1", NULL, 1),
                      .host = "h",
                      .reply = "q",
-                     .inc = 1,
                      .beat = n,
                      .slots = 4,
                      .pools = pools,

@@ -217,8 +217,7 @@ static struct task_event claim(const char *worker, int64_t token)
     return (struct task_event){.type = TE_CLAIM,
                                .now = NOW,
                                .attempt = 1,
-                               .worker = worker,
-                               .incarnation = 1,
+                               .who = who_of(worker, NULL, 1),
                                .token = token,
                                .beat = 1};
 }
@@ -228,7 +227,7 @@ static struct task_event success(int64_t token)
     return (struct task_event){.type = TE_RESULT,
                                .now = NOW,
                                .attempt = 1,
-                               .worker = "w",
+                               .who = who_of("w", NULL, 1),
                                .token = token,
                                .started_at = INT64_MIN};
 }
@@ -401,7 +400,7 @@ static void test_a_new_leader_ends_what_it_did_not_grant(void **state)
                               .now = NOW,
                               .attempt = 2,
                               .token = 77,
-                              .incarnation = 1,
+                              .who = who_of("w", NULL, 1),
                               .beat = 1,
                               .max_losses = 3};
 

@@ -34,8 +34,7 @@ static struct task_event claim_by(const char *worker, int attempt, int64_t token
     return (struct task_event){.type = TE_CLAIM,
                                .now = NOW,
                                .attempt = attempt,
-                               .worker = worker,
-                               .incarnation = 7,
+                               .who = who_of(worker, NULL, 7),
                                .token = token,
                                .beat = 3};
 }
@@ -47,7 +46,7 @@ static struct task_event result_of(const struct task *t, enum task_outcome outco
                                .random = 12345,
                                .attempt = t->attempt,
                                .token = t->token,
-                               .worker = t->worker_id,
+                               .who = t->who,
                                .outcome = outcome,
                                .error = outcome == OUTCOME_SUCCEEDED ? NULL : "{\"kind\":\"exit\"}",
                                .started_at = INT64_MIN,
@@ -112,7 +111,7 @@ static void test_claims_are_idempotent_and_exclusive(void **state)
     assert_int_equal(t.token, 42);
     assert_int_equal(step(&t, &other, &reason), STEP_REFUSED);
     assert_string_equal(reason, "running");
-    restarted.incarnation = 8;
+    restarted.who.inc = 8;
     assert_int_equal(step(&t, &restarted, &reason), STEP_REFUSED);
     /* Asked again after a further beat: the claim that counts is the last one. */
     same.beat = 9;
@@ -189,7 +188,7 @@ static void test_losses_are_counted_apart(void **state)
                                   .now = NOW,
                                   .attempt = t.attempt,
                                   .token = t.token,
-                                  .incarnation = t.incarnation,
+                                  .who = t.who,
                                   .beat = t.claim_beat,
                                   .reason = "silent",
                                   .max_losses = 5};
@@ -280,7 +279,7 @@ static void test_cancel(void **state)
                               .now = NOW,
                               .attempt = 1,
                               .token = 5,
-                              .incarnation = 7,
+                              .who = who_of("w1", NULL, 7),
                               .beat = 3,
                               .max_losses = 5};
     assert_int_equal(step(&t, &lost, &reason), STEP_APPLIED);
@@ -300,7 +299,7 @@ static void test_cancel_waits_for_what_was_left(void **state)
                               .now = NOW,
                               .attempt = 1,
                               .token = 5,
-                              .incarnation = 7,
+                              .who = who_of("w1", NULL, 7),
                               .beat = 3,
                               .max_losses = 2};
     const char *reason = NULL;
@@ -359,7 +358,7 @@ static void test_a_loss_does_not_end_what_was_taken_up_again(void **state)
                               .now = NOW,
                               .attempt = 1,
                               .token = 5,
-                              .incarnation = 7,
+                              .who = who_of("w1", NULL, 7),
                               .beat = 3,
                               .max_losses = 5};
 
@@ -369,9 +368,9 @@ static void test_a_loss_does_not_end_what_was_taken_up_again(void **state)
     assert_int_equal(step(&t, &again, &reason), STEP_APPLIED);
     assert_int_equal(step(&t, &lost, &reason), STEP_REFUSED);
     lost.beat = 4;
-    lost.incarnation = 6;
+    lost.who.inc = 6;
     assert_int_equal(step(&t, &lost, &reason), STEP_REFUSED);
-    lost.incarnation = 7;
+    lost.who.inc = 7;
     assert_int_equal(step(&t, &lost, &reason), STEP_APPLIED);
     task_done(&t);
 }
@@ -383,18 +382,14 @@ static void test_survivor_changes_incarnation_only(void **state)
 
     (void)state;
     grant(&t, "w1", 5);
-    struct task_event back = {.type = TE_SURVIVED,
-                              .now = NOW,
-                              .attempt = 1,
-                              .token = 5,
-                              .worker = "w1",
-                              .incarnation = 8};
+    struct task_event back = {
+        .type = TE_SURVIVED, .now = NOW, .attempt = 1, .token = 5, .who = who_of("w1", NULL, 8)};
     assert_int_equal(step(&t, &back, &reason), STEP_APPLIED);
-    assert_int_equal(t.incarnation, 8);
+    assert_int_equal(t.who.inc, 8);
     assert_int_equal(step(&t, &back, &reason), STEP_SAME);
-    back.worker = "w2";
+    back.who = who_of("w2", NULL, 8);
     assert_int_equal(step(&t, &back, &reason), STEP_REFUSED);
-    back.worker = "w1";
+    back.who = who_of("w1", NULL, 8);
     back.token = 6;
     assert_int_equal(step(&t, &back, &reason), STEP_REFUSED);
     task_done(&t);
@@ -437,8 +432,7 @@ static void test_any_order(void **state)
                 .random = (uint64_t)rand_r(&seed),
                 .attempt = rand_r(&seed) % 4 ? t.attempt : t.attempt - 1,
                 .token = rand_r(&seed) % 4 ? t.token : 77,
-                .worker = workers[rand_r(&seed) % 2],
-                .incarnation = rand_r(&seed) % 3,
+                .who = who_of(workers[rand_r(&seed) % 2], NULL, rand_r(&seed) % 3),
                 .beat = rand_r(&seed) % 5,
                 .outcome = (enum task_outcome)(rand_r(&seed) % 4),
                 .application_id = "app-1",
