@@ -22,7 +22,9 @@
     X(ASK_ALL, "a claim without answer is sent to the same manager again")                         \
     X(WATCH, "nobody looks whether a consumer was forgotten by the broker")                        \
     X(SURVIVORS, "a restarted worker does not look for survivors")                                 \
-    X(HINTS, "lost hints are never published again")
+    X(HINTS, "lost hints are never published again")                                               \
+    X(LEASE_DATA, "a lease is as long as the setting of whoever asks, not as granted")             \
+    X(IDENTITY, "workers are told apart by their names alone")
 
 #ifdef SJE_BREAK
 enum broken_rule {

@@ -13,6 +13,18 @@
 int64_t clock_boot_ms(void);
 int64_t clock_wall_ms(void); /* Unix time */
 
+/* A point in time by two clocks. A machine whose hypervisor stops it counts nothing meanwhile, by
+ * CLOCK_BOOTTIME either; once its wall clock is put right that tells. So what ends by time ends by
+ * whichever clock says that more of it is over. */
+struct moment {
+    int64_t boot;
+    int64_t wall;
+};
+struct moment clock_moment(void);
+int64_t clock_since(const struct moment *then); /* never less than by clock_boot_ms() */
+#define CLOCK_JUMP_MS                                                                              \
+    1000 /* of the wall clock; what is less may be a clock that is being adjusted */
+
 /* RFC 3339, UTC, milliseconds. What lies outside the years 1000 to 9999 becomes the nearest inside.
  */
 void clock_format(int64_t wall_ms, char text[CLOCK_TEXT_LEN]);

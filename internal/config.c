@@ -363,6 +363,10 @@ static int patch_group(struct config *c, const char *group, const json_t *obj, s
             err_set(reterr, ERR_INVALID, "%.120s: unknown key", path);
         } else if (r && !(r->flags & CONFIG_RELOAD)) {
             err_set(reterr, ERR_INVALID, "%s: can only be changed by a restart", path);
+        } else if (r && json_is_null(v) && (r->flags & CONFIG_CLUSTER) == CONFIG_CLUSTER) {
+            err_set(reterr, ERR_INVALID,
+                    "%s: is one value for the cluster, kept in the database: set another one",
+                    path);
         } else if (json_is_null(v)) {
             rc = 0; /* as it is */
         } else if (!r) {
@@ -390,6 +394,20 @@ int config_patch(const struct config *c, const json_t *patch, struct config **re
         rc = ERR_INVALID;
     }
     if (rc == 0) {
+        *ret = STEAL(fresh);
+    }
+    return rc;
+}
+
+int config_overlay(const struct config *c, const json_t *settings, struct config **ret,
+                   struct err *reterr)
+{
+    struct config *fresh CLEANUP(config_freep) = config_copy(c);
+    int rc = patch_group(fresh, "", settings, reterr);
+
+    if (rc == 0) {
+        fresh->node.heartbeat_seconds =
+            MIN(fresh->node.heartbeat_seconds, fresh->node.dead_after_seconds / 3);
         *ret = STEAL(fresh);
     }
     return rc;

@@ -110,6 +110,10 @@ int config_override(struct config *c, const char *origin, const char *path, cons
  * as it is. ERR_INVALID names the key. */
 int config_patch(const struct config *c, const json_t *patch, struct config **ret,
                  struct err *reterr) NODISCARD;
+/* The settings of the cluster over a file: they win, and a heartbeat that is too slow for the
+ * cluster's deadAfterSeconds is made faster. */
+int config_overlay(const struct config *c, const json_t *settings, struct config **ret,
+                   struct err *reterr) NODISCARD;
 /* A copy of `c` with what may change at run time taken from `fresh`. The paths of the other keys
  * that differ (they need a restart) are appended to `skipped`, separated by ", ". */
 struct config *config_reload(const struct config *c, const struct config *fresh,

@@ -118,7 +118,10 @@ static void add_row(struct buf *out, const struct config_row *r)
     add_cell(out, r->text);
     buf_adds(out, " | ");
     add_cell(out, allowed.data);
-    buf_addf(out, " | %s |\n", r->flags & CONFIG_RELOAD ? "yes" : "");
+    buf_addf(out, " | %s |\n",
+             (r->flags & CONFIG_CLUSTER) == CONFIG_CLUSTER ? "by `PATCH`"
+             : r->flags & CONFIG_RELOAD                    ? "yes"
+                                                           : "");
 }
 
 void config_markdown(struct buf *out)

@@ -114,8 +114,9 @@ static const struct config_rule rule_ROLE = {.allowed = "manager, worker"};
 static const struct config_rule rule_LOG_LEVEL = {.allowed = "error, warn, info, debug"};
 static const struct config_rule rule_LOG_FORMAT = {.allowed = "logfmt, json"};
 
-#define RELOAD CONFIG_RELOAD
-#define SECRET CONFIG_SECRET
+#define RELOAD  CONFIG_RELOAD
+#define CLUSTER CONFIG_CLUSTER
+#define SECRET  CONFIG_SECRET
 
 const struct config_row config_rows[] = {
 #define SECTION(name, env, text)

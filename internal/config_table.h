@@ -12,7 +12,8 @@
 #define CONFIG_NAME_MAX 64 /* of a path or an environment name, with NUL */
 
 enum config_kind { CONFIG_TEXT, CONFIG_INT, CONFIG_LIST, CONFIG_MAP };
-enum config_flags { CONFIG_RELOAD = 1, CONFIG_SECRET = 2 };
+/* CLUSTER: one value for all, in the database; a file's only seeds it. Implies RELOAD. */
+enum config_flags { CONFIG_RELOAD = 1, CONFIG_SECRET = 2, CONFIG_CLUSTER = 4 | CONFIG_RELOAD };
 
 struct config_rule {
     bool (*ok)(

@@ -23,6 +23,7 @@
 #define SJE_DB_H
 
 #include "internal/buf.h"
+#include "internal/clock.h"
 #include "internal/err.h"
 #include "internal/id.h"
 #include "internal/str.h"
@@ -148,9 +149,9 @@ struct db_lock *db_lock_new(uv_loop_t *loop, const struct db_options *o, int64_t
  * ERR_DB_DOWN while it is not. */
 int db_lock_exec(struct db_lock *l, const char *sql, struct db_params *p, db_done_fn *cb,
                  void *arg) NODISCARD;
-/* When (CLOCK_BOOTTIME ms) the last statement that showed that the lock is held was sent; after
- * on_lost that of the time before. INT64_MIN: it never was. */
-int64_t db_lock_proved_at(const struct db_lock *l);
+/* When the last statement that showed that the lock is held was sent; after on_lost that of the
+ * time before. Only once it was held. */
+struct moment db_lock_proved_at(const struct db_lock *l);
 void db_lock_free(struct db_lock *l, void (*on_closed)(void *arg), void *arg);
 
 /* Blocking, for start-up and `--migrate` only: runs the numbered scripts (sorted by name; embedded

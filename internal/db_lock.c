@@ -16,11 +16,11 @@ struct db_lock {
     int64_t key;
     uint64_t retry_ms;
     bool held;
-    bool asked;        /* a try or a ping is in flight */
-    int missed;        /* ticks since the ping */
-    int64_t asked_at;  /* boot ms */
-    int64_t proved_at; /* when the last try or ping that was answered well was sent */
-    int closing;       /* parts still to be closed */
+    bool asked; /* a try or a ping is in flight */
+    int missed; /* ticks since the ping */
+    struct moment asked_at;
+    struct moment proved_at; /* when the last try or ping that was answered well was sent */
+    int closing;             /* parts still to be closed */
     void (*on_held)(void *arg);
     void (*on_lost)(void *arg);
     void (*on_closed)(void *arg);
@@ -56,7 +56,7 @@ static void try(struct db_lock *l)
 
     db_params_init(&p);
     db_add_bigint(&p, l->key);
-    l->asked_at = clock_boot_ms();
+    l->asked_at = clock_moment();
     l->asked = db_exec(l->db, "select pg_try_advisory_lock($1)", &p, on_tried, l) == 0;
 }
 
@@ -79,7 +79,7 @@ static void ping(struct db_lock *l)
     struct err why;
 
     if (!l->asked) {
-        l->asked_at = clock_boot_ms();
+        l->asked_at = clock_moment();
         l->asked = db_exec(l->db, "select 1", NULL, on_pong, l) == 0;
     } else if (++l->missed >= MISSED_TICKS) {
         err_set(&why, ERR_DB_DOWN, "the connection that holds the lock does not answer");
@@ -126,7 +126,6 @@ struct db_lock *db_lock_new(uv_loop_t *loop, const struct db_options *o, int64_t
     struct db_options own = *o;
 
     *l = (struct db_lock){.key = key,
-                          .proved_at = INT64_MIN,
                           .retry_ms = (uint64_t)MAX(retry_ms, 1),
                           .on_held = on_held,
                           .on_lost = on_lost,
@@ -147,7 +146,7 @@ int db_lock_exec(struct db_lock *l, const char *sql, struct db_params *p, db_don
     return l->held ? db_exec(l->db, sql, p, cb, arg) : ERR_DB_DOWN;
 }
 
-int64_t db_lock_proved_at(const struct db_lock *l)
+struct moment db_lock_proved_at(const struct db_lock *l)
 {
     return l->proved_at;
 }

@@ -69,7 +69,7 @@ static void use_config(struct server *s, struct config *base)
     struct config *c = base;
     struct err why = {0};
 
-    if (s->settings && config_patch(base, s->settings, &c, &why) < 0) {
+    if (s->settings && config_overlay(base, s->settings, &c, &why) < 0) {
         log_error(NULL, "%s; what was changed at run time is not used", why.text);
     }
     s->base = base;

@@ -1,11 +1,14 @@
-/* Beats: what a worker says of itself renews its leases; the answer carries cancels, revocations
- * and drain. */
+/* Beats: what a worker says of itself renews its leases; the answer carries cancels, revocations,
+ * drain, and whether it is refused. */
 #include "internal/clock.h"
+#include "internal/log.h"
+#include "internal/metrics.h"
 #include "pkg/manager/mgr.h"
 
 #include <stdlib.h>
 
 #define GREET_MS 60000
+#define ALARM_MS 10000
 
 /* What one beat leads to, gathered for its answer. */
 struct beat_call {
@@ -24,10 +27,25 @@ struct unknown_call {
     char *reply;
 };
 
-static void write_beat_ack(struct manager *m, struct buf *b, int64_t beat, bool drain)
+static void write_beat_ack(struct manager *m, struct buf *b, int64_t beat,
+                           const struct fleet_worker *w)
 {
+    const struct fleet_worker *holder = w->node->holder;
+
     answer_begin(b, "beat-ack", m->id, m->url);
-    buf_addf(b, ",\"beat\":%lld,\"drain\":%s", (long long)beat, drain ? "true" : "false");
+    buf_addf(b, ",\"beat\":%lld,\"drain\":%s", (long long)beat, w->node->drain ? "true" : "false");
+    if (w->state == WORKER_REFUSED) {
+        buf_adds(b, ",\"refused\":{\"host\":");
+        json_add_string(b, holder->host, strlen(holder->host));
+        buf_addf(b, ",\"pid\":%d}", holder->pid);
+    }
+}
+
+/* To a process that goes on although a later one of its worker was heard. */
+static void write_outdated(struct manager *m, struct buf *b, const struct fleet_worker *w)
+{
+    answer_begin(b, "outdated", m->id, m->url);
+    buf_addf(b, ",\"inc\":%lld}", (long long)w->who.inc);
 }
 
 static void on_unknown_answer(void *arg, const struct ledger_answer *a)
@@ -177,28 +195,60 @@ static void greet(struct manager *m, struct fleet_worker *w, int64_t now)
     mgr_send(m, "", w->reply, &b);
 }
 
+/* Not taken. An outdated one is an alarm: its process lives, or somebody speaks in its name. */
+static int not_taken(struct manager *m, const struct beat *b, const struct beat_heard *heard,
+                     bool answers, struct buf *answer)
+{
+    static const char *const reasons[] = {
+        [BEAT_LATE] = "late", [BEAT_OUTDATED] = "outdated", [BEAT_TOO_MANY] = "tooMany"};
+    char text[WHO_TEXT_LEN];
+
+    METRIC_INC_BY(beats_refused, reasons[heard->verdict]);
+    if (heard->verdict == BEAT_OUTDATED && answers) {
+        int64_t now = clock_boot_ms();
+
+        if (now >= heard->worker->alarm_at) {
+            heard->worker->alarm_at = now + ALARM_MS;
+            log_error(NULL,
+                      "a beat of worker %s, but process %lld of it was heard: beats are forged or "
+                      "replayed, or its workDir was copied or put back; telling it",
+                      who_text(&b->who, text), (long long)heard->worker->who.inc);
+        }
+        write_outdated(m, answer, heard->worker);
+    } else if (heard->verdict == BEAT_TOO_MANY) {
+        log_warn(NULL, "worker %s is not taken: there are too many, or too many of its name",
+                 who_text(&b->who, text));
+    }
+    return ERR_CONFLICT;
+}
+
 int beats_take(struct manager *m, const struct beat *b, struct buf *answer)
 {
-    struct beat_call bc = {.m = m, .beat = b};
-    struct beat_effects fx = {&bc, on_unknown, on_revoke, on_survived, on_application, on_gone};
-    struct beat_effects blind = {&bc, on_unknown, on_revoke, on_survived, on_application, on_left};
-    struct beat_effects follower = {.arg = &bc, .gone = on_left};
     bool answers = term_answers(m);
+    struct beat_call bc = {.m = m, .beat = b};
+    struct beat_effects fx = {.role = m->epoch  ? FLEET_LEADS
+                                      : answers ? FLEET_BLIND
+                                                : FLEET_FOLLOWS,
+                              .arg = &bc,
+                              .unknown = on_unknown,
+                              .revoke = on_revoke,
+                              .survived = on_survived,
+                              .application = on_application,
+                              .gone = m->epoch ? on_gone : on_left};
     struct task_ref *unsure CLEANUP(freep) = xcalloc(b->n_running, sizeof(*unsure));
     struct task_ref *revoke CLEANUP(freep) = xcalloc(b->n_running, sizeof(*revoke));
-    bool changed = false;
 
     bc.unsure = unsure;
     bc.revoke = revoke;
-    struct fleet_worker *w = fleet_beat(&m->fleet, b, clock_boot_ms(), mgr_now(m),
-                                        m->epoch  ? &fx
-                                        : answers ? &blind
-                                                  : &follower,
-                                        &changed);
-    if (!w) {
-        return ERR_CONFLICT; /* older than what we know */
+    struct beat_heard heard = fleet_beat(&m->fleet, b, clock_boot_ms(), mgr_now(m), &fx);
+    if (heard.verdict != BEAT_TAKEN) {
+        return not_taken(m, b, &heard, answers, answer);
     }
-    if (changed) {
+    struct fleet_worker *w = heard.worker;
+    if (w->state == WORKER_REFUSED) {
+        lead_refuse(m, w);
+    } else if (heard.changed) {
+        w->refusal_told = false;
         lead_worker_seen(w);
     }
     feed_fleet_changed(m->feed);
@@ -206,7 +256,7 @@ int beats_take(struct manager *m, const struct beat *b, struct buf *answer)
         greet(m, w, w->last_beat);
         return ERR_BUSY;
     }
-    write_beat_ack(m, answer, b->beat, w->drain);
+    write_beat_ack(m, answer, b->beat, w);
     buf_adds(answer, ",\"unsure\":");
     refs_write(answer, unsure, bc.n_unsure);
     buf_adds(answer, ",\"revoke\":");
@@ -231,8 +281,9 @@ int manager_beat_http(struct manager *m, struct str body, struct buf *answer, st
     if (!str_starts(str_of(msg.beat.reply), STR("sje.worker."))) {
         return err_set(reterr, ERR_PARSE, "reply is no worker's queue");
     }
-    /* Nor invent workers: one that has leases is known from the broker or the database. */
-    if (!fleet_find(&m->fleet, msg.beat.who.node)) {
+    /* Nor invent workers: one that has leases is known from the broker or the database. Who does
+     * not know its UUID cannot speak for it. */
+    if (!fleet_of(&m->fleet, &msg.beat.who)) {
         return err_set(reterr, ERR_NOT_FOUND, "no such worker is known here");
     }
     rc = beats_take(m, &msg.beat, answer);

@@ -95,7 +95,7 @@ static json_t *worker_json(struct fleet_worker *w, bool with_tasks)
 {
     json_t *j = json_object();
 
-    set(j, "workerId", text_json(w->id));
+    set(j, "workerId", text_json(w->who.node));
     set(j, "host", text_json(w->host));
     set(j, "state", json_string(worker_state_name(w->state)));
     set(j, "slots", json_integer(w->slots));
@@ -105,7 +105,7 @@ static json_t *worker_json(struct fleet_worker *w, bool with_tasks)
     set(j, "memoryMb", json_integer(w->memory_mb));
     set(j, "pools", strings_json(w->pools));
     set(j, "jobTypes", strings_json(w->job_types));
-    set(j, "draining", json_boolean(w->drain || w->draining));
+    set(j, "draining", json_boolean(w->node->drain || w->draining));
     set(j, "version", text_json(w->version));
     set(j, "pid", json_integer(w->pid));
     set(j, "incarnation", json_integer(w->who.inc));
@@ -148,7 +148,7 @@ int manager_worker(struct manager *m, const char *id, struct buf *out, struct er
 }
 
 struct status_counts {
-    int workers[5];
+    int workers[WORKER_STATE_COUNT];
     int slots;
     int used;
 };
@@ -169,14 +169,12 @@ static struct status_counts count(const struct manager *m)
 
 void manager_status(struct manager *m, struct buf *out)
 {
-    static const enum worker_state order[] = {WORKER_UP, WORKER_DRAINING, WORKER_SUSPECT,
-                                              WORKER_DEAD, WORKER_STOPPED};
     struct status_counts c = count(m);
     json_auto_t *j = json_object();
     json_t *workers = json_object();
 
-    for (size_t i = 0; i < ARRAY_LEN(order); i++) {
-        set(workers, worker_state_name(order[i]), json_integer(c.workers[order[i]]));
+    for (enum worker_state s = 0; s < WORKER_STATE_COUNT; s++) {
+        set(workers, worker_state_name(s), json_integer(c.workers[s]));
     }
     set(j, "managerId", json_string(m->id));
     set(j, "version", json_string(SJE_VERSION));

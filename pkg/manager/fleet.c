@@ -4,11 +4,23 @@
 
 #include <stdlib.h>
 
-static const char *const state_names[] = {"UP", "DRAINING", "SUSPECT", "DEAD", "STOPPED"};
+static const struct {
+    const char *name;
+    bool lives;
+} states[] = {
+#define X(name, lives) {#name, lives},
+    WORKER_STATES(X)
+#undef X
+};
 
 const char *worker_state_name(enum worker_state s)
 {
-    return state_names[s];
+    return states[s].name;
+}
+
+bool worker_lives(enum worker_state s)
+{
+    return states[s].lives;
 }
 
 static void strings_free(char **list)
@@ -53,11 +65,36 @@ static void lease_free(struct fleet *f, struct lease *l)
     free(l);
 }
 
+/* What two workers are told apart by: the head of struct who. */
+#define WHO_KEY_LEN offsetof(struct who, inc)
+
+static struct fleet_node *node_find(const struct fleet *f, const char *name)
+{
+    struct fleet_node *n = NULL;
+
+    HASH_FIND_STR(f->nodes, name, n);
+    return n;
+}
+
+static void node_free(struct fleet *f, struct fleet_node *n)
+{
+    HASH_DEL(f->nodes, n);
+    free(n->name);
+    free(n);
+}
+
 static void worker_free(struct fleet *f, struct fleet_worker *w)
 {
+    struct fleet_node *n = w->node;
+
     MUST(w->leases.count == 0);
     HASH_DEL(f->workers, w);
-    free(w->id);
+    list_remove(&w->of_node);
+    if (n->workers.count == 0) {
+        node_free(f, n);
+    } else if (n->holder == w) {
+        n->holder = CONTAINER_OF(list_first(&n->workers), struct fleet_worker, of_node);
+    }
     free(w->host);
     free(w->version);
     free(w->reply);
@@ -83,12 +120,36 @@ void fleet_done(struct fleet *f)
     }
 }
 
-struct fleet_worker *fleet_find(struct fleet *f, const char *id)
+struct fleet_worker *fleet_find(struct fleet *f, const char *node)
+{
+    struct fleet_node *n = node_find(f, node);
+
+    return n ? n->holder : NULL;
+}
+
+struct fleet_worker *fleet_of(struct fleet *f, const struct who *who)
 {
     struct fleet_worker *w = NULL;
 
-    HASH_FIND_STR(f->workers, id, w);
+    HASH_FIND(hh, f->workers, who, WHO_KEY_LEN, w);
     return w;
+}
+
+const char *fleet_objection(struct fleet *f, const struct who *who)
+{
+    struct fleet_worker *w = fleet_of(f, who);
+    struct fleet_worker *holder = fleet_find(f, who->node);
+
+    if (BROKEN(IDENTITY) || !holder) {
+        return NULL;
+    }
+    if (w && w->state == WORKER_REFUSED) {
+        return "refused";
+    }
+    if (w) {
+        return who->inc < w->who.inc ? "outdated" : NULL;
+    }
+    return worker_lives(holder->state) && !who_continues(who, &holder->who) ? "refused" : NULL;
 }
 
 static bool is_full(const struct fleet *f)
@@ -96,24 +157,42 @@ static bool is_full(const struct fleet *f)
     return HASH_COUNT(f->workers) >= FLEET_MAX;
 }
 
-static struct fleet_worker *worker_get(struct fleet *f, const char *id, int64_t now)
+static struct fleet_node *node_get(struct fleet *f, const char *name)
 {
-    struct fleet_worker *w = fleet_find(f, id);
+    struct fleet_node *n = node_find(f, name);
+
+    if (!n) {
+        n = xmalloc(sizeof(*n));
+        n->name = xstrdup(name);
+        list_init(&n->workers);
+        HASH_ADD_KEYPTR(hh, f->nodes, n->name, strlen(n->name), n);
+    }
+    return n;
+}
+
+/* One that was not heard yet. */
+static struct fleet_worker *worker_get(struct fleet *f, const struct who *who, int64_t now)
+{
+    struct fleet_worker *w = fleet_of(f, who);
 
     if (!w) {
         w = xmalloc(sizeof(*w));
-        w->id = xstrdup(id);
+        w->who = *who;
         w->host = xstrdup("");
-        w->state = WORKER_DEAD; /* until it beats */
+        w->state = WORKER_UNKNOWN;
+        w->unknown_until = now + f->dead_after_ms;
         w->last_beat = INT64_MIN;
         list_init(&w->leases);
         w->forget_at = now + WORKER_FORGET_MS;
-        HASH_ADD_KEYPTR(hh, f->workers, w->id, strlen(w->id), w);
+        w->node = node_get(f, who->node);
+        list_push(&w->node->workers, &w->of_node);
+        w->node->holder = w->node->holder ? w->node->holder : w;
+        HASH_ADD(hh, f->workers, who, WHO_KEY_LEN, w);
     }
     return w;
 }
 
-struct lease *fleet_lease(struct fleet *f, const struct id *task)
+struct lease *fleet_lease(const struct fleet *f, const struct id *task)
 {
     struct lease *l = NULL;
 
@@ -126,7 +205,27 @@ static int64_t deadline_from(const struct fleet *f, const struct lease *l, int64
 {
     int64_t margin = BROKEN(MARGIN) ? 0 : LEASE_MARGIN_MS;
 
+    if (BROKEN(LEASE_DATA)) {
+        return MAX(now, f->other_until) + f->dead_after_ms + margin;
+    }
     return MAX(now, f->other_until) + l->lease_ms + margin;
+}
+
+/* As granted; a manager of an earlier version did not write it down. */
+static int64_t lease_ms_of(const struct fleet *f, const struct task *row)
+{
+    return row->lease_ms  ? row->lease_ms
+           : row->lease_s ? (int64_t)row->lease_s * 1000
+                          : f->dead_after_ms;
+}
+
+static void lease_move(struct lease *l, struct fleet_worker *to)
+{
+    list_remove(&l->node);
+    l->worker->used -= l->slots;
+    l->worker = to;
+    to->used += l->slots;
+    list_push(&to->leases, &l->node);
 }
 
 struct lease *fleet_grant(struct fleet *f, const struct task *row, int64_t now)
@@ -134,7 +233,7 @@ struct lease *fleet_grant(struct fleet *f, const struct task *row, int64_t now)
     struct lease *l = fleet_lease(f, &row->id);
 
     if (l && (l->hearsay || l->attempt != row->attempt || l->token != row->token ||
-              !streq(l->worker->id, row->who.node))) {
+              !who_continues(&l->worker->who, &row->who))) {
         lease_free(f, l);
         l = NULL;
     }
@@ -147,8 +246,9 @@ struct lease *fleet_grant(struct fleet *f, const struct task *row, int64_t now)
         l->pool = xstrdup(row->pool);
         l->application_id = xstrdup(row->application_id);
         l->progress = xstrdup(row->progress);
-        l->lease_ms = row->lease_s ? (int64_t)row->lease_s * 1000 : f->dead_after_ms;
-        l->worker = worker_get(f, row->who.node, now);
+        l->lease_ms = lease_ms_of(f, row);
+        l->lease_told = row->lease_ms != 0;
+        l->worker = worker_get(f, &row->who, now);
         l->worker->used += l->slots;
         list_push(&l->worker->leases, &l->node);
         HASH_ADD(hh, f->leases, task, sizeof(l->task), l);
@@ -183,11 +283,14 @@ static void lose(struct fleet *f, const struct beat_effects *fx, struct lease *l
 }
 
 /* What it takes is not known here. */
-static struct lease *believe(struct fleet *f, const struct beat *b, const struct beat_run *r,
-                             int64_t now)
+static struct lease *believe(struct fleet *f, const struct beat *b, const struct beat_run *r, int64_t now)
 {
-    struct task row = {
-        .id = r->task, .attempt = r->attempt, .token = r->token, .slots = 1, .who = b->who};
+    struct task row = {.id = r->task,
+                       .attempt = r->attempt,
+                       .token = r->token,
+                       .slots = 1,
+                       .lease_ms = r->lease_ms,
+                       .who = b->who};
 
     if (HASH_COUNT(f->leases) >= HEARSAY_MAX || streq(r->phase, "ended")) {
         return NULL;
@@ -197,55 +300,33 @@ static struct lease *believe(struct fleet *f, const struct beat *b, const struct
     return l;
 }
 
-static void beat_lease(struct fleet *f, const struct beat *b, const struct beat_run *r, int64_t now,
-                       const struct beat_effects *fx)
+/* A worker got its UUID, or one that had none was granted this by a manager that knows of none. */
+static bool is_of(struct lease *l, struct fleet_worker *w)
 {
-    struct lease *l = fleet_lease(f, &r->task);
+    if (l->worker != w && who_continues(&w->who, &l->worker->who)) {
+        lease_move(l, w);
+    }
+    return l->worker == w;
+}
 
-    if (l && (l->hearsay ? fx->unknown || l->attempt != r->attempt
-                         : !fx->unknown && l->attempt < r->attempt)) {
-        lease_free(f, l); /* the row is to tell, or ours is the old one */
-        l = NULL;
-    }
-    if (!l && !fx->unknown) {
-        l = believe(f, b, r, now);
-    }
-    if (!l) {
-        if (fx->unknown) {
-            fx->unknown(fx->arg, r);
-        }
-        return;
-    }
-    if (l->attempt != r->attempt || l->token != r->token || !streq(l->worker->id, b->who.node)) {
-        if (l->attempt < r->attempt) {
-            if (fx->unknown) {
-                fx->unknown(fx->arg, r); /* ours is the old one */
-            }
-        } else if (fx->revoke) {
-            fx->revoke(fx->arg, r);
-        }
-        return;
-    }
-    if (l->lost) {
-        if (fx->unknown) {
-            fx->unknown(fx->arg, r); /* given up, and that may be written already */
-        }
-        return;
+static void renew(struct fleet *f, struct lease *l, const struct beat *b, const struct beat_run *r,
+                  int64_t now)
+{
+    if (!l->lease_told && r->lease_ms) {
+        l->lease_ms = MAX(l->lease_ms, r->lease_ms);
+        l->lease_told = true;
     }
     l->seen_beat = b->beat;
     l->deadline = deadline_from(f, l, now);
-    if (l->inc < b->who.inc) {
-        l->inc = b->who.inc;
-        l->claim_beat = 0;
-        if (fx->survived) {
-            fx->survived(fx->arg, l, b);
-        }
-    }
+}
+
+static void describe(struct lease *l, const struct beat_run *r, const struct beat_effects *fx)
+{
     if (r->application_id && !streq(l->application_id, r->application_id)) {
         str_replace_owned(&l->application_id, r->application_id);
         l->application_told = false;
     }
-    if (r->application_id && !l->application_told && fx->application) {
+    if (r->application_id && !l->application_told && fx->role != FLEET_FOLLOWS) {
         l->application_told = true;
         fx->application(fx->arg, l, r->application_id);
     }
@@ -255,6 +336,44 @@ static void beat_lease(struct fleet *f, const struct beat *b, const struct beat_
         free(l->progress);
         l->progress = json_text(r->progress);
     }
+}
+
+static void beat_lease(struct fleet *f, struct fleet_worker *w, const struct beat *b,
+                       const struct beat_run *r, int64_t now, const struct beat_effects *fx)
+{
+    struct lease *l = fleet_lease(f, &r->task);
+    bool follows = fx->role == FLEET_FOLLOWS;
+
+    if (l &&
+        (l->hearsay ? !follows || l->attempt != r->attempt : follows && l->attempt < r->attempt)) {
+        lease_free(f, l); /* the row is to tell, or ours is the old one */
+        l = NULL;
+    }
+    if (!l && follows) {
+        l = believe(f, b, r, now);
+    }
+    if (!l || l->attempt < r->attempt || l->lost) {
+        /* Not known; or ours is the old one; or it is given up, and that may be written already. */
+        if (!follows) {
+            fx->unknown(fx->arg, r);
+        }
+        return;
+    }
+    if (l->attempt != r->attempt || l->token != r->token || !is_of(l, w)) {
+        if (!follows) {
+            fx->revoke(fx->arg, r);
+        }
+        return;
+    }
+    renew(f, l, b, r, now);
+    if (l->inc < b->who.inc) {
+        l->inc = b->who.inc;
+        l->claim_beat = 0;
+        if (!follows) {
+            fx->survived(fx->arg, l, b);
+        }
+    }
+    describe(l, r, fx);
 }
 
 static bool is_claiming(const struct beat *b, const struct lease *l)
@@ -289,69 +408,175 @@ static void beat_missing(struct fleet *f, struct fleet_worker *w, const struct b
 
 static enum worker_state state_of(const struct fleet_worker *w)
 {
-    return w->stopping ? WORKER_STOPPED : w->drain || w->draining ? WORKER_DRAINING : WORKER_UP;
+    return w->node->holder != w            ? WORKER_REFUSED
+           : w->stopping                   ? WORKER_STOPPED
+           : w->node->drain || w->draining ? WORKER_DRAINING
+                                           : WORKER_UP;
 }
 
-struct fleet_worker *fleet_beat(struct fleet *f, const struct beat *b, int64_t now, int64_t wall,
-                                const struct beat_effects *fx, bool *ret_changed)
+/* The name is free where its holder does not live. */
+static void take_name(struct fleet_worker *w)
 {
-    struct fleet_worker *w = fleet_find(f, b->who.node);
+    struct fleet_node *n = w->node;
 
-    if (w ? b->who.inc < w->who.inc || (b->who.inc == w->who.inc && b->beat <= w->beat)
-          : is_full(f)) {
-        return NULL;
+    if (n->holder != w && !worker_lives(n->holder->state)) {
+        n->holder = w;
     }
-    w = worker_get(f, b->who.node, now);
+    w->state = state_of(w);
+}
+
+/* Room for one more of this name: a silent one that has nothing goes. */
+static bool make_room(struct fleet *f, struct fleet_node *n)
+{
+    if (!n || n->workers.count < NAMESAKES_MAX) {
+        return !is_full(f);
+    }
+    LIST_EACH(&n->workers, it)
+    {
+        struct fleet_worker *w = CONTAINER_OF(it, struct fleet_worker, of_node);
+
+        if (w != n->holder && w->leases.count == 0) {
+            worker_free(f, w);
+            return !is_full(f);
+        }
+    }
+    return false;
+}
+
+/* Whose beat it is. NULL: of one worker too many. */
+static struct fleet_worker *sender(struct fleet *f, const struct who *who, int64_t now)
+{
+    struct fleet_worker *w = fleet_of(f, who);
+    struct fleet_node *n = node_find(f, who->node);
+
+    if (BROKEN(IDENTITY) && n) {
+        return n->holder;
+    }
+    if (!w && n && who_continues(who, &n->holder->who) && who->inc >= n->holder->who.inc) {
+        w = n->holder; /* of a version without UUIDs until now */
+        HASH_DEL(f->workers, w);
+        w->who.uuid = who->uuid;
+        HASH_ADD(hh, f->workers, who, WHO_KEY_LEN, w);
+    }
+    return w ? w : make_room(f, n) ? worker_get(f, who, now) : NULL;
+}
+
+static bool other_process(const struct fleet_worker *w, const struct beat *b)
+{
+    return w->who.inc == b->who.inc && w->pid && b->pid &&
+           (w->pid != b->pid || w->started_at != b->started_at);
+}
+
+static enum beat_verdict judge(struct fleet *f, struct fleet_worker *w, const struct beat *b,
+                               int64_t now)
+{
+    if (w->last_beat == INT64_MIN && b->who.inc >= w->who.inc) {
+        return BEAT_TAKEN; /* the first that we hear */
+    }
+    bool ahead = who_has_uuid(&b->who) && b->who.inc > w->who.inc + PROCESS_AHEAD;
+    if (b->who.inc < w->who.inc || ahead || (other_process(w, b) && !BROKEN(IDENTITY))) {
+        w->contested_until = now + f->dead_after_ms;
+        return BEAT_OUTDATED;
+    }
+    return b->who.inc == w->who.inc && b->beat <= w->beat ? BEAT_LATE : BEAT_TAKEN;
+}
+
+/* Each name of the array is in the list, and no other. */
+static bool same_strings(char *const *list, const json_t *array)
+{
+    size_t n = 0;
+
+    for (; list && list[n]; n++) {
+        const char *s = json_string_value(json_array_get(array, n));
+
+        if (!s || strcmp(s, list[n]) != 0) {
+            return false;
+        }
+    }
+    return n == json_array_size(array);
+}
+
+static void take_strings(char ***list, const json_t *array, bool *ret_changed)
+{
+    if (!*list || !same_strings(*list, array)) {
+        strings_free(*list);
+        *list = strings_of(array);
+        *ret_changed = true;
+    }
+}
+
+static void take_number(int *to, int n, bool *ret_changed)
+{
+    *ret_changed = *ret_changed || *to != n;
+    *to = n;
+}
+
+struct beat_heard fleet_beat(struct fleet *f, const struct beat *b, int64_t now, int64_t wall,
+                             const struct beat_effects *fx)
+{
+    struct fleet_worker *w = sender(f, &b->who, now);
+    struct beat_heard heard = {.verdict = w ? judge(f, w, b, now) : BEAT_TOO_MANY, .worker = w};
+
+    if (heard.verdict != BEAT_TAKEN) {
+        return heard;
+    }
+    enum worker_state from = w->state;
     str_replace_owned(&w->host, b->host);
     str_replace_owned(&w->version, b->version);
     str_replace_owned(&w->reply, b->reply);
-    strings_free(w->pools);
-    strings_free(w->job_types);
-    w->pools = strings_of(b->pools);
-    w->job_types = strings_of(b->job_types);
+    take_strings(&w->pools, b->pools, &heard.changed);
+    take_strings(&w->job_types, b->job_types, &heard.changed);
     w->saved = w->saved && w->who.inc == b->who.inc;
-    w->who = b->who;
+    w->who.inc = b->who.inc;
     w->beat = b->beat;
     w->last_beat = now;
     w->last_beat_wall = wall;
     w->forget_at = now + WORKER_FORGET_MS;
     w->started_at = b->started_at;
+    w->heartbeat_ms = b->heartbeat_ms;
     w->pid = b->pid;
-    w->slots = b->slots;
-    w->cpus = b->cpus;
-    w->memory_mb = b->memory_mb;
+    take_number(&w->slots, b->slots, &heard.changed);
+    take_number(&w->cpus, b->cpus, &heard.changed);
+    take_number(&w->memory_mb, b->memory_mb, &heard.changed);
     w->draining = b->draining;
     w->stopping = b->stopping;
-    *ret_changed = w->state != state_of(w);
-    w->state = state_of(w);
+    take_name(w);
+    heard.changed = heard.changed || w->state != from;
     for (size_t i = 0; i < b->n_running; i++) {
-        beat_lease(f, b, &b->running[i], now, fx);
+        beat_lease(f, w, b, &b->running[i], now, fx);
     }
-    beat_missing(f, w, b, fx);
-    return w;
+    if (now >= w->contested_until) {
+        beat_missing(f, w, b, fx);
+    }
+    return heard;
 }
 
-bool fleet_order(struct fleet *f, const char *id, const char *host, bool drain, int64_t seen_wall,
-                 int64_t now)
+bool fleet_drain(struct fleet *f, const char *node, bool drain)
 {
-    bool known = fleet_find(f, id) != NULL;
+    struct fleet_node *n = node_find(f, node);
 
-    if (!known && is_full(f)) {
+    if (!n || n->drain == drain) {
         return false;
     }
-    struct fleet_worker *w = worker_get(f, id, now);
-    if (!known) {
-        str_replace_owned(&w->host, host);
-        w->last_beat_wall = seen_wall;
-    }
-    if (w->drain == drain) {
-        return false;
-    }
-    w->drain = drain;
-    if (w->state == WORKER_UP || w->state == WORKER_DRAINING) {
-        w->state = state_of(w);
+    n->drain = drain;
+    if (n->holder->state == WORKER_UP || n->holder->state == WORKER_DRAINING) {
+        n->holder->state = state_of(n->holder);
     }
     return true;
+}
+
+bool fleet_order(struct fleet *f, const struct fleet_row *r, int64_t now, int64_t wall)
+{
+    if (!fleet_find(f, r->who.node)) {
+        if (is_full(f)) {
+            return false;
+        }
+        struct fleet_worker *w = worker_get(f, &r->who, now);
+        str_replace_owned(&w->host, r->host);
+        w->last_beat_wall = r->seen_wall;
+        w->state = wall - r->seen_wall < f->dead_after_ms ? WORKER_UNKNOWN : WORKER_DEAD;
+    }
+    return fleet_drain(f, r->who.node, r->drain);
 }
 
 void fleet_freeze(struct fleet *f, int64_t now)
@@ -371,15 +596,22 @@ void fleet_freeze(struct fleet *f, int64_t now)
     }
     HASH_ITER(hh, f->workers, w, wt)
     {
-        if (w->state != WORKER_DEAD && w->state != WORKER_STOPPED) {
+        if (w->state == WORKER_UNKNOWN) {
+            w->unknown_until = now + f->dead_after_ms;
+        } else if (w->state != WORKER_DEAD && w->state != WORKER_STOPPED) {
             w->last_beat = now;
         }
     }
 }
 
+static int64_t beats_every(const struct fleet *f, const struct fleet_worker *w)
+{
+    return w->heartbeat_ms ? w->heartbeat_ms : f->heartbeat_ms;
+}
+
 /* More than half of a fleet that went silent at once is not dead: it is us, or the network. That
  * excuse holds for as long again as a silent worker is waited for. */
-static bool too_many_silent(const struct fleet *f, int64_t now, int64_t heartbeat_ms)
+static bool too_many_silent(const struct fleet *f, int64_t now)
 {
     int recent = 0;
     int silent = 0;
@@ -388,7 +620,7 @@ static bool too_many_silent(const struct fleet *f, int64_t now, int64_t heartbea
         if (w->state != WORKER_STOPPED && w->last_beat != INT64_MIN &&
             now - w->last_beat <= 2 * f->dead_after_ms) {
             recent++;
-            silent += now - w->last_beat > 2 * heartbeat_ms;
+            silent += now - w->last_beat > 2 * beats_every(f, w);
         }
     }
     return recent >= 4 && silent * 2 > recent;
@@ -407,7 +639,21 @@ static void drop_old_leases(struct fleet *f, int64_t now)
     }
 }
 
-bool fleet_tick(struct fleet *f, int64_t now, int64_t heartbeat_ms, bool reap,
+/* As time alone makes it. */
+static enum worker_state aged(const struct fleet *f, const struct fleet_worker *w, int64_t now)
+{
+    int64_t silent = w->last_beat == INT64_MIN ? INT64_MAX : now - w->last_beat;
+
+    if (w->state == WORKER_UNKNOWN) {
+        return now > w->unknown_until ? WORKER_DEAD : WORKER_UNKNOWN;
+    }
+    return silent > f->dead_after_ms            ? WORKER_DEAD
+           : w->node->holder != w               ? WORKER_REFUSED
+           : silent > beats_every(f, w) * 5 / 2 ? WORKER_SUSPECT
+                                                : state_of(w);
+}
+
+bool fleet_tick(struct fleet *f, int64_t now, bool reap,
                 void (*on_state)(void *arg, struct fleet_worker *w, enum worker_state from),
                 const struct beat_effects *fx, void *arg)
 {
@@ -419,17 +665,15 @@ bool fleet_tick(struct fleet *f, int64_t now, int64_t heartbeat_ms, bool reap,
     HASH_ITER(hh, f->workers, w, wt)
     {
         enum worker_state from = w->state;
-        int64_t silent = w->last_beat == INT64_MIN ? INT64_MAX : now - w->last_beat;
 
         if (from == WORKER_DEAD || from == WORKER_STOPPED) {
-            if (now > w->forget_at && w->leases.count == 0) {
+            /* One that lost its name is nobody's business any more when it has nothing. */
+            if ((now > w->forget_at || w->node->holder != w) && w->leases.count == 0) {
                 worker_free(f, w);
             }
             continue;
         }
-        w->state = silent > f->dead_after_ms       ? WORKER_DEAD
-                   : silent > heartbeat_ms * 5 / 2 ? WORKER_SUSPECT
-                                                   : state_of(w);
+        w->state = aged(f, w, now);
         if (w->state != from) {
             on_state(arg, w, from);
         }
@@ -441,7 +685,7 @@ bool fleet_tick(struct fleet *f, int64_t now, int64_t heartbeat_ms, bool reap,
     if (now < f->frozen_until) {
         return true;
     }
-    if (too_many_silent(f, now, heartbeat_ms)) {
+    if (too_many_silent(f, now)) {
         return false;
     }
     HASH_ITER(hh, f->leases, l, lt)

@@ -1,5 +1,10 @@
 /* fleet.h: the workers and their leases, in memory. No I/O; time is passed in (CLOCK_BOOTTIME ms).
  *
+ * A worker is a name and the UUID of its work directory (pkg/task/who.h). Of those with one name
+ * one holds it: the first that is heard, for as long as it lives. The others are refused: they get
+ * no work, and nothing that they say concerns the tasks of the holder; what was granted to them
+ * earlier stays theirs until it ends.
+ *
  * Every manager hears every beat and so knows the fleet; only the leader renews and reaps. What the
  * others did not grant themselves they believe the workers, for people who ask (`hearsay`). The
  * deadlines here end LEASE_MARGIN_MS after the worker's own, so that an attempt has been stopped
@@ -15,16 +20,45 @@
 
 #define LEASE_MARGIN_MS  5000
 #define WORKER_FORGET_MS (24 * 3600 * 1000)
-#define FLEET_MAX        10000  /* workers; a beat of one more is not taken */
+#define FLEET_MAX        10000   /* workers; a beat of one more is not taken */
+#define NAMESAKES_MAX    4       /* workers of one name; a beat of one more is not taken */
+#define PROCESS_AHEAD    1000000 /* numbers of processes that may be left out, no more */
+#define LEASE_MS_MAX     ((int64_t)86400 * 1000)
 #define HEARSAY_MAX      100000 /* leases; no more are believed without a row */
 
-enum worker_state { WORKER_UP, WORKER_DRAINING, WORKER_SUSPECT, WORKER_DEAD, WORKER_STOPPED };
+/* X(name, lives: it holds its name against others) */
+#define WORKER_STATES(X)                                                                           \
+    X(UP, true)                                                                                    \
+    X(DRAINING, true)                                                                              \
+    X(SUSPECT, true) /* missed two beats */                                                        \
+    X(DEAD, false)                                                                                 \
+    X(STOPPED, false)                                                                              \
+    X(UNKNOWN, true)  /* in the database; not heard by us yet */                                   \
+    X(REFUSED, false) /* another one of its name lives */
+
+enum worker_state {
+#define X(name, lives) WORKER_##name,
+    WORKER_STATES(X)
+#undef X
+        WORKER_STATE_COUNT
+};
 const char *worker_state_name(enum worker_state s);
+bool worker_lives(enum worker_state s);
+
+/* A nodeId, and the workers that go by it. */
+struct fleet_node {
+    char *name;
+    UT_hash_handle hh;
+    struct list workers;         /* of fleet_worker.of_node */
+    struct fleet_worker *holder; /* never NULL */
+    bool drain;                  /* as ordered by an operator */
+};
 
 struct fleet_worker {
-    char *id;
     struct who who;
-    UT_hash_handle hh;
+    UT_hash_handle hh; /* by name and UUID */
+    struct fleet_node *node;
+    struct list_node of_node;
     char *host;
     char *version;
     char *reply;       /* its queue */
@@ -38,9 +72,13 @@ struct fleet_worker {
     int memory_mb;
     char **pools; /* NULL-terminated, owned */
     char **job_types;
-    bool drain;    /* as ordered by an operator */
-    bool draining; /* as the worker says */
-    bool saved;    /* its row shows `saved_as`; the leader's business */
+    int64_t heartbeat_ms;    /* how often it beats, as it says; 0: it does not */
+    int64_t unknown_until;   /* UNKNOWN: then it is DEAD; boot ms */
+    int64_t contested_until; /* two processes spoke for it: until then none is believed at once */
+    bool refusal_told; /* in the log */
+    int64_t alarm_at;  /* boot ms: not before that is it said again that it is outdated */
+    bool draining;           /* as the worker says */
+    bool saved;              /* its row shows `saved_as`; the leader's business */
     enum worker_state saved_as;
     int64_t saved_wall;  /* its last beat, in the row */
     int64_t greeted_inc; /* as whom, and when, a manager that does not lead told it its address */
@@ -62,7 +100,8 @@ struct lease {
     int64_t inc;
     int32_t claim_beat;
     int slots;
-    int64_t lease_ms;
+    int64_t lease_ms;  /* as granted: nothing changes it */
+    bool lease_told;   /* by the row, or by the worker; else it is what we would grant */
     int64_t deadline;  /* boot ms */
     int64_t seen_beat; /* number of the last beat that listed it */
     bool cancel;       /* the task is to be cancelled */
@@ -78,17 +117,22 @@ struct lease {
 
 struct fleet {
     struct fleet_worker *workers;
+    struct fleet_node *nodes;
     struct lease *leases;
-    int64_t dead_after_ms;
-    int64_t frozen_until; /* no lease runs out before; boot ms */
-    int64_t other_until;  /* an earlier leader may renew leases until then; boot ms */
+    int64_t dead_after_ms; /* a worker that is silent for longer is DEAD; no lease depends on it */
+    int64_t heartbeat_ms;  /* of workers that do not say */
+    int64_t frozen_until;  /* no lease runs out before; boot ms */
+    int64_t other_until;   /* an earlier leader may renew leases until then; boot ms */
 };
 
 void fleet_init(struct fleet *f, int64_t dead_after_ms);
 void fleet_done(struct fleet *f);
 
-struct fleet_worker *fleet_find(struct fleet *f, const char *id);
-struct lease *fleet_lease(struct fleet *f, const struct id *task);
+struct fleet_worker *fleet_find(struct fleet *f, const char *node);  /* the holder; NULL */
+struct fleet_worker *fleet_of(struct fleet *f, const struct who *w); /* this very one; NULL */
+/* Whether such a process may be given work: NULL, or the reason to deny its claim. */
+const char *fleet_objection(struct fleet *f, const struct who *w);
+struct lease *fleet_lease(const struct fleet *f, const struct id *task);
 
 /* From the row of a RUNNING task: makes or replaces its lease, with a whole lease from now on. */
 struct lease *fleet_grant(struct fleet *f, const struct task *row, int64_t now);
@@ -100,6 +144,7 @@ struct beat_run {
     struct id task;
     int32_t attempt;
     int64_t token;
+    int64_t lease_ms; /* that it was told; 0: it does not say */
     const char *phase;
     const char *application_id;
     const char *ui_url;
@@ -112,6 +157,7 @@ struct beat {
     const char *reply;
     int64_t beat;
     int64_t started_at;
+    int64_t heartbeat_ms;
     int pid;
     int slots;
     int cpus;
@@ -126,13 +172,29 @@ struct beat {
     size_t n_claiming;
 };
 
-/* What the database knows of a worker: whether it is to be drained. One that is not known here is
- * taken as DEAD until it beats. True where this changed what it is given. */
-bool fleet_order(struct fleet *f, const char *id, const char *host, bool drain, int64_t seen_wall,
-                 int64_t now);
+/* What the database knows of a worker. One that is not known here holds its name until it has been
+ * silent for dead_after_ms from now on, if its row is younger than that. True where this changed
+ * what it is given. */
+struct fleet_row {
+    struct who who;
+    const char *host;
+    bool drain; /* its name is to be drained */
+    int64_t seen_wall;
+};
+bool fleet_order(struct fleet *f, const struct fleet_row *r, int64_t now, int64_t wall);
+/* The same order, just given. */
+bool fleet_drain(struct fleet *f, const char *node, bool drain);
 
-/* Effects of a beat, for whoever acts on them (the leader). All may be NULL. */
+/* What a manager is to the workers that it hears. */
+enum fleet_role {
+    FLEET_FOLLOWS, /* believes what it hears, decides nothing */
+    FLEET_BLIND,   /* leads, but the database is away: renews what it knows, takes nothing away */
+    FLEET_LEADS
+};
+
+/* Effects of a beat, for whoever acts on them; of a manager that follows only `gone` is called. */
 struct beat_effects {
+    enum fleet_role role;
     void *arg;
     void (*unknown)(void *arg, const struct beat_run *r); /* no lease known: look it up */
     void (*revoke)(void *arg, const struct beat_run *r);  /* not this worker's attempt */
@@ -141,17 +203,26 @@ struct beat_effects {
     void (*application)(void *arg, const struct lease *l, const char *app_id);  /* first seen */
     void (*gone)(void *arg, struct lease *l, const char *why, bool by_restart); /* lost at once */
 };
-/* Takes the beat in: NULL where it is older than what is known (a late one, or of an earlier
- * process), or of one worker too many. *ret_changed: the worker appeared, came back or changed its
- * mind about draining. Without `unknown` what is not known here is hearsay. */
-struct fleet_worker *fleet_beat(struct fleet *f, const struct beat *b, int64_t now, int64_t wall,
-                                const struct beat_effects *fx, bool *ret_changed);
+enum beat_verdict {
+    BEAT_TAKEN,
+    BEAT_LATE,     /* a later one of this process was there */
+    BEAT_OUTDATED, /* another process of this worker was heard, or the number is out of nowhere */
+    BEAT_TOO_MANY, /* workers, or workers of this name */
+};
+struct beat_heard {
+    enum beat_verdict verdict;
+    struct fleet_worker *worker; /* TAKEN, OUTDATED */
+    bool changed;                /* the worker appeared, came back, changed what it offers … */
+};
+/* Takes the beat in. */
+struct beat_heard fleet_beat(struct fleet *f, const struct beat *b, int64_t now, int64_t wall,
+                             const struct beat_effects *fx);
 
 /* Looks at silence: SUSPECT after two beats missed, DEAD after dead_after_ms, forgotten after
  * WORKER_FORGET_MS; calls `on_state` for each change, and with `reap` (the leader) `gone` for every
  * lease that ran out. Others just drop leases that no beat renews. False: many workers fell silent
  * at once, nothing is taken from them yet. */
-bool fleet_tick(struct fleet *f, int64_t now, int64_t heartbeat_ms, bool reap,
+bool fleet_tick(struct fleet *f, int64_t now, bool reap,
                 void (*on_state)(void *arg, struct fleet_worker *w, enum worker_state from),
                 const struct beat_effects *fx, void *arg);
 /* We were deaf (paused, cut off from the broker): nobody is silent before a whole lease from now

@@ -1,5 +1,6 @@
 /* Claims and results from workers: decode, submit to the ledger, answer. And what comes to this
  * manager's own queue. */
+#include "internal/broken.h"
 #include "internal/chaos.h"
 #include "internal/clock.h"
 #include "internal/log.h"
@@ -159,9 +160,15 @@ static void claim_part_done(struct delivery *d)
     delivery_free(d);
 }
 
+/* As written down with the grant, which an earlier version did not. */
 static int64_t lease_ms_of(const struct manager *m, const struct task *t)
 {
-    return t->lease_s ? (int64_t)t->lease_s * 1000 : m->dead_after_ms;
+    const struct lease *l = fleet_lease(&m->fleet, &t->id);
+
+    return BROKEN(LEASE_DATA) ? m->dead_after_ms
+           : t->lease_ms      ? t->lease_ms
+           : l                ? l->lease_ms
+                              : m->dead_after_ms;
 }
 
 static void on_claim_answer(void *arg, const struct ledger_answer *a)
@@ -200,6 +207,22 @@ static int64_t new_token(void)
     return (int64_t)(random_u64() >> 1 | 1);
 }
 
+/* A worker that is not to have work: its hints are for others. */
+static void deny_all(struct manager *m, const struct claim_msg *c, const char *reason)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+
+    buf_init(&b, MESSAGE_MAX);
+    grants_begin(&b, m->id, m->url);
+    grants_denies(&b);
+    for (size_t i = 0; i < c->n; i++) {
+        METRIC_INC_BY(claims_denied, reason);
+        deny_add(&b, i == 0, &c->claims[i].task, c->claims[i].attempt, reason);
+    }
+    grants_end(&b);
+    mgr_send(m, "", c->reply, &b);
+}
+
 static void take_claims(struct manager *m, const struct mq_delivery *md, const struct claim_msg *c)
 {
     struct delivery *d = delivery_new(m, md, &c->who, c->reply, c->n);
@@ -225,8 +248,11 @@ static void take_claims(struct manager *m, const struct mq_delivery *md, const s
 static void on_claim(struct manager *m, const struct mq_delivery *md, const struct claim_msg *c)
 {
     bool ours = str_eq(md->routing_key, str_of(m->queue)) || m->epoch;
+    const char *objection = fleet_objection(&m->fleet, &c->who);
 
-    if (ours && m->claims_open < CLAIMS_OPEN_MAX) {
+    if (ours && objection) {
+        deny_all(m, c, objection);
+    } else if (ours && m->claims_open < CLAIMS_OPEN_MAX) {
         CRASH_POINT("manager-claim");
         take_claims(m, md, c);
     }
@@ -442,7 +468,8 @@ static void on_own_message(void *arg, const struct mq_delivery *md)
     }
     switch (msg.type) {
     case MSG_BEAT:
-        if (beats_take(m, &msg.beat, &answer) == 0) {
+        (void)beats_take(m, &msg.beat, &answer);
+        if (answer.len) {
             mgr_send(m, "", msg.beat.reply, &answer);
         }
         break;

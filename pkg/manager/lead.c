@@ -27,16 +27,17 @@ static void on_audited(void *arg, int rc, const struct db_result *res, const str
     }
 }
 
-static void audit(struct manager *m, const char *event)
+static void audit(struct manager *m, const char *event, const char *subject)
 {
-    static const char sql[] = "insert into cluster_event (at, manager_id, event) "
-                              "select now(), $1, $2 from leader where epoch = $3";
+    static const char sql[] = "insert into cluster_event (at, manager_id, event, subject) "
+                              "select now(), $1, $2, $4 from leader where epoch = $3";
     struct db_params p CLEANUP(db_params_free);
 
     db_params_init(&p);
     db_add_text(&p, m->id);
     db_add_text(&p, event);
     db_add_bigint(&p, m->epoch);
+    db_add_text(&p, subject);
     if (db_exec(m->db_read, sql, &p, on_audited, NULL) < 0) {
         log_warn(NULL, "audit of the cluster: %s is lost: the database is away", event);
     }
@@ -60,11 +61,11 @@ static int save_worker(struct manager *m, const struct fleet_worker *w)
     /* `draining` is an order of operators and not touched here. */
     static const char sql[] =
         "with o as (select state, incarnation from worker where id = $1), "
-        "w as (insert into worker (id, host, incarnation, state, draining, slots, last_seen_at) "
-        "select $1, $2, $3, $4, false, $5, $6 from leader where epoch = $7 "
+        "w as (insert into worker (id, host, incarnation, state, draining, slots, last_seen_at, "
+        "uuid) select $1, $2, $3, $4, false, $5, $6, $9 from leader where epoch = $7 "
         "on conflict (id) do update set host = excluded.host, "
         "incarnation = excluded.incarnation, state = excluded.state, slots = excluded.slots, "
-        "last_seen_at = excluded.last_seen_at returning id) "
+        "last_seen_at = excluded.last_seen_at, uuid = excluded.uuid returning id) "
         "insert into cluster_event (at, manager_id, event, subject, detail) "
         "select now(), $8, 'worker', id, json_build_object('state', $4, 'slots', $5, "
         "'incarnation', $3) from w where not exists "
@@ -72,7 +73,7 @@ static int save_worker(struct manager *m, const struct fleet_worker *w)
     struct db_params p CLEANUP(db_params_free);
 
     db_params_init(&p);
-    db_add_text(&p, w->id);
+    db_add_text(&p, w->who.node);
     db_add_text(&p, w->host);
     db_add_bigint(&p, w->who.inc);
     db_add_text(&p, worker_state_name(w->state));
@@ -80,6 +81,7 @@ static int save_worker(struct manager *m, const struct fleet_worker *w)
     db_add_time(&p, w->last_beat_wall);
     db_add_bigint(&p, m->epoch);
     db_add_text(&p, m->id);
+    db_add_id(&p, who_has_uuid(&w->who) ? &w->who.uuid : NULL);
     return db_exec(m->db_read, sql, &p, on_saved, m);
 }
 
@@ -97,7 +99,7 @@ static void save_workers(struct manager *m)
         bool fresh =
             w->saved && w->saved_as == w->state && w->last_beat_wall - w->saved_wall < SAVED_FOR_MS;
 
-        if (w->last_beat != INT64_MIN && !fresh) {
+        if (w->last_beat != INT64_MIN && w->node->holder == w && !fresh) {
             w->saved = save_worker(m, w) == 0;
             w->saved_as = w->state;
             w->saved_wall = w->last_beat_wall;
@@ -133,10 +135,29 @@ static void forget_workers(struct manager *m)
 
 void lead_worker_seen(const struct fleet_worker *w)
 {
-    char *fields CLEANUP(freep) = xasprintf("worker=%s", w->id);
+    char *fields CLEANUP(freep) = xasprintf("worker=%s", w->who.node);
 
     log_info(fields, "worker is %s: %d slots on %s, version %s", worker_state_name(w->state),
              w->slots, w->host, w->version ? w->version : "?");
+}
+
+/* Said once, here and by the worker itself, which is told with each answer. */
+void lead_refuse(struct manager *m, struct fleet_worker *w)
+{
+    const struct fleet_worker *holder = w->node->holder;
+    char *fields CLEANUP(freep) = xasprintf("worker=%s", w->who.node);
+
+    if (w->refusal_told) {
+        return;
+    }
+    w->refusal_told = true;
+    log_error(fields,
+              "two workers call themselves %s: the one on %s (pid %d) is refused while the one on "
+              "%s (pid %d) lives; give each its own executorNodeConfig.nodeId",
+              w->who.node, w->host, w->pid, holder->host, holder->pid);
+    if (m->epoch) {
+        audit(m, "workerRefused", w->who.node);
+    }
 }
 
 static void on_worker_state(void *arg, struct fleet_worker *w, enum worker_state from)
@@ -164,8 +185,7 @@ static void send_cancel(struct manager *m, const char *exchange, const char *key
  * where we do not. */
 void lead_tell_cancel(struct manager *m, const struct task *row)
 {
-    const struct fleet_worker *w =
-        who_is_nobody(&row->who) ? NULL : fleet_find(&m->fleet, row->who.node);
+    const struct fleet_worker *w = fleet_of(&m->fleet, &row->who);
     struct task_ref r = {row->id, row->attempt};
 
     if (w && w->reply) {
@@ -194,14 +214,33 @@ void lead_cancel(struct manager *m, const struct task_ref *r)
 struct lost_call {
     struct manager *m;
     struct id task;
+    int32_t attempt;
     int64_t token;
+    char node[NODE_ID_MAX + 1];
+    const char *why; /* a literal */
 };
+
+/* What was decided, after it was written: a result may have come first. */
+static void log_lost(const struct lost_call *c, const struct task *row)
+{
+    char text[ID_TEXT_LEN];
+
+    id_format(&c->task, text);
+    char *fields CLEANUP(freep) =
+        xasprintf("task=%s attempt=%d worker=%s", text, c->attempt, c->node);
+    METRIC_INC(attempts_lost);
+    log_warn(fields, "attempt lost: %s; %s", c->why,
+             task_state_final(row->state) ? "not tried again" : "it is tried again");
+}
 
 static void on_lost_answer(void *arg, const struct ledger_answer *a)
 {
     struct lost_call *c CLEANUP(freep) = arg;
     struct lease *l = fleet_lease(&c->m->fleet, &c->task);
 
+    if (a->rc == 0 && a->step == STEP_APPLIED) {
+        log_lost(c, a->task);
+    }
     if (!l || l->token != c->token) {
         return;
     }
@@ -225,15 +264,11 @@ void lead_lost(struct manager *m, struct lease *l, const char *why)
                             .beat = l->claim_beat,
                             .reason = why,
                             .max_losses = m->max_losses};
-    char text[ID_TEXT_LEN];
 
-    id_format(&l->task, text);
-    char *fields CLEANUP(freep) =
-        xasprintf("task=%s attempt=%d worker=%s", text, l->attempt, l->worker->id);
-    METRIC_INC(attempts_lost);
     CRASH_POINT("leader-lost");
-    log_warn(fields, "attempt lost: %s; it is tried again", why);
-    *c = (struct lost_call){m, l->task, l->token};
+    *c = (struct lost_call){
+        .m = m, .task = l->task, .attempt = l->attempt, .token = l->token, .why = why};
+    memcpy(c->node, l->worker->who.node, sizeof(c->node));
     ledger_submit(m->ledger, &l->task, &ev, m->epoch, on_lost_answer, c);
 }
 
@@ -378,14 +413,14 @@ void lead_tick(struct manager *m)
         lead_freeze(m);
     }
     m->last_tick = now;
-    bool sure = fleet_tick(&m->fleet, now, m->heartbeat_ms, m->epoch != 0, on_worker_state, &fx, m);
+    bool sure = fleet_tick(&m->fleet, now, m->epoch != 0, on_worker_state, &fx, m);
     bool held = !sure && m->epoch;
     if (held && !m->reaper_held) {
         log_warn(NULL, "most workers fell silent at once: it may be the network, their tasks are "
                        "left to them for now");
     }
     if (m->epoch && held != m->reaper_held) {
-        audit(m, held ? "reaperHeld" : "reaperReleased");
+        audit(m, held ? "reaperHeld" : "reaperReleased", NULL);
     }
     m->reaper_held = held;
     if (!m->epoch || !db_is_up(m->db_read)) {

@@ -310,6 +310,7 @@ static void set_limits(struct manager *m, const struct config *c)
     m->max_losses = c->manager.max_losses;
     m->grace_s = c->manager.database_grace_seconds;
     m->fleet.dead_after_ms = m->dead_after_ms;
+    m->fleet.heartbeat_ms = m->heartbeat_ms;
     retention_configure(m, c);
 }
 

@@ -204,6 +204,7 @@ static int read_runs(const json_t *list, bool with_token, struct beat_run **ret,
             return broken(reterr, with_token ? "running" : "claiming");
         }
         r->phase = phase_of(j);
+        r->lease_ms = MIN(MAX(json_get_int(j, "leaseMs", 0), (int64_t)0), LEASE_MS_MAX);
         r->application_id = member_string(j, "applicationId", APPLICATION_MAX);
         r->ui_url = member_string(j, "uiUrl", URL_MAX);
         r->progress = progress_of(j);
@@ -225,6 +226,7 @@ static int read_beat(struct message *m, struct err *reterr)
         .reply = json_get_string(j, "reply"),
         .beat = json_get_int(j, "beat", 0),
         .started_at = member_time(j, "startedAt"),
+        .heartbeat_ms = member_int(j, "heartbeatMs", 3600000),
         .pid = member_int(j, "pid", INT_MAX),
         .slots = member_int(j, "slots", 100000),
         .cpus = member_int(j, "cpus", INT_MAX),

@@ -38,15 +38,15 @@ struct retention {
 
 /* Of the leader (term.c); kept when the lead is lost. */
 struct term {
-    bool electing;     /* the lock is held, the epoch is not known yet */
-    bool asked;        /* the statement is in flight */
-    bool settled;      /* the row's grace is ours, not that of leaders before */
-    bool settling;     /* a statement about it is in flight */
-    bool answered;     /* beats, at the last tick */
-    int64_t epoch;     /* the last one in which we led; 0: none */
-    int64_t heard;     /* the highest epoch that anybody told of */
-    int64_t grace_ms;  /* as the row had it when we were elected */
-    int64_t proved_at; /* when the lock was last proved before the lead was lost; boot ms */
+    bool electing;           /* the lock is held, the epoch is not known yet */
+    bool asked;              /* the statement is in flight */
+    bool settled;            /* the row's grace is ours, not that of leaders before */
+    bool settling;           /* a statement about it is in flight */
+    bool answered;           /* beats, at the last tick */
+    int64_t epoch;           /* the last one in which we led; 0: none */
+    int64_t heard;           /* the highest epoch that anybody told of */
+    int64_t grace_ms;        /* as the row had it when we were elected */
+    struct moment proved_at; /* when the lock was last proved before the lead was lost */
 };
 
 struct manager {
@@ -55,7 +55,7 @@ struct manager {
     char id[64]; /* host.pid.random: names its queue */
     char queue[96];
     int64_t heartbeat_ms;
-    int64_t dead_after_ms;
+    int64_t dead_after_ms; /* of the cluster, once the settings are read: of leases to be granted */
     int max_losses;
     int32_t grace_s;              /* beats are answered without the database */
     struct db_options db_options; /* strings owned by config_copy */
@@ -107,6 +107,7 @@ struct manager {
     uint64_t orders;  /* given here */
     json_t *settings; /* as the database has them; NULL: not read yet */
     int64_t settings_version;
+    bool seeding; /* the cluster's own values are being written down */
     settings_fn *on_settings;
     void *on_settings_arg;
     /* notices.c: to be told to the other managers */
@@ -164,6 +165,7 @@ void lead_tell_cancel(struct manager *m, const struct task *row);
 void lead_cancel(struct manager *m, const struct task_ref *r); /* another manager says so */
 void lead_lost(struct manager *m, struct lease *l, const char *why);
 void lead_worker_seen(const struct fleet_worker *w);
+void lead_refuse(struct manager *m, struct fleet_worker *w); /* another one of its name lives */
 
 /* retention.c */
 void retention_configure(struct manager *m, const struct config *c);

@@ -30,9 +30,14 @@ static void on_workers(void *arg, int rc, const struct db_result *res, const str
 
     (void)why;
     for (int i = 0; rc == 0 && c->orders == c->m->orders && i < db_rows(res); i++) {
-        changed = fleet_order(&c->m->fleet, db_get_text(res, i, 0).p, db_get_text(res, i, 1).p,
-                              db_get_bool(res, i, 2), db_get_time(res, i, 3), clock_boot_ms()) ||
-                  changed;
+        struct id uuid = db_is_null(res, i, 4) ? (struct id){{0}} : db_get_id(res, i, 4);
+        struct fleet_row row = {.who =
+                                    who_of(db_get_text(res, i, 0).p, &uuid, db_get_int(res, i, 5)),
+                                .host = db_get_text(res, i, 1).p,
+                                .drain = db_get_bool(res, i, 2),
+                                .seen_wall = db_get_time(res, i, 3)};
+
+        changed = fleet_order(&c->m->fleet, &row, clock_boot_ms(), mgr_now(c->m)) || changed;
     }
     if (changed) {
         feed_fleet_changed(c->m->feed);
@@ -59,6 +64,41 @@ static void take_settings(struct manager *m, struct str text, int64_t version)
     }
 }
 
+/* What all must agree on is one value in the database. The first leader writes its own there; every
+ * other manager goes by that, whatever its file says. */
+static void on_seeded(void *arg, int rc, const struct err *why)
+{
+    struct manager *m = arg;
+
+    m->seeding = false;
+    if (rc < 0 && rc != ERR_BUSY && rc != ERR_CLOSED) {
+        log_warn(NULL, "deadAfterSeconds is not written down yet: %s; trying again", why->text);
+    }
+}
+
+static void seed(struct manager *m)
+{
+    static const char section[] = "executorNodeConfig";
+    static const char key[] = "deadAfterSeconds";
+    json_auto_t *all = json_deep_copy(m->settings);
+    json_auto_t *what = NULL;
+
+    if (!m->epoch || m->seeding || !m->settings ||
+        json_object_get(json_object_get(all, section), key)) {
+        return;
+    }
+    what = json_pack("{s:{s:I}}", section, key, (json_int_t)(m->dead_after_ms / 1000));
+    MUST(what);
+    json_t *in = json_object_get(all, section);
+    if (!in) {
+        in = json_object();
+        MUST(json_object_set_new(all, section, in) == 0);
+    }
+    MUST(json_object_set_new(in, key, json_integer(m->dead_after_ms / 1000)) == 0);
+    m->seeding = true;
+    manager_change_settings(m, all, what, on_seeded, m);
+}
+
 static void on_settings(void *arg, int rc, const struct db_result *res, const struct err *why)
 {
     struct read_call *c CLEANUP(freep) = arg;
@@ -66,6 +106,7 @@ static void on_settings(void *arg, int rc, const struct db_result *res, const st
     (void)why;
     if (rc == 0 && c->orders == c->m->orders && db_rows(res) == 1) {
         take_settings(c->m, db_get_text(res, 0, 0), db_get_int(res, 0, 1));
+        seed(c->m);
     }
 }
 
@@ -85,7 +126,7 @@ void orders_read(struct manager *m)
         read_with(m, "select name, paused from pool", on_pools);
         read_with(m, "select value::text, version from setting", on_settings);
         read_with(m,
-                  "select id, host, draining, last_seen_at from worker "
+                  "select id, host, draining, last_seen_at, uuid, incarnation from worker "
                   "where last_seen_at > now() - interval '1 day' or draining limit 20000",
                   on_workers);
     }
@@ -141,7 +182,7 @@ static void on_drained(void *arg, int rc, const struct db_result *res, const str
 
     (void)res;
     if (rc == 0 && w) {
-        fleet_order(&o->m->fleet, w->id, w->host, o->on, w->last_beat_wall, clock_boot_ms());
+        fleet_drain(&o->m->fleet, o->name, o->on);
         feed_fleet_changed(o->m->feed);
         if (w->reply) {
             buf_init(&b, 256);

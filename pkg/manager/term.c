@@ -18,10 +18,10 @@
 bool term_answers(const struct manager *m)
 {
     const struct term *t = &m->term;
-    int64_t proved_at = m->epoch ? db_lock_proved_at(m->lock) : t->proved_at;
+    struct moment proved_at = m->epoch ? db_lock_proved_at(m->lock) : t->proved_at;
 
     return t->epoch && !m->stopping && t->heard <= t->epoch &&
-           (clock_boot_ms() - proved_at < MAX(t->grace_ms, SURE_MS) || BROKEN(GRACE_END));
+           (clock_since(&proved_at) < MAX(t->grace_ms, SURE_MS) || BROKEN(GRACE_END));
 }
 
 void term_heard(struct manager *m, int64_t epoch)

@@ -195,7 +195,7 @@ static enum step_rc on_claim(struct task *t, const struct task_event *ev, struct
         return STEP_REFUSED;
     }
     if (t->state == TASK_RUNNING) {
-        if (!who_same_process(&t->who, &ev->who)) {
+        if (!who_continues(&ev->who, &t->who) || ev->who.inc != t->who.inc) {
             *reason = "running";
             return STEP_REFUSED;
         }
@@ -207,10 +207,11 @@ static enum step_rc on_claim(struct task *t, const struct task_event *ev, struct
         t->claim_beat = ev->beat;
         return STEP_APPLIED;
     }
+    t->lease_ms = t->lease_s ? (int64_t)t->lease_s * 1000 : ev->lease_ms;
     move(t, ev, TASK_RUNNING, audit, "granted");
+    audit->detail = xasprintf("{\"leaseMs\":%lld}", (long long)t->lease_ms);
     t->who = ev->who;
     t->token = ev->token;
-    t->lease_ms = t->lease_s ? (int64_t)t->lease_s * 1000 : ev->lease_ms;
     t->claim_beat = ev->beat;
     t->started_at = ev->now;
     t->finished_at = INT64_MIN;
@@ -489,13 +490,11 @@ static enum step_rc on_application(struct task *t, const struct task_event *ev,
 static enum step_rc on_survived(struct task *t, const struct task_event *ev,
                                 struct task_audit *audit, const char **reason)
 {
-    bool later = who_succeeds(&ev->who, &t->who);
-
-    if (!holds_grant(t, ev) || !(later || who_same_worker(&t->who, &ev->who))) {
+    if (!holds_grant(t, ev) || !(who_continues(&ev->who, &t->who) || BROKEN(IDENTITY))) {
         *reason = "superseded";
         return STEP_REFUSED;
     }
-    if (!later) {
+    if (ev->who.inc <= t->who.inc) {
         return STEP_SAME;
     }
     move(t, ev, TASK_RUNNING, audit, "survived");

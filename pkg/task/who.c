@@ -37,12 +37,15 @@ bool who_same_process(const struct who *a, const struct who *b)
     return who_same_worker(a, b) && a->inc == b->inc;
 }
 
+bool who_continues(const struct who *later, const struct who *before)
+{
+    return strcmp(later->node, before->node) == 0 &&
+           (!who_has_uuid(before) || id_eq(&later->uuid, &before->uuid));
+}
+
 bool who_succeeds(const struct who *later, const struct who *before)
 {
-    bool same = who_same_worker(later, before) ||
-                (strcmp(later->node, before->node) == 0 && !who_has_uuid(before));
-
-    return same && later->inc > before->inc;
+    return who_continues(later, before) && later->inc > before->inc;
 }
 
 const char *who_text(const struct who *w, char text[WHO_TEXT_LEN])

@@ -24,8 +24,9 @@ bool who_is_nobody(const struct who *w);
 bool who_has_uuid(const struct who *w);
 bool who_same_worker(const struct who *a, const struct who *b);
 bool who_same_process(const struct who *a, const struct who *b);
-/* What `later` is to `before`, of the same name: its next process, or the first one of a version
- * with a UUID. */
+/* The same worker, or one that had no UUID yet. */
+bool who_continues(const struct who *later, const struct who *before);
+/* And a later process of it. */
 bool who_succeeds(const struct who *later, const struct who *before);
 
 #define WHO_TEXT_LEN (NODE_ID_MAX + 48)

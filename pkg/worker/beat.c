@@ -19,12 +19,14 @@ static void add_self(struct buf *b, const struct beat_facts *f, struct wcore *co
     const struct config *c = f->config;
     bool full = wcore_is_holding_off(core);
 
-    buf_addf(b, "{\"v\":1,\"type\":\"beat\",\"worker\":\"%s\",\"inc\":%lld,\"beat\":%lld",
-             f->from.worker, (long long)f->from.incarnation, (long long)number);
+    buf_adds(b, "{\"v\":1,\"type\":\"beat\",");
+    report_add_from(b, &f->from);
+    buf_addf(b, ",\"beat\":%lld,\"heartbeatMs\":%lld", (long long)number,
+             (long long)wcore_heartbeat_ms(core));
     buf_adds(b, ",\"host\":");
     json_add_string(b, f->host, strlen(f->host));
-    buf_addf(b, ",\"pid\":%d,\"version\":\"%s\",\"reply\":\"%s\",\"startedAt\":%lld", (int)getpid(),
-             SJE_VERSION, f->from.reply, (long long)f->started_at);
+    buf_addf(b, ",\"pid\":%d,\"version\":\"%s\",\"startedAt\":%lld", (int)getpid(), SJE_VERSION,
+             (long long)f->started_at);
     add_strings(b, "pools", (const char *const *)c->node.pools.items);
     add_strings(b, "jobTypes", f->job_types);
     buf_addf(b, ",\"slots\":%d,\"free\":%d,\"cpus\":%d,\"memoryMb\":%d", wcore_slots(core),
@@ -64,8 +66,8 @@ static void add_running(struct buf *b, struct wcore *core, bool details)
 
             buf_adds(b, first ? "{" : ",{");
             report_add_key(b, &a->key);
-            buf_addf(b, ",\"token\":\"%lld\",\"phase\":\"%s\"", (long long)a->token,
-                     wcore_state_name(s));
+            buf_addf(b, ",\"token\":\"%lld\",\"leaseMs\":%lld,\"phase\":\"%s\"",
+                     (long long)a->token, (long long)a->lease_ms, wcore_state_name(s));
             if (details && s != WCORE_ENDED) {
                 report_add_status(b, run_status(r), true);
             }

@@ -311,6 +311,23 @@ void wcore_on_drain(struct wcore *c, bool on)
     c->draining = on;
 }
 
+void wcore_on_refused(struct wcore *c, bool on)
+{
+    c->refused = on;
+}
+
+void wcore_on_renumbered(struct wcore *c)
+{
+    LIST_EACH(&c->in_state[WCORE_CLAIMING], it)
+    {
+        struct wcore_attempt *a = CONTAINER_OF(it, struct wcore_attempt, in_state);
+
+        wcore_close_hint(c, a, false);
+        wcore_drop(c, a, "claimed under an earlier number of this process");
+    }
+    c->news = true;
+}
+
 void wcore_on_applied(struct wcore *c, const struct wcore_key *k)
 {
     struct wcore_attempt *a = wcore_find(c, k);
@@ -445,6 +462,7 @@ struct wcore *wcore_new(const struct wcore_ops *ops, void *arg, const struct wco
     c->ops = ops;
     c->arg = arg;
     c->set = *s;
+    c->every_ms = s->heartbeat_ms;
     for (size_t i = 0; i < ARRAY_LEN(c->in_state); i++) {
         list_init(&c->in_state[i]);
     }
@@ -572,6 +590,16 @@ int wcore_slots_free(const struct wcore *c)
 bool wcore_is_draining(const struct wcore *c)
 {
     return c->draining || c->stopping;
+}
+
+bool wcore_is_refused(const struct wcore *c)
+{
+    return c->refused;
+}
+
+int64_t wcore_heartbeat_ms(const struct wcore *c)
+{
+    return c->every_ms;
 }
 
 bool wcore_is_holding_off(const struct wcore *c)

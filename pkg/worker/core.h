@@ -204,7 +204,12 @@ void wcore_on_manager_gone(struct wcore *c, int64_t now, const char *queue);
  * is that of the claim it answers. */
 bool wcore_on_grant(struct wcore *c, int64_t now, const struct wcore_key *k, int64_t token,
                     int64_t beat, int64_t lease_ms, const void *spec);
-void wcore_on_deny(struct wcore *c, int64_t now, const struct wcore_key *k, bool retry);
+enum wcore_deny {
+    WCORE_DENY_DONE,   /* the hint is of no use any more */
+    WCORE_DENY_RETRY,  /* ask again */
+    WCORE_DENY_NOT_US, /* the hint is good, for others */
+};
+void wcore_on_deny(struct wcore *c, int64_t now, const struct wcore_key *k, enum wcore_deny how);
 /* The answer to a beat: first what it says of single attempts, then wcore_on_beat_ack(), which
  * renews the leases of the others. false: we sent no such beat, or too long ago; nothing was done.
  */
@@ -214,6 +219,11 @@ void wcore_on_revoke(struct wcore *c, int64_t now, const struct wcore_key *k, in
 bool wcore_on_beat_ack(struct wcore *c, int64_t now, int64_t beat);
 void wcore_on_cancel(struct wcore *c, int64_t now, const struct wcore_key *k);
 void wcore_on_drain(struct wcore *c, bool on);
+/* Another worker of our name lives: no work is taken while that is so. */
+void wcore_on_refused(struct wcore *c, bool on);
+/* This process goes by another number from now on: what was claimed under the old one is given
+ * back, for a grant of that could be lost to a beat of the new one. */
+void wcore_on_renumbered(struct wcore *c);
 void wcore_on_applied(struct wcore *c, const struct wcore_key *k);
 
 /* ---- the task ---- */
@@ -241,7 +251,9 @@ size_t wcore_count(const struct wcore *c, enum wcore_state s);
 int wcore_slots(const struct wcore *c);
 int wcore_slots_free(const struct wcore *c); /* never negative */
 bool wcore_is_draining(const struct wcore *c);
-bool wcore_is_holding_off(const struct wcore *c); /* disk full a short while ago */
-bool wcore_has_stopped(const struct wcore *c);    /* the beat that is being sent is the last */
+bool wcore_is_refused(const struct wcore *c);
+int64_t wcore_heartbeat_ms(const struct wcore *c); /* how often it beats now */
+bool wcore_is_holding_off(const struct wcore *c);  /* disk full a short while ago */
+bool wcore_has_stopped(const struct wcore *c);     /* the beat that is being sent is the last */
 
 #endif

@@ -25,7 +25,7 @@ bool wcore_on_beat_ack(struct wcore *c, int64_t now, int64_t beat)
     int64_t sent_at = c->beats[beat % WCORE_BEATS_REMEMBERED].sent_at;
     if (c->eager > 0) {
         c->eager = 0;
-        c->beat_at = c->beat_tried_at + c->set.heartbeat_ms;
+        c->beat_at = c->beat_tried_at + c->every_ms;
     }
     renew(c, WCORE_STARTING, beat, sent_at);
     renew(c, WCORE_RUNNING, beat, sent_at);
@@ -50,15 +50,31 @@ int64_t wcore_beat_due(const struct wcore *c)
     return c->news ? MIN(c->beat_at, c->beat_tried_at + WCORE_BEAT_GAP_MS) : c->beat_at;
 }
 
+/* Three beats in the shortest lease that is held, whoever granted it for how long. */
+static int64_t beat_every(const struct wcore *c)
+{
+    int64_t every = c->set.heartbeat_ms;
+
+    for (enum wcore_state s = WCORE_STARTING; s <= WCORE_STOPPING; s++) {
+        LIST_EACH(&c->in_state[s], it)
+        {
+            every = MIN(every, CONTAINER_OF(it, struct wcore_attempt, in_state)->lease_ms / 3);
+        }
+    }
+    return MAX(every, (int64_t)WCORE_BEAT_GAP_MS);
+}
+
 void wcore_send_beat(struct wcore *c, int64_t now)
 {
     int64_t n = c->beat + 1;
-    int64_t tenth = MAX(c->set.heartbeat_ms / 10, (int64_t)1);
+    int64_t tenth = 0;
 
+    c->every_ms = beat_every(c);
+    tenth = MAX(c->every_ms / 10, (int64_t)1);
     c->news = false;
     c->beat_tried_at = now;
-    c->beat_at = now + c->set.heartbeat_ms - tenth +
-                 (int64_t)(c->ops->random(c->arg) % (uint64_t)(2 * tenth + 1));
+    c->beat_at =
+        now + c->every_ms - tenth + (int64_t)(c->ops->random(c->arg) % (uint64_t)(2 * tenth + 1));
     if (c->ops->send_beat(c->arg, n) != 0) {
         return;
     }

@@ -235,15 +235,15 @@ void wcore_send_claims(struct wcore *c, int64_t now)
     }
 }
 
-void wcore_on_deny(struct wcore *c, int64_t now, const struct wcore_key *k, bool retry)
+void wcore_on_deny(struct wcore *c, int64_t now, const struct wcore_key *k, enum wcore_deny how)
 {
     struct wcore_attempt *a = wcore_find(c, k);
 
     if (!a || a->state != WCORE_CLAIMING) {
         return;
     }
-    if (!retry) {
-        wcore_close_hint(c, a, true);
+    if (how != WCORE_DENY_RETRY) {
+        wcore_close_hint(c, a, how == WCORE_DENY_DONE);
         wcore_drop(c, a, "denied");
     } else if (!list_linked(&a->outgoing)) {
         wcore_set_timer(c, a,
@@ -256,7 +256,7 @@ void wcore_on_deny(struct wcore *c, int64_t now, const struct wcore_key *k, bool
 static bool accepting(const struct wcore *c)
 {
     return c->ready && c->beat > 0 && c->up[WCORE_LINK_CONSUME] && c->up[WCORE_LINK_PUBLISH] &&
-           !c->draining && !c->stopping && !c->hold_off_until;
+           !c->draining && !c->refused && !c->stopping && !c->hold_off_until;
 }
 
 static bool fits(const struct wcore *c, int32_t slots)

@@ -22,6 +22,7 @@ struct wcore {
     bool up[2]; /* by enum wcore_link */
     bool ready;
     bool draining;
+    bool refused;
     bool stopping;
     bool stop_tasks;
     bool stopped;
@@ -38,7 +39,8 @@ struct wcore {
     char *silent; /* queue of the last manager that did not answer; NULL */
     int64_t silent_until;
 
-    int64_t beat; /* number of the last one sent */
+    int64_t beat;     /* number of the last one sent */
+    int64_t every_ms; /* until the next regular one */
     int64_t beat_tried_at;
     int64_t beat_at; /* when the next regular one is due */
     bool news;

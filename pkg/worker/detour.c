@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #define FILE_NAME "managers"
+#define OUTDATED  "\"type\":\"outdated\""
 #define FILE_MAX  (DETOUR_URLS_MAX * (DETOUR_URL_MAX + 1))
 
 struct detour {
@@ -145,12 +146,16 @@ static void try_next(struct detour *d)
     }
 }
 
-/* 409: a later beat of ours came there first, by the broker. */
+/* 409: a later beat of ours came there first, by the broker; or we are outdated, and its body says
+ * so. */
 static void on_reply(void *arg, int rc, int status, struct str body, const struct err *why)
 {
     struct detour *d = arg;
 
     d->under_way = false;
+    if (rc == 0 && status == 409 && memmem(body.p, body.len, OUTDATED, strlen(OUTDATED))) {
+        (void)d->o.on_answer(d->o.arg, body);
+    }
     if (rc == 0 && (status == 409 || (status == 200 && d->o.on_answer(d->o.arg, body)))) {
         tell_good(d);
         send_next(d);

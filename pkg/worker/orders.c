@@ -83,7 +83,9 @@ static int read_grants(struct order *o, struct err *reterr)
         if (!read_key(j, &d->key) || !reason) {
             return broken(reterr, "denies");
         }
-        d->retry = streq(reason, "retry");
+        d->how = streq(reason, "retry")                                  ? WCORE_DENY_RETRY
+                 : streq(reason, "refused") || streq(reason, "outdated") ? WCORE_DENY_NOT_US
+                                                                         : WCORE_DENY_DONE;
     }
     return 0;
 }
@@ -96,12 +98,23 @@ static int read_beat(struct order *o, struct err *reterr)
 
 static int read_beat_ack(struct order *o, struct err *reterr)
 {
+    const json_t *refused = json_object_get(o->doc, "refused");
+    const char *host = json_get_string(refused, "host");
     int rc = read_beat(o, reterr);
 
     o->drain = json_get_bool(o->doc, "drain", false);
+    o->refused = json_is_object(refused);
+    o->other_host = host ? host : "?";
+    o->other_pid = json_get_int(refused, "pid", 0);
     rc = rc < 0 ? rc : read_keys(o->doc, "unsure", &o->unsure, reterr);
     rc = rc < 0 ? rc : read_keys(o->doc, "revoke", &o->revoke, reterr);
     return rc < 0 ? rc : read_keys(o->doc, "cancel", &o->cancel, reterr);
+}
+
+static int read_outdated(struct order *o, struct err *reterr)
+{
+    o->inc = json_get_int(o->doc, "inc", 0);
+    return o->inc > 0 ? 0 : broken(reterr, "inc");
 }
 
 static int read_revoke(struct order *o, struct err *reterr)
@@ -158,13 +171,10 @@ int order_read(struct str body, struct order *o, struct err *reterr)
         enum order_type type;
         int (*read)(struct order *o, struct err *reterr);
     } types[] = {
-        {"grants", ORDER_GRANTS, read_grants},
-        {"beat-ack", ORDER_BEAT_ACK, read_beat_ack},
-        {"applied", ORDER_APPLIED, read_applied},
-        {"cancel", ORDER_CANCEL, read_cancel},
-        {"revoke", ORDER_REVOKE, read_revoke},
-        {"drain", ORDER_DRAIN, read_drain},
-        {"log", ORDER_LOG, read_log},
+        {"grants", ORDER_GRANTS, read_grants},       {"beat-ack", ORDER_BEAT_ACK, read_beat_ack},
+        {"outdated", ORDER_OUTDATED, read_outdated}, {"applied", ORDER_APPLIED, read_applied},
+        {"cancel", ORDER_CANCEL, read_cancel},       {"revoke", ORDER_REVOKE, read_revoke},
+        {"drain", ORDER_DRAIN, read_drain},          {"log", ORDER_LOG, read_log},
     };
 
     *o = (struct order){0};

@@ -27,7 +27,7 @@ struct order_grant {
 };
 struct order_deny {
     struct wcore_key key;
-    bool retry;
+    enum wcore_deny how;
 };
 struct order_keys {
     struct wcore_key *keys; /* owned */
@@ -46,6 +46,7 @@ struct order_log {
 enum order_type {
     ORDER_GRANTS,
     ORDER_BEAT_ACK,
+    ORDER_OUTDATED,
     ORDER_CANCEL,
     ORDER_REVOKE,
     ORDER_DRAIN,
@@ -59,9 +60,13 @@ struct order {
     size_t n_grants;
     struct order_deny *denies; /* GRANTS; owned */
     size_t n_denies;
-    const char *url;          /* of the manager that sent it; NULL */
-    int64_t beat;             /* BEAT_ACK, REVOKE */
-    bool drain;               /* BEAT_ACK, DRAIN */
+    const char *url;        /* of the manager that sent it; NULL */
+    int64_t beat;           /* BEAT_ACK, REVOKE */
+    bool drain;             /* BEAT_ACK, DRAIN */
+    bool refused;           /* BEAT_ACK: another worker of our name lives */
+    const char *other_host; /* where; never NULL when refused */
+    int64_t other_pid;
+    int64_t inc;              /* OUTDATED: of the process that was heard */
     struct order_keys unsure; /* BEAT_ACK */
     struct order_keys revoke; /* BEAT_ACK, REVOKE */
     struct order_keys cancel; /* BEAT_ACK, CANCEL */

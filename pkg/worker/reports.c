@@ -47,10 +47,19 @@ void report_add_status(struct buf *b, const struct report_status *s, bool live)
     }
 }
 
+void report_add_from(struct buf *b, const struct report_from *from)
+{
+    char uuid[ID_TEXT_LEN];
+
+    id_format(&from->who.uuid, uuid);
+    buf_addf(b, "\"worker\":\"%s\",\"uuid\":\"%s\",\"inc\":%lld,\"reply\":\"%s\"", from->who.node,
+             uuid, (long long)from->who.inc, from->reply);
+}
+
 static void add_from(struct buf *b, const char *type, const struct report_from *from)
 {
-    buf_addf(b, "{\"v\":1,\"type\":\"%s\",\"worker\":\"%s\",\"inc\":%lld,\"reply\":\"%s\"", type,
-             from->worker, (long long)from->incarnation, from->reply);
+    buf_addf(b, "{\"v\":1,\"type\":\"%s\",", type);
+    report_add_from(b, from);
 }
 
 void report_claims(struct buf *b, const struct report_from *from, struct wcore_attempt *const *list,

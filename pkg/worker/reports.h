@@ -6,6 +6,7 @@
 
 #include "internal/buf.h"
 #include "internal/json.h"
+#include "pkg/task/who.h"
 #include "pkg/worker/core.h"
 
 #define REPORT_MAX        (256 * 1024) /* a message; one large result may take more */
@@ -13,10 +14,11 @@
 #define REPORT_ERROR_MAX  (8 * 1024)   /* bytes of a message; the rest is cut off */
 
 struct report_from {
-    const char *worker;
+    struct who who;
     const char *reply;
-    int64_t incarnation;
 };
+/* Appends "worker":…,"uuid":…,"inc":…,"reply":… */
+void report_add_from(struct buf *b, const struct report_from *from);
 
 /* What is known of a running task; strings are owned, NULL where unknown. */
 struct report_status {

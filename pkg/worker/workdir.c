@@ -1,6 +1,6 @@
 #include "pkg/worker/workdir.h"
 
-#include "internal/clock.h"
+#include "internal/log.h"
 #include "internal/str.h"
 
 #include <errno.h>
@@ -62,41 +62,91 @@ static int take_lock(struct workdir *w, struct err *reterr)
     return 0;
 }
 
-/* Written and synced under another name first: a number once used never comes back. */
-static int write_incarnation(const struct workdir *w, const char *path, struct err *reterr)
+static int sync_dir(const char *path)
 {
-    char *fresh CLEANUP(freep) = xasprintf("%s.new", path);
-    char text[32];
-    int n = snprintf(text, sizeof(text), "%lld\n", (long long)w->incarnation);
-    int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
-    bool good = fd >= 0 && write(fd, text, (size_t)n) == n && fsync(fd) == 0;
-    int error = errno;
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = fd < 0 || fsync(fd) != 0 ? -1 : 0;
 
     if (fd >= 0) {
         close(fd);
     }
-    if (good && rename(fresh, path) == 0) {
+    return rc;
+}
+
+/* Under another name first, and on the disk before it counts: a number once used never comes back.
+ */
+static int write_identity(const struct workdir *w, struct err *reterr)
+{
+    char *path CLEANUP(freep) = xasprintf("%s/identity", w->path);
+    char *fresh CLEANUP(freep) = xasprintf("%s.new", path);
+    char uuid[ID_TEXT_LEN];
+    char text[ID_TEXT_LEN + 32];
+
+    id_format(&w->uuid, uuid);
+    int n = snprintf(text, sizeof(text), "%s\n%lld\n", uuid, (long long)w->incarnation);
+    int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    bool good = fd >= 0 && write(fd, text, (size_t)n) == n && fsync(fd) == 0;
+    int error = errno;
+
+    if (fd >= 0) {
+        good = close(fd) == 0 && good;
+    }
+    if (good && rename(fresh, path) == 0 && sync_dir(w->path) == 0) {
         return 0;
     }
     return err_errno(reterr, ERR_IO, good ? errno : error, "cannot write %.150s", path);
 }
 
-static int next_incarnation(struct workdir *w, struct err *reterr)
+/* What a version before this left; 0 where there is nothing. */
+static int64_t read_incarnation(const struct workdir *w)
 {
     char *path CLEANUP(freep) = xasprintf("%s/incarnation", w->path);
     char text[32] = "";
-    int64_t last = 0;
+    int64_t n = 0;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
 
     if (fd >= 0) {
         read_line(fd, text, sizeof(text));
         close(fd);
     }
-    if (*text && !str_to_i64(str_of(text), 0, INT64_MAX / 2, &last)) {
-        return err_set(reterr, ERR_CONFIG, "%.150s does not hold a number; remove it", path);
+    return str_to_i64(str_of(text), 0, WORKDIR_INC_MAX, &n) ? n : 0;
+}
+
+/* A file that is not there, or holds something else, makes a new worker: it speaks for none of the
+ * tasks that an earlier one left here, which end with their leases. */
+static int take_identity(struct workdir *w, struct err *reterr)
+{
+    char *path CLEANUP(freep) = xasprintf("%s/identity", w->path);
+    char text[ID_TEXT_LEN + 32] = "";
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    ssize_t n = fd < 0 ? -1 : pread(fd, text, sizeof(text) - 1, 0);
+    int64_t last = 0;
+
+    if (fd >= 0) {
+        close(fd);
     }
-    w->incarnation = MAX(clock_wall_ms(), last + 1);
-    return write_incarnation(w, path, reterr);
+    struct str rest = {text, n > 0 ? (size_t)n : 0};
+    struct str uuid = str_cut(rest, '\n', &rest);
+    struct str number = str_cut(rest, '\n', &rest);
+    if (!id_parse(uuid.p, uuid.len, &w->uuid) || !str_to_i64(number, 0, WORKDIR_INC_MAX, &last)) {
+        if (fd >= 0) {
+            log_warn(NULL, "%s does not hold an identity: this is a new worker from now on", path);
+        }
+        random_bytes(&w->uuid, sizeof(w->uuid));
+        last = read_incarnation(w);
+    }
+    w->incarnation = last + 1;
+    return write_identity(w, reterr);
+}
+
+int workdir_raise(struct workdir *w, int64_t above, struct err *reterr)
+{
+    if (above < w->incarnation || above >= WORKDIR_INC_MAX) {
+        return err_set(reterr, ERR_INVALID, "process %lld is no later one than this, %lld",
+                       (long long)above, (long long)w->incarnation);
+    }
+    w->incarnation = above + 1;
+    return write_identity(w, reterr);
 }
 
 int workdir_open(const char *path, struct workdir *ret, struct err *reterr)
@@ -117,7 +167,7 @@ int workdir_open(const char *path, struct workdir *ret, struct err *reterr)
         }
     }
     rc = rc < 0 ? rc : take_lock(&w, reterr);
-    rc = rc < 0 ? rc : next_incarnation(&w, reterr);
+    rc = rc < 0 ? rc : take_identity(&w, reterr);
     if (rc < 0) {
         workdir_close(&w);
         return rc;

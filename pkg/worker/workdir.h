@@ -1,7 +1,9 @@
 /* workdir.h: the directory that a worker owns: who uses it, which start this is, what is in it.
  *
  *   lock          held (flock) as long as the process lives, holds its pid
- *   incarnation   the number of the last start, see docs/protocol.md
+ *   identity      its UUID, and the number of the last process that used it: two lines, see
+ *                 docs/protocol.md, Identity. Written to the disk before the number is used.
+ *   incarnation   the same number, of versions before there was `identity`; read once
  *   managers      where managers were heard of, see detour.h
  *   tasks/        one directory per attempt, see pkg/executors/shimdir.h
  */
@@ -9,16 +11,22 @@
 #define SJE_WORKER_WORKDIR_H
 
 #include "internal/err.h"
+#include "internal/id.h"
+
+#define WORKDIR_INC_MAX ((int64_t)1 << 53) /* what a number in JSON holds */
 
 struct workdir {
     char *path;  /* absolute, without symbolic links; owned */
     char *tasks; /* path/tasks; owned */
     int lock_fd;
-    int64_t incarnation;
+    struct id uuid;
+    int64_t incarnation; /* of this process */
 };
 
 /* Makes it where it is missing. ERR_CONFIG or ERR_IO with a sentence that names the path. */
 int workdir_open(const char *path, struct workdir *ret, struct err *reterr) NODISCARD;
+/* This process goes on under a number above `above`, which somebody has used. */
+int workdir_raise(struct workdir *w, int64_t above, struct err *reterr) NODISCARD;
 void workdir_close(struct workdir *w); /* copes with a zeroed struct whose lock_fd is -1 */
 
 #endif

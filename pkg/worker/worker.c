@@ -5,6 +5,7 @@
 #include "internal/chaos.h"
 #include "internal/clock.h"
 #include "internal/log.h"
+#include "internal/metrics.h"
 #include "pkg/executors/cgroup.h"
 #include "pkg/worker/survivors.h"
 #include "pkg/worker/worker_priv.h"
@@ -70,8 +71,43 @@ static void take_grants(struct worker *w, int64_t now, const struct order *o)
         }
     }
     for (size_t i = 0; i < o->n_denies; i++) {
-        wcore_on_deny(w->core, now, &o->denies[i].key, o->denies[i].retry);
+        wcore_on_deny(w->core, now, &o->denies[i].key, o->denies[i].how);
     }
+}
+
+static void take_refusal(struct worker *w, const struct order *o)
+{
+    if (o->refused && !wcore_is_refused(w->core)) {
+        log_error(
+            NULL,
+            "refused: another worker calls itself %s too, on %s (pid %lld). This one takes no "
+            "work while that lives. Give each its own executorNodeConfig.nodeId; if it is an "
+            "earlier one of this node that used another workDir, wait until it counts as dead",
+            w->config->node.node_id, o->other_host, (long long)o->other_pid);
+    } else if (!o->refused && wcore_is_refused(w->core)) {
+        log_info(NULL, "accepted: no other worker calls itself %s any more",
+                 w->config->node.node_id);
+    }
+    wcore_on_refused(w->core, o->refused);
+}
+
+/* We live, so whoever used a higher number does not speak for us. */
+static void take_outdated(struct worker *w, const struct order *o)
+{
+    struct err e = {0};
+
+    if (o->inc < w->dir.incarnation) {
+        return; /* the answer to a beat of before */
+    }
+    METRIC_INC(worker_outdated);
+    int rc = workdir_raise(&w->dir, o->inc, &e);
+    log_error(
+        NULL,
+        "a manager has heard process %lld of this worker, which is not this one: beats are "
+        "forged or replayed, or this workDir was copied or put back from a backup. Going on as "
+        "process %lld%s%s",
+        (long long)o->inc, (long long)w->dir.incarnation, rc < 0 ? "; " : "", e.text);
+    wcore_on_renumbered(w->core);
 }
 
 static void take_beat_ack(struct worker *w, int64_t now, const struct order *o)
@@ -88,6 +124,7 @@ static void take_beat_ack(struct worker *w, int64_t now, const struct order *o)
     }
     w->unanswered_since = w->hurry_at = 0;
     wcore_on_drain(w->core, o->drain);
+    take_refusal(w, o);
 }
 
 static void take_order(struct worker *w, int64_t now, const struct order *o)
@@ -98,6 +135,9 @@ static void take_order(struct worker *w, int64_t now, const struct order *o)
         break;
     case ORDER_BEAT_ACK:
         take_beat_ack(w, now, o);
+        break;
+    case ORDER_OUTDATED:
+        take_outdated(w, o);
         break;
     case ORDER_REVOKE:
         for (size_t i = 0; i < o->revoke.n; i++) {
@@ -307,7 +347,16 @@ static void on_turn(uv_prepare_t *p)
 {
     struct worker *w = p->data;
     int64_t now = clock_boot_ms();
+    int64_t passed = clock_since(&w->turned_at);
 
+    if (passed > now - w->turned_at.boot) {
+        log_warn(NULL,
+                 "the wall clock went %lld s ahead of the machine's: perhaps it was stopped; "
+                 "asking for the leases",
+                 (long long)((passed - now + w->turned_at.boot) / 1000));
+        wcore_on_news(w->core);
+    }
+    w->turned_at = clock_moment();
     if (w->hurry_at && now >= w->hurry_at) {
         w->hurry_at = 0;
         wcore_on_news(w->core); /* the next beat goes by another way */
@@ -432,6 +481,7 @@ static struct worker *worker_new(uv_loop_t *loop, const struct config *c, struct
     w->loop = loop;
     w->dir = dir;
     w->started_at = clock_wall_ms();
+    w->turned_at = clock_moment();
     w->types = (struct task_types){executor_names()};
     gethostname(w->host, sizeof(w->host) - 1);
     use_config(w, c);

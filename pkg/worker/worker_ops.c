@@ -12,9 +12,9 @@
 
 static struct report_from from_of(const struct worker *w)
 {
-    return (struct report_from){.worker = w->config->node.node_id,
-                                .reply = links_reply(w->links),
-                                .incarnation = w->dir.incarnation};
+    return (struct report_from){
+        .who = who_of(w->config->node.node_id, &w->dir.uuid, w->dir.incarnation),
+        .reply = links_reply(w->links)};
 }
 
 const char *worker_fields(const struct wcore_key *k, char text[WORKER_FIELDS_MAX])

@@ -3,6 +3,7 @@
 #ifndef SJE_WORKER_WORKER_PRIV_H
 #define SJE_WORKER_WORKER_PRIV_H
 
+#include "internal/clock.h"
 #include "pkg/worker/detour.h"
 #include "pkg/worker/links.h"
 #include "pkg/worker/logs.h"
@@ -26,7 +27,8 @@ struct worker {
     char *program_dir; /* where it lies, and our other programs */
     char *cgroup;
     char host[WORKER_HOST_MAX];
-    int64_t started_at; /* wall ms */
+    int64_t started_at;      /* wall ms */
+    struct moment turned_at; /* of the last turn */
 
     struct wcore *core;
     struct run_context runs;

@@ -714,6 +714,14 @@ int64_t db_get_int(const struct db_result *r, int row, int col)
     return r->value[col];
 }
 
+struct id db_get_id(const struct db_result *r, int row, int col)
+{
+    (void)r;
+    (void)row;
+    (void)col;
+    return (struct id){{0}};
+}
+
 int64_t db_get_time(const struct db_result *r, int row, int col)
 {
     return db_get_int(r, row, col);

@@ -579,11 +579,21 @@ int workdir_open(const char *path, struct workdir *ret, struct err *reterr)
     struct node *n = world->cur->node;
 
     (void)reterr;
-    n->incarnation = MAX(n->incarnation + 1, clock_wall_ms());
+    if (n->incarnation++ == 0) {
+        n->uuid = id_new();
+    }
     *ret = (struct workdir){.path = xstrdup(path),
                             .tasks = xstrdup(path),
                             .lock_fd = -1,
+                            .uuid = n->uuid,
                             .incarnation = n->incarnation};
+    return 0;
+}
+
+int workdir_raise(struct workdir *w, int64_t above, struct err *reterr)
+{
+    (void)reterr;
+    w->incarnation = world->cur->node->incarnation = above + 1;
     return 0;
 }
 

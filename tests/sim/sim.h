@@ -144,6 +144,7 @@ int64_t base_epoch(void);
 struct node {
     char id[8];
     struct node_clock clock;
+    struct id uuid; /* of its work directory */
     int64_t incarnation;
     char managers[200]; /* where they can be reached, one a line */
     struct shim *shims[NODE_SHIMS];

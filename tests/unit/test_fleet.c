@@ -17,6 +17,7 @@ static int survived;
 static int applications;
 static int gone;
 static int states;
+static enum beat_verdict verdict; /* of the last beat */
 static char why_gone[100];
 
 static void on_unknown(void *arg, const struct beat_run *r)
@@ -66,14 +67,20 @@ static void on_state(void *arg, struct fleet_worker *w, enum worker_state from)
     states++;
 }
 
-static const struct beat_effects effects = {NULL,        on_unknown,     on_revoke,
-                                            on_survived, on_application, on_gone};
+static const struct beat_effects effects = {.role = FLEET_LEADS,
+                                            .unknown = on_unknown,
+                                            .revoke = on_revoke,
+                                            .survived = on_survived,
+                                            .application = on_application,
+                                            .gone = on_gone};
 
 static int setup(void **state)
 {
     (void)state;
     unknown = revoked = survived = applications = gone = states = 0;
     fleet_init(&fleet, DEAD_MS);
+    fleet.heartbeat_ms = BEAT_MS;
+    verdict = BEAT_TAKEN;
     return 0;
 }
 
@@ -86,15 +93,16 @@ static int teardown(void **state)
 
 static json_t *pools;
 
-static struct fleet_worker *beat(const char *worker, int64_t inc, int64_t n, int64_t now,
+/* NULL: not taken. */
+static struct fleet_worker *hear(struct who who, int pid, int64_t n, int64_t now,
                                  const struct beat_run *runs, size_t n_runs,
                                  const struct beat_run *claims, size_t n_claims)
 {
-    bool changed = false;
-    struct beat b = {.who = who_of(worker, NULL, inc),
+    struct beat b = {.who = who,
                      .host = "h",
                      .version = "1",
                      .reply = "q",
+                     .pid = pid,
                      .beat = n,
                      .slots = 4,
                      .pools = pools,
@@ -102,8 +110,17 @@ static struct fleet_worker *beat(const char *worker, int64_t inc, int64_t n, int
                      .n_running = n_runs,
                      .claiming = claims,
                      .n_claiming = n_claims};
+    struct beat_heard heard = fleet_beat(&fleet, &b, now, now, &effects);
 
-    return fleet_beat(&fleet, &b, now, now, &effects, &changed);
+    verdict = heard.verdict;
+    return verdict == BEAT_TAKEN ? heard.worker : NULL;
+}
+
+static struct fleet_worker *beat(const char *worker, int64_t inc, int64_t n, int64_t now,
+                                 const struct beat_run *runs, size_t n_runs,
+                                 const struct beat_run *claims, size_t n_claims)
+{
+    return hear(who_of(worker, NULL, inc), 1, n, now, runs, n_runs, claims, n_claims);
 }
 
 static struct task running_task(const char *worker, int64_t token)
@@ -120,7 +137,7 @@ static struct task running_task(const char *worker, int64_t token)
 
 static void tick(int64_t now)
 {
-    fleet_tick(&fleet, now, BEAT_MS, true, on_state, &effects, NULL);
+    fleet_tick(&fleet, now, true, on_state, &effects, NULL);
 }
 
 static void test_silence(void **state)
@@ -194,11 +211,11 @@ static void test_most_are_silent(void **state)
         beat("w4", 1, n, now, NULL, 0, NULL, 0);
         beat("w5", 1, n, now, NULL, 0, NULL, 0);
         bool held = now > 2 * BEAT_MS;
-        assert_int_equal(fleet_tick(&fleet, now, BEAT_MS, true, on_state, &effects, NULL), !held);
+        assert_int_equal(fleet_tick(&fleet, now, true, on_state, &effects, NULL), !held);
     }
     assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_DEAD);
     assert_int_equal(gone, 0);
-    assert_true(fleet_tick(&fleet, 2 * DEAD_MS + 1, BEAT_MS, true, on_state, &effects, NULL));
+    assert_true(fleet_tick(&fleet, 2 * DEAD_MS + 1, true, on_state, &effects, NULL));
     assert_int_equal(gone, 1);
     task_done(&t);
 }
@@ -260,10 +277,9 @@ static void test_follower(void **state)
 
     (void)state;
     fleet_grant(&fleet, &t, 0);
-    assert_true(
-        fleet_tick(&fleet, DEAD_MS + LEASE_MARGIN_MS, BEAT_MS, false, on_state, &effects, NULL));
+    assert_true(fleet_tick(&fleet, DEAD_MS + LEASE_MARGIN_MS, false, on_state, &effects, NULL));
     assert_non_null(fleet_lease(&fleet, &t.id));
-    fleet_tick(&fleet, DEAD_MS + LEASE_MARGIN_MS + 1, BEAT_MS, false, on_state, &effects, NULL);
+    fleet_tick(&fleet, DEAD_MS + LEASE_MARGIN_MS + 1, false, on_state, &effects, NULL);
     assert_null(fleet_lease(&fleet, &t.id));
     assert_int_equal(gone, 0);
     task_done(&t);
@@ -271,18 +287,18 @@ static void test_follower(void **state)
 
 static void follow(int64_t n, int64_t now, const struct beat_run *runs, size_t n_runs)
 {
-    static const struct beat_effects none;
-    bool changed = false;
+    static const struct beat_effects follows = {.role = FLEET_FOLLOWS, .gone = on_gone};
     struct beat b = {.who = who_of("w1", NULL, 1),
                      .host = "h",
                      .reply = "q",
+                     .pid = 1,
                      .beat = n,
                      .slots = 4,
                      .pools = pools,
                      .running = runs,
                      .n_running = n_runs};
 
-    fleet_beat(&fleet, &b, now, now, &none, &changed);
+    (void)fleet_beat(&fleet, &b, now, now, &follows);
 }
 
 /* Who does not lead shows what the workers say; to lead, the row must tell. */
@@ -331,7 +347,8 @@ static void test_workers_are_bounded(void **state)
         assert_int_equal(beat(name, 1, 1, 0, NULL, 0, NULL, 0) != NULL, i < FLEET_MAX);
     }
     assert_non_null(beat("n0", 1, 2, 0, NULL, 0, NULL, 0));
-    assert_false(fleet_order(&fleet, "one more", "", true, 0, 0));
+    struct fleet_row row = {.who = who_of("one more", NULL, 1), .host = "", .drain = true};
+    assert_false(fleet_order(&fleet, &row, 0, 0));
     assert_null(fleet_find(&fleet, "one more"));
 }
 
@@ -365,10 +382,12 @@ static void test_most_come_back(void **state)
 static void test_orders(void **state)
 {
     struct fleet_slots slots;
+    struct fleet_row row = {
+        .who = who_of("w1", NULL, 1), .host = "host1", .drain = true, .seen_wall = 77};
 
     (void)state;
     /* Read from the database before its first beat. */
-    fleet_order(&fleet, "w1", "host1", true, 77, 0);
+    fleet_order(&fleet, &row, 0, 77 + DEAD_MS);
     assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_DEAD);
     assert_string_equal(fleet_find(&fleet, "w1")->host, "host1");
     assert_int_equal(fleet_find(&fleet, "w1")->last_beat_wall, 77);
@@ -376,11 +395,225 @@ static void test_orders(void **state)
     assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_DRAINING);
     slots = fleet_slots(&fleet, "default");
     assert_int_equal(slots.total, 0);
-    assert_false(fleet_order(&fleet, "w1", "", true, 0, 20));
-    assert_true(fleet_order(&fleet, "w1", "", false, 0, 20));
+    assert_false(fleet_drain(&fleet, "w1", true));
+    assert_true(fleet_drain(&fleet, "w1", false));
     assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_UP);
     slots = fleet_slots(&fleet, "default");
     assert_int_equal(slots.total, 4);
+}
+
+/* ---- who a worker is ---- */
+
+static struct who home(uint8_t uuid, int64_t inc)
+{
+    struct id id = {{uuid}};
+
+    return who_of("w1", &id, inc);
+}
+
+static struct task granted_to(struct who who, int64_t token)
+{
+    struct task t = running_task("w1", token);
+
+    t.who = who;
+    return t;
+}
+
+static void done(struct task *t)
+{
+    task_done(t);
+}
+
+/* The lease is what was granted, whatever this manager's setting is. */
+static void test_a_lease_is_data(void **state)
+{
+    struct task t = running_task("w1", 5);
+
+    (void)state;
+    t.lease_ms = 2 * DEAD_MS;
+    fleet_grant(&fleet, &t, 0);
+    fleet.dead_after_ms = DEAD_MS / 10;
+    tick(2 * DEAD_MS + LEASE_MARGIN_MS);
+    assert_int_equal(gone, 0);
+    tick(2 * DEAD_MS + LEASE_MARGIN_MS + 1);
+    assert_int_equal(gone, 1);
+    done(&t);
+}
+
+/* Where the row does not say (an earlier version granted it), the worker does. */
+static void test_a_lease_is_told_by_its_worker(void **state)
+{
+    struct task t = running_task("w1", 5);
+    struct beat_run run = {.task = t.id, .attempt = 1, .token = 5, .lease_ms = 3 * DEAD_MS};
+
+    (void)state;
+    fleet_grant(&fleet, &t, 0);
+    beat("w1", 1, 2, 0, &run, 1, NULL, 0);
+    assert_int_equal(fleet_lease(&fleet, &t.id)->lease_ms, 3 * DEAD_MS);
+    run.lease_ms = 9 * DEAD_MS; /* once told it is as it is */
+    beat("w1", 1, 3, 0, &run, 1, NULL, 0);
+    assert_int_equal(fleet_lease(&fleet, &t.id)->lease_ms, 3 * DEAD_MS);
+    done(&t);
+}
+
+/* Another work directory knows nothing of the tasks of the first: they keep their leases. */
+static void test_another_directory_is_another_worker(void **state)
+{
+    struct task t = granted_to(home(1, 7), 5);
+    struct beat_run run = {.task = t.id, .attempt = 1, .token = 5};
+
+    (void)state;
+    fleet_grant(&fleet, &t, 0);
+    hear(home(1, 7), 1, 2, 0, &run, 1, NULL, 0);
+    struct fleet_worker *second = hear(home(2, 900), 2, 1, 10, NULL, 0, NULL, 0);
+    assert_non_null(second);
+    assert_int_equal(second->state, WORKER_REFUSED);
+    assert_int_equal(gone, 0);
+    assert_int_equal(fleet_find(&fleet, "w1")->who.uuid.b[0], 1);
+    assert_string_equal(fleet_objection(&fleet, &second->who), "refused");
+    struct fleet_slots slots = fleet_slots(&fleet, "default");
+    assert_int_equal(slots.workers, 1);
+    assert_null(fleet_objection(&fleet, &fleet_find(&fleet, "w1")->who));
+
+    /* The first one falls silent: its name is free, its tasks are not. */
+    hear(home(2, 900), 2, 2, DEAD_MS, NULL, 0, NULL, 0);
+    tick(DEAD_MS + 1);
+    second = hear(home(2, 900), 2, 3, DEAD_MS + 2, NULL, 0, NULL, 0);
+    assert_int_equal(second->state, WORKER_UP);
+    assert_ptr_equal(fleet_find(&fleet, "w1"), second);
+    assert_int_equal(gone, 0);
+
+    /* And it comes back: now it is the one that is refused, but what it runs it may keep. */
+    struct fleet_worker *first = hear(home(1, 7), 1, 3, DEAD_MS + 10, &run, 1, NULL, 0);
+    assert_int_equal(first->state, WORKER_REFUSED);
+    assert_int_equal(revoked + gone, 0);
+    assert_int_equal(fleet_lease(&fleet, &t.id)->deadline,
+                     DEAD_MS + 10 + DEAD_MS + LEASE_MARGIN_MS);
+
+    /* The intruder ends: who lives comes back by itself. */
+    second->stopping = true;
+    second->state = WORKER_STOPPED;
+    first = hear(home(1, 7), 1, 4, DEAD_MS + 20, &run, 1, NULL, 0);
+    assert_int_equal(first->state, WORKER_UP);
+    assert_ptr_equal(fleet_find(&fleet, "w1"), first);
+    assert_int_equal(gone, 0);
+    done(&t);
+}
+
+/* A process of the same directory holds its lock: the one before it is over. */
+static void test_a_restart_is_believed(void **state)
+{
+    struct task t = granted_to(home(1, 7), 5);
+
+    (void)state;
+    fleet_grant(&fleet, &t, 0);
+    hear(home(1, 7), 1, 2, 0, NULL, 0, &(struct beat_run){.task = t.id, .attempt = 1}, 1);
+    assert_int_equal(gone, 0);
+    hear(home(1, 8), 2, 1, 10, NULL, 0, NULL, 0);
+    assert_int_equal(gone, 1);
+    done(&t);
+}
+
+static void test_numbers_out_of_nowhere(void **state)
+{
+    struct task t = granted_to(home(1, 7), 5);
+    struct beat_run run = {.task = t.id, .attempt = 1, .token = 5};
+
+    (void)state;
+    fleet_grant(&fleet, &t, 0);
+    hear(home(1, 7), 1, 2, 0, &run, 1, NULL, 0);
+    assert_null(hear(home(1, INT64_MAX / 4), 2, 1, 1, NULL, 0, NULL, 0));
+    assert_int_equal(verdict, BEAT_OUTDATED);
+    assert_null(hear(home(1, 6), 2, 1, 2, NULL, 0, NULL, 0));
+    assert_int_equal(verdict, BEAT_OUTDATED);
+    assert_string_equal(
+        fleet_objection(&fleet, &(struct who){.node = "w1", .uuid = {{1}}, .inc = 6}), "outdated");
+    /* A copy of the directory: the same number, another process. */
+    assert_null(hear(home(1, 7), 2, 9, 3, NULL, 0, NULL, 0));
+    assert_int_equal(verdict, BEAT_OUTDATED);
+    assert_null(hear(home(1, 7), 1, 2, 4, NULL, 0, NULL, 0));
+    assert_int_equal(verdict, BEAT_LATE);
+    assert_int_equal(gone, 0);
+    /* While it is contested nothing is lost at once. */
+    hear(home(1, 8), 2, 1, 5, NULL, 0, NULL, 0);
+    assert_int_equal(gone, 0);
+    tick(DEAD_MS + LEASE_MARGIN_MS + 1);
+    assert_int_equal(gone, 1);
+    done(&t);
+}
+
+/* A worker that was upgraded has a UUID from then on, and brings its tasks along. */
+static void test_a_worker_gets_its_uuid(void **state)
+{
+    struct task t = running_task("w1", 5);
+    struct beat_run run = {.task = t.id, .attempt = 1, .token = 5};
+
+    (void)state;
+    fleet_grant(&fleet, &t, 0);
+    beat("w1", 1, 2, 0, &run, 1, NULL, 0);
+    struct fleet_worker *w = hear(home(3, 2), 2, 1, 10, &run, 1, NULL, 0);
+    assert_int_equal(w->state, WORKER_UP);
+    assert_int_equal(survived, 1);
+    assert_int_equal(revoked + gone, 0);
+    assert_int_equal(HASH_COUNT(fleet.workers), 1);
+    assert_ptr_equal(fleet_lease(&fleet, &t.id)->worker, w);
+    done(&t);
+}
+
+/* One whose lease a manager wrote down that knows no UUIDs. */
+static void test_a_grant_without_uuid(void **state)
+{
+    struct task t = running_task("w1", 5);
+    struct beat_run run = {.task = t.id, .attempt = 1, .token = 5};
+
+    (void)state;
+    hear(home(3, 1), 1, 1, 0, NULL, 0, NULL, 0);
+    fleet_grant(&fleet, &t, 0);
+    hear(home(3, 1), 1, 2, 10, &run, 1, NULL, 0);
+    assert_int_equal(revoked + gone + unknown, 0);
+    assert_int_equal(fleet_find(&fleet, "w1")->leases.count, 1);
+    done(&t);
+}
+
+static void test_namesakes_are_bounded(void **state)
+{
+    struct task t = granted_to(home(2, 1), 5);
+    struct beat_run run = {.task = t.id, .attempt = 1, .token = 5};
+
+    (void)state;
+    hear(home(1, 1), 1, 1, 0, NULL, 0, NULL, 0);
+    fleet_grant(&fleet, &t, 0); /* its grant is from earlier */
+    hear(home(2, 1), 1, 1, 0, &run, 1, NULL, 0);
+    for (int i = 3; i < 100; i++) {
+        hear(home((uint8_t)i, 1), 1, 1, 0, NULL, 0, NULL, 0);
+    }
+    assert_int_equal(HASH_COUNT(fleet.workers), NAMESAKES_MAX);
+    assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_UP);
+    assert_non_null(fleet_lease(&fleet, &t.id));
+    tick(DEAD_MS + 1);
+    tick(DEAD_MS + 2);
+    tick(2 * DEAD_MS);
+    fleet_release(&fleet, &t.id);
+    tick(2 * DEAD_MS);
+    assert_int_equal(HASH_COUNT(fleet.workers), 1);
+    done(&t);
+}
+
+/* A manager that has just been started has not heard it: it may well live. */
+static void test_unknown_until_heard(void **state)
+{
+    struct fleet_row row = {.who = home(1, 7), .host = "h", .seen_wall = 1000};
+
+    (void)state;
+    fleet_order(&fleet, &row, 0, 2000);
+    assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_UNKNOWN);
+    assert_int_equal(hear(home(2, 1), 2, 1, 10, NULL, 0, NULL, 0)->state, WORKER_REFUSED);
+    assert_int_equal(hear(home(1, 7), 1, 1, 20, NULL, 0, NULL, 0)->state, WORKER_UP);
+    fleet_done(&fleet);
+    setup(state);
+    fleet_order(&fleet, &row, 0, 2000);
+    tick(DEAD_MS + 1);
+    assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_DEAD);
 }
 
 static void test_forgotten(void **state)
@@ -562,6 +795,15 @@ int main(void)
         T(test_most_come_back),
         T(test_orders),
         T(test_forgotten),
+        T(test_a_lease_is_data),
+        T(test_a_lease_is_told_by_its_worker),
+        T(test_another_directory_is_another_worker),
+        T(test_a_restart_is_believed),
+        T(test_numbers_out_of_nowhere),
+        T(test_a_worker_gets_its_uuid),
+        T(test_a_grant_without_uuid),
+        T(test_namesakes_are_bounded),
+        T(test_unknown_until_heard),
         T(test_missing_from_a_beat),
         T(test_restart),
         T(test_strangers),

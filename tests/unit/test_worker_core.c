@@ -254,7 +254,7 @@ static bool grant(struct fake *f, int task)
 static void deny(struct fake *f, int task, bool retry)
 {
     struct wcore_key k = key(task, 1);
-    wcore_on_deny(f->c, f->now, &k, retry);
+    wcore_on_deny(f->c, f->now, &k, retry ? WCORE_DENY_RETRY : WCORE_DENY_DONE);
 }
 
 static struct wcore_attempt *find(struct fake *f, int task)

@@ -93,24 +93,48 @@ static void test_one_worker_at_a_time(void **unused)
     workdir_close(&b);
 }
 
-static void test_incarnations_grow(void **unused)
+static void test_an_identity_stays_and_its_numbers_grow(void **unused)
+{
+    struct workdir w = {.lock_fd = -1};
+    char *path CLEANUP(freep) = xasprintf("%s/identity", base);
+    struct id first;
+
+    (void)unused;
+    assert_int_equal(workdir_open(base, &w, NULL), 0);
+    first = w.uuid;
+    assert_int_equal(w.incarnation, 1);
+    workdir_close(&w);
+    assert_int_equal(workdir_open(base, &w, NULL), 0);
+    assert_true(id_eq(&w.uuid, &first));
+    assert_int_equal(w.incarnation, 2);
+    /* Somebody used a later number: it is left behind for good. */
+    assert_int_equal(workdir_raise(&w, 40, NULL), 0);
+    assert_int_equal(w.incarnation, 41);
+    assert_int_equal(workdir_raise(&w, 40, NULL), ERR_INVALID);
+    assert_int_equal(workdir_raise(&w, INT64_MAX, NULL), ERR_INVALID);
+    workdir_close(&w);
+    assert_int_equal(workdir_open(base, &w, NULL), 0);
+    assert_int_equal(w.incarnation, 42);
+    workdir_close(&w);
+    /* What holds no identity makes a new worker, not one that cannot start. */
+    write_text(path, "garbage");
+    assert_int_equal(workdir_open(base, &w, NULL), 0);
+    assert_false(id_eq(&w.uuid, &first));
+    assert_int_equal(w.incarnation, 1);
+    workdir_close(&w);
+}
+
+/* What a version before this left goes on. */
+static void test_an_earlier_version_left_a_number(void **unused)
 {
     struct workdir w = {.lock_fd = -1};
     char *path CLEANUP(freep) = xasprintf("%s/incarnation", base);
-    struct err e = {0};
 
     (void)unused;
-    clock_virtual_set(1, 1700000000000);
-    assert_int_equal(workdir_open(base, &w, NULL), 0);
-    assert_int_equal(w.incarnation, 1700000000000);
-    workdir_close(&w);
-    clock_virtual_set(1, 1600000000000); /* the clock was put back */
+    write_text(path, "1700000000000\n");
     assert_int_equal(workdir_open(base, &w, NULL), 0);
     assert_int_equal(w.incarnation, 1700000000001);
     workdir_close(&w);
-    write_text(path, "garbage");
-    assert_int_equal(workdir_open(base, &w, &e), ERR_CONFIG);
-    assert_non_null(strstr(e.text, "incarnation"));
 }
 
 static void test_what_cannot_be_used(void **unused)
@@ -207,7 +231,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_directory_is_made, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_relative_directory, setup, teardown),
         cmocka_unit_test_setup_teardown(test_one_worker_at_a_time, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_incarnations_grow, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_identity_stays_and_its_numbers_grow, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_an_earlier_version_left_a_number, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_cannot_be_used, setup, teardown),
         cmocka_unit_test_setup_teardown(test_old_attempts_go, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_bounded_number_at_a_time, setup, teardown),

@@ -49,8 +49,8 @@ static void test_grants(void **unused)
     assert_int_equal(o.grants[0].lease_ms, 30000);
     assert_string_equal(json_get_string(o.grants[0].spec, "jobType"), "Noop");
     assert_int_equal(o.n_denies, 2);
-    assert_true(o.denies[0].retry);
-    assert_false(o.denies[1].retry);
+    assert_int_equal(o.denies[0].how, WCORE_DENY_RETRY);
+    assert_int_equal(o.denies[1].how, WCORE_DENY_DONE);
     order_free(&o);
     o = read_good("{\"v\":1,\"type\":\"grants\"}");
     assert_int_equal(o.n_grants + o.n_denies, 0);
@@ -313,7 +313,8 @@ static const char *const types[] = {"Noop", NULL};
 
 static json_t *beat_of(struct wcore *core, size_t *ret_len)
 {
-    struct beat_facts f = {.from = {"node1", "sje.worker.node1.7", 7},
+    struct id uuid = {{0xab}};
+    struct beat_facts f = {.from = {who_of("node1", &uuid, 7), "sje.worker.node1.7"},
                            .config = config,
                            .job_types = types,
                            .host = "h\"ost",
@@ -357,6 +358,8 @@ static void test_a_beat(void **unused)
     json_auto_t *j = beat_of(core, &len);
     assert_int_equal(json_get_int(j, "beat", 0), 42);
     assert_int_equal(json_get_int(j, "inc", 0), 7);
+    assert_string_equal(json_get_string(j, "uuid"), "ab000000-0000-0000-0000-000000000000");
+    assert_int_equal(json_get_int(j, "heartbeatMs", 0), 5000);
     assert_string_equal(json_get_string(j, "host"), "h\"ost");
     assert_string_equal(json_get_string(j, "reply"), "sje.worker.node1.7");
     assert_int_equal(json_get_int(j, "slots", 0), 3);
@@ -368,6 +371,7 @@ static void test_a_beat(void **unused)
     const json_t *first = json_array_get(running, 0);
     assert_string_equal(json_get_string(first, "phase"), "running");
     assert_string_equal(json_get_string(first, "token"), "5");
+    assert_int_equal(json_get_int(first, "leaseMs", 0), 30000);
     assert_string_equal(json_get_string(first, "uiUrl"), "http://ui");
     assert_int_equal(json_get_int(json_object_get(first, "progress"), "done", 0), 2);
     assert_string_equal(json_get_string(json_array_get(running, 1), "phase"), "ended");

@@ -456,7 +456,7 @@ static void ev_deny(struct world *w)
     if (state(w, m) == WCORE_CLAIMING && !retry) {
         answered(w, m);
     }
-    wcore_on_deny(w->c, w->now, &m->key, retry);
+    wcore_on_deny(w->c, w->now, &m->key, retry ? WCORE_DENY_RETRY : WCORE_DENY_DONE);
 }
 
 static void ev_beat_ack(struct world *w)
@@ -635,7 +635,7 @@ static void deny_it(struct world *w, struct model *m)
     if (state(w, m) == WCORE_CLAIMING) {
         answered(w, m);
     }
-    wcore_on_deny(w->c, w->now, &m->key, false);
+    wcore_on_deny(w->c, w->now, &m->key, WCORE_DENY_DONE);
 }
 
 static void check_reported(struct world *w, struct model *m)
