@@ -1,0 +1,155 @@
+"""Who a worker is, and how long a lease is: data, whatever settings, directories and peers say."""
+import json
+import os
+import signal
+
+import psycopg2  # noqa: F401  (the driver of Services.database)
+from test_faults import shell
+from test_survivors import QUICK, begun, marker, runs
+
+from sje import Server, processes_with, until
+
+
+def other(c, name, **settings):
+    """One more worker of the cluster's."""
+    return Server(c.dir / name, {**c.settings, "SJE_NODE_WORK_DIR": str(c.dir / name / "work"), **settings},
+                  "worker")
+
+
+def states(c):
+    return sorted((w["workerId"], w["state"]) for w in c.workers())
+
+
+def stop(server):
+    """SIGSTOP of the process alone: its shims and tasks go on."""
+    os.kill(server.process.pid, signal.SIGSTOP)
+
+
+def first_then_second(path, within):
+    """The second attempt began after the first was over."""
+    seen = until(lambda: 2 in (r := runs(path)) and r, within, "the second attempt runs")
+    # Once more: the first may have gone on beside it.
+    until(lambda: runs(path)[2][1] > seen[2][0] + 0.5, within, "it goes on")
+    assert runs(path)[1][1] < runs(path)[2][0], "two attempts ran at a time"
+
+
+def test_a_lease_that_was_given_does_not_change(own, tmp_path):
+    c = own(split=True, SJE_NODE_HEARTBEAT_SECONDS="1", SJE_NODE_DEAD_AFTER_SECONDS="12")
+    with c.database() as db, db.cursor() as cur:
+        cur.execute("select value from setting")
+        assert cur.fetchone()[0]["executorNodeConfig"]["deadAfterSeconds"] == 12, "seeded by the file"
+    marks = tmp_path / "marks"
+    task_id = c.submit(marker(marks, 60))
+    begun(marks)
+    c.call("PATCH", "/mgmt/config", 200, json={"executorNodeConfig": {"deadAfterSeconds": 3}})
+    c.manager.terminate()
+    c.manager.start()
+    c.ready()
+    helper = other(c, "helper", SJE_NODE_NODE_ID="node2")
+    until(lambda: ("node2", "UP") in states(c), 20, "a second worker is there")
+    stop(c.worker)
+    first_then_second(marks, 60)
+    granted = [e["detail"]["leaseMs"] for e in c.events(task_id) if e["event"] == "granted"]
+    assert granted == [12000, 3000]
+    os.kill(c.worker.process.pid, signal.SIGCONT)
+    helper.kill()
+
+
+def test_the_cluster_has_one_value_whatever_a_file_says(own):
+    c = own(split=True, **QUICK)
+    c.manager.terminate()
+    c.manager.env["SJE_NODE_DEAD_AFTER_SECONDS"] = "50"
+    c.manager.start()
+    c.ready()
+    until(lambda: c.get("/mgmt/config").json()["executorNodeConfig"]["deadAfterSeconds"] == 4, 15,
+          "the cluster's value is in force")
+    answer = c.call("PATCH", "/mgmt/config", 422, json={"executorNodeConfig": {"deadAfterSeconds": None}})
+    assert "one value for the cluster" in answer.text
+
+
+def test_another_work_directory_waits_for_the_leases_of_the_first(own, tmp_path):
+    c = own(split=True, **QUICK)
+    marks = tmp_path / "marks"
+    task_id = c.submit(marker(marks, 60))
+    begun(marks)
+    c.worker.terminate()
+    second = other(c, "second")
+    first_then_second(marks, 60)
+    assert c.story(task_id).count("granted") == 2
+    lost = [e["detail"]["reason"] for e in c.events(task_id) if e["event"] == "lost"]
+    assert lost == ["its worker is silent: the lease ran out"], lost
+    c.cancel(task_id)
+    assert c.end(task_id)["state"] == "CANCELLED"
+    second.terminate()
+
+
+def test_a_second_one_of_the_same_name_is_refused(own, tmp_path):
+    c = own(split=True, **QUICK)
+    marks = tmp_path / "marks"
+    task_id = c.submit(marker(marks, 60))
+    begun(marks)
+    intruder = other(c, "intruder")
+    until(lambda: states(c) == [("node1", "REFUSED"), ("node1", "UP")], 20, "it is refused")
+    until(lambda: "another worker calls itself node1" in intruder.output.read_text(), 20, "it says so")
+    assert "two workers call themselves node1" in c.manager.output.read_text()
+    # It gets nothing, not even what the first one has no room for.
+    more = [c.submit(shell("true")) for _ in range(20)]
+    assert {c.end(t)["state"] for t in more} == {"SUCCEEDED"}
+    assert list((c.dir / "intruder/work/tasks").iterdir()) == []
+    assert c.story(task_id).count("lost") == 0
+    intruder.terminate()
+    until(lambda: states(c) == [("node1", "UP")], 20, "the first one alone is left")
+    assert c.run(shell("true"))["state"] == "SUCCEEDED"
+    c.cancel(task_id)
+    assert c.end(task_id)["state"] == "CANCELLED"
+
+
+def test_who_was_displaced_comes_back_by_itself(own, tmp_path):
+    c = own(split=True, **QUICK)
+    stop(c.worker)
+    second = other(c, "second")
+    until(lambda: ("node1", "UP") in states(c) and
+          any(w["pid"] == second.process.pid and w["state"] == "UP" for w in c.workers()), 30,
+          "the second one has taken the name")
+    os.kill(c.worker.process.pid, signal.SIGCONT)
+    until(lambda: states(c) == [("node1", "REFUSED"), ("node1", "UP")], 20, "the first one is refused")
+    assert c.run(shell("true"))["state"] == "SUCCEEDED"
+    second.terminate()
+    until(lambda: any(w["pid"] == c.worker.process.pid and w["state"] == "UP" for w in c.workers()), 20,
+          "the first one is back")
+    assert c.run(shell("true"))["state"] == "SUCCEEDED"
+
+
+def test_a_forged_beat_changes_nothing(own, tmp_path):
+    c = own(split=True, **QUICK)
+    marks = tmp_path / "marks"
+    task_id = c.submit(marker(marks, 8))
+    begun(marks)
+    forged = {"v": 1, "type": "beat", "worker": "node1", "inc": 2 ** 62, "beat": 1, "host": "evil", "pid": 1,
+              "reply": "sje.worker.node1.1", "startedAt": 1, "pools": ["default"], "jobTypes": ["Command"],
+              "slots": 4, "free": 4, "cpus": 4, "memoryMb": 1, "running": [], "claiming": []}
+    for more in ({}, {"uuid": "11111111-1111-1111-1111-111111111111"}, {"inc": 1}, {"uuid": None}):
+        body = {k: v for k, v in {**forged, **more}.items() if v is not None}
+        assert c.call("POST", "/internal/beat", data=json.dumps(body)).status_code == 404
+    t = c.end(task_id)
+    assert (t["state"], t["attempt"]) == ("SUCCEEDED", 1)
+    assert c.story(task_id) == ["accepted", "granted", "succeeded"]
+    assert states(c) == [("node1", "UP")]
+
+
+def test_a_directory_that_was_put_back(own):
+    """From a backup: its number is one of the past."""
+    c = own(split=True, **QUICK)
+    identity = c.work / "identity"
+    saved = identity.read_text()
+    for _ in range(2):
+        c.worker.terminate()
+        c.worker.start()
+        c.ready()
+    c.worker.kill()
+    identity.write_text(saved)
+    c.worker.start()
+    until(lambda: "is not this one" in c.worker.output.read_text() or
+          int(identity.read_text().split()[1]) > 3, 20, "it takes a number that was not used")
+    assert c.run(shell("true"))["state"] == "SUCCEEDED"
+    until(lambda: states(c) == [("node1", "UP")], 20, "it is up")
