@@ -141,14 +141,34 @@ void api_task_events(struct call *c)
 
 /* ---- changes ---- */
 
+/* 202, and a warning where its worker cannot be told. */
+static void answer_stopping(struct call *c, const struct task *t)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+    char text[MANAGER_WHY_LEN];
+    const char *why = t->state == TASK_RUNNING ? manager_not_told(c->api->manager, t, text) : NULL;
+
+    buf_init(&b, API_REPLY_MAX);
+    view_task(&b, t);
+    if (why) {
+        b.len--; /* the brace */
+        buf_adds(&b, ",\"warnings\":[");
+        json_add_string(&b, why, strlen(why));
+        buf_adds(&b, "]}");
+    }
+    call_json(c, 202, &b);
+}
+
 static void on_cancelled(void *arg, int rc, const struct task *t, const struct err *why)
 {
     if (rc == ERR_CONFLICT && t) {
         call_problem(arg, 409, "the task has already ended: %s", task_state_outside(t->state));
     } else if (rc < 0) {
         call_error(arg, rc, why);
+    } else if (task_state_final(t->state)) {
+        answer_view(arg, 200, t);
     } else {
-        answer_view(arg, task_state_final(t->state) ? 200 : 202, t);
+        answer_stopping(arg, t);
     }
 }
 

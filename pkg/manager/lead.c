@@ -5,6 +5,7 @@
 #include "internal/metrics.h"
 #include "pkg/manager/mgr.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #define SCAN_LIMIT    1000
@@ -194,6 +195,36 @@ void lead_tell_cancel(struct manager *m, const struct task *row)
     if (!m->epoch) {
         send_cancel(m, "sje.ctl", "", &r);
     }
+}
+
+const char *manager_not_told(struct manager *m, const struct task *t, char why[MANAGER_WHY_LEN])
+{
+    const struct fleet_worker *w = fleet_of(&m->fleet, &t->who);
+    bool heard = w && w->last_beat != INT64_MIN;
+    int64_t silent = heard ? (clock_boot_ms() - w->last_beat) / 1000 : 0;
+
+    if (w && (w->state == WORKER_UP || w->state == WORKER_DRAINING || w->state == WORKER_REFUSED)) {
+        return NULL;
+    }
+    if (w && w->state == WORKER_STOPPED) {
+        snprintf(
+            why, MANAGER_WHY_LEN,
+            "worker %s has stopped and left the task running: it is cancelled when the worker is "
+            "started again, or when its lease is over",
+            t->who.node);
+    } else if (heard) {
+        snprintf(
+            why, MANAGER_WHY_LEN,
+            "worker %s was not heard for %lld s: the task is stopped when it answers, or counts "
+            "as cancelled when its lease is over",
+            t->who.node, (long long)silent);
+    } else {
+        snprintf(why, MANAGER_WHY_LEN,
+                 "worker %s was not heard yet: the task is stopped when it answers, or counts as "
+                 "cancelled when its lease is over",
+                 t->who.node);
+    }
+    return why;
 }
 
 void lead_cancel(struct manager *m, const struct task_ref *r)

@@ -85,6 +85,9 @@ void manager_events(struct manager *m, const struct id *id, events_fn *cb,
 /* rc 0: t is the row after the cancel: CANCELLED (was queued) or RUNNING (is being stopped).
  * ERR_CONFLICT: had ended, t is set. ERR_NOT_FOUND. */
 void manager_cancel(struct manager *m, const struct id *id, task_fn *cb, void *arg);
+/* Why the worker of a running task cannot be told to stop it now; NULL: it was told. */
+#define MANAGER_WHY_LEN 400
+const char *manager_not_told(struct manager *m, const struct task *t, char why[MANAGER_WHY_LEN]);
 /* rc 0: READY again with attempt + 1; ERR_CONFLICT: not finished, or succeeded. */
 void manager_requeue(struct manager *m, const struct id *id, task_fn *cb, void *arg);
 /* Orders hold for all managers and outlive them. ERR_NOT_FOUND: no such worker. */

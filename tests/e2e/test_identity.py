@@ -3,11 +3,10 @@ import json
 import os
 import signal
 
-import psycopg2  # noqa: F401  (the driver of Services.database)
 from test_faults import shell
 from test_survivors import QUICK, begun, marker, runs
 
-from sje import Server, processes_with, until
+from sje import Server, until
 
 
 def other(c, name, **settings):
@@ -153,3 +152,16 @@ def test_a_directory_that_was_put_back(own):
           int(identity.read_text().split()[1]) > 3, 20, "it takes a number that was not used")
     assert c.run(shell("true"))["state"] == "SUCCEEDED"
     until(lambda: states(c) == [("node1", "UP")], 20, "it is up")
+
+
+def test_a_cancel_that_cannot_be_delivered_says_so(own, tmp_path):
+    c = own(split=True, **QUICK)
+    marks = tmp_path / "marks"
+    task_id = c.submit(marker(marks, 60))
+    begun(marks)
+    stop(c.worker)
+    until(lambda: states(c) != [("node1", "UP")], 20, "it is silent")
+    answer = c.cancel(task_id).json()
+    assert "was not heard for" in answer["warnings"][0], answer
+    os.kill(c.worker.process.pid, signal.SIGCONT)
+    assert c.end(task_id)["state"] == "CANCELLED"
