@@ -209,7 +209,7 @@ void api_beat(struct call *c)
     }
     buf_init(&b, API_REPLY_MAX);
     int rc = manager_beat_http(c->api->manager, http_body(c->request), &b, &why);
-    if (rc < 0 && b.len == 0) {
+    if (rc < 0 && (rc != ERR_CONFLICT || b.len == 0)) {
         call_error(c, rc, &why);
     } else {
         call_json(c, rc < 0 ? 409 : 200, &b); /* 409: what it is to know */

@@ -733,6 +733,10 @@ static void test_beat(void **state)
     assert_int_equal(status(), 200);
     assert_string_equal(body(), "{\"type\":\"beat-ack\"}");
     assert_string_equal(fake.body, "{\"type\":\"beat\"}");
+    fake.rc = ERR_CONFLICT; /* outdated: it is told what was heard */
+    post("/internal/beat", "{}");
+    assert_int_equal(status(), 409);
+    assert_string_equal(body(), "{\"type\":\"beat-ack\"}");
     fake.rc = ERR_BUSY;
     post("/internal/beat", "{}");
     assert_problem(503);

@@ -1364,6 +1364,82 @@ static void test_drain_gives_hints_back_and_lets_tasks_run(void **unused)
     close_worker(&f);
 }
 
+static void test_who_is_refused_takes_nothing(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 2);
+    run(&f, 1);
+    hint(&f, 2, 1, 1, 1);
+    step(&f);
+    expect(&f, "claim 2.1; ");
+    wcore_on_refused(f.c, true);
+    step(&f);
+    expect(&f, "consume off; ");
+    struct wcore_key k = key(2, 1);
+    wcore_on_deny(f.c, f.now, &k, WCORE_DENY_NOT_US);
+    expect(&f, "nack 2; ");
+    pass(&f, 20000); /* it goes on beating, and what it holds is renewed */
+    answer_last_beat(&f);
+    assert_int_equal(state(&f, 1), WCORE_RUNNING);
+    buf_reset(&f.log);
+    buf_adds(&f.log, "");
+    wcore_on_refused(f.c, false);
+    step(&f);
+    expect(&f, "consume on; ");
+    close_worker(&f);
+}
+
+/* A grant of what was claimed under the old number may come any time: it is not started. */
+static void test_another_number_gives_claims_back(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 3);
+    run(&f, 1);
+    hint(&f, 2, 1, 1, 1);
+    step(&f);
+    f.beats_shown = true;
+    pass(&f, 1000);
+    expect(&f, "claim 2.1; beat 2; ");
+    wcore_on_renumbered(f.c);
+    expect(&f, "nack 2; ");
+    assert_false(grant(&f, 2));
+    step(&f);
+    expect(&f, "beat 3; ");
+    assert_int_equal(state(&f, 1), WCORE_RUNNING);
+    close_worker(&f);
+}
+
+/* Whoever granted it for how long: it must not run out between two beats. */
+static void test_short_leases_make_beats_frequent(void **unused)
+{
+    struct fake f;
+    struct wcore_key k = key(1, 1);
+
+    (void)unused;
+    open_ready(&f, 2);
+    assert_int_equal(wcore_heartbeat_ms(f.c), 5000);
+    hint(&f, 1, 1, 1, 1);
+    step(&f);
+    assert_true(wcore_on_grant(f.c, f.now, &k, 100, INT64_MAX, 3000, "spec"));
+    wcore_on_started(f.c, f.now, find(&f, 1));
+    pass(&f, WCORE_BEAT_GAP_MS);
+    assert_int_equal(wcore_heartbeat_ms(f.c), 1000);
+    for (int i = 0; i < 20; i++) {
+        pass(&f, 500);
+        answer_last_beat(&f);
+    }
+    assert_int_equal(state(&f, 1), WCORE_RUNNING);
+    ended(&f, 1);
+    applied(&f, 1);
+    pass(&f, 5000);
+    assert_int_equal(wcore_heartbeat_ms(f.c), 5000);
+    close_worker(&f);
+}
+
 static void test_a_full_disk_holds_work_off(void **unused)
 {
     struct fake f;
@@ -1611,6 +1687,9 @@ int main(void)
         cmocka_unit_test(test_a_grant_without_its_hint_needs_no_ack),
         cmocka_unit_test(test_without_a_publishing_link_no_hints_are_kept),
         cmocka_unit_test(test_drain_gives_hints_back_and_lets_tasks_run),
+        cmocka_unit_test(test_who_is_refused_takes_nothing),
+        cmocka_unit_test(test_another_number_gives_claims_back),
+        cmocka_unit_test(test_short_leases_make_beats_frequent),
         cmocka_unit_test(test_a_full_disk_holds_work_off),
         cmocka_unit_test(test_stop_leaves_tasks_to_the_next_process),
         cmocka_unit_test(test_stop_gives_open_claims_back_at_last),
