@@ -283,7 +283,8 @@ static void lose(struct fleet *f, const struct beat_effects *fx, struct lease *l
 }
 
 /* What it takes is not known here. */
-static struct lease *believe(struct fleet *f, const struct beat *b, const struct beat_run *r, int64_t now)
+static struct lease *believe(struct fleet *f, const struct beat *b, const struct beat_run *r,
+                             int64_t now)
 {
     struct task row = {.id = r->task,
                        .attempt = r->attempt,

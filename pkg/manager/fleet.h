@@ -75,8 +75,8 @@ struct fleet_worker {
     int64_t heartbeat_ms;    /* how often it beats, as it says; 0: it does not */
     int64_t unknown_until;   /* UNKNOWN: then it is DEAD; boot ms */
     int64_t contested_until; /* two processes spoke for it: until then none is believed at once */
-    bool refusal_told; /* in the log */
-    int64_t alarm_at;  /* boot ms: not before that is it said again that it is outdated */
+    bool refusal_told;       /* in the log */
+    int64_t alarm_at;        /* boot ms: not before that is it said again that it is outdated */
     bool draining;           /* as the worker says */
     bool saved;              /* its row shows `saved_as`; the leader's business */
     enum worker_state saved_as;

@@ -300,15 +300,28 @@ static void put_column(struct db_array *a, const struct column *c, const struct 
     }
 }
 
+/* Row `i` of what a caller has. */
+typedef const struct task *row_fn(const void *list, size_t i);
+
+static const struct task *of_rows(const void *list, size_t i)
+{
+    return &((const struct task *)list)[i];
+}
+
+static const struct task *of_changes(const void *list, size_t i)
+{
+    return ((const struct store_change *)list)[i].row;
+}
+
 /* The columns that belong to `when`, each an array over all rows. */
-static void arrays_fill(struct arrays *to, int when, const struct task *const *rows, size_t n)
+static void arrays_fill(struct arrays *to, int when, row_fn *row, const void *list, size_t n)
 {
     for (size_t i = 0; i < ARRAY_LEN(columns); i++) {
         if (columns[i].when & when) {
             struct db_array *a = arrays_next(to, kinds[columns[i].kind].type);
 
             for (size_t k = 0; k < n; k++) {
-                put_column(a, &columns[i], rows[k]);
+                put_column(a, &columns[i], row(list, k));
             }
         }
     }
@@ -367,12 +380,7 @@ static void add_insert_task(struct buf *b)
 /* The parameters refer to `c` until they are sent. */
 static void insert_params(struct db_params *p, struct arrays *c, const struct task *rows, size_t n)
 {
-    const struct task **list CLEANUP(freep) = xcalloc(n, sizeof(*list));
-
-    for (size_t i = 0; i < n; i++) {
-        list[i] = &rows[i];
-    }
-    arrays_fill(c, INSERTED, list, n);
+    arrays_fill(c, INSERTED, of_rows, rows, n);
     arrays_add(c, p);
 }
 
@@ -561,7 +569,6 @@ static const char *write_sql(void)
 int store_write(struct db *db, const struct store_change *changes, size_t n, int64_t epoch,
                 store_written_fn *cb, void *arg)
 {
-    const struct task **rows CLEANUP(freep) = xcalloc(n, sizeof(*rows));
     struct arrays arrays CLEANUP(arrays_free) = {.n = 0};
     struct db_params p CLEANUP(db_params_free);
     struct call *c = call_new(arg);
@@ -569,18 +576,17 @@ int store_write(struct db *db, const struct store_change *changes, size_t n, int
     struct db_array *ids = arrays_next(&arrays, DB_ID);
     struct db_array *seqs = arrays_next(&arrays, DB_INT);
     for (size_t i = 0; i < n; i++) {
-        rows[i] = changes[i].row;
-        db_array_id(ids, &rows[i]->id);
+        db_array_id(ids, &changes[i].row->id);
         db_array_int(seqs, changes[i].old_seq);
     }
-    arrays_fill(&arrays, WRITTEN, rows, n);
+    arrays_fill(&arrays, WRITTEN, of_changes, changes, n);
     struct db_array *audit = &arrays.a[arrays.n];
     for (size_t i = 0; i < ARRAY_LEN(audit_types); i++) {
         (void)arrays_next(&arrays, audit_types[i]);
     }
     for (size_t i = 0; i < n; i++) {
         for (size_t k = 0; k < changes[i].n_audit; k++) {
-            write_audit(audit, &rows[i]->id, &changes[i].audit[k]);
+            write_audit(audit, &changes[i].row->id, &changes[i].audit[k]);
         }
     }
     db_params_init(&p);
