@@ -478,10 +478,11 @@ void grants_add(struct buf *b, bool first, const struct task *row, int64_t lease
 {
     buf_adds(b, first ? "{" : ",{");
     ref_write(b, &row->id, row->attempt);
-    buf_addf(
-        b,
-        ",\"token\":\"%lld\",\"beat\":%d,\"leaseMs\":%lld,\"failures\":%d,\"losses\":%d,\"spec\":",
-        (long long)row->token, row->claim_beat, (long long)lease_ms, row->failures, row->losses);
+    buf_addf(b,
+             ",\"token\":\"%lld\",\"beat\":%d,\"leaseMs\":%lld,\"failures\":%d,\"losses\":%d,"
+             "\"returns\":%d,\"spec\":",
+             (long long)row->token, row->claim_beat, (long long)lease_ms, row->failures,
+             row->losses, row->returns);
     buf_adds(b, row->spec);
     buf_addc(b, '}');
 }
