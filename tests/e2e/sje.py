@@ -239,6 +239,7 @@ class Cluster(Client):
             "SJE_API_PORT": str(port),
             "SJE_NODE_NODE_ID": "node1",
             "SJE_NODE_WORK_DIR": str(self.work),
+            "SJE_NODE_SLOTS": "4",
             "SJE_NODE_KILL_GRACE_SECONDS": "2",
             "SJE_MONITORING_LOG_LEVEL": "debug",
             **settings,
