@@ -306,16 +306,16 @@ bool wcore_on_grant(struct wcore *c, int64_t now, const struct wcore_grant *g)
     if (g->type) {
         str_replace_owned(&a->type, g->type);
     }
-    const char *refused = wcore_refusal(c, a->type);
-    refused = refused ? refused : take_need(c, now, a, &g->need);
+    const char *why = wcore_unable(c, a->type);
+    why = why ? why : take_need(c, now, a, &g->need);
     if (a->cancelled) {
         conclude(c, a, WCORE_CANCELLED, "cancelled before it was started");
     } else if (now >= a->deadline) {
         conclude(c, a, WCORE_LOST, "the lease was over before the grant came");
     } else if (c->stop_tasks) {
         conclude(c, a, WCORE_LOST, "the worker shuts down");
-    } else if (refused) {
-        conclude(c, a, WCORE_RETURNED, refused);
+    } else if (why) {
+        conclude(c, a, WCORE_RETURNED, why);
     } else {
         start(c, now, a, g);
     }

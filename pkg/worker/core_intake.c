@@ -81,7 +81,7 @@ static void take_task(struct wcore *c, int64_t now, const struct wcore_hint *h, 
     a->manager = *h->manager ? xstrdup(h->manager) : NULL;
     a->hint = m;
     wcore_move(c, a, WCORE_HELD, "a hint came");
-    if (!wcore_refusal(c, a->type) && !wcore_oversized(c, &a->need)) {
+    if (!wcore_unable(c, a->type) && !wcore_oversized(c, &a->need)) {
         heap_push(&c->waiting, &a->order);
     } else if (h->directed) {
         wcore_drop(c, a, "it could not be started here");
@@ -138,13 +138,13 @@ static void give_back(struct wcore *c, const char *why)
     }
 }
 
-void wcore_give_back_refused(struct wcore *c)
+void wcore_give_back_unable(struct wcore *c)
 {
     LIST_EACH(&c->in_state[WCORE_HELD], it)
     {
         struct wcore_attempt *a = CONTAINER_OF(it, struct wcore_attempt, in_state);
 
-        if (heap_linked(&a->order) && wcore_refusal(c, a->type)) {
+        if (heap_linked(&a->order) && wcore_unable(c, a->type)) {
             wcore_close_hint(c, a, false);
             wcore_drop(c, a, "it cannot be started here any more");
         }

@@ -93,7 +93,7 @@ void wcore_on_look(struct wcore *c, int64_t now, const struct wcore_able *list, 
         c->news = c->news || !o;
         look_at(c, now, o ? o : add(c, list[i].type), list[i].why);
     }
-    wcore_give_back_refused(c);
+    wcore_give_back_unable(c);
 }
 
 int64_t wcore_look_due(const struct wcore *c)
@@ -106,7 +106,7 @@ int64_t wcore_look_due(const struct wcore *c)
     return due;
 }
 
-const char *wcore_refusal(const struct wcore *c, const char *type)
+const char *wcore_unable(const struct wcore *c, const char *type)
 {
     const struct wcore_offer *o = type ? find(c, type) : NULL;
 
@@ -130,7 +130,7 @@ void wcore_hold_off(struct wcore *c, int64_t now, const char *type, const struct
         o->until = now + o->delay;
     }
     explain(c, o, f->reason);
-    wcore_give_back_refused(c);
+    wcore_give_back_unable(c);
 }
 
 void wcore_proven(struct wcore *c, const char *type)

@@ -74,7 +74,7 @@ void wcore_watch(struct wcore *c, struct wcore_attempt *a);
 void wcore_offers_init(struct wcore *c);
 void wcore_offers_done(struct wcore *c);
 /* NULL: tasks of this type (NULL: one of which it is not known) can be started. Else why not. */
-const char *wcore_refusal(const struct wcore *c, const char *type);
+const char *wcore_unable(const struct wcore *c, const char *type);
 void wcore_hold_off(struct wcore *c, int64_t now, const char *type, const struct wcore_fault *f);
 void wcore_proven(struct wcore *c, const char *type); /* one was started */
 
@@ -88,7 +88,7 @@ bool wcore_fits(const struct wcore *c, const struct wcore_need *need);
 /* The need is for more than the node has at all. */
 bool wcore_oversized(const struct wcore *c, const struct wcore_need *need);
 /* What is held and cannot be started any more goes back. */
-void wcore_give_back_refused(struct wcore *c);
+void wcore_give_back_unable(struct wcore *c);
 void wcore_pause(struct wcore *c, int64_t now, const struct wcore_need *need);
 void wcore_close_hint(struct wcore *c, struct wcore_attempt *a, bool ack);
 void wcore_claim_due(struct wcore *c, int64_t now, struct wcore_attempt *a);

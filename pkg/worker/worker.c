@@ -271,7 +271,7 @@ static void worker_free(struct worker *w)
     free(w->program_dir);
     free(w->cgroup);
     free(w->offered);
-    free(w->refused);
+    free(w->unable);
     free(w);
 }
 

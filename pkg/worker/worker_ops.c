@@ -156,28 +156,28 @@ static void tell(char **told, const char *text, const char *some, const char *no
 void worker_tell_offers(struct worker *w)
 {
     struct buf offered CLEANUP(buf_free);
-    struct buf refused CLEANUP(buf_free);
+    struct buf unable CLEANUP(buf_free);
     size_t n = 0;
     const struct wcore_offer *list = wcore_offers(w->core, &n);
 
     buf_init(&offered, OFFERS_TEXT_MAX);
-    buf_init(&refused, OFFERS_TEXT_MAX);
+    buf_init(&unable, OFFERS_TEXT_MAX);
     buf_adds(&offered, "");
-    buf_adds(&refused, "");
+    buf_adds(&unable, "");
     metric_clear(METRIC_worker_hold_off);
     for (size_t i = 0; i < n; i++) {
         const char *type = list[i].type ? list[i].type : "all";
 
         if (list[i].why) {
             metric_set(METRIC_worker_hold_off, type, 1);
-            buf_addf(&refused, "%s%s (%s)", refused.len ? ", " : "", type, list[i].why);
+            buf_addf(&unable, "%s%s (%s)", unable.len ? ", " : "", type, list[i].why);
         } else if (list[i].type) {
             buf_addf(&offered, "%s%s", offered.len ? ", " : "", type);
         }
     }
     tell(&w->offered, offered.data, "tasks that this node can do: ", "this node can do no tasks",
          LOG_INFO);
-    tell(&w->refused, refused.data, "not taking tasks of: ", "taking tasks of every type again",
+    tell(&w->unable, unable.data, "not taking tasks of: ", "taking tasks of every type again",
          LOG_WARN);
 }
 

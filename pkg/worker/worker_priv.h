@@ -31,7 +31,7 @@ struct worker {
     struct moment turned_at; /* of the last turn */
     int64_t looked_at;       /* at the node, boot ms */
     char *offered;           /* what the log says that we offer */
-    char *refused;           /* and what not */
+    char *unable;            /* and what not */
 
     struct wcore *core;
     struct run_context runs;
