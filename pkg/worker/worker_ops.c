@@ -259,7 +259,8 @@ static void op_conclude(void *arg, struct wcore_attempt *a, enum wcore_verdict v
     struct worker *w = arg;
     char text[WORKER_FIELDS_MAX];
 
-    log_info(worker_fields(&a->key, text), "granted, but %s; reporting it", why);
+    log_info(worker_fields(&a->key, text), "granted, but: %s; %s", why,
+             v == WCORE_RETURNED ? "giving it back" : "reporting it");
     run_conclude(&w->runs, a, v, why);
 }
 
