@@ -1,4 +1,5 @@
 #include "internal/config_table.h"
+#include "internal/machine.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -217,6 +218,21 @@ static int check_env_names(struct err *reterr)
     return 0;
 }
 
+#define CPUS_MAX      4096 /* what the keys may be at most */
+#define MEMORY_MB_MAX 67108864
+
+/* What the node offers where nobody has said it: from here on the settings in force show it. */
+static void offer_machine(struct config *c)
+{
+    int64_t memory = machine_memory_mb() * 4 / 5;
+
+    c->node.slots = c->node.slots ? c->node.slots : MIN(machine_cpus(), CPUS_MAX);
+    c->node.cpus = c->node.cpus ? c->node.cpus : MIN(machine_cpus(), CPUS_MAX);
+    c->node.memory_mb = c->node.memory_mb
+                            ? c->node.memory_mb
+                            : (int)MIN(MAX(memory, (int64_t)1), (int64_t)MEMORY_MB_MAX);
+}
+
 /* What no single key can tell. */
 static int check_together(struct config *c, struct err *reterr)
 {
@@ -278,6 +294,7 @@ static int load(const char *name, const struct str *text, mode_t mode, struct co
         rc = check_together(c, reterr);
     }
     if (rc == 0) {
+        offer_machine(c);
         *ret = STEAL(c);
     }
     return rc;
@@ -394,6 +411,7 @@ int config_patch(const struct config *c, const json_t *patch, struct config **re
         rc = ERR_INVALID;
     }
     if (rc == 0) {
+        offer_machine(fresh);
         *ret = STEAL(fresh);
     }
     return rc;

@@ -208,6 +208,7 @@ static void run(struct shim *s)
     s->started_wall = wall_ms();
     if (why) {
         s->reason = "launch";
+        s->stage = "plan";
         note(s, "%s", why);
     } else if (boot_ms() >= s->plan.lease_until) {
         s->reason = "lease";

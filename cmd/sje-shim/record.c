@@ -72,13 +72,15 @@ static int format(const struct shim *s, char *text, size_t n)
         text, n,
         "{\"v\":1,\"launched\":%s,\"exitCode\":%d,\"signal\":%d,\"reason\":\"%s\",\"oom\":%s,"
         "\"startedAtMs\":%lld,\"finishedAtMs\":%lld,\"stdoutBytes\":%lld,\"stderrBytes\":%lld,"
-        "\"droppedBytes\":%lld,\"maxRssKb\":%ld,\"cpuMs\":%lld,\"message\":%s}\n",
+        "\"droppedBytes\":%lld,\"maxRssKb\":%ld,\"cpuMs\":%lld,\"stage\":\"%s\",\"errno\":%d,"
+        "\"message\":%s}\n",
         s->launched ? "true" : "false", exited ? WEXITSTATUS(s->status) : -1,
         by_signal ? WTERMSIG(s->status) : 0, s->reason ? s->reason : "exit",
         was_oom(s) ? "true" : "false", (long long)s->started_wall, (long long)wall_ms(),
         (long long)s->out.offset, (long long)s->err.offset,
         (long long)(s->out.dropped + s->err.dropped), used.ru_maxrss,
-        (long long)(milliseconds(used.ru_utime) + milliseconds(used.ru_stime)), message);
+        (long long)(milliseconds(used.ru_utime) + milliseconds(used.ru_stime)),
+        s->stage ? s->stage : "", s->error, message);
 }
 
 /* A power failure loses what runs in any case; a record that is cut off counts as none. So the disk

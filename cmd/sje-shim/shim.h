@@ -93,6 +93,8 @@ struct shim {
     int64_t next_kill;
     int64_t give_up_at;
     char message[256];
+    const char *stage; /* NULL, or where the start went wrong: see pkg/executors/fault.c */
+    int error;         /* and its errno */
 };
 
 /* ---- util.c ---- */

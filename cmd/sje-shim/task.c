@@ -120,18 +120,25 @@ ON_OWN_STACK static int child(void *arg)
     return give_up(t, STAGE_EXEC);
 }
 
-static void failed(struct shim *s, const char *what, int error)
+static void failed(struct shim *s, const char *stage, const char *what, int error)
 {
     s->reason = "launch";
+    s->stage = stage;
+    s->error = error;
     note(s, "%s: %s", what, strerror(error));
 }
 
 static void report(struct shim *s, const struct start *t)
 {
+    static const char *const stages[] = {
+        [STAGE_NONE] = "setup", [STAGE_SETUP] = "setup", [STAGE_STDIN] = "stdin",
+        [STAGE_CWD] = "cwd",    [STAGE_EXEC] = "exec",   [STAGE_INTERPRETER] = "interpreter"};
     const struct plan *p = &s->plan;
     const char *why = strerror(t->error);
 
     s->reason = "launch";
+    s->stage = stages[t->stage];
+    s->error = t->error;
     switch (t->stage) {
     case STAGE_STDIN:
         note(s, "cannot open standard input \"%.100s\": %s", p->stdin_file, why);
@@ -160,7 +167,7 @@ void task_start(struct shim *s)
     int err[2];
 
     if (pipe2(out, O_CLOEXEC) != 0 || pipe2(err, O_CLOEXEC) != 0) {
-        failed(s, "cannot make a pipe", errno);
+        failed(s, "pipe", "cannot make a pipe", errno);
         return;
     }
     t.out = out[1];
@@ -171,7 +178,7 @@ void task_start(struct shim *s)
     s->started = boot_ms();
     pid_t pid = clone(child, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | SIGCHLD, &t);
     if (pid < 0) {
-        failed(s, "cannot fork", errno);
+        failed(s, "fork", "cannot fork", errno);
         return;
     }
     close(out[1]);

@@ -116,6 +116,22 @@ static void add_list(struct table *t, const json_t *list)
     table_cell_buf(t, &b);
 }
 
+/* "SparkApp: Java is not found…; all: …" */
+static void add_hold_off(struct table *t, const json_t *list)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+
+    buf_init(&b, CELL_BYTES);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *one = json_array_get(list, i);
+        const char *type = json_get_string(one, "type");
+        const char *reason = json_get_string(one, "reason");
+
+        buf_addf(&b, "%s%s: %s", i ? "; " : "", type ? type : "all", reason ? reason : "?");
+    }
+    table_cell_buf(t, &b);
+}
+
 static void add_worker(struct table *t, const struct cli *c, const json_t *w)
 {
     struct buf b CLEANUP(buf_free) = {0};
@@ -134,6 +150,7 @@ static void add_worker(struct table *t, const struct cli *c, const json_t *w)
     table_cell(t, str_of(json_get_string(w, "host")));
     add_list(t, json_object_get(w, "pools"));
     table_cell(t, str_of(json_get_string(w, "version")));
+    add_hold_off(t, json_object_get(w, "holdOff"));
 }
 
 /* The array that is the member `name` of the answer, row by row. */
@@ -179,6 +196,7 @@ int workers_run(struct cli *c)
                                             {"HOST", COLUMN_FLEXIBLE},
                                             {"POOLS", COLUMN_FLEXIBLE},
                                             {"VERSION", 0},
+                                            {"DOES NOT TAKE", COLUMN_FLEXIBLE},
                                             {0}};
 
     return show_table(c, "/mgmt/workers", "workers", columns, add_worker);

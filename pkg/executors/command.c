@@ -63,7 +63,7 @@ static int plugin_prepare(const struct exec_node *node, struct exec_attempt *a,
     char *text CLEANUP(freep) = json_text(s->json);
 
     if (!program || access(program, X_OK) < 0) {
-        return err_errno(reterr, ERR_NOT_FOUND, errno, "plug-in %.150s cannot be run", relative);
+        return err_errno(reterr, ERR_CONFIG, errno, "plug-in %.150s cannot be run", relative);
     }
     exec_arg(plan, program);
     for (size_t i = 0; i < json_array_size(s->args); i++) {

@@ -1,4 +1,5 @@
 #include "pkg/executors/common.h"
+#include "pkg/executors/fault.h"
 
 #include "internal/str.h"
 #include "pkg/executors/shimdir.h"
@@ -222,7 +223,10 @@ void exec_finish_process(const struct exec_attempt *a, const struct exec_exit *e
     char text[160];
 
     *ret = (struct exec_result){.outcome = EXEC_FAILED};
-    if (streq(e->reason, "cancel")) {
+    if (exec_fault_of_exit(a->spec->job_type, !a->spec->cwd, e) != EXEC_FAULT_NONE) {
+        ret->outcome = EXEC_RETURNED;
+        ret->error = error_json("node", e->message, e);
+    } else if (streq(e->reason, "cancel")) {
         ret->outcome = EXEC_CANCELLED;
         ret->error = error_json("cancelled", "stopped on request", e);
     } else if (streq(e->reason, "lease") || streq(e->reason, "revoked") ||

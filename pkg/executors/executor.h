@@ -33,7 +33,7 @@ struct exec_attempt {
     struct id task;
     int32_t attempt;
     int64_t token;
-    int32_t losses; /* of the task's attempts before; from the grant */
+    int32_t losses; /* attempts before of which no end was told: lost or returned; from the grant */
     const struct task_spec *spec;
     const char *dir; /* absolute: workDir/tasks/<task>.<attempt> */
 };
@@ -65,9 +65,17 @@ struct exec_exit {
     int64_t max_rss_kb;
     int64_t cpu_ms;
     char message[256];
+    char stage[16]; /* "launch": at which step; "" where the shim does not say */
+    int error;      /* the same: errno, or 0 */
 };
 
-enum exec_outcome { EXEC_SUCCEEDED, EXEC_FAILED, EXEC_CANCELLED, EXEC_LOST };
+enum exec_outcome {
+    EXEC_SUCCEEDED,
+    EXEC_FAILED,
+    EXEC_CANCELLED,
+    EXEC_LOST,
+    EXEC_RETURNED, /* it was not started, for a fault of the node: see fault.h */
+};
 struct exec_result {
     enum exec_outcome outcome;
     json_t *error;  /* object {kind,message,exitCode,signal} or NULL; owned */
@@ -88,10 +96,14 @@ struct exec_watch; /* opaque, made by the executor */
 struct executor {
     const char *name; /* jobType, canonical */
     /* Writes what the attempt needs into its directory and fills the plan. An error fails the
-     * attempt with kind `launch` and this text. NULL: there is nothing to start, the attempt has no
-     * directory and ends at once. */
+     * attempt with kind `launch` and this text; but with ERR_IO (a file of ours) and ERR_CONFIG
+     * (something that this type needs is not on the node) the attempt is returned: see fault.h.
+     * NULL: there is nothing to start, the attempt has no directory and ends at once. */
     int (*prepare)(const struct exec_node *node, struct exec_attempt *a, struct exec_plan *plan,
                    struct err *reterr);
+    /* Optional: what prepare() would find missing on the node, without a task. ERR_CONFIG with a
+     * sentence for people, the same each time. Cheap: called every few seconds. */
+    int (*able)(const struct exec_node *node, struct err *reterr);
     /* Optional: begins to look at a running attempt (also one that survived a worker restart:
      * everything needed is in `dir`). `changed` is called on the loop whenever something new is
      * known. */
@@ -109,10 +121,16 @@ struct executor {
 
 /* The registry: NULL where there is none of that name (names are canonical here). */
 const struct executor *executor_find(const char *name);
-/* NULL-terminated list of names: built in, then the executables in plugin_dir. Scanned once by
- * executors_init(). */
+/* Can tasks of this type be started on the node now? ERR_NOT_FOUND, ERR_CONFIG. */
+int executor_able(const struct exec_node *node, const char *name, struct err *reterr) NODISCARD;
+/* Looks for the plug-ins: executables in plugin_dir, which need not exist. */
 int executors_init(const char *plugin_dir, struct err *reterr) NODISCARD;
+/* Looks again: those that are gone are listed no more, but executor_find() still knows them, for
+ * what of them runs. No string is freed before executors_done(). */
+int executors_look(const char *plugin_dir, struct err *reterr) NODISCARD;
 void executors_done(void);
+/* NULL-terminated list: built in, then plug-ins; the array stays, what is in it changes with
+ * executors_look(). */
 const char *const *executor_names(void);
 
 #endif

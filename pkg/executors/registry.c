@@ -15,7 +15,11 @@ static const struct executor *const built_in[] = {&executor_spark, &executor_com
                                                   &executor_noop};
 #define BUILT_IN ARRAY_LEN(built_in)
 
-static char *plugins[PLUGINS_MAX];
+/* All that were ever seen, in the order of their names. */
+static struct plugin {
+    char *name;
+    bool there;
+} * plugins;
 static size_t n_plugins;
 static const char *names[BUILT_IN + PLUGINS_MAX + 1];
 
@@ -48,19 +52,39 @@ static void build_names(void)
         names[n++] = built_in[i]->name;
     }
     for (size_t i = 0; i < n_plugins; i++) {
-        names[n++] = plugins[i];
+        if (plugins[i].there) {
+            names[n++] = plugins[i].name;
+        }
     }
     names[n] = NULL;
 }
 
 static int by_name(const void *a, const void *b)
 {
-    return strcmp(*(char *const *)a, *(char *const *)b);
+    return strcmp(((const struct plugin *)a)->name, ((const struct plugin *)b)->name);
+}
+
+static struct plugin *find_plugin(const char *name)
+{
+    for (size_t i = 0; i < n_plugins; i++) {
+        if (streq(name, plugins[i].name)) {
+            return &plugins[i];
+        }
+    }
+    return NULL;
+}
+
+static struct plugin *add_plugin(const char *name)
+{
+    plugins = xrealloc(plugins, (n_plugins + 1) * sizeof(*plugins));
+    plugins[n_plugins] = (struct plugin){.name = xstrdup(name)};
+    return &plugins[n_plugins++];
 }
 
 static int scan(DIR *d, const char *dir, struct err *reterr)
 {
     struct dirent *e;
+    size_t n = 0;
 
     while ((e = readdir(d))) {
         struct stat st = {0};
@@ -69,27 +93,39 @@ static int scan(DIR *d, const char *dir, struct err *reterr)
             !S_ISREG(st.st_mode) || faccessat(dirfd(d), e->d_name, X_OK, 0) < 0) {
             continue;
         }
-        if (n_plugins == PLUGINS_MAX) {
+        if (n++ == PLUGINS_MAX) {
             return err_set(reterr, ERR_CONFIG, "pluginDir %.150s has more than %d plug-ins", dir,
                            PLUGINS_MAX);
         }
-        plugins[n_plugins++] = xstrdup(e->d_name);
+        struct plugin *p = find_plugin(e->d_name);
+        p = p ? p : add_plugin(e->d_name);
+        p->there = true;
     }
-    qsort(plugins, n_plugins, sizeof(plugins[0]), by_name);
     return 0;
 }
 
 int executors_init(const char *plugin_dir, struct err *reterr)
 {
+    executors_done();
+    return executors_look(plugin_dir, reterr);
+}
+
+int executors_look(const char *plugin_dir, struct err *reterr)
+{
     int rc = 0;
 
-    executors_done();
+    for (size_t i = 0; i < n_plugins; i++) {
+        plugins[i].there = false;
+    }
     DIR *d = opendir(plugin_dir);
     if (d) {
         rc = scan(d, plugin_dir, reterr);
         closedir(d);
     } else if (errno != ENOENT) {
         rc = err_errno(reterr, ERR_CONFIG, errno, "pluginDir %.150s cannot be read", plugin_dir);
+    }
+    if (n_plugins) {
+        qsort(plugins, n_plugins, sizeof(plugins[0]), by_name);
     }
     build_names();
     return rc;
@@ -98,9 +134,10 @@ int executors_init(const char *plugin_dir, struct err *reterr)
 void executors_done(void)
 {
     while (n_plugins) {
-        free(plugins[--n_plugins]);
-        plugins[n_plugins] = NULL;
+        free(plugins[--n_plugins].name);
     }
+    free(plugins);
+    plugins = NULL;
     build_names();
 }
 
@@ -116,10 +153,16 @@ const struct executor *executor_find(const char *name)
             return built_in[i];
         }
     }
-    for (size_t i = 0; i < n_plugins; i++) {
-        if (streq(name, plugins[i])) {
-            return &executor_plugin;
-        }
+    return find_plugin(name) ? &executor_plugin : NULL;
+}
+
+int executor_able(const struct exec_node *node, const char *name, struct err *reterr)
+{
+    const struct executor *x = executor_find(name);
+    const struct plugin *p = find_plugin(name);
+
+    if (!x || (p && !p->there)) {
+        return err_set(reterr, ERR_NOT_FOUND, "this node has no executor for jobType %.128s", name);
     }
-    return NULL;
+    return x->able ? x->able(node, reterr) : 0;
 }

@@ -76,6 +76,11 @@ static bool take_record(const json_t *j, struct exec_exit *e)
               take_text(j, "message", e->message, sizeof(e->message));
     e->exit_code = (int)code;
     e->signal = (int)sig;
+    /* Not in records of earlier versions. */
+    e->error = (int)MIN(MAX(json_get_int(j, "errno", 0), (int64_t)0), (int64_t)INT32_MAX);
+    if (!take_text(j, "stage", e->stage, sizeof(e->stage))) {
+        e->stage[0] = '\0';
+    }
     return ok;
 }
 

@@ -204,6 +204,84 @@ static char *master_of(const struct exec_node *node, const struct task_spec *s)
     return xstrdup(master);
 }
 
+static int need_home(const struct exec_node *node, const char *home, struct err *reterr)
+{
+    return home ? 0
+                : err_set(reterr, ERR_CONFIG,
+                          "Spark is not found on this node%s%.150s; set "
+                          "executorNodeConfig.spark.home",
+                          *node->spark_home ? ": no bin/spark-submit in " : "", node->spark_home);
+}
+
+static bool is_program(const char *dir, size_t n, const char *name)
+{
+    char *path CLEANUP(freep) = xasprintf("%.*s/%s", (int)n, dir, name);
+    struct stat st = {0};
+
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode) && access(path, X_OK) == 0;
+}
+
+/* spark-env.sh may name one. What it does is known to a shell only. */
+static bool site_names_java(const char *home)
+{
+    const char *conf = getenv("SPARK_CONF_DIR");
+    char *path CLEANUP(freep) =
+        conf ? xasprintf("%s/spark-env.sh", conf) : xasprintf("%s/conf/spark-env.sh", home);
+    FILE *f = fopen(path, "re");
+    char line[4096];
+    bool found = false;
+
+    while (f && !found && fgets(line, sizeof(line), f)) {
+        const char *at = line + strspn(line, " \t");
+        found = *at != '#' && (strstr(at, "JAVA_HOME") || strstr(at, "PATH"));
+    }
+    if (f) {
+        fclose(f);
+    }
+    return found;
+}
+
+/* As Spark's own scripts look for it. */
+static int need_java(const char *home, struct err *reterr)
+{
+    const char *java_home = getenv("JAVA_HOME");
+    struct str path = str_of(getenv("PATH"));
+
+    if (site_names_java(home)) {
+        return 0;
+    }
+    if (java_home && *java_home) {
+        return is_program(java_home, strlen(java_home), "bin/java")
+                   ? 0
+                   : err_set(reterr, ERR_CONFIG,
+                             "Java is not found on this node: no bin/java in JAVA_HOME %.150s",
+                             java_home);
+    }
+    while (path.len) {
+        struct str dir = str_cut(path, ':', &path);
+
+        if (dir.len && is_program(dir.p, dir.len, "java")) {
+            return 0;
+        }
+    }
+    return err_set(reterr, ERR_CONFIG,
+                   "Java is not found on this node: JAVA_HOME is not set, and PATH has none");
+}
+
+static int spark_able(const struct exec_node *node, struct err *reterr)
+{
+    char *home CLEANUP(freep) = find_home(node);
+    int rc = need_home(node, home, reterr);
+
+    return rc < 0 ? rc : need_java(home, reterr);
+}
+
+/* A task may bring a Java of its own. */
+static bool brings_java(const struct task_spec *s)
+{
+    return s->env && (json_object_get(s->env, "JAVA_HOME") || json_object_get(s->env, "PATH"));
+}
+
 static int spark_prepare(const struct exec_node *node, struct exec_attempt *a,
                          struct exec_plan *plan, struct err *reterr)
 {
@@ -212,12 +290,9 @@ static int spark_prepare(const struct exec_node *node, struct exec_attempt *a,
     char *master CLEANUP(freep) = master_of(node, s);
     char *app CLEANUP(freep) = absolute(s->app_path);
 
-    if (!home) {
-        return err_set(reterr, ERR_CONFIG,
-                       "Spark is not found on this node%s%s; set executorNodeConfig.spark.home",
-                       *node->spark_home ? ": no bin/spark-submit in " : "", node->spark_home);
-    }
-    int rc = check_app(app, reterr);
+    int rc = need_home(node, home, reterr);
+    rc = rc < 0 || brings_java(s) ? rc : need_java(home, reterr);
+    rc = rc < 0 ? rc : check_app(app, reterr);
     if (rc < 0) {
         return rc;
     }
@@ -298,6 +373,7 @@ static int spark_stop_ms(const char *dir)
 const struct executor executor_spark = {
     .name = JOB_SPARK,
     .prepare = spark_prepare,
+    .able = spark_able,
     .watch = spark_watch,
     .unwatch = spark_unwatch,
     .stop_ms = spark_stop_ms,

@@ -91,6 +91,23 @@ static json_t *lease_json(const struct lease *l)
     return j;
 }
 
+/* Times as everywhere in the API. */
+static json_t *hold_off_json(const json_t *list)
+{
+    json_t *all = json_array();
+
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *one = json_array_get(list, i);
+        json_t *j = json_object();
+
+        set(j, "type", json_incref(json_object_get(one, "type")));
+        set(j, "reason", json_incref(json_object_get(one, "reason")));
+        set(j, "until", time_json(json_get_int(one, "untilMs", 0)));
+        json_array_append_new(all, j);
+    }
+    return all;
+}
+
 static json_t *worker_json(struct fleet_worker *w, bool with_tasks)
 {
     json_t *j = json_object();
@@ -105,6 +122,7 @@ static json_t *worker_json(struct fleet_worker *w, bool with_tasks)
     set(j, "memoryMb", json_integer(w->memory_mb));
     set(j, "pools", strings_json(w->pools));
     set(j, "jobTypes", strings_json(w->job_types));
+    set(j, "holdOff", hold_off_json(w->hold_off));
     set(j, "draining", json_boolean(w->node->drain || w->draining));
     set(j, "version", text_json(w->version));
     set(j, "pid", json_integer(w->pid));

@@ -100,6 +100,7 @@ static void worker_free(struct fleet *f, struct fleet_worker *w)
     free(w->reply);
     strings_free(w->pools);
     strings_free(w->job_types);
+    json_decref(w->hold_off);
     free(w);
 }
 
@@ -407,6 +408,35 @@ static void beat_missing(struct fleet *f, struct fleet_worker *w, const struct b
     }
 }
 
+/* The same types for the same reasons, however long. */
+static bool same_hold_off(const json_t *a, const json_t *b)
+{
+    bool same = json_array_size(a) == json_array_size(b);
+
+    for (size_t i = 0; same && i < json_array_size(a); i++) {
+        const json_t *x = json_array_get(a, i);
+        const json_t *y = json_array_get(b, i);
+
+        same = json_equal(json_object_get(x, "type"), json_object_get(y, "type")) &&
+               json_equal(json_object_get(x, "reason"), json_object_get(y, "reason"));
+    }
+    return same;
+}
+
+static void take_hold_off(struct fleet_worker *w, const json_t *list, bool *ret_changed)
+{
+    if (!same_hold_off(w->hold_off, list)) {
+        w->saved = false;
+        *ret_changed = true;
+    }
+    json_decref(w->hold_off);
+    w->hold_off = json_incref((json_t *)(uintptr_t)list);
+    w->takes_none = false;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        w->takes_none |= json_is_null(json_object_get(json_array_get(list, i), "type"));
+    }
+}
+
 static enum worker_state state_of(const struct fleet_worker *w)
 {
     return w->node->holder != w            ? WORKER_REFUSED
@@ -528,6 +558,7 @@ struct beat_heard fleet_beat(struct fleet *f, const struct beat *b, int64_t now,
     take_strings(&w->pools, b->pools, &heard.changed);
     take_strings(&w->job_types, b->job_types, &heard.changed);
     w->saved = w->saved && w->who.inc == b->who.inc;
+    take_hold_off(w, b->hold_off, &heard.changed);
     w->who.inc = b->who.inc;
     w->beat = b->beat;
     w->last_beat = now;
@@ -713,7 +744,7 @@ struct fleet_slots fleet_slots(const struct fleet *f, const char *pool)
     struct fleet_slots s = {0};
 
     for (const struct fleet_worker *w = f->workers; w; w = w->hh.next) {
-        if (w->state == WORKER_UP && fleet_serves(w, pool)) {
+        if (w->state == WORKER_UP && !w->takes_none && fleet_serves(w, pool)) {
             s.smallest = s.workers ? MIN(s.smallest, w->slots) : w->slots;
             s.largest = MAX(s.largest, w->slots);
             s.total += w->slots;

@@ -72,6 +72,8 @@ struct fleet_worker {
     int memory_mb;
     char **pools; /* NULL-terminated, owned */
     char **job_types;
+    json_t *hold_off;        /* what it does not take now, as in its beat; NULL: nothing */
+    bool takes_none;         /* that is everything */
     int64_t heartbeat_ms;    /* how often it beats, as it says; 0: it does not */
     int64_t unknown_until;   /* UNKNOWN: then it is DEAD; boot ms */
     int64_t contested_until; /* two processes spoke for it: until then none is believed at once */
@@ -166,6 +168,7 @@ struct beat {
     bool stopping;
     const json_t *pools;
     const json_t *job_types;
+    const json_t *hold_off; /* array of {type, reason, untilMs}; NULL: empty */
     const struct beat_run *running;
     size_t n_running;
     const struct beat_run *claiming; /* task and attempt only */

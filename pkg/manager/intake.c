@@ -346,9 +346,10 @@ static void submit_bare(struct part *p)
         output = xasprintf("{\"warning\":\"%s\"}", what);
     } else {
         error = xasprintf("{\"kind\":\"%s\",\"message\":\"%s\",\"exitCode\":null,\"signal\":null}",
-                          p->outcome == OUTCOME_CANCELLED ? "cancelled"
-                          : p->outcome == OUTCOME_LOST    ? "lost"
-                                                          : "exit",
+                          p->outcome == OUTCOME_CANCELLED  ? "cancelled"
+                          : p->outcome == OUTCOME_LOST     ? "lost"
+                          : p->outcome == OUTCOME_RETURNED ? "node"
+                                                           : "exit",
                           what);
     }
     struct task_event ev = {.type = TE_RESULT,

@@ -57,20 +57,38 @@ static void on_saved(void *arg, int rc, const struct db_result *res, const struc
     }
 }
 
+/* What is held off and why, as the row keeps it; NULL: nothing. Not until when. */
+static char *hold_off_text(const struct fleet_worker *w)
+{
+    json_auto_t *list = json_array();
+
+    for (size_t i = 0; i < json_array_size(w->hold_off); i++) {
+        json_t *one = json_copy(json_array_get(w->hold_off, i));
+
+        json_object_del(one, "untilMs");
+        json_array_append_new(list, one);
+    }
+    return json_array_size(list) ? json_text(list) : NULL;
+}
+
 static int save_worker(struct manager *m, const struct fleet_worker *w)
 {
     /* `draining` is an order of operators and not touched here. */
     static const char sql[] =
-        "with o as (select state, incarnation from worker where id = $1), "
+        "with o as (select state, incarnation, hold_off from worker where id = $1), "
         "w as (insert into worker (id, host, incarnation, state, draining, slots, last_seen_at, "
-        "uuid) select $1, $2, $3, $4, false, $5, $6, $9 from leader where epoch = $7 "
+        "uuid, hold_off) select $1, $2, $3, $4, false, $5, $6, $9, $10 from leader where epoch = "
+        "$7 "
         "on conflict (id) do update set host = excluded.host, "
         "incarnation = excluded.incarnation, state = excluded.state, slots = excluded.slots, "
-        "last_seen_at = excluded.last_seen_at, uuid = excluded.uuid returning id) "
+        "last_seen_at = excluded.last_seen_at, uuid = excluded.uuid, "
+        "hold_off = excluded.hold_off returning id) "
         "insert into cluster_event (at, manager_id, event, subject, detail) "
         "select now(), $8, 'worker', id, json_build_object('state', $4, 'slots', $5, "
-        "'incarnation', $3) from w where not exists "
-        "(select from o where o.state = $4 and o.incarnation = $3)";
+        "'incarnation', $3, 'holdOff', $10::json) from w where not exists "
+        "(select from o where o.state = $4 and o.incarnation = $3 "
+        "and o.hold_off is not distinct from $10)";
+    char *hold_off CLEANUP(freep) = hold_off_text(w);
     struct db_params p CLEANUP(db_params_free);
 
     db_params_init(&p);
@@ -83,6 +101,7 @@ static int save_worker(struct manager *m, const struct fleet_worker *w)
     db_add_bigint(&p, m->epoch);
     db_add_text(&p, m->id);
     db_add_id(&p, who_has_uuid(&w->who) ? &w->who.uuid : NULL);
+    db_add_text(&p, hold_off);
     return db_exec(m->db_read, sql, &p, on_saved, m);
 }
 

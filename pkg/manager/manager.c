@@ -66,6 +66,8 @@ static void count_change(enum task_state from, const struct task *row)
     if (row->state == TASK_RUNNING && from != TASK_RUNNING) {
         METRIC_INC(attempts_granted);
         METRIC_OBSERVE(task_wait_seconds, (double)(row->started_at - row->run_after) / 1000.0);
+    } else if (from == TASK_RUNNING && row->state == TASK_READY) {
+        METRIC_INC(attempts_returned);
     } else if (row->state == TASK_SCHEDULED) {
         METRIC_INC(attempts_retried);
     } else if (task_state_final(row->state) && !task_state_final(from)) {

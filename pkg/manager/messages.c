@@ -41,6 +41,7 @@ void hint_write(char body[HINT_MAX], char message_id[HINT_ID_LEN], const struct 
 #define APPLICATION_MAX 256
 #define URL_MAX         512
 #define TYPE_MAX        128
+#define REASON_MAX      512
 #define PROGRESS_MAX    4096  /* as JSON */
 #define ERROR_MAX       65536 /* as JSON */
 
@@ -143,6 +144,51 @@ static bool good_type(const char *name)
     return strlen(name) <= TYPE_MAX;
 }
 
+static void keep_members(json_t *obj, const char *const *keys, size_t n)
+{
+    const char *key;
+    json_t *v;
+    void *tmp;
+
+    json_object_foreach_safe(obj, tmp, key, v)
+    {
+        bool keep = false;
+
+        for (size_t i = 0; i < n; i++) {
+            keep = keep || streq(key, keys[i]);
+        }
+        if (!keep) {
+            json_object_del(obj, key);
+        }
+    }
+}
+
+/* The entries that are good; NULL: none. They are kept, so without what we do not know. */
+static const json_t *hold_off_of(const json_t *j)
+{
+    json_t *list = json_object_get(j, "holdOff"); /* a text from workers of earlier versions */
+    static const char *const known[] = {"type", "reason", "untilMs"};
+    size_t n = json_array_size(list);
+
+    if (n > TYPES_MAX) {
+        return NULL;
+    }
+    for (size_t i = n; i; i--) {
+        json_t *one = json_array_get(list, i - 1);
+        const json_t *type = json_object_get(one, "type");
+        const json_t *until = json_object_get(one, "untilMs");
+        bool good = member_string(one, "reason", REASON_MAX) &&
+                    (json_is_null(type) || member_string(one, "type", TYPE_MAX)) &&
+                    (!until || json_is_null(until) || json_is_integer(until));
+
+        keep_members(one, known, ARRAY_LEN(known));
+        if (!good) {
+            json_array_remove(list, i - 1);
+        }
+    }
+    return json_array_size(list) ? list : NULL;
+}
+
 static const char *phase_of(const json_t *j)
 {
     static const char *const phases[] = {"starting", "running", "stopping", "ended"};
@@ -235,6 +281,7 @@ static int read_beat(struct message *m, struct err *reterr)
         .stopping = json_get_bool(j, "stopping", false),
         .pools = member_names(j, "pools", POOLS_MAX, task_pool_good),
         .job_types = member_names(j, "jobTypes", TYPES_MAX, good_type),
+        .hold_off = hold_off_of(j),
     };
     if (!read_who(j, &b->who) || !good_name(b->reply, QUEUE_NAME_MAX) || b->beat < 1) {
         return broken(reterr, "worker, uuid, inc, reply or beat");
@@ -478,10 +525,11 @@ void grants_add(struct buf *b, bool first, const struct task *row, int64_t lease
 {
     buf_adds(b, first ? "{" : ",{");
     ref_write(b, &row->id, row->attempt);
-    buf_addf(
-        b,
-        ",\"token\":\"%lld\",\"beat\":%d,\"leaseMs\":%lld,\"failures\":%d,\"losses\":%d,\"spec\":",
-        (long long)row->token, row->claim_beat, (long long)lease_ms, row->failures, row->losses);
+    buf_addf(b,
+             ",\"token\":\"%lld\",\"beat\":%d,\"leaseMs\":%lld,\"failures\":%d,\"losses\":%d,"
+             "\"returns\":%d,\"spec\":",
+             (long long)row->token, row->claim_beat, (long long)lease_ms, row->failures,
+             row->losses, row->returns);
     buf_adds(b, row->spec);
     buf_addc(b, '}');
 }

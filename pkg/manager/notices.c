@@ -45,6 +45,10 @@ void notices_change(struct manager *m, enum task_state from, const struct task *
 {
     bool granted = row->state == TASK_RUNNING && from != TASK_RUNNING;
 
+    if (from == TASK_RUNNING && row->state == TASK_READY) {
+        accept_tell_ready(m, row->pool); /* returned */
+    }
+
     if (m->epoch || (!granted && !task_state_final(row->state))) {
         return;
     }

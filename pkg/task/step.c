@@ -4,9 +4,11 @@
 
 #include <stdlib.h>
 
-#define BACKOFF_CAP_S  3600 /* doubling ends there */
-#define LOSS_BACKOFF_S 1
-#define STALE_MAX      16 /* late reports recorded per task: a peer must not grow the audit */
+#define BACKOFF_CAP_S   3600 /* doubling ends there */
+#define LOSS_BACKOFF_S  1
+#define RETURNS_AT_ONCE 20 /* then the next attempt waits: a second, doubling up to a minute */
+#define RETURN_CAP_MS   60000
+#define STALE_MAX       16 /* late reports recorded per task: a peer must not grow the audit */
 
 static const char *const event_names[TASK_EVENT_TYPES] = {
 #define X(name, text) text,
@@ -50,7 +52,8 @@ bool task_edge_allowed(enum task_state from, enum task_state to)
 
 bool task_outcome_parse(const char *text, enum task_outcome *ret)
 {
-    static const char *const names[] = {"succeeded", "failed", "cancelled", "lost"};
+    static const char *const names[TASK_OUTCOMES] = {"succeeded", "failed", "cancelled", "lost",
+                                                     "returned"};
 
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         if (streq(text, names[i])) {
@@ -343,6 +346,43 @@ static void attempt_failed(struct task *t, const struct task_event *ev, struct t
     audit->detail = close_detail(&detail);
 }
 
+/* So that it does not go round between nodes that cannot do it, at their speed. */
+static int64_t return_delay_ms(int returns)
+{
+    int64_t delay = 1000;
+
+    for (int i = RETURNS_AT_ONCE + 1; i < returns && delay < RETURN_CAP_MS; i++) {
+        delay *= 2;
+    }
+    return returns > RETURNS_AT_ONCE ? MIN(delay, (int64_t)RETURN_CAP_MS) : 0;
+}
+
+/* Its node could not start it. It keeps its place and the end of its patience: it has waited all
+ * the time. */
+static void attempt_returned(struct task *t, const struct task_event *ev, struct task_audit *audit)
+{
+    struct buf detail CLEANUP(buf_free) = {0};
+
+    buf_init(&detail, 128 * 1024);
+    if (ev->error) {
+        add_member(&detail, "error", ev->error);
+    }
+    t->returns++;
+    if (t->cancel_requested && !left_application(t)) {
+        move(t, ev, TASK_CANCELLED, audit, "cancelled");
+        finish(t, ev, NULL);
+    } else {
+        int64_t delay = return_delay_ms(t->returns);
+
+        move(t, ev, delay ? TASK_SCHEDULED : TASK_READY, audit, "returned");
+        t->attempt++;
+        t->run_after = ev->now + delay;
+        clear_grant(t, true);
+        note_retry(&detail, t, delay);
+    }
+    audit->detail = close_detail(&detail);
+}
+
 /* What succeeded is complete, whatever the last sample said on the way. */
 static void complete_progress(struct task *t)
 {
@@ -398,6 +438,9 @@ static enum step_rc on_result(struct task *t, const struct task_event *ev, struc
         break;
     case OUTCOME_LOST:
         attempt_lost(t, ev, audit);
+        break;
+    case OUTCOME_RETURNED:
+        attempt_returned(t, ev, audit);
         break;
     }
     return STEP_APPLIED;
@@ -457,6 +500,7 @@ static enum step_rc on_requeue(struct task *t, const struct task_event *ev,
     t->requeues++;
     t->failures = 0;
     t->losses = 0;
+    t->returns = 0;
     t->cancel_requested = false;
     t->finished_at = INT64_MIN;
     str_replace_owned(&t->loss_signature, NULL);

@@ -47,7 +47,8 @@ enum task_event_type {
     X(RUNNING, SURVIVED, RUNNING, "the worker was restarted and took the attempt back")            \
     X(RUNNING, RESULT, SUCCEEDED, "succeeded")                                                     \
     X(RUNNING, RESULT, FAILED, "failed, attempts used up")                                         \
-    X(RUNNING, RESULT, SCHEDULED, "failed, tried again after the backoff")                         \
+    X(RUNNING, RESULT, SCHEDULED, "failed, or given back too often: tried again after a while")    \
+    X(RUNNING, RESULT, READY, "the node could not start it; given back")                           \
     X(RUNNING, RESULT, CANCELLED, "stopped on request")                                            \
     X(RUNNING, RESULT, DEAD, "poison: died the same way on two workers")                           \
     X(RUNNING, LOST, SCHEDULED, "its worker is gone; tried again")                                 \
@@ -70,7 +71,14 @@ enum task_event_type {
 
 #define TASK_NEW ((enum task_state)0)
 
-enum task_outcome { OUTCOME_SUCCEEDED, OUTCOME_FAILED, OUTCOME_CANCELLED, OUTCOME_LOST };
+enum task_outcome {
+    OUTCOME_SUCCEEDED,
+    OUTCOME_FAILED,
+    OUTCOME_CANCELLED,
+    OUTCOME_LOST,
+    OUTCOME_RETURNED, /* it was never started, for a fault of its node; no budget is touched */
+};
+#define TASK_OUTCOMES (OUTCOME_RETURNED + 1)
 bool task_outcome_parse(const char *text, enum task_outcome *ret);
 
 /* Strings are borrowed. */

@@ -97,7 +97,8 @@ void task_done(struct task *t);                           /* frees what it owns 
 void task_copy(struct task *dst, const struct task *src); /* dst uninitialised */
 
 /* The attempt with which the budget of failures is used up: max_attempts, and one more for each
- * attempt that is not charged to it (lost workers, a requeue, which begins a new budget). */
+ * attempt that is not charged to it (lost workers, nodes that gave it back, a requeue, which begins
+ * a new budget). */
 int task_last_attempt(const struct task *t);
 
 struct task_env {

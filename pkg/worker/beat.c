@@ -14,6 +14,47 @@ static void add_strings(struct buf *b, const char *key, const char *const *list)
     buf_addc(b, ']');
 }
 
+static void add_offer(struct buf *b, const struct beat_facts *f, const struct wcore *core)
+{
+    size_t n = 0;
+    const struct wcore_offer *list = wcore_offers(core, &n);
+    bool none = wcore_is_holding_off(core);
+    bool first = true;
+
+    buf_adds(b, ",\"jobTypes\":[");
+    for (size_t i = 0; i < n && !none; i++) {
+        if (list[i].type && !list[i].why) {
+            buf_adds(b, first ? "" : ",");
+            json_add_string(b, list[i].type, strlen(list[i].type));
+            first = false;
+        }
+    }
+    buf_adds(b, "],\"holdOff\":[");
+    first = true;
+    for (size_t i = 0; i < n; i++) {
+        const struct wcore_offer *o = &list[i];
+
+        if (!o->why) {
+            continue;
+        }
+        buf_adds(b, first ? "{\"type\":" : ",{\"type\":");
+        if (o->type) {
+            json_add_string(b, o->type, strlen(o->type));
+        } else {
+            buf_adds(b, "null");
+        }
+        buf_adds(b, ",\"reason\":");
+        json_add_string(b, o->why, strlen(o->why));
+        if (o->until) {
+            buf_addf(b, ",\"untilMs\":%lld}", (long long)(o->until + f->wall_minus_boot));
+        } else {
+            buf_adds(b, ",\"untilMs\":null}");
+        }
+        first = false;
+    }
+    buf_addc(b, ']');
+}
+
 static void add_self(struct buf *b, const struct beat_facts *f, struct wcore *core, int64_t number)
 {
     const struct config *c = f->config;
@@ -28,14 +69,11 @@ static void add_self(struct buf *b, const struct beat_facts *f, struct wcore *co
     buf_addf(b, ",\"pid\":%d,\"version\":\"%s\",\"startedAt\":%lld", (int)getpid(), SJE_VERSION,
              (long long)f->started_at);
     add_strings(b, "pools", (const char *const *)c->node.pools.items);
-    add_strings(b, "jobTypes", f->job_types);
+    add_offer(b, f, core);
     buf_addf(b, ",\"slots\":%d,\"free\":%d,\"cpus\":%d,\"memoryMb\":%d", wcore_slots(core),
              full ? 0 : wcore_slots_free(core), c->node.cpus, c->node.memory_mb);
     buf_addf(b, ",\"draining\":%s,\"stopping\":%s", wcore_is_draining(core) ? "true" : "false",
              wcore_has_stopped(core) ? "true" : "false");
-    if (full) {
-        buf_adds(b, ",\"holdOff\":\"no space left for work\"");
-    }
 }
 
 static void add_claiming(struct buf *b, struct wcore *core)

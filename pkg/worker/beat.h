@@ -8,9 +8,9 @@
 struct beat_facts {
     struct report_from from;
     const struct config *config;
-    const char *const *job_types; /* NULL-terminated */
     const char *host;
     int64_t started_at; /* wall ms */
+    int64_t wall_minus_boot;
 };
 
 /* Every attempt's `user` is its struct run. With more than REPORT_MAX bytes details of tasks are

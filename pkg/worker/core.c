@@ -1,3 +1,4 @@
+#include "internal/str.h"
 #include "pkg/worker/core_priv.h"
 
 #include <stdlib.h>
@@ -48,6 +49,13 @@ static bool holds_slots(enum wcore_state s)
     return s >= WCORE_CLAIMING && s <= WCORE_STOPPING;
 }
 
+static void use(struct wcore *c, const struct wcore_attempt *a, int sign)
+{
+    c->used.slots += sign * a->need.slots;
+    c->used.cpus_milli += sign * a->need.cpus_milli;
+    c->used.memory_mb += sign * a->need.memory_mb;
+}
+
 struct wcore_attempt *wcore_find(struct wcore *c, const struct wcore_key *k)
 {
     struct wcore_attempt *a = NULL;
@@ -71,7 +79,7 @@ void wcore_move(struct wcore *c, struct wcore_attempt *a, enum wcore_state to, c
     enum wcore_state from = a->state;
 
     MUST(wcore_edge_allowed(from, to));
-    c->used += (holds_slots(to) - holds_slots(from)) * a->slots;
+    use(c, a, holds_slots(to) - holds_slots(from));
     if (list_linked(&a->in_state)) {
         list_remove(&a->in_state);
     }
@@ -95,6 +103,7 @@ static void release(struct wcore *c, struct wcore_attempt *a)
     }
     HASH_DELETE(hh, c->table, a);
     free(a->manager);
+    free(a->type);
     free(a);
 }
 
@@ -231,17 +240,52 @@ static void watch_due(struct wcore *c, int64_t now, struct wcore_attempt *a)
 
 /* ---- events: grants ---- */
 
-bool wcore_on_grant(struct wcore *c, int64_t now, const struct wcore_key *k, int64_t token,
-                    int64_t beat, int64_t lease_ms, const void *spec)
+/* The specification counts, not the hint. NULL: there is room for it. */
+static const char *take_need(struct wcore *c, int64_t now, struct wcore_attempt *a,
+                             const struct wcore_need *need)
 {
-    struct wcore_attempt *a = wcore_find(c, k);
+    use(c, a, -1);
+    bool fits = wcore_fits(c, need);
+    a->need = fits ? *need : (struct wcore_need){0};
+    use(c, a, 1);
+    if (fits) {
+        return NULL;
+    }
+    if (!wcore_oversized(c, need)) {
+        wcore_pause(c, now, need); /* or it would come back at once */
+    }
+    return "it takes more slots, CPUs or memory than are free";
+}
+
+static void start(struct wcore *c, int64_t now, struct wcore_attempt *a,
+                  const struct wcore_grant *g)
+{
+    struct wcore_fault fault = {0};
+
+    wcore_move(c, a, WCORE_STARTING, "granted");
+    enum wcore_started s = c->ops->start(c->arg, a, g->spec, &fault);
+    if (s == WCORE_START_UNDER_WAY) {
+        wcore_watch(c, a);
+        c->news = true;
+        return;
+    }
+    end(c, a, "ended at once");
+    if (s == WCORE_START_FAULT) {
+        wcore_hold_off(c, now, a->type, &fault);
+        c->news = true;
+    }
+}
+
+bool wcore_on_grant(struct wcore *c, int64_t now, const struct wcore_grant *g)
+{
+    struct wcore_attempt *a = wcore_find(c, &g->key);
 
     if (!a || a->state != WCORE_CLAIMING) {
         /* Ours for the manager, not for us: the next beat, which does not list it, ends it. */
         c->news = c->news || !a;
         return false;
     }
-    if (beat < a->claim_beat) {
+    if (g->beat < a->claim_beat) {
         /* A beat since then did not list the attempt, so it may be lost already. */
         return false;
     }
@@ -250,34 +294,30 @@ bool wcore_on_grant(struct wcore *c, int64_t now, const struct wcore_key *k, int
         list_remove(&a->outgoing);
     }
     wcore_set_timer(c, a, INT64_MAX);
-    a->token = token;
-    a->lease_ms = lease_ms;
+    a->token = g->token;
+    a->lease_ms = g->lease_ms;
     /* The claim may have been sent several times, and any of them may have been granted. */
-    a->deadline = a->claimed_at + lease_ms;
-    struct wcore_key before = {.task = k->task, .attempt = k->attempt - 1};
+    a->deadline = a->claimed_at + g->lease_ms;
+    struct wcore_key before = {.task = g->key.task, .attempt = g->key.attempt - 1};
     struct wcore_attempt *superseded = wcore_find(c, &before);
     if (superseded) {
         revoke(c, now, superseded);
     }
+    if (g->type) {
+        str_replace_owned(&a->type, g->type);
+    }
+    const char *why = wcore_unable(c, a->type);
+    why = why ? why : take_need(c, now, a, &g->need);
     if (a->cancelled) {
         conclude(c, a, WCORE_CANCELLED, "cancelled before it was started");
     } else if (now >= a->deadline) {
         conclude(c, a, WCORE_LOST, "the lease was over before the grant came");
     } else if (c->stop_tasks) {
         conclude(c, a, WCORE_LOST, "the worker shuts down");
+    } else if (why) {
+        conclude(c, a, WCORE_RETURNED, why);
     } else {
-        wcore_move(c, a, WCORE_STARTING, "granted");
-        enum wcore_started s = c->ops->start(c->arg, a, spec);
-        if (s == WCORE_START_UNDER_WAY) {
-            wcore_watch(c, a);
-            c->news = true;
-        } else {
-            end(c, a, "ended at once");
-        }
-        if (s == WCORE_START_NO_SPACE) {
-            c->hold_off_until = now + WCORE_HOLD_OFF_MS;
-            c->news = true;
-        }
+        start(c, now, a, g);
     }
     return true;
 }
@@ -342,17 +382,21 @@ void wcore_on_applied(struct wcore *c, const struct wcore_key *k)
 void wcore_on_started(struct wcore *c, int64_t now, struct wcore_attempt *a)
 {
     (void)now;
+    wcore_proven(c, a->type);
     if (a->state == WCORE_STARTING) {
         wcore_move(c, a, WCORE_RUNNING, "started");
         c->news = true;
     }
 }
 
-void wcore_on_ended(struct wcore *c, int64_t now, struct wcore_attempt *a)
+void wcore_on_ended(struct wcore *c, int64_t now, struct wcore_attempt *a,
+                    const struct wcore_fault *fault)
 {
-    (void)now;
     MUST(is_live(a));
     c->news = true;
+    if (fault) {
+        wcore_hold_off(c, now, a->type, fault);
+    }
     if (a->forget) {
         forget(c, a, "stopped; it was not ours any more");
     } else {
@@ -405,7 +449,7 @@ static void fire(struct wcore *c, int64_t now, struct wcore_attempt *a)
     switch (a->state) {
     case WCORE_HELD:
         wcore_close_hint(c, a, false);
-        wcore_drop(c, a, "needs more slots than there are");
+        wcore_drop(c, a, "it could not be started here");
         break;
     case WCORE_CLAIMING:
         wcore_claim_due(c, now, a);
@@ -431,10 +475,6 @@ int64_t wcore_step(struct wcore *c, int64_t now)
     while ((t = heap_min(&c->timers)) && CONTAINER_OF(t, struct wcore_attempt, timer)->due <= now) {
         fire(c, now, CONTAINER_OF(t, struct wcore_attempt, timer));
     }
-    if (c->hold_off_until && now >= c->hold_off_until) {
-        c->hold_off_until = 0;
-        c->news = true;
-    }
     if (now >= wcore_beat_due(c)) {
         wcore_send_beat(c, now);
     }
@@ -451,7 +491,7 @@ int64_t wcore_step(struct wcore *c, int64_t now)
 
 static void check_settings(const struct wcore_settings *s)
 {
-    MUST(s->slots > 0 && s->heartbeat_ms > 0 && s->grace_ms >= 0);
+    MUST(s->capacity.slots > 0 && s->heartbeat_ms > 0 && s->grace_ms >= 0);
 }
 
 struct wcore *wcore_new(const struct wcore_ops *ops, void *arg, const struct wcore_settings *s)
@@ -470,6 +510,7 @@ struct wcore *wcore_new(const struct wcore_ops *ops, void *arg, const struct wco
     list_init(&c->claims);
     list_init(&c->results);
     wcore_intake_init(c);
+    wcore_offers_init(c);
     return c;
 }
 
@@ -485,6 +526,7 @@ void wcore_free(struct wcore *c)
     heap_done(&c->timers);
     heap_done(&c->waiting);
     free(c->silent);
+    wcore_offers_done(c);
     free(c);
 }
 
@@ -496,14 +538,14 @@ void wcore_configure(struct wcore *c, const struct wcore_settings *s)
 }
 
 struct wcore_attempt *wcore_adopt(struct wcore *c, int64_t now, const struct wcore_key *k,
-                                  int32_t slots, int64_t token, int64_t lease_ms, bool ended,
-                                  void *user)
+                                  const struct wcore_need *need, int64_t token, int64_t lease_ms,
+                                  bool ended, void *user)
 {
     if (wcore_find(c, k)) {
         return NULL;
     }
     struct wcore_attempt *a = wcore_add(c, k);
-    a->slots = slots;
+    a->need = *need;
     a->token = token;
     a->lease_ms = lease_ms;
     a->deadline = now + lease_ms; /* no later; the shim knows the true one */
@@ -579,12 +621,12 @@ size_t wcore_count(const struct wcore *c, enum wcore_state s)
 
 int wcore_slots(const struct wcore *c)
 {
-    return c->set.slots;
+    return c->set.capacity.slots;
 }
 
 int wcore_slots_free(const struct wcore *c)
 {
-    return (int)MAX(c->set.slots - c->used, (int64_t)0);
+    return (int)MAX(c->set.capacity.slots - c->used.slots, (int64_t)0);
 }
 
 bool wcore_is_draining(const struct wcore *c)
@@ -600,11 +642,6 @@ bool wcore_is_refused(const struct wcore *c)
 int64_t wcore_heartbeat_ms(const struct wcore *c)
 {
     return c->every_ms;
-}
-
-bool wcore_is_holding_off(const struct wcore *c)
-{
-    return c->hold_off_until != 0;
 }
 
 bool wcore_has_stopped(const struct wcore *c)

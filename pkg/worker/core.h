@@ -26,7 +26,8 @@
 #define WCORE_SILENT_MS        10000 /* a manager that did not answer is not asked by itself */
 #define WCORE_HELD_MS          200   /* without a free slot, then the hints go back */
 #define WCORE_PAUSE_MS         5000  /* before anything smaller than the blocked head is taken */
-#define WCORE_OVERSIZED_MS     1000  /* a hint for more slots than there are is kept so long */
+#define WCORE_GATHER_MS        5    /* after a pause: hints of all classes before the first claim */
+#define WCORE_OVERSIZED_MS     1000 /* a hint for what could never be started is kept so long */
 #define WCORE_RESULT_RESEND_MS 10000
 #define WCORE_RETRY_MS         1000 /* after a send that failed */
 #define WCORE_EAGER_BEATS                                                                          \
@@ -35,12 +36,15 @@
 #define WCORE_BEAT_GAP_MS      200   /* between two beats at least */
 #define WCORE_KILL_AFTER_MS    20000 /* what has not ended so long after its grace is killed */
 #define WCORE_KILL_UNPROVEN_MS 3000  /* the same for what may run elsewhere soon */
-#define WCORE_HOLD_OFF_MS      60000 /* without new work after the disk was full */
-#define WCORE_BATCH            500   /* claims or results handed to one operation */
-#define WCORE_ATTEMPTS_MAX     1000  /* claimed or granted; what a beat can list */
+#define WCORE_HOLD_OFF_MS      5000  /* after a fault of the node; doubled with each further one */
+#define WCORE_HOLD_OFF_MAX_MS  600000
+#define WCORE_BATCH            500  /* claims or results handed to one operation */
+#define WCORE_ATTEMPTS_MAX     1000 /* claimed or granted; what a beat can list */
 #define WCORE_HELD_MAX         20000
 #define WCORE_HINT_TASKS       32  /* in one hint */
 #define WCORE_QUEUE_LEN        256 /* of a name in AMQP, with its NUL */
+#define WCORE_TYPE_LEN         129 /* of a jobType, with its NUL */
+#define WCORE_REASON_LEN       256
 
 /* The life of an attempt on this node. X(name, text, meaning) */
 #define WCORE_STATES(X)                                                                            \
@@ -86,6 +90,13 @@ struct wcore_key {
     int32_t attempt;
 };
 
+/* What a task takes of a node, or a node gives. 0: nothing was asked for. */
+struct wcore_need {
+    int32_t slots;
+    int32_t cpus_milli;
+    int32_t memory_mb;
+};
+
 struct wcore_message; /* one hint */
 
 /* How the broker knows a hint; opaque to the core. */
@@ -97,10 +108,10 @@ struct wcore_delivery {
 struct wcore_attempt {
     struct wcore_key key;
     enum wcore_state state;
-    int32_t slots;
-    int32_t urgency; /* class of the hint: 0 before 1 */
+    struct wcore_need need; /* as the hint says, then the grant */
     int64_t rank;
-    struct wcore_message *hint; /* NULL: answered, or lost with its connection */
+    struct wcore_message *hint; /* NULL: answered, lost with its connection, or it needs none */
+    char *type;                 /* jobType; NULL: the hint did not say */
     char *manager;              /* its queue gets the next claim; NULL: all managers do */
     bool cancelled;             /* a cancel came while the claim was open */
     bool forget;                /* revoked: no result */
@@ -128,9 +139,15 @@ enum wcore_stop { WCORE_STOP_CANCEL, WCORE_STOP_SHUTDOWN, WCORE_STOP_REVOKED, WC
 enum wcore_started {
     WCORE_START_UNDER_WAY, /* wcore_on_started() and wcore_on_ended() will follow */
     WCORE_START_ENDED,     /* already over; the owner has its result */
-    WCORE_START_NO_SPACE,  /* the same, failed for want of disk space */
+    WCORE_START_FAULT,     /* the same, because of the node */
 };
-enum wcore_verdict { WCORE_CANCELLED, WCORE_LOST };
+enum wcore_verdict { WCORE_CANCELLED, WCORE_LOST, WCORE_RETURNED };
+
+/* Why this node could not start a task, and what it had better not try for a while. */
+struct wcore_fault {
+    enum { WCORE_FAULT_ATTEMPT, WCORE_FAULT_TYPE, WCORE_FAULT_NODE } of;
+    char reason[WCORE_REASON_LEN];
+};
 
 struct wcore_ops {
     /* Answers to the broker; nack puts the hint back. */
@@ -146,8 +163,9 @@ struct wcore_ops {
     int (*send_results)(void *arg, struct wcore_attempt *const *list, size_t n);
     /* Must list every attempt in CLAIMING and, apart from it, every one from STARTING to ENDED. */
     int (*send_beat)(void *arg, int64_t beat);
-    /* The task. `spec` is what came with the grant. */
-    enum wcore_started (*start)(void *arg, struct wcore_attempt *a, const void *spec);
+    /* The task. `spec` is what came with the grant. Fills `ret` for WCORE_START_FAULT. */
+    enum wcore_started (*start)(void *arg, struct wcore_attempt *a, const void *spec,
+                                struct wcore_fault *ret);
     void (*lease)(void *arg, struct wcore_attempt *a); /* a->deadline is new */
     void (*stop)(void *arg, struct wcore_attempt *a, enum wcore_stop why, int64_t grace_ms);
     void (*kill)(void *arg, struct wcore_attempt *a); /* it did not stop in time */
@@ -161,7 +179,7 @@ struct wcore_ops {
 };
 
 struct wcore_settings {
-    int slots;
+    struct wcore_need capacity;
     int64_t heartbeat_ms;
     int64_t grace_ms; /* between TERM and KILL for a cancel */
 };
@@ -175,10 +193,32 @@ void wcore_configure(struct wcore *c, const struct wcore_settings *s);
 /* ---- before the first beat: what survived the last process ---- */
 /* Not for a key that is known (NULL). `ended`: its result is there. */
 struct wcore_attempt *wcore_adopt(struct wcore *c, int64_t now, const struct wcore_key *k,
-                                  int32_t slots, int64_t token, int64_t lease_ms, bool ended,
-                                  void *user);
+                                  const struct wcore_need *need, int64_t token, int64_t lease_ms,
+                                  bool ended, void *user);
 /* All survivors are known: beats and then claims may begin. */
 void wcore_ready(struct wcore *c, int64_t now);
+
+/* ---- what this node can do ---- */
+/* What a look at the node found: for each type of task that it knows, and (type NULL) for the node
+ * as a whole, why it cannot start such tasks now, or NULL. To be called every few seconds, and when
+ * wcore_look_due() has come: only then is offered again what was held off. Before the first call
+ * every type is offered. Copied. */
+struct wcore_able {
+    const char *type;
+    const char *why;
+};
+void wcore_on_look(struct wcore *c, int64_t now, const struct wcore_able *list, size_t n);
+int64_t wcore_look_due(const struct wcore *c); /* INT64_MAX: nothing is held off */
+
+/* What came of it, for beats and people. */
+struct wcore_offer {
+    char *type;    /* NULL: everything */
+    char *why;     /* NULL: it is offered */
+    int64_t until; /* not before; 0: as soon as a look finds it well */
+    int64_t delay; /* of the last time off since something was started; 0: none */
+    bool able;     /* said the last look */
+};
+const struct wcore_offer *wcore_offers(const struct wcore *c, size_t *ret_n);
 
 /* ---- the broker ---- */
 enum wcore_link { WCORE_LINK_CONSUME, WCORE_LINK_PUBLISH };
@@ -188,22 +228,30 @@ struct wcore_hint {
     size_t n; /* 1 to WCORE_HINT_TASKS */
     struct {
         struct wcore_key key;
-        int32_t slots;
+        struct wcore_need need;
         int64_t rank;
+        char type[WCORE_TYPE_LEN]; /* "": not said */
     } tasks[WCORE_HINT_TASKS];
-    int32_t urgency;
     char manager[WCORE_QUEUE_LEN]; /* queue of the one that fed it; "": unknown */
     struct wcore_delivery delivery;
+    bool directed; /* there is no delivery: it came to this worker alone, and is dropped silently */
 };
 /* It is answered when each of its tasks was granted, denied or given back: acked, or nacked where
  * one was given back. */
 void wcore_on_hint(struct wcore *c, int64_t now, const struct wcore_hint *h);
 /* Claims came back: this manager is gone. */
 void wcore_on_manager_gone(struct wcore *c, int64_t now, const char *queue);
-/* false: no claim is open for it, or it answers a claim that was given up before; dropped. `beat`
- * is that of the claim it answers. */
-bool wcore_on_grant(struct wcore *c, int64_t now, const struct wcore_key *k, int64_t token,
-                    int64_t beat, int64_t lease_ms, const void *spec);
+struct wcore_grant {
+    struct wcore_key key;
+    int64_t token;
+    int64_t beat; /* of the claim it answers */
+    int64_t lease_ms;
+    struct wcore_need need;
+    const char *type; /* NULL: not known */
+    const void *spec; /* for the owner */
+};
+/* false: no claim is open for it, or it answers a claim that was given up before; dropped. */
+bool wcore_on_grant(struct wcore *c, int64_t now, const struct wcore_grant *g);
 enum wcore_deny {
     WCORE_DENY_DONE,   /* the hint is of no use any more */
     WCORE_DENY_RETRY,  /* ask again */
@@ -228,7 +276,9 @@ void wcore_on_applied(struct wcore *c, const struct wcore_key *k);
 
 /* ---- the task ---- */
 void wcore_on_started(struct wcore *c, int64_t now, struct wcore_attempt *a);
-void wcore_on_ended(struct wcore *c, int64_t now, struct wcore_attempt *a);
+/* fault NULL: it was started, or did not start for reasons of its own. */
+void wcore_on_ended(struct wcore *c, int64_t now, struct wcore_attempt *a,
+                    const struct wcore_fault *fault);
 /* Something that managers should soon know. */
 void wcore_on_news(struct wcore *c);
 
@@ -253,7 +303,7 @@ int wcore_slots_free(const struct wcore *c); /* never negative */
 bool wcore_is_draining(const struct wcore *c);
 bool wcore_is_refused(const struct wcore *c);
 int64_t wcore_heartbeat_ms(const struct wcore *c); /* how often it beats now */
-bool wcore_is_holding_off(const struct wcore *c);  /* disk full a short while ago */
+bool wcore_is_holding_off(const struct wcore *c);  /* no task at all can be started */
 bool wcore_has_stopped(const struct wcore *c);     /* the beat that is being sent is the last */
 
 #endif

@@ -3,15 +3,12 @@
 
 #include <stdlib.h>
 
-/* First what is to be claimed first: by class, rank, and the task's age. */
+/* First what is to be claimed first. Not by class: that is in the rank. */
 static bool before(const struct heap_node *x, const struct heap_node *y)
 {
     const struct wcore_attempt *a = CONTAINER_OF_CONST(x, struct wcore_attempt, order);
     const struct wcore_attempt *b = CONTAINER_OF_CONST(y, struct wcore_attempt, order);
 
-    if (a->urgency != b->urgency) {
-        return a->urgency < b->urgency;
-    }
     if (a->rank != b->rank) {
         return a->rank < b->rank;
     }
@@ -36,13 +33,17 @@ struct wcore_message {
 
 static void message_unref(struct wcore_message *m)
 {
-    if (--m->open == 0) {
+    if (m && --m->open == 0) {
         free(m);
     }
 }
 
+/* m NULL: the hint was directed. */
 static void message_answer(struct wcore *c, struct wcore_message *m, bool ack)
 {
+    if (!m) {
+        return;
+    }
     m->back = m->back || !ack;
     if (m->open == 1 && m->back) {
         c->ops->nack(c->arg, m->delivery);
@@ -73,27 +74,32 @@ static void take_task(struct wcore *c, int64_t now, const struct wcore_hint *h, 
         return;
     }
     a = wcore_add(c, &h->tasks[i].key);
-    a->slots = MAX(h->tasks[i].slots, 1);
-    a->urgency = h->urgency;
+    a->need = h->tasks[i].need;
+    a->need.slots = MAX(a->need.slots, 1);
     a->rank = h->tasks[i].rank;
+    a->type = *h->tasks[i].type ? xstrdup(h->tasks[i].type) : NULL;
     a->manager = *h->manager ? xstrdup(h->manager) : NULL;
     a->hint = m;
     wcore_move(c, a, WCORE_HELD, "a hint came");
-    if (a->slots > c->set.slots) {
+    if (!wcore_unable(c, a->type) && !wcore_oversized(c, &a->need)) {
+        heap_push(&c->waiting, &a->order);
+    } else if (h->directed) {
+        wcore_drop(c, a, "it could not be started here");
+    } else {
         /* Kept apart for a moment, so that it does not come back to us in a circle. */
         wcore_set_timer(c, a, now + WCORE_OVERSIZED_MS);
-    } else {
-        heap_push(&c->waiting, &a->order);
     }
 }
 
 void wcore_on_hint(struct wcore *c, int64_t now, const struct wcore_hint *h)
 {
-    struct wcore_message *m = xmalloc(sizeof(*m));
+    struct wcore_message *m = h->directed ? NULL : xmalloc(sizeof(*m));
     size_t n = BROKEN(PARTS) ? 1 : h->n;
 
     MUST(n > 0 && n <= WCORE_HINT_TASKS);
-    *m = (struct wcore_message){.delivery = h->delivery, .open = n};
+    if (m) {
+        *m = (struct wcore_message){.delivery = h->delivery, .open = n};
+    }
     for (size_t i = 0; i < n; i++) {
         take_task(c, now, h, i, m);
     }
@@ -129,6 +135,19 @@ static void give_back(struct wcore *c, const char *why)
 
         wcore_close_hint(c, a, false);
         wcore_drop(c, a, why);
+    }
+}
+
+void wcore_give_back_unable(struct wcore *c)
+{
+    LIST_EACH(&c->in_state[WCORE_HELD], it)
+    {
+        struct wcore_attempt *a = CONTAINER_OF(it, struct wcore_attempt, in_state);
+
+        if (heap_linked(&a->order) && wcore_unable(c, a->type)) {
+            wcore_close_hint(c, a, false);
+            wcore_drop(c, a, "it cannot be started here any more");
+        }
     }
 }
 
@@ -256,17 +275,48 @@ void wcore_on_deny(struct wcore *c, int64_t now, const struct wcore_key *k, enum
 static bool accepting(const struct wcore *c)
 {
     return c->ready && c->beat > 0 && c->up[WCORE_LINK_CONSUME] && c->up[WCORE_LINK_PUBLISH] &&
-           !c->draining && !c->refused && !c->stopping && !c->hold_off_until;
+           !c->draining && !c->refused && !c->stopping && !wcore_is_holding_off(c);
 }
 
-static bool fits(const struct wcore *c, int32_t slots)
+static bool within(int64_t used, int64_t need, int64_t capacity)
+{
+    return need == 0 || used + need <= capacity;
+}
+
+bool wcore_oversized(const struct wcore *c, const struct wcore_need *need)
+{
+    const struct wcore_need *cap = &c->set.capacity;
+
+    return need->slots > cap->slots || need->cpus_milli > cap->cpus_milli ||
+           need->memory_mb > cap->memory_mb;
+}
+
+bool wcore_fits(const struct wcore *c, const struct wcore_need *need)
+{
+    const struct wcore_need *cap = &c->set.capacity;
+
+    return within(c->used.slots, need->slots, cap->slots) &&
+           within(c->used.cpus_milli, need->cpus_milli, cap->cpus_milli) &&
+           within(c->used.memory_mb, need->memory_mb, cap->memory_mb);
+}
+
+/* A claim may be made. */
+static bool may_claim(const struct wcore *c, const struct wcore_need *need)
 {
     size_t open = 0;
 
     for (enum wcore_state s = WCORE_CLAIMING; s <= WCORE_ENDED; s++) {
         open += c->in_state[s].count;
     }
-    return open < WCORE_ATTEMPTS_MAX && c->used + slots <= c->set.slots;
+    return open < WCORE_ATTEMPTS_MAX && wcore_fits(c, need);
+}
+
+void wcore_pause(struct wcore *c, int64_t now, const struct wcore_need *need)
+{
+    c->paused = true;
+    c->blocked_since = INT64_MAX;
+    c->pause_need = *need;
+    c->paused_until = now + WCORE_PAUSE_MS;
 }
 
 static void claim_what_fits(struct wcore *c, int64_t now)
@@ -276,7 +326,7 @@ static void claim_what_fits(struct wcore *c, int64_t now)
     while ((first = heap_min(&c->waiting))) {
         struct wcore_attempt *a = CONTAINER_OF(first, struct wcore_attempt, order);
 
-        if (!fits(c, a->slots)) {
+        if (!may_claim(c, &a->need)) {
             break;
         }
         claim(c, now, a);
@@ -287,12 +337,12 @@ static void claim_what_fits(struct wcore *c, int64_t now)
     } else if (c->blocked_since == INT64_MAX) {
         c->blocked_since = now;
     } else if (now - c->blocked_since >= WCORE_HELD_MS) {
-        c->paused = true;
-        c->blocked_since = INT64_MAX;
-        c->pause_slots = CONTAINER_OF(first, struct wcore_attempt, order)->slots;
-        c->paused_until = now + WCORE_PAUSE_MS;
+        wcore_pause(c, now, &CONTAINER_OF(first, struct wcore_attempt, order)->need);
     }
 }
+
+/* What the smallest task takes. */
+static const struct wcore_need one_slot = {.slots = 1};
 
 void wcore_intake(struct wcore *c, int64_t now)
 {
@@ -300,9 +350,13 @@ void wcore_intake(struct wcore *c, int64_t now)
     if (!open) {
         c->paused = false;
     } else if (c->paused) {
-        c->paused = !fits(c, c->pause_slots) && !(fits(c, 1) && now >= c->paused_until);
+        c->paused =
+            !may_claim(c, &c->pause_need) && !(may_claim(c, &one_slot) && now >= c->paused_until);
+        /* The classes come by queues of their own: not whoever is the first of them is. */
+        c->gather_until = now + WCORE_GATHER_MS;
     }
-    if (open && !c->paused) {
+    c->gather_until = c->paused || now >= c->gather_until ? 0 : c->gather_until;
+    if (open && !c->paused && !c->gather_until) {
         claim_what_fits(c, now);
     } else {
         c->blocked_since = INT64_MAX;
@@ -321,12 +375,12 @@ void wcore_intake(struct wcore *c, int64_t now)
 
 int64_t wcore_intake_due(const struct wcore *c)
 {
-    int64_t due = c->hold_off_until && !c->stopping ? c->hold_off_until : INT64_MAX;
+    int64_t due = c->gather_until && c->in_state[WCORE_HELD].count ? c->gather_until : INT64_MAX;
 
     if (c->blocked_since != INT64_MAX) {
         due = MIN(due, c->blocked_since + WCORE_HELD_MS);
     }
-    if (c->paused && fits(c, 1)) {
+    if (c->paused && may_claim(c, &one_slot)) {
         due = MIN(due, c->paused_until);
     }
     return due;

@@ -1,5 +1,6 @@
-/* core_priv.h: shared by core.c (attempts, results), core_beat.c (beats, leases) and core_intake.c
- * (hints, slots, claims, consumers). Nobody else includes it. */
+/* core_priv.h: shared by core.c (attempts, results), core_beat.c (beats, leases), core_intake.c
+ * (hints, slots, claims, consumers) and core_offer.c (what the node can do). Nobody else includes
+ * it. */
 #ifndef SJE_WORKER_CORE_PRIV_H
 #define SJE_WORKER_CORE_PRIV_H
 
@@ -17,7 +18,11 @@ struct wcore {
     struct heap timers;
     struct list claims;  /* to be sent in this step */
     struct list results; /* the same */
-    int64_t used;        /* slots of CLAIMING to STOPPING */
+    struct wcore_used {  /* by CLAIMING to STOPPING */
+        int64_t slots;
+        int64_t cpus_milli;
+        int64_t memory_mb;
+    } used;
 
     bool up[2]; /* by enum wcore_link */
     bool ready;
@@ -28,16 +33,21 @@ struct wcore {
     bool stopped;
 
     /* core_intake.c */
-    struct heap waiting; /* HELD, first what is to be claimed first */
-    bool consuming;      /* what the owner was told last */
-    bool full;           /* too many attempts are open */
-    bool paused;         /* hints were given back because the first did not fit */
-    int32_t pause_slots; /* that many it needs */
+    struct heap waiting;          /* HELD, first what is to be claimed first */
+    bool consuming;               /* what the owner was told last */
+    bool full;                    /* too many attempts are open */
+    bool paused;                  /* hints were given back because the first did not fit */
+    struct wcore_need pause_need; /* what it needs */
     int64_t paused_until;
+    int64_t gather_until;  /* no claims before */
     int64_t blocked_since; /* INT64_MAX: the first hint is not blocked */
-    int64_t hold_off_until;
-    char *silent; /* queue of the last manager that did not answer; NULL */
+    char *silent;          /* queue of the last manager that did not answer; NULL */
     int64_t silent_until;
+
+    /* core_offer.c */
+    struct wcore_offer *offers; /* the first is the node as a whole */
+    size_t n_offers;
+    bool looked; /* else every type is offered */
 
     int64_t beat;     /* number of the last one sent */
     int64_t every_ms; /* until the next regular one */
@@ -60,12 +70,26 @@ void wcore_set_timer(struct wcore *c, struct wcore_attempt *a, int64_t due);
 /* The timer of what is granted and has not ended: its lease, or its kill. */
 void wcore_watch(struct wcore *c, struct wcore_attempt *a);
 
+/* core_offer.c */
+void wcore_offers_init(struct wcore *c);
+void wcore_offers_done(struct wcore *c);
+/* NULL: tasks of this type (NULL: one of which it is not known) can be started. Else why not. */
+const char *wcore_unable(const struct wcore *c, const char *type);
+void wcore_hold_off(struct wcore *c, int64_t now, const char *type, const struct wcore_fault *f);
+void wcore_proven(struct wcore *c, const char *type); /* one was started */
+
 /* core_beat.c */
 int64_t wcore_beat_due(const struct wcore *c);
 void wcore_send_beat(struct wcore *c, int64_t now);
 
 /* core_intake.c */
 void wcore_intake_init(struct wcore *c);
+bool wcore_fits(const struct wcore *c, const struct wcore_need *need);
+/* The need is for more than the node has at all. */
+bool wcore_oversized(const struct wcore *c, const struct wcore_need *need);
+/* What is held and cannot be started any more goes back. */
+void wcore_give_back_unable(struct wcore *c);
+void wcore_pause(struct wcore *c, int64_t now, const struct wcore_need *need);
 void wcore_close_hint(struct wcore *c, struct wcore_attempt *a, bool ack);
 void wcore_claim_due(struct wcore *c, int64_t now, struct wcore_attempt *a);
 void wcore_lose_hint(struct wcore_attempt *a);

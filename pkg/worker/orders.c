@@ -48,6 +48,28 @@ static bool is_manager_queue(const char *s)
            !s[strspn(s, chars)];
 }
 
+static int32_t bounded(double n, double min, double max)
+{
+    return (int32_t)(n >= min ? MIN(n, max) : min); /* not a number: min */
+}
+
+/* As task_from_spec() reads it; for the rest of it run_start() is there. */
+static struct wcore_need need_of(const json_t *spec)
+{
+    const json_t *r = json_object_get(spec, "resources");
+    double cpus = json_number_value(json_object_get(r, "cpus"));
+
+    return (struct wcore_need){
+        .slots = bounded(json_number_value(json_object_get(r, "slots")), 1, SLOTS_MAX),
+        .cpus_milli = bounded(cpus * 1000 + 0.5, 0, INT32_MAX),
+        .memory_mb = bounded(json_number_value(json_object_get(r, "memoryMb")), 0, INT32_MAX)};
+}
+
+static int32_t count_of(const json_t *j, const char *key)
+{
+    return (int32_t)MIN(MAX(json_get_int(j, key, 0), 0), INT32_MAX / 2);
+}
+
 /* ---- one reader per type ---- */
 
 static int read_grants(struct order *o, struct err *reterr)
@@ -66,10 +88,12 @@ static int read_grants(struct order *o, struct err *reterr)
         const json_t *j = json_array_get(grants, o->n_grants);
         struct order_grant *g = &o->grants[o->n_grants];
 
-        g->losses = (int32_t)MIN(MAX(json_get_int(j, "losses", 0), 0), INT32_MAX);
+        g->losses = count_of(j, "losses") + count_of(j, "returns");
         g->beat = json_get_int(j, "beat", INT64_MAX); /* absent: a manager of an earlier version */
         g->lease_ms = json_get_int(j, "leaseMs", 0);
         g->spec = json_object_get(j, "spec");
+        g->need = need_of(g->spec);
+        g->type = json_get_string(g->spec, "jobType");
         if (!read_key(j, &g->key) || !g->spec || g->lease_ms < 1 || g->lease_ms > LEASE_MS_MAX ||
             !str_to_i64(str_of(json_get_string(j, "token")), INT64_MIN, INT64_MAX, &g->token)) {
             return broken(reterr, "grants");
@@ -164,6 +188,8 @@ static int read_log(struct order *o, struct err *reterr)
     return 0;
 }
 
+static int read_hint(struct order *o, struct err *reterr);
+
 int order_read(struct str body, struct order *o, struct err *reterr)
 {
     static const struct {
@@ -171,10 +197,15 @@ int order_read(struct str body, struct order *o, struct err *reterr)
         enum order_type type;
         int (*read)(struct order *o, struct err *reterr);
     } types[] = {
-        {"grants", ORDER_GRANTS, read_grants},       {"beat-ack", ORDER_BEAT_ACK, read_beat_ack},
-        {"outdated", ORDER_OUTDATED, read_outdated}, {"applied", ORDER_APPLIED, read_applied},
-        {"cancel", ORDER_CANCEL, read_cancel},       {"revoke", ORDER_REVOKE, read_revoke},
-        {"drain", ORDER_DRAIN, read_drain},          {"log", ORDER_LOG, read_log},
+        {"grants", ORDER_GRANTS, read_grants},
+        {"beat-ack", ORDER_BEAT_ACK, read_beat_ack},
+        {"outdated", ORDER_OUTDATED, read_outdated},
+        {"applied", ORDER_APPLIED, read_applied},
+        {"cancel", ORDER_CANCEL, read_cancel},
+        {"revoke", ORDER_REVOKE, read_revoke},
+        {"drain", ORDER_DRAIN, read_drain},
+        {"log", ORDER_LOG, read_log},
+        {"hint", ORDER_HINT, read_hint},
     };
 
     *o = (struct order){0};
@@ -207,6 +238,7 @@ void order_free(struct order *o)
     free(o->revoke.keys);
     free(o->cancel.keys);
     free(o->applied.keys);
+    free(o->hint);
     json_decref(o->doc);
     *o = (struct order){0};
 }
@@ -214,11 +246,23 @@ void order_free(struct order *o)
 static bool read_hint_task(const json_t *j, struct wcore_hint *ret)
 {
     int64_t slots = json_get_int(j, "slots", 0);
+    int64_t cpus = json_get_int(j, "cpusMilli", 0);
+    int64_t memory = json_get_int(j, "memoryMb", 0);
     size_t i = ret->n++;
 
-    ret->tasks[i].slots = (int32_t)slots;
+    ret->tasks[i].need = (struct wcore_need){(int32_t)slots, (int32_t)cpus, (int32_t)memory};
     ret->tasks[i].rank = json_get_int(j, "rank", 0);
-    return read_key(j, &ret->tasks[i].key) && slots >= 1 && slots <= SLOTS_MAX;
+    return read_key(j, &ret->tasks[i].key) && slots >= 1 && slots <= SLOTS_MAX && cpus >= 0 &&
+           cpus <= INT32_MAX && memory >= 0 && memory <= INT32_MAX;
+}
+
+static void take_type(const json_t *j, const char *key, struct wcore_hint *ret)
+{
+    const char *type = json_get_string(j, key);
+
+    if (type && strlen(type) < WCORE_TYPE_LEN) {
+        memcpy(ret->tasks[ret->n - 1].type, type, strlen(type) + 1);
+    }
 }
 
 /* One task by itself, or an array of them. */
@@ -228,10 +272,36 @@ static bool read_hint_tasks(const json_t *doc, struct wcore_hint *ret)
     size_t n = json_array_size(list);
     bool good = list ? n > 0 && n <= WCORE_HINT_TASKS : read_hint_task(doc, ret);
 
+    if (good && !list) {
+        take_type(doc, "jobType", ret); /* "type" is the message's */
+    }
     for (size_t i = 0; good && i < n; i++) {
         good = read_hint_task(json_array_get(list, i), ret);
+        take_type(json_array_get(list, i), "type", ret);
     }
     return good;
+}
+
+static int take_hint(const json_t *doc, struct wcore_hint *ret, struct err *reterr)
+{
+    const char *reply = json_get_string(doc, "reply");
+
+    *ret = (struct wcore_hint){0};
+    if (!read_hint_tasks(doc, ret)) {
+        return broken(reterr, "task, attempt, slots or tasks");
+    }
+    if (is_manager_queue(reply)) {
+        snprintf(ret->manager, sizeof(ret->manager), "%s", reply);
+    }
+    return 0;
+}
+
+static int read_hint(struct order *o, struct err *reterr)
+{
+    o->hint = xmalloc(sizeof(*o->hint));
+    int rc = take_hint(o->doc, o->hint, reterr);
+    o->hint->directed = true;
+    return rc;
 }
 
 int hint_read(struct str body, struct wcore_hint *ret, struct err *reterr)
@@ -246,14 +316,8 @@ int hint_read(struct str body, struct wcore_hint *ret, struct err *reterr)
         return rc;
     }
     json_auto_t *doc = parsed;
-    *ret = (struct wcore_hint){0};
-    if (json_get_int(doc, "v", 0) != 1 || !streq(json_get_string(doc, "type"), "hint") ||
-        !read_hint_tasks(doc, ret)) {
-        return broken(reterr, "v, type, task, attempt, slots or tasks");
+    if (json_get_int(doc, "v", 0) != 1 || !streq(json_get_string(doc, "type"), "hint")) {
+        return broken(reterr, "v or type");
     }
-    const char *reply = json_get_string(doc, "reply");
-    if (is_manager_queue(reply)) {
-        snprintf(ret->manager, sizeof(ret->manager), "%s", reply);
-    }
-    return 0;
+    return take_hint(doc, ret, reterr);
 }

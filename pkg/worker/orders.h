@@ -22,8 +22,10 @@ struct order_grant {
     int64_t token;
     int64_t beat; /* of the claim that was granted */
     int64_t lease_ms;
-    int32_t losses;
-    json_t *spec; /* borrowed */
+    int32_t losses;         /* and returns: attempts of which no end was told */
+    struct wcore_need need; /* of the specification */
+    const char *type;       /* NULL: it names none */
+    json_t *spec;           /* borrowed */
 };
 struct order_deny {
     struct wcore_key key;
@@ -52,6 +54,7 @@ enum order_type {
     ORDER_DRAIN,
     ORDER_LOG,
     ORDER_APPLIED,
+    ORDER_HINT,
 };
 struct order {
     enum order_type type;
@@ -72,13 +75,14 @@ struct order {
     struct order_keys cancel; /* BEAT_ACK, CANCEL */
     struct order_keys applied;
     struct order_log log;
+    struct wcore_hint *hint; /* HINT, directed; owned */
 };
 
 /* Frees with order_free() in any case. */
 int order_read(struct str body, struct order *o, struct err *reterr) NODISCARD;
 void order_free(struct order *o); /* for CLEANUP(order_free) */
 
-/* Fills all but urgency and delivery. `manager` is empty where it is not the name of such a queue.
+/* Fills all but delivery. `manager` is empty where it is not the name of such a queue.
  */
 int hint_read(struct str body, struct wcore_hint *ret, struct err *reterr) NODISCARD;
 

@@ -47,6 +47,7 @@ static void free_if_closed(struct run *r)
     task_spec_free(r->spec);
     free(r->dir);
     free(r->result);
+    free(r->why);
     free(r);
     x->on_freed(x->arg);
 }
@@ -137,8 +138,22 @@ static const char *outcome_name(enum exec_outcome o)
     static const char *const names[] = {[EXEC_SUCCEEDED] = "succeeded",
                                         [EXEC_FAILED] = "failed",
                                         [EXEC_CANCELLED] = "cancelled",
-                                        [EXEC_LOST] = "lost"};
+                                        [EXEC_LOST] = "lost",
+                                        [EXEC_RETURNED] = "returned"};
     return names[o];
+}
+
+/* The reason is the same for every attempt: it goes into beats and the audit of the cluster. */
+void run_set_fault(struct run *r, enum exec_fault f, const char *why)
+{
+    const char *at = r->dir ? strstr(why, r->dir) : NULL;
+
+    r->fault.of = f == EXEC_FAULT_NODE   ? WCORE_FAULT_NODE
+                  : f == EXEC_FAULT_TYPE ? WCORE_FAULT_TYPE
+                                         : WCORE_FAULT_ATTEMPT;
+    snprintf(r->fault.reason, sizeof(r->fault.reason), "%.*s%s%s", (int)(at ? at - why : 0), why,
+             at ? r->x->tasks_dir : "", at ? at + strlen(r->dir) : why);
+    str_make_printable(r->fault.reason, sizeof(r->fault.reason));
 }
 
 /* Takes what `res` owns. */
@@ -153,6 +168,7 @@ static void set_result(struct run *r, struct exec_result *res, int64_t started, 
                                 .finished_at = finished};
 
     assert(!r->result);
+    r->why = xstrdup(json_get_string(res->error, "message"));
     r->outcome = out.outcome;
     r->result = report_result(&out, &r->status);
     exec_result_free(res);
@@ -187,6 +203,9 @@ void run_judge(struct run *r, const struct exec_exit *e)
     }
     unwatch(r);
     r->executor->finish(r->x->node, &r->exec, e, &res);
+    if (res.outcome == EXEC_RETURNED) {
+        run_set_fault(r, exec_fault_of_exit(r->spec->job_type, !r->spec->cwd, e), e->message);
+    }
     set_result(r, &res, e->started_at, e->finished_at);
 }
 
@@ -562,4 +581,14 @@ const char *run_result(const struct run *r)
 const char *run_outcome(const struct run *r)
 {
     return r->outcome;
+}
+
+const char *run_why(const struct run *r)
+{
+    return r->why ? r->why : "";
+}
+
+const struct wcore_fault *run_fault(const struct run *r)
+{
+    return streq(r->outcome, "returned") ? &r->fault : NULL;
 }

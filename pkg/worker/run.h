@@ -40,9 +40,13 @@ struct run_context {
  * starts its own where there is none. */
 void run_keep_spare(struct run_context *x, int64_t now);
 
+/* Can tasks of this type (NULL: any at all) be started here now? Looks at the node, without a task;
+ * the error is a sentence for people. Cheap. */
+int run_able(const struct run_context *x, const char *type, struct err *reterr) NODISCARD;
+
 /* Each makes a->user. `spec` and `losses` are the grant's. */
 enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a, json_t *spec,
-                             int32_t losses);
+                             int32_t losses, struct wcore_fault *ret);
 void run_conclude(struct run_context *x, struct wcore_attempt *a, enum wcore_verdict v,
                   const char *why);
 
@@ -51,7 +55,7 @@ bool run_is_done(const char *tasks_dir, const struct id *task, int32_t attempt);
 /* Another attempt found in tasks_dir. NULL where no grant was kept. Else fill in what wcore_adopt()
  * needs, then run_attach(). */
 struct run_found {
-    int32_t slots;
+    struct wcore_need need;
     int64_t token;
     int64_t lease_ms;
     bool ended;
@@ -66,6 +70,9 @@ void run_kill(struct run *r);
 const struct report_status *run_status(const struct run *r);
 const char *run_result(const struct run *r);  /* JSON text; NULL: it has not ended */
 const char *run_outcome(const struct run *r); /* "" : it has not ended */
+const char *run_why(const struct run *r);     /* message of its error; "": none */
+/* It ended because the node could not start it; NULL: not so. */
+const struct wcore_fault *run_fault(const struct run *r);
 
 /* The result is applied or not wanted: the directory may go when its time has come. */
 void run_forget(struct run *r);

@@ -3,6 +3,7 @@
 #ifndef SJE_WORKER_RUN_PRIV_H
 #define SJE_WORKER_RUN_PRIV_H
 
+#include "pkg/executors/fault.h"
 #include "pkg/executors/plan.h"
 #include "pkg/worker/run.h"
 
@@ -20,6 +21,8 @@ struct run {
     struct report_status status;
     const char *outcome;
     char *result;
+    char *why;                /* NULL: no error */
+    struct wcore_fault fault; /* of the node, where it is `returned` */
 
     uv_process_t process; /* the shim, where we are its parent */
     uv_pipe_t pipe;       /* to the shim */
@@ -52,6 +55,7 @@ int64_t run_stop_ms(const struct run *r);
 /* Make the result. */
 void run_judge(struct run *r, const struct exec_exit *e);
 void run_set_verdict(struct run *r, enum exec_outcome o, const char *kind, const char *why);
+void run_set_fault(struct run *r, enum exec_fault f, const char *why);
 /* Finds out from its files what became of it. True: the result is made. Else a shim is connected
  * or run_look_again() is to be called. */
 bool run_settle(struct run *r);

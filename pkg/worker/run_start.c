@@ -5,6 +5,7 @@
 #include "pkg/worker/run_priv.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,33 +16,27 @@
 
 #define SPACE_MIN ((uint64_t)65536) /* less free than that is a full disk */
 #define MEGABYTE  (1024 * 1024)
+#define LOOK_FILE ".look"
 
 #define SPARE_AFTER_MS 10   /* the task that took the last one is started first */
 #define SPARE_RETRY_MS 1000 /* after one that could not be started, or has ended by itself */
 
 /* ---- starting ---- */
 
-static bool is_no_space(const struct run *r, const struct err *e)
+static enum wcore_started fail_start(struct run *r, const struct err *e, struct wcore_fault *ret)
 {
-    struct statvfs v = {0};
+    enum exec_fault f = exec_fault_of_error(e->code);
 
-    return strstr(e->text, strerror(ENOSPC)) || strstr(e->text, strerror(EDQUOT)) ||
-           (statvfs(r->x->tasks_dir, &v) == 0 &&
-            ((uint64_t)v.f_bavail * v.f_frsize < SPACE_MIN || (v.f_files && v.f_favail == 0)));
-}
-
-static enum wcore_started fail_start(struct run *r, const struct err *e)
-{
-    bool full = r->dir && is_no_space(r, e);
-
-    if (full) {
-        log_error(NULL, "no space left below %s: %s; taking no work for a while", r->x->tasks_dir,
-                  e->text);
-    }
-    run_set_verdict(r, EXEC_FAILED, "launch", e->text);
     r->ended = true;
     run_close_handles(r);
-    return full ? WCORE_START_NO_SPACE : WCORE_START_ENDED;
+    if (f == EXEC_FAULT_NONE) {
+        run_set_verdict(r, EXEC_FAILED, "launch", e->text);
+        return WCORE_START_ENDED;
+    }
+    run_set_fault(r, f, e->text);
+    run_set_verdict(r, EXEC_RETURNED, "node", e->text);
+    *ret = r->fault;
+    return WCORE_START_FAULT;
 }
 
 static int read_spec(struct run *r, json_t *spec, struct err *reterr)
@@ -67,8 +62,11 @@ static int write_grant(const struct run *r, const struct wcore_attempt *a, const
     struct buf b CLEANUP(buf_free);
 
     buf_init(&b, RUN_GRANT_MAX);
-    buf_addf(&b, "{\"v\":1,\"token\":\"%lld\",\"leaseMs\":%lld,\"slots\":%d,\"spec\":",
-             (long long)r->token, (long long)a->lease_ms, a->slots);
+    buf_addf(&b,
+             "{\"v\":1,\"token\":\"%lld\",\"leaseMs\":%lld,\"slots\":%d,\"cpusMilli\":%d,"
+             "\"memoryMb\":%d,\"spec\":",
+             (long long)r->token, (long long)a->lease_ms, a->need.slots, a->need.cpus_milli,
+             a->need.memory_mb);
     json_write(spec, &b);
     buf_adds(&b, "}\n");
     return b.failed ? err_set(reterr, ERR_TOO_LARGE, "the specification is over the limit")
@@ -217,7 +215,7 @@ static bool needs_shim(const json_t *spec)
 }
 
 enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a, json_t *spec,
-                             int32_t losses)
+                             int32_t losses, struct wcore_fault *ret)
 {
     struct run *r = x->spare && needs_shim(spec) ? take_spare(x, a) : run_new(x, &a->key, a->token);
     struct err e = {0};
@@ -232,7 +230,7 @@ enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a, jso
     }
     rc = rc < 0 ? rc : start_shim(r, a, spec, &e);
     if (rc < 0) {
-        return fail_start(r, &e);
+        return fail_start(r, &e, ret);
     }
     a->patience_ms = run_stop_ms(r);
     return WCORE_START_UNDER_WAY;
@@ -248,9 +246,49 @@ void run_conclude(struct run_context *x, struct wcore_attempt *a, enum wcore_ver
     r->ended = true;
     if (v == WCORE_CANCELLED) {
         run_set_verdict(r, EXEC_CANCELLED, "cancelled", why);
+    } else if (v == WCORE_RETURNED) {
+        run_set_verdict(r, EXEC_RETURNED, "node", why);
     } else {
         run_set_verdict(r, EXEC_LOST, "lost", why);
     }
+}
+
+/* ---- looking at the node ---- */
+
+/* Also a file system that has become read-only, and a quota. */
+static int try_to_write(const char *dir, struct err *reterr)
+{
+    char *path CLEANUP(freep) = xasprintf("%s/" LOOK_FILE, dir);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    bool good = fd >= 0 && write(fd, "", 1) == 1;
+    int error = errno;
+
+    if (fd >= 0) {
+        good = close(fd) == 0 && good;
+        unlink(path);
+    }
+    return good ? 0 : err_errno(reterr, ERR_IO, error, "cannot write below %.150s", dir);
+}
+
+static int node_able(const struct run_context *x, struct err *reterr)
+{
+    struct statvfs v = {0};
+
+    if (access(x->shim_path, X_OK) != 0) {
+        return err_errno(reterr, ERR_IO, errno, "cannot start %.150s", x->shim_path);
+    }
+    if (statvfs(x->tasks_dir, &v) != 0) {
+        return err_errno(reterr, ERR_IO, errno, "cannot write below %.150s", x->tasks_dir);
+    }
+    if ((uint64_t)v.f_bavail * v.f_frsize < SPACE_MIN || (v.f_files && v.f_favail == 0)) {
+        return err_errno(reterr, ERR_IO, ENOSPC, "cannot write below %.150s", x->tasks_dir);
+    }
+    return try_to_write(x->tasks_dir, reterr);
+}
+
+int run_able(const struct run_context *x, const char *type, struct err *reterr)
+{
+    return type ? executor_able(x->node, type, reterr) : node_able(x, reterr);
 }
 
 /* ---- survivors ---- */
@@ -265,9 +303,12 @@ static json_t *read_grant(const struct run *r, struct run_found *ret, int64_t *r
         json_read(b.data ? b.data : "", b.len, &j, NULL) < 0) {
         return NULL;
     }
-    *ret = (struct run_found){.slots = (int32_t)json_get_int(j, "slots", 0),
+    *ret = (struct run_found){.need = {.slots = (int32_t)json_get_int(j, "slots", 0),
+                                       .cpus_milli = (int32_t)json_get_int(j, "cpusMilli", 0),
+                                       .memory_mb = (int32_t)json_get_int(j, "memoryMb", 0)},
                               .lease_ms = json_get_int(j, "leaseMs", 0)};
-    if (ret->slots < 1 || ret->lease_ms < 1 || !json_is_object(json_object_get(j, "spec")) ||
+    if (ret->need.slots < 1 || ret->need.cpus_milli < 0 || ret->need.memory_mb < 0 ||
+        ret->lease_ms < 1 || !json_is_object(json_object_get(j, "spec")) ||
         !str_to_i64(str_of(json_get_string(j, "token")), INT64_MIN, INT64_MAX, ret_token)) {
         json_decref(j);
         return NULL;

@@ -41,7 +41,7 @@ static void adopt(struct wcore *core, int64_t now, struct candidate *c, struct s
         ret->left++;
         return;
     }
-    struct wcore_attempt *a = wcore_adopt(core, now, &c->key, c->found.slots, c->found.token,
+    struct wcore_attempt *a = wcore_adopt(core, now, &c->key, &c->found.need, c->found.token,
                                           c->found.lease_ms, c->found.ended, c->run);
     MUST(a); /* directories have different names */
     run_attach(c->run, a);

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define TURN_MAX_MS  1000  /* at least that often we look at the clock: machines sleep */
+#define LOOK_MS      5000  /* between two looks at what the node can do */
 #define PROGRESS_MS  1000  /* between two beats for the sake of progress alone */
 #define STOP_WAIT_MS 5000  /* for answers, when tasks are left alone */
 #define STOP_KILL_MS 30000 /* beyond the grace, when they are stopped */
@@ -41,13 +42,13 @@ static void on_hint(void *arg, int urgency, const struct mq_delivery *d)
     struct wcore_hint h = {0};
     struct err e = {0};
 
+    (void)urgency; /* it is in the rank */
     CRASH_POINT("worker-hint");
     if (hint_read(d->body, &h, &e) < 0) {
         log_warn(NULL, "a hint is not understood: %s; dropping it", e.text);
         links_ack(w->links, delivery);
         return;
     }
-    h.urgency = urgency;
     h.delivery = delivery;
     wcore_on_hint(w->core, clock_boot_ms(), &h);
 }
@@ -65,8 +66,15 @@ static void take_grants(struct worker *w, int64_t now, const struct order *o)
 
     for (size_t i = 0; i < o->n_grants; i++) {
         const struct order_grant *g = &o->grants[i];
+        struct wcore_grant grant = {.key = g->key,
+                                    .token = g->token,
+                                    .beat = g->beat,
+                                    .lease_ms = g->lease_ms,
+                                    .need = g->need,
+                                    .type = g->type,
+                                    .spec = g};
 
-        if (!wcore_on_grant(w->core, now, &g->key, g->token, g->beat, g->lease_ms, g)) {
+        if (!wcore_on_grant(w->core, now, &grant)) {
             log_debug(worker_fields(&g->key, text), "a grant that nobody waits for; ignoring");
         }
     }
@@ -155,6 +163,9 @@ static void take_order(struct worker *w, int64_t now, const struct order *o)
             wcore_on_applied(w->core, &o->applied.keys[i]);
         }
         break;
+    case ORDER_HINT:
+        wcore_on_hint(w->core, now, o->hint);
+        break;
     case ORDER_CANCEL:
         break;
     }
@@ -202,8 +213,13 @@ static void on_run_ended(void *arg, struct wcore_attempt *a)
     struct worker *w = arg;
     char text[WORKER_FIELDS_MAX];
 
-    log_info(worker_fields(&a->key, text), "ended: %s", run_outcome(a->user));
-    wcore_on_ended(w->core, clock_boot_ms(), a);
+    if (run_fault(a->user)) {
+        log_warn(worker_fields(&a->key, text), "could not be started: %.300s; giving it back",
+                 run_why(a->user));
+    } else {
+        log_info(worker_fields(&a->key, text), "ended: %s", run_outcome(a->user));
+    }
+    wcore_on_ended(w->core, clock_boot_ms(), a, run_fault(a->user));
     logs_kick(w->logs);
 }
 
@@ -254,6 +270,8 @@ static void worker_free(struct worker *w)
     free(w->shim_path);
     free(w->program_dir);
     free(w->cgroup);
+    free(w->offered);
+    free(w->unable);
     free(w);
 }
 
@@ -336,6 +354,39 @@ void worker_stop(struct worker *w, bool stop_tasks, void (*on_stopped)(void *arg
     wcore_stop(w->core, now, stop_tasks);
 }
 
+/* ---- looking at the node ---- */
+
+/* What can be started here, before a task has to find out. */
+static void look(struct worker *w, int64_t now)
+{
+    struct err e = {0};
+
+    w->looked_at = now;
+    if (executors_look(w->config->node.plugin_dir, &e) < 0) {
+        log_debug(NULL, "%s", e.text);
+    }
+    size_t n = 0;
+    while (w->types.names[n]) {
+        n++;
+    }
+    struct wcore_able *list CLEANUP(freep) = xcalloc(n + 1, sizeof(*list));
+    struct err *why CLEANUP(freep) = xcalloc(n + 1, sizeof(*why));
+    for (size_t i = 0; i <= n; i++) {
+        list[i].type = i ? w->types.names[i - 1] : NULL;
+        list[i].why = run_able(&w->runs, list[i].type, &why[i]) < 0 ? why[i].text : NULL;
+    }
+    wcore_on_look(w->core, now, list, n + 1);
+}
+
+/* What is held off may be well when its time is over. */
+static int64_t look_due(const struct worker *w)
+{
+    int64_t held = wcore_look_due(w->core);
+    int64_t due = w->looked_at + LOOK_MS;
+
+    return held > w->looked_at ? MIN(due, held) : due;
+}
+
 /* ---- turns ---- */
 
 static void on_timer(uv_timer_t *t)
@@ -361,7 +412,10 @@ static void on_turn(uv_prepare_t *p)
         w->hurry_at = 0;
         wcore_on_news(w->core); /* the next beat goes by another way */
     }
-    int64_t due = wcore_step(w->core, now);
+    if (now >= look_due(w)) {
+        look(w, now);
+    }
+    int64_t due = MIN(wcore_step(w->core, now), look_due(w));
 
     if (w->stop == STOPPING && may_close(w, now)) {
         close_all(w);
@@ -380,7 +434,9 @@ static void on_turn(uv_prepare_t *p)
 
 static struct wcore_settings settings_of(const struct config *c)
 {
-    return (struct wcore_settings){.slots = c->node.slots,
+    return (struct wcore_settings){.capacity = {.slots = c->node.slots,
+                                                .cpus_milli = c->node.cpus * 1000,
+                                                .memory_mb = c->node.memory_mb},
                                    .heartbeat_ms = (int64_t)c->node.heartbeat_seconds * 1000,
                                    .grace_ms = (int64_t)c->node.kill_grace_seconds * 1000};
 }
@@ -514,14 +570,16 @@ int worker_start(uv_loop_t *loop, const struct config *c, const char *shim_path,
     w->program_dir = xstrndup(w->shim_path, (size_t)(strrchr(w->shim_path, '/') - w->shim_path));
     w->node.program_dir = w->program_dir;
     w->runs.cgroup = w->cgroup = cgroup_delegated();
+    look(w, clock_boot_ms());
     rc = take_back(w, reterr); /* opens handles only where it succeeds */
     if (rc < 0) {
         worker_free(w);
         return rc;
     }
     open_parts(w);
-    log_info(NULL, "worker %s starts: %d slots, work below %s", c->node.node_id, c->node.slots,
-             w->dir.path);
+    log_info(NULL, "worker %s starts: %d slots, %d CPUs, %d MiB, work below %s", c->node.node_id,
+             c->node.slots, c->node.cpus, c->node.memory_mb, w->dir.path);
+    worker_tell_offers(w);
     *ret = w;
     return 0;
 }

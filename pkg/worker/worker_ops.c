@@ -8,7 +8,8 @@
 
 #include <stdio.h>
 
-#define PROBE_EVERY 4 /* beats */
+#define PROBE_EVERY     4 /* beats */
+#define OFFERS_TEXT_MAX (128 * 1024)
 
 static struct report_from from_of(const struct worker *w)
 {
@@ -139,16 +140,58 @@ static int publish_beat(struct worker *w, struct str body)
     return detour && detour_send(w->detour, body) == 0 ? 0 : rc;
 }
 
+static void tell(char **told, const char *text, const char *some, const char *none,
+                 enum log_level level)
+{
+    if (!streq(*told, text)) {
+        if (*text) {
+            log_write(level, NULL, "%s%s", some, text);
+        } else if (*told) {
+            log_info(NULL, "%s", none);
+        }
+        str_replace_owned(told, text);
+    }
+}
+
+void worker_tell_offers(struct worker *w)
+{
+    struct buf offered CLEANUP(buf_free);
+    struct buf unable CLEANUP(buf_free);
+    size_t n = 0;
+    const struct wcore_offer *list = wcore_offers(w->core, &n);
+
+    buf_init(&offered, OFFERS_TEXT_MAX);
+    buf_init(&unable, OFFERS_TEXT_MAX);
+    buf_adds(&offered, "");
+    buf_adds(&unable, "");
+    metric_clear(METRIC_worker_hold_off);
+    for (size_t i = 0; i < n; i++) {
+        const char *type = list[i].type ? list[i].type : "all";
+
+        if (list[i].why) {
+            metric_set(METRIC_worker_hold_off, type, 1);
+            buf_addf(&unable, "%s%s (%s)", unable.len ? ", " : "", type, list[i].why);
+        } else if (list[i].type) {
+            buf_addf(&offered, "%s%s", offered.len ? ", " : "", type);
+        }
+    }
+    tell(&w->offered, offered.data, "tasks that this node can do: ", "this node can do no tasks",
+         LOG_INFO);
+    tell(&w->unable, unable.data, "not taking tasks of: ", "taking tasks of every type again",
+         LOG_WARN);
+}
+
 static int op_send_beat(void *arg, int64_t beat)
 {
     struct worker *w = arg;
     struct beat_facts f = {.from = from_of(w),
                            .config = w->config,
-                           .job_types = w->types.names,
                            .host = w->host,
-                           .started_at = w->started_at};
+                           .started_at = w->started_at,
+                           .wall_minus_boot = clock_wall_ms() - clock_boot_ms()};
     struct buf b CLEANUP(buf_free);
 
+    worker_tell_offers(w);
     METRIC_SET(worker_slots, wcore_slots(w->core));
     METRIC_SET(worker_slots_used, wcore_slots(w->core) - wcore_slots_free(w->core));
     buf_init(&b, 2 * REPORT_MAX);
@@ -157,20 +200,21 @@ static int op_send_beat(void *arg, int64_t beat)
     return publish_beat(w, (struct str){b.data, b.len});
 }
 
-static enum wcore_started op_start(void *arg, struct wcore_attempt *a, const void *grant)
+static enum wcore_started op_start(void *arg, struct wcore_attempt *a, const void *grant,
+                                   struct wcore_fault *ret)
 {
     struct worker *w = arg;
     const struct order_grant *g = grant;
     char text[WORKER_FIELDS_MAX];
 
     CRASH_POINT("worker-granted");
-    enum wcore_started s = run_start(&w->runs, a, g->spec, g->losses);
+    enum wcore_started s = run_start(&w->runs, a, g->spec, g->losses, ret);
     if (s == WCORE_START_UNDER_WAY) {
         CRASH_POINT("worker-started");
         log_info(worker_fields(&a->key, text), "granted; starting");
     } else if (!streq(run_outcome(a->user), "succeeded")) {
-        log_warn(worker_fields(&a->key, text), "could not be started: %.300s; reporting it",
-                 run_result(a->user));
+        log_warn(worker_fields(&a->key, text), "could not be started: %.300s; %s", run_why(a->user),
+                 s == WCORE_START_FAULT ? "giving it back" : "reporting it");
     }
     return s;
 }
@@ -215,7 +259,8 @@ static void op_conclude(void *arg, struct wcore_attempt *a, enum wcore_verdict v
     struct worker *w = arg;
     char text[WORKER_FIELDS_MAX];
 
-    log_info(worker_fields(&a->key, text), "granted, but %s; reporting it", why);
+    log_info(worker_fields(&a->key, text), "granted, but: %s; %s", why,
+             v == WCORE_RETURNED ? "giving it back" : "reporting it");
     run_conclude(&w->runs, a, v, why);
 }
 

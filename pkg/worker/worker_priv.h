@@ -29,6 +29,9 @@ struct worker {
     char host[WORKER_HOST_MAX];
     int64_t started_at;      /* wall ms */
     struct moment turned_at; /* of the last turn */
+    int64_t looked_at;       /* at the node, boot ms */
+    char *offered;           /* what the log says that we offer */
+    char *unable;            /* and what not */
 
     struct wcore *core;
     struct run_context runs;
@@ -55,6 +58,9 @@ struct worker {
 
 /* How long an answer to a beat may take before it is tried in another way. */
 int64_t worker_patience_ms(const struct worker *w);
+
+/* Tells people what is offered now, where that has changed. */
+void worker_tell_offers(struct worker *w);
 
 extern const struct wcore_ops worker_ops; /* their argument is the struct worker */
 

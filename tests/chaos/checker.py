@@ -32,12 +32,13 @@ MOVES = {
     "failed": {(RUNNING, FAILED), (SCHEDULED, FAILED), (READY, FAILED), (FED, FAILED)},
     "retry": {(RUNNING, SCHEDULED)},
     "lost": {(RUNNING, SCHEDULED)},
+    "returned": {(RUNNING, READY), (RUNNING, SCHEDULED)},
     "cancelled": {(RUNNING, CANCELLED), (SCHEDULED, CANCELLED), (READY, CANCELLED), (FED, CANCELLED)},
     "dead": {(RUNNING, DEAD)},
     "requeued": {(FAILED, READY), (CANCELLED, READY), (DEAD, READY)},
     "superseded": {(s, s) for s in range(1, 9)},
 }
-NEXT_ATTEMPT = {"retry", "lost"}
+NEXT_ATTEMPT = {"retry", "lost", "returned"}
 
 # What a task may end as, by what it was made for: (state, kinds of error where it failed). A fault may
 # end anything; but no fault makes a task exit with a status of its own.

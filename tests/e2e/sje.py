@@ -239,6 +239,7 @@ class Cluster(Client):
             "SJE_API_PORT": str(port),
             "SJE_NODE_NODE_ID": "node1",
             "SJE_NODE_WORK_DIR": str(self.work),
+            "SJE_NODE_SLOTS": "4",
             "SJE_NODE_KILL_GRACE_SECONDS": "2",
             "SJE_MONITORING_LOG_LEVEL": "debug",
             **settings,
@@ -282,7 +283,8 @@ class Cluster(Client):
             for task_id, seqs, story in c.fetchall():
                 assert seqs == list(range(1, len(seqs) + 1)), (task_id, seqs)
                 grants = story.count("granted")
-                ends = sum(story.count(e) for e in ("succeeded", "failed", "retry", "lost", "dead"))
+                ends = sum(story.count(e) for e in ("succeeded", "failed", "retry", "lost",
+                                                      "returned", "dead"))
                 assert grants == ends, (task_id, story)
             c.execute("SELECT state, attempt, count(*) FROM task GROUP BY 1, 2")
             names = {5: "SUCCEEDED", 6: "FAILED", 7: "CANCELLED", 8: "FAILED"}

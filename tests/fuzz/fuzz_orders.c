@@ -20,6 +20,7 @@ static void check_order(const struct order *o)
     check_keys(&o->revoke);
     check_keys(&o->cancel);
     check_keys(&o->applied);
+    MUST(o->type != ORDER_HINT || (o->hint->directed && o->hint->n >= 1));
     if (o->type == ORDER_LOG) {
         MUST(o->log.limit >= 0 && o->log.limit <= LOG_LIMIT_MAX && o->log.wait_ms >= 0 &&
              o->log.wait_ms <= LOG_WAIT_MAX && o->log.rid >= 0);
@@ -40,7 +41,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (hint_read(body, &hint, NULL) == 0) {
         MUST(hint.n >= 1 && hint.n <= WCORE_HINT_TASKS && strlen(hint.manager) < WCORE_QUEUE_LEN);
         for (size_t i = 0; i < hint.n; i++) {
-            MUST(hint.tasks[i].key.attempt >= 1 && hint.tasks[i].slots >= 1);
+            MUST(hint.tasks[i].key.attempt >= 1 && hint.tasks[i].need.slots >= 1 &&
+                 hint.tasks[i].need.cpus_milli >= 0 && hint.tasks[i].need.memory_mb >= 0);
         }
     }
     return 0;

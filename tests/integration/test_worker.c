@@ -30,6 +30,33 @@ static void test_a_command_runs_and_is_reported(void **unused)
     bench_close();
 }
 
+static bool offers(const char *type)
+{
+    const json_t *list = json_object_get(b.beat, "jobTypes");
+
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        if (streq(type, json_string_value(json_array_get(list, i)))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Why no task at all is taken; NULL: it is not so. */
+static const char *held_off(void)
+{
+    const json_t *list = json_object_get(b.beat, "holdOff");
+
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *one = json_array_get(list, i);
+
+        if (json_is_null(json_object_get(one, "type"))) {
+            return json_get_string(one, "reason");
+        }
+    }
+    return NULL;
+}
+
 static void test_beats_tell_what_runs(void **unused)
 {
     (void)unused;
@@ -38,7 +65,8 @@ static void test_beats_tell_what_runs(void **unused)
     assert_int_equal(json_get_int(b.beat, "slots", 0), 3);
     assert_string_equal(json_string_value(json_array_get(json_object_get(b.beat, "pools"), 0)),
                         b.pool);
-    assert_true(json_array_size(json_object_get(b.beat, "jobTypes")) >= 3);
+    assert_true(offers("Command") && offers("Noop") && !offers("Nonsense"));
+    assert_true(json_get_int(b.beat, "cpus", 0) > 0 && json_get_int(b.beat, "memoryMb", 0) > 0);
     int i = submit(SLEEPER);
     AWAIT(is_running(i));
     assert_int_equal(json_get_int(b.beat, "free", -1), 2);
@@ -125,8 +153,8 @@ static void test_failures_say_why(void **unused)
     expect_outcome(missing, "failed");
     assert_string_equal(error_kind(missing), "launch");
     assert_non_null(strstr(error_text(missing), "/no/such/program"));
-    expect_outcome(type, "failed");
-    assert_string_equal(error_kind(type), "launch");
+    expect_outcome(type, "returned"); /* it is no fault of the task's that it came here */
+    assert_string_equal(error_kind(type), "node");
     expect_outcome(spec, "failed");
     assert_string_equal(error_kind(spec), "launch");
     assert_non_null(strstr(error_text(spec), "command"));
@@ -196,21 +224,21 @@ static void test_slots_limit_what_runs(void **unused)
     int first = submit(SLEEPER);
     int second = submit(SLEEPER);
     AWAIT(is_running(first) && is_running(second));
-    send_hint(low, "low", 1);
     int high = add_task(SLEEPER);
     send_hint(high, "high", 2);
+    send_hint(low, "low", 1);
     int beats = b.beats;
     AWAIT(b.beats > beats + 1);
     assert_int_equal(b.tasks[low].claims + b.tasks[high].claims, 0);
     send_tasks("cancel", first);
-    expect_outcome(first, "cancelled");
+    AWAIT(is_running(low)); /* its rank is the smaller one: it waits for longer */
     send_tasks("cancel", second);
-    AWAIT(is_running(high)); /* both slots, and before the low one */
-    assert_int_equal(b.tasks[low].claims, 0);
-    send_tasks("cancel", high);
-    AWAIT(is_running(low));
+    expect_outcome(second, "cancelled");
+    assert_int_equal(b.tasks[high].claims, 0);
+    send_tasks("cancel", low);
+    AWAIT(is_running(high)); /* both slots */
     stop_worker(true);
-    assert_string_equal(outcome(low), "lost");
+    assert_string_equal(outcome(high), "lost");
     bench_close();
 }
 
@@ -391,18 +419,94 @@ static void test_a_full_disk(void **unused)
     int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
     fill_disk(fd);
     int i = submit(COMMAND("true"));
-    expect_outcome(i, "failed");
-    assert_string_equal(error_kind(i), "launch");
+    expect_outcome(i, "returned");
+    assert_string_equal(error_kind(i), "node");
     assert_non_null(strstr(error_text(i), "No space left"));
-    AWAIT(json_object_get(b.beat, "holdOff"));
+    AWAIT(held_off());
+    assert_non_null(strstr(held_off(), "No space left"));
     assert_int_equal(json_get_int(b.beat, "free", -1), 0);
+    assert_false(offers("Noop"));
     int later = submit(NOOP);
     int beats = b.beats;
     AWAIT(b.beats > beats + 1);
     assert_int_equal(b.tasks[later].claims, 0); /* takes no work */
     close(fd);
+    assert_int_equal(unlink(path), 0);
+    expect_outcome(later, "succeeded"); /* it looks by itself */
+    AWAIT(!held_off() && offers("Noop"));
     stop_worker(false);
     assert_int_equal(umount(b.dir), 0);
+    bench_close();
+}
+
+/* No task of the queue fails for it. */
+static void test_a_work_directory_that_vanishes(void **unused)
+{
+    (void)unused;
+    bench_open();
+    start_worker(2);
+    expect_outcome(submit(COMMAND("true")), "succeeded");
+    char *tasks CLEANUP(freep) = xasprintf("%s/tasks", b.dir);
+    char *away CLEANUP(freep) = xasprintf("%s/away", b.dir);
+    assert_int_equal(rename(tasks, away), 0);
+    int ids[8];
+    for (size_t i = 0; i < ARRAY_LEN(ids); i++) {
+        ids[i] = submit(COMMAND("true"));
+    }
+    AWAIT(held_off());
+    assert_non_null(strstr(held_off(), "No such file"));
+    for (size_t i = 0; i < ARRAY_LEN(ids); i++) {
+        assert_true(!b.tasks[ids[i]].results || streq(outcome(ids[i]), "returned"));
+    }
+    assert_int_equal(rename(away, tasks), 0);
+    for (size_t i = 0; i < ARRAY_LEN(ids);
+         i++) { /* an attempt that was returned ends; the next would come */
+        AWAIT(b.tasks[ids[i]].results);
+        assert_true(streq(outcome(ids[i]), "returned") || streq(outcome(ids[i]), "succeeded"));
+    }
+    expect_outcome(submit(COMMAND("true")), "succeeded");
+    AWAIT(!held_off());
+    stop_worker(false);
+    bench_close();
+}
+
+static void test_what_it_does_not_offer_goes_back(void **unused)
+{
+    (void)unused;
+    bench_open();
+    start_worker(2);
+    int other = add_task("{\"jobType\":\"Report\"}");
+    send_hint_with(other, ",\"type\":\"Report\"");
+    int wide = add_task("{\"jobType\":\"Noop\",\"resources\":{\"memoryMb\":1000000000}}");
+    send_hint_with(wide, ",\"type\":\"Noop\",\"memoryMb\":1000000000");
+    int fine = add_task(NOOP);
+    send_hint_with(fine, ",\"type\":\"Noop\",\"cpusMilli\":1000,\"memoryMb\":1");
+    expect_outcome(fine, "succeeded");
+    int beats = b.beats;
+    AWAIT(b.beats > beats + 2); /* it comes again and again, and is never claimed */
+    assert_int_equal(b.tasks[other].claims + b.tasks[wide].claims, 0);
+    int unsaid = add_task("{\"jobType\":\"Noop\",\"resources\":{\"cpus\":100000}}");
+    send_hint(unsaid, "normal", 1); /* an earlier manager's */
+    expect_outcome(unsaid, "returned");
+    assert_string_equal(error_kind(unsaid), "node");
+    stop_worker(false);
+    bench_close();
+}
+
+static void test_a_directed_hint(void **unused)
+{
+    (void)unused;
+    bench_open();
+    start_worker(1);
+    int i = add_task(NOOP);
+    send_hint_to(b.reply, i, 1, ",\"type\":\"Noop\"");
+    expect_outcome(i, "succeeded");
+    assert_int_equal(b.claims_to_all, 0);
+    int other = add_task("{\"jobType\":\"Report\"}");
+    send_hint_to(b.reply, other, 1, ",\"type\":\"Report\"");
+    expect_outcome(submit(NOOP), "succeeded");
+    assert_int_equal(b.tasks[other].claims, 0);
+    stop_worker(false);
     bench_close();
 }
 
@@ -425,6 +529,9 @@ int main(void)
         cmocka_unit_test(test_messages_that_are_not_understood),
         cmocka_unit_test(test_results_are_resent_until_applied),
         cmocka_unit_test(test_a_full_disk),
+        cmocka_unit_test(test_a_work_directory_that_vanishes),
+        cmocka_unit_test(test_what_it_does_not_offer_goes_back),
+        cmocka_unit_test(test_a_directed_hint),
     };
     struct err e = {0};
 

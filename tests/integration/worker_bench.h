@@ -497,20 +497,35 @@ static int add_task(const char *spec)
     return b.n++;
 }
 
-static void send_hint(int i, const char *class, int slots)
+static void send_hint_to(const char *queue, int i, int slots, const char *more)
 {
-    char queue[96];
     char task[ID_TEXT_LEN];
     const char *feeder = b.feeder ? b.feeder : b.queue;
     char body[512];
 
     id_format(&b.tasks[i].id, task);
-    snprintf(queue, sizeof(queue), "sje.work.%s.%s", b.pool, class);
-    snprintf(body, sizeof(body),
-             "{\"v\":1,\"type\":\"hint\",\"task\":\"%s\",\"attempt\":1,\"slots\":%d,\"rank\":%d,"
-             "\"reply\":\"%s\"}",
-             task, slots, i, feeder);
+    snprintf(
+        body, sizeof(body),
+        "{\"v\":1,\"type\":\"hint\",\"reply\":\"%s\",\"tasks\":[{\"task\":\"%s\",\"attempt\":1,"
+        "\"slots\":%d,\"rank\":%d%s}]}",
+        feeder, task, slots, i, more);
     send_text(queue, body);
+}
+
+static __attribute__((unused)) void send_hint_with(int i, const char *more)
+{
+    char queue[96];
+
+    snprintf(queue, sizeof(queue), "sje.work.%s.normal", b.pool);
+    send_hint_to(queue, i, 1, more);
+}
+
+static void send_hint(int i, const char *class, int slots)
+{
+    char queue[96];
+
+    snprintf(queue, sizeof(queue), "sje.work.%s.%s", b.pool, class);
+    send_hint_to(queue, i, slots, "");
 }
 
 static __attribute__((unused)) int submit(const char *spec)

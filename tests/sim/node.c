@@ -21,7 +21,7 @@ struct shim {
     struct wcore_key key;
     int64_t token;
     int64_t lease_ms;
-    int32_t slots;
+    struct wcore_need need;
     enum shim_state state;
     uint32_t boot; /* of the node, when it was started */
     bool fenced;
@@ -359,8 +359,28 @@ static void attach(struct shim *s, struct run *r)
     r->shim = s;
 }
 
+/* Nothing of it has run. */
+static enum wcore_started give_back(struct run *r, struct wcore_fault *ret)
+{
+    trace("    node %s cannot start task %02x attempt %d", world->cur->node->id, r->key.task.b[0],
+          r->key.attempt);
+    make_result(r, "returned", "node");
+    r->ended = true;
+    *ret = (struct wcore_fault){.of = (unsigned)between(WCORE_FAULT_ATTEMPT, WCORE_FAULT_NODE),
+                                .reason = "as planned"};
+    return WCORE_START_FAULT;
+}
+
+int run_able(const struct run_context *x, const char *type, struct err *reterr)
+{
+    (void)x;
+    (void)type;
+    (void)reterr;
+    return 0;
+}
+
 enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a, json_t *spec,
-                             int32_t losses)
+                             int32_t losses, struct wcore_fault *ret)
 {
     struct node *n = world->cur->node;
     struct run *r = run_new(x, &a->key, a->token);
@@ -370,6 +390,9 @@ enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a, jso
     (void)losses;
     a->user = r;
     r->attempt = a;
+    if (chance(30)) {
+        return give_back(r, ret);
+    }
     if (find_dir(n, &a->key) || n->n_shims == NODE_SHIMS) {
         make_result(r, "failed", "launch");
         r->ended = true;
@@ -380,7 +403,7 @@ enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a, jso
                        .key = a->key,
                        .token = a->token,
                        .lease_ms = a->lease_ms,
-                       .slots = a->slots,
+                       .need = a->need,
                        .boot = boots,
                        .lease_until = a->deadline};
     n->shims[n->n_shims++] = s;
@@ -400,8 +423,13 @@ void run_conclude(struct run_context *x, struct wcore_attempt *a, enum wcore_ver
     a->user = r;
     r->attempt = a;
     r->ended = true;
-    make_result(r, v == WCORE_CANCELLED ? "cancelled" : "lost",
-                v == WCORE_CANCELLED ? "cancelled" : "lost");
+    make_result(r,
+                v == WCORE_CANCELLED  ? "cancelled"
+                : v == WCORE_RETURNED ? "returned"
+                                      : "lost",
+                v == WCORE_CANCELLED  ? "cancelled"
+                : v == WCORE_RETURNED ? "node"
+                                      : "lost");
 }
 
 bool run_is_done(const char *tasks_dir, const struct id *task, int32_t attempt)
@@ -418,7 +446,7 @@ struct run *run_adopt(struct run_context *x, const struct wcore_key *k, struct r
     struct shim *s = find_dir(world->cur->node, k);
     struct run *r = run_new(x, k, s->token);
 
-    *ret = (struct run_found){.slots = s->slots, .token = s->token, .lease_ms = s->lease_ms};
+    *ret = (struct run_found){.need = s->need, .token = s->token, .lease_ms = s->lease_ms};
     attach(s, r);
     if (s->state == SPAWNING) {
         s->fenced = true; /* nobody listens yet, and nobody will */
@@ -505,6 +533,18 @@ void run_kill(struct run *r)
     if (r->shim && !r->ended) {
         shim_over(r->shim, false, "killed", -1);
     }
+}
+
+const char *run_why(const struct run *r)
+{
+    (void)r;
+    return "";
+}
+
+const struct wcore_fault *run_fault(const struct run *r)
+{
+    (void)r;
+    return NULL; /* shims start what they are given, here */
 }
 
 const struct report_status *run_status(const struct run *r)
@@ -680,6 +720,13 @@ void logs_ask(struct logs *l, const struct order_log *q)
 void logs_kick(struct logs *l)
 {
     (void)l;
+}
+
+int executors_look(const char *plugin_dir, struct err *reterr)
+{
+    (void)plugin_dir;
+    (void)reterr;
+    return 0;
 }
 
 const char *const *executor_names(void)

@@ -1,5 +1,6 @@
 /* Runs from the root of the repository: sje-config.yaml and docs/config.md are checked too. */
 #include "internal/config.h"
+#include "internal/machine.h"
 
 #include <setjmp.h>
 #include <stdio.h>
@@ -554,7 +555,7 @@ static void patches(void **state)
         {"{\"monitoring\":{\"nonsense\":null}}", "monitoring.nonsense: unknown key"},
         {"{\"apiConfig\":{\"port\":null}}", "restart"},
         {"{\"monitoring.logLevel\":\"info\"}", "unknown key"},
-        {"{\"executorNodeConfig\":{\"slots\":0}}", "0 is out of range"},
+        {"{\"executorNodeConfig\":{\"slots\":-1}}", "-1 is out of range"},
         {"{\"executorNodeConfig\":{\"slots\":1.5}}", "is not an integer"},
         {"{\"apiConfig\":{\"port\":1}}", "apiConfig.port: can only be changed by a restart"},
         {"{\"executorNodeConfig\":{\"slots\":8},\"dbConfig\":{\"password\":\"x\"}}",
@@ -576,9 +577,32 @@ static void patches(void **state)
     assert_int_equal(n->node.slots, 8);
     assert_string_equal(n->monitoring.log_level, "debug");
     assert_int_equal(n->api.port, 17);
-    assert_int_equal(c->node.slots, 4);
+    assert_int_equal(c->node.slots, machine_cpus());
     assert_string_equal(n->node.node_id, c->node.node_id);
     assert_string_equal(n->source, "t.yaml");
+}
+
+/* What nobody has set comes from the machine, and the settings show it. */
+static void offers_what_the_machine_has(void **state)
+{
+    (void)state;
+    struct config *c CLEANUP(config_freep) = load_ok("executorNodeConfig: {slots: 0}\n");
+    struct config *n CLEANUP(config_freep) = NULL;
+    struct buf b CLEANUP(buf_free);
+
+    assert_int_equal(c->node.slots, machine_cpus());
+    assert_int_equal(c->node.cpus, machine_cpus());
+    assert_int_equal(c->node.memory_mb, machine_memory_mb() * 4 / 5);
+    char *text CLEANUP(freep) = xasprintf("\"cpus\":%d", machine_cpus());
+    buf_init(&b, 1 << 20);
+    config_json(c, &b);
+    assert_non_null(strstr(b.data, text));
+    struct err e = {0};
+    assert_int_equal(
+        patch(c, "{\"executorNodeConfig\":{\"slots\":9,\"cpus\":0,\"memoryMb\":77}}", &n, &e), 0);
+    assert_int_equal(n->node.slots, 9);
+    assert_int_equal(n->node.cpus, machine_cpus());
+    assert_int_equal(n->node.memory_mb, 77);
 }
 
 static void reloads(void **state)
@@ -651,6 +675,7 @@ int main(void)
         cmocka_unit_test_setup(working_directory_first, clear_env),
         cmocka_unit_test_setup(patches, clear_env),
         cmocka_unit_test_setup(reloads, clear_env),
+        cmocka_unit_test_setup(offers_what_the_machine_has, clear_env),
         cmocka_unit_test_setup(override, clear_env),
         cmocka_unit_test_setup(environment_names_differ, clear_env),
     };

@@ -1,9 +1,11 @@
 /* What each executor tells the shim to start, and how it judges the end. */
 #include "internal/str.h"
 #include "pkg/executors/common.h"
+#include "pkg/executors/fault.h"
 #include "pkg/executors/shimdir.h"
 #include "pkg/executors/sparkcluster.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +18,7 @@ static char root[64];
 static char *dir;
 static char *home;
 static char *plugins;
+static char *java; /* JAVA_HOME */
 static struct exec_node node;
 static struct exec_attempt attempt;
 static struct exec_plan plan;
@@ -46,6 +49,7 @@ static int setup(void **state)
     assert_non_null(mkdtemp(root));
     home = in_root("spark");
     plugins = in_root("plugins");
+    java = in_root("java");
     dir = in_root("attempt");
     bin = in_root("spark/bin");
     assert_int_equal(mkdir(home, 0700), 0);
@@ -55,6 +59,12 @@ static int setup(void **state)
     char *report = in_root("plugins/Report");
     char *notes = in_root("plugins/notes.txt");
     char *clash = in_root("plugins/noop");
+    char *java_bin CLEANUP(freep) = in_root("java/bin");
+    char *java_program CLEANUP(freep) = in_root("java/bin/java");
+    assert_int_equal(mkdir(java, 0700), 0);
+    assert_int_equal(mkdir(java_bin, 0700), 0);
+    write_file(java_program, "#!/bin/sh\n", 0700);
+    setenv("JAVA_HOME", java, 1);
     write_file(submit, "#!/bin/sh\n", 0700);
     write_file(report, "#!/bin/sh\n", 0700);
     write_file(notes, "not a program\n", 0600);
@@ -86,6 +96,7 @@ static int teardown(void **state)
     executors_done();
     free(home);
     free(plugins);
+    free(java);
     free(dir);
     return 0;
 }
@@ -423,6 +434,143 @@ static void test_plugins(void **state)
     assert_null(executor_find(JOB_NOOP)->prepare); /* nothing to start */
 }
 
+/* Found without a restart; what has gone is not offered, but what of it runs is judged. */
+static void test_plugins_come_and_go(void **state)
+{
+    char *report CLEANUP(freep) = in_root("plugins/Report");
+    char *fresh CLEANUP(freep) = in_root("plugins/Abc");
+    struct err e = {0};
+
+    (void)state;
+    const char *old = executor_names()[3];
+    assert_int_equal(executor_able(&node, "Report", &e), 0);
+    write_file(fresh, "#!/bin/sh\n", 0700);
+    assert_int_equal(executors_look(plugins, &e), 0);
+    assert_string_equal(executor_names()[3], "Abc");
+    assert_string_equal(executor_names()[4], "Report");
+    assert_int_equal(unlink(report), 0);
+    refuse("{\"jobType\":\"Report\"}", ERR_CONFIG, "plug-in");
+    assert_int_equal(chmod(fresh, 0600), 0);
+    assert_int_equal(executors_look(plugins, &e), 0);
+    assert_null(executor_names()[3]);
+    assert_string_equal(old, "Report");
+    assert_non_null(executor_find("Report"));
+    assert_int_equal(executor_able(&node, "Report", &e), ERR_NOT_FOUND);
+    assert_int_equal(executor_able(&node, "Nonsense", &e), ERR_NOT_FOUND);
+    assert_int_equal(chmod(fresh, 0700), 0);
+    assert_int_equal(executors_look(plugins, &e), 0);
+    assert_string_equal(executor_names()[3], "Abc");
+    assert_int_equal(executor_able(&node, "Abc", &e), 0);
+}
+
+/* ---- whose fault ---- */
+
+#define APP "{\"jobType\":\"SparkApp\",\"sparkAppPath\":\"s3a://b/a.py\"%s}"
+
+static void expect_no_java(const char *part)
+{
+    char *text CLEANUP(freep) = xasprintf(APP, "");
+    struct err e = {0};
+
+    assert_int_equal(executor_able(&node, JOB_SPARK, &e), ERR_CONFIG);
+    if (!strstr(e.text, part)) {
+        fail_msg("%s", e.text);
+    }
+    refuse(text, ERR_CONFIG, part);
+}
+
+static void test_spark_needs_java(void **state)
+{
+    char *program CLEANUP(freep) = in_root("java/bin/java");
+    char *conf CLEANUP(freep) = in_root("spark/conf");
+    char *site CLEANUP(freep) = in_root("spark/conf/spark-env.sh");
+    char *own CLEANUP(freep) = xasprintf(APP, ",\"env\":{\"JAVA_HOME\":\"/of/the/task\"}");
+    char *path CLEANUP(freep) = xstrdup(getenv("PATH"));
+    struct err e = {0};
+
+    (void)state;
+    assert_int_equal(executor_able(&node, JOB_SPARK, &e), 0);
+    assert_int_equal(unlink(program), 0);
+    expect_no_java("no bin/java in JAVA_HOME");
+    assert_int_equal(prepare(own, &e), 0);
+    unsetenv("JAVA_HOME");
+    setenv("PATH", java, 1);
+    expect_no_java("PATH has none");
+    setenv("PATH", path, 1);
+    assert_int_equal(mkdir(conf, 0700), 0);
+    setenv("JAVA_HOME", "/nonexistent", 1);
+    write_file(site, "# JAVA_HOME=/old\n", 0600);
+    expect_no_java("no bin/java");
+    write_file(site, "  export JAVA_HOME=/by/a/shell\n", 0600);
+    assert_int_equal(executor_able(&node, JOB_SPARK, &e), 0);
+    node.spark_home = "/nonexistent";
+    assert_int_equal(executor_able(&node, JOB_SPARK, &e), ERR_CONFIG);
+    assert_non_null(strstr(e.text, "executorNodeConfig.spark.home"));
+    assert_int_equal(executor_able(&node, JOB_COMMAND, &e), 0);
+    assert_int_equal(executor_able(&node, JOB_NOOP, &e), 0);
+}
+
+static void test_whose_fault_it_is(void **state)
+{
+    static const struct {
+        const char *type;
+        const char *stage;
+        int error;
+        bool own_cwd;
+        enum exec_fault fault;
+    } cases[] = {
+        {JOB_COMMAND, "exec", ENOENT, true, EXEC_FAULT_NONE},
+        {JOB_COMMAND, "exec", EACCES, true, EXEC_FAULT_NONE},
+        {JOB_COMMAND, "exec", ENOEXEC, true, EXEC_FAULT_NONE},
+        {JOB_COMMAND, "exec", E2BIG, true, EXEC_FAULT_NONE},
+        {JOB_COMMAND, "interpreter", ENOENT, true, EXEC_FAULT_NONE},
+        {JOB_COMMAND, "cwd", ENOENT, false, EXEC_FAULT_NONE},
+        {JOB_COMMAND, "cwd", EACCES, false, EXEC_FAULT_NONE},
+        {JOB_COMMAND, "cwd", EIO, false, EXEC_FAULT_NODE},
+        {JOB_COMMAND, "cwd", ENOENT, true, EXEC_FAULT_NODE},
+        {JOB_COMMAND, "exec", ENOSPC, true, EXEC_FAULT_NODE},
+        {JOB_COMMAND, "exec", EIO, true, EXEC_FAULT_NODE},
+        {JOB_COMMAND, "exec", EROFS, true, EXEC_FAULT_NODE},
+        {JOB_COMMAND, "exec", EMFILE, true, EXEC_FAULT_NODE},
+        {JOB_COMMAND, "exec", EAGAIN, true, EXEC_FAULT_NODE},
+        {JOB_COMMAND, "fork", EAGAIN, true, EXEC_FAULT_NODE},
+        {JOB_COMMAND, "pipe", EMFILE, true, EXEC_FAULT_NODE},
+        {JOB_COMMAND, "setup", 0, true, EXEC_FAULT_NODE},
+        {JOB_COMMAND, "stdin", ENOENT, true, EXEC_FAULT_NODE},
+        {JOB_COMMAND, "plan", 0, true, EXEC_FAULT_NODE},
+        {JOB_COMMAND, "", 0, true, EXEC_FAULT_NONE}, /* an earlier shim */
+        {JOB_COMMAND, "what", ENOSPC, true, EXEC_FAULT_NONE},
+        {JOB_SPARK, "exec", ENOENT, true, EXEC_FAULT_TYPE},
+        {JOB_SPARK, "exec", E2BIG, true, EXEC_FAULT_NONE},
+        {JOB_SPARK, "exec", ENOSPC, true, EXEC_FAULT_NODE},
+        {"Report", "exec", ENOENT, true, EXEC_FAULT_TYPE},
+        {"Report", "interpreter", ENOENT, true, EXEC_FAULT_TYPE},
+        {"Report", "cwd", ENOENT, false, EXEC_FAULT_NONE},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct exec_exit e = {.reason = "launch", .error = cases[i].error};
+
+        snprintf(e.stage, sizeof(e.stage), "%s", cases[i].stage);
+        enum exec_fault f = exec_fault_of_exit(cases[i].type, cases[i].own_cwd, &e);
+        if (f != cases[i].fault) {
+            fail_msg("%s %s %d: %u", cases[i].type, cases[i].stage, cases[i].error, f);
+        }
+        e.launched = true;
+        assert_int_equal(exec_fault_of_exit(cases[i].type, cases[i].own_cwd, &e), EXEC_FAULT_NONE);
+        e.launched = false;
+        snprintf(e.reason, sizeof(e.reason), "lease");
+        assert_int_equal(exec_fault_of_exit(cases[i].type, cases[i].own_cwd, &e), EXEC_FAULT_NONE);
+    }
+    assert_int_equal(exec_fault_of_error(ERR_IO), EXEC_FAULT_NODE);
+    assert_int_equal(exec_fault_of_error(ERR_CONFIG), EXEC_FAULT_TYPE);
+    assert_int_equal(exec_fault_of_error(ERR_CONFLICT), EXEC_FAULT_ATTEMPT);
+    assert_int_equal(exec_fault_of_error(ERR_NOT_FOUND), EXEC_FAULT_NONE);
+    assert_int_equal(exec_fault_of_error(ERR_INVALID), EXEC_FAULT_NONE);
+    assert_int_equal(exec_fault_of_error(ERR_TOO_LARGE), EXEC_FAULT_NONE);
+}
+
 /* ---- the end ---- */
 
 static struct exec_exit ended(int code, int sig, const char *reason)
@@ -472,6 +620,11 @@ static void test_judging(void **state)
     e.launched = false;
     snprintf(e.message, sizeof(e.message), "x: No such file or directory");
     judge(e, EXEC_FAILED, "launch", "No such file");
+    snprintf(e.stage, sizeof(e.stage), "exec");
+    e.error = ENOENT;
+    judge(e, EXEC_FAILED, "launch", "No such file");
+    e.error = ENOSPC;
+    judge(e, EXEC_RETURNED, "node", "No such file");
 }
 
 /* Out of memory is told apart by what the program said last. */
@@ -553,6 +706,9 @@ int main(void)
         T(test_a_yarn_application_is_let_go),
         T(test_command),
         T(test_plugins),
+        T(test_plugins_come_and_go),
+        T(test_spark_needs_java),
+        T(test_whose_fault_it_is),
         T(test_judging),
         T(test_memory),
         T(test_output),

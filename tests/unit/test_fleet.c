@@ -751,6 +751,44 @@ static void test_application_is_told_later(void **state)
     task_done(&t);
 }
 
+static void beat_held(int64_t n, const char *text)
+{
+    json_auto_t *list = NULL;
+
+    assert_int_equal(json_read(text, strlen(text), &list, NULL), 0);
+    struct beat b = {.who = who_of("w1", NULL, 1),
+                     .host = "h",
+                     .version = "1",
+                     .reply = "q",
+                     .beat = n,
+                     .slots = 4,
+                     .pools = pools,
+                     .hold_off = list};
+    assert_int_equal(fleet_beat(&fleet, &b, n, n, &effects).verdict, BEAT_TAKEN);
+}
+
+/* It is there, but takes nothing; its row is written when that begins, ends or has another reason.
+ */
+static void test_a_worker_that_holds_off(void **state)
+{
+    (void)state;
+    beat_held(1, "[]");
+    fleet_find(&fleet, "w1")->saved = true;
+    beat_held(2, "[]");
+    assert_true(fleet_find(&fleet, "w1")->saved);
+    beat_held(3, "[{\"type\":\"SparkApp\",\"reason\":\"no Java\",\"untilMs\":5}]");
+    assert_false(fleet_find(&fleet, "w1")->saved);
+    assert_int_equal(fleet_slots(&fleet, "default").total, 4);
+    fleet_find(&fleet, "w1")->saved = true;
+    beat_held(4, "[{\"type\":\"SparkApp\",\"reason\":\"no Java\",\"untilMs\":9}]");
+    assert_true(fleet_find(&fleet, "w1")->saved);
+    beat_held(5, "[{\"type\":null,\"reason\":\"no space\",\"untilMs\":9}]");
+    assert_false(fleet_find(&fleet, "w1")->saved);
+    assert_int_equal(fleet_slots(&fleet, "default").total, 0);
+    beat_held(6, "[]");
+    assert_int_equal(fleet_slots(&fleet, "default").total, 4);
+}
+
 static void test_slots(void **state)
 {
     struct task t = running_task("w1", 5);
@@ -811,6 +849,7 @@ int main(void)
         T(test_application_is_told_once),
         T(test_application_is_told_later),
         T(test_slots),
+        T(test_a_worker_that_holds_off),
     };
 
     pools = json_pack("[s]", "default");

@@ -212,6 +212,32 @@ static void test_what_only_describes_is_left_out_where_absurd(void **state)
     message_free(&m);
 }
 
+static void check_hold_off(const char *member, const char *expected)
+{
+    struct message m CLEANUP(message_free) = {0};
+    char *text CLEANUP(freep) =
+        xasprintf("{\"v\":1,\"type\":\"beat\",\"worker\":\"w\",\"inc\":1,\"beat\":1,"
+                  "\"reply\":\"sje.worker.w.1\"%s}",
+                  member);
+
+    assert_int_equal(message_read(str_of(text), &m, NULL), 0);
+    char *got CLEANUP(freep) = m.beat.hold_off ? json_text(m.beat.hold_off) : xstrdup("none");
+    assert_string_equal(got, expected);
+}
+
+static void test_what_a_worker_holds_off(void **state)
+{
+    (void)state;
+    check_hold_off("", "none");
+    check_hold_off(",\"holdOff\":[]", "none");
+    check_hold_off(",\"holdOff\":\"no space left for work\"", "none"); /* an earlier version */
+    check_hold_off(
+        ",\"holdOff\":[{\"type\":\"A\",\"reason\":\"r\",\"untilMs\":7,\"x\":[1]},7,"
+        "{\"type\":null,\"reason\":\"s\"},{\"type\":1,\"reason\":\"r\"},{\"type\":\"A\"},"
+        "{\"type\":\"A\",\"reason\":\"r\",\"untilMs\":\"soon\"}]",
+        "[{\"type\":\"A\",\"reason\":\"r\",\"untilMs\":7},{\"type\":null,\"reason\":\"s\"}]");
+}
+
 static void test_a_result_is_bounded(void **state)
 {
     char *big CLEANUP(freep) = text_of(100000);
@@ -238,6 +264,7 @@ int main(void)
         cmocka_unit_test(test_a_beat_of_a_thousand_attempts),
         cmocka_unit_test(test_a_body_has_a_limit),
         cmocka_unit_test(test_what_only_describes_is_left_out_where_absurd),
+        cmocka_unit_test(test_what_a_worker_holds_off),
         cmocka_unit_test(test_a_result_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -135,6 +135,7 @@ static void launch_fails(struct run *r, const char *message)
     assert_string_equal(e.reason, "launch");
     assert_int_equal(e.exit_code, -1);
     assert_string_equal(e.message, message);
+    assert_true(*e.stage && e.error > 0); /* whose fault it is does not hang on a text */
 }
 
 static void test_no_program(void **state)

@@ -245,6 +245,13 @@ static void test_record(void **state)
     put("exit.json", RECORD("false", "-1", "0", "launch", "\xff"));
     assert_int_equal(shim_exit_read(dir, &e, NULL), 0);
     assert_string_equal(e.message, "?");
+    assert_string_equal(e.stage, ""); /* an earlier shim does not say */
+    assert_int_equal(e.error, 0);
+    put("exit.json",
+        RECORD("false", "-1", "0", "launch", "x\",\"stage\":\"exec\",\"errno\":28,\"y\":\""));
+    assert_int_equal(shim_exit_read(dir, &e, NULL), 0);
+    assert_string_equal(e.stage, "exec");
+    assert_int_equal(e.error, 28);
     shim_exit_crashed(&e, NULL);
     assert_string_equal(e.reason, "crash");
     assert_int_equal(e.exit_code, -1);

@@ -434,7 +434,7 @@ static void test_any_order(void **state)
                 .token = rand_r(&seed) % 4 ? t.token : 77,
                 .who = who_of(workers[rand_r(&seed) % 2], NULL, rand_r(&seed) % 3),
                 .beat = rand_r(&seed) % 5,
-                .outcome = (enum task_outcome)(rand_r(&seed) % 4),
+                .outcome = (enum task_outcome)(rand_r(&seed) % TASK_OUTCOMES),
                 .application_id = "app-1",
                 .signature = rand_r(&seed) % 2 ? "oom" : NULL,
                 .started_at = INT64_MIN,
@@ -539,6 +539,95 @@ static void test_the_budget_of_attempts(void **state)
     task_done(&t);
 }
 
+/* A fault of its node costs a task nothing: no budget, and not its place. */
+static void test_a_return_costs_nothing(void **state)
+{
+    struct task t = fresh();
+    const char *reason = NULL;
+
+    (void)state;
+    t.max_attempts = 2;
+    t.rank = 17;
+    t.queue_deadline = NOW + 5000;
+    t.loss_signature = xstrdup("oom@w9");
+    grant(&t, "w1", 1);
+    struct task_event back = result_of(&t, OUTCOME_RETURNED);
+    back.error = "{\"kind\":\"node\",\"message\":\"no space\"}";
+    back.max_losses = 0;
+    struct task_audit audit;
+    assert_int_equal(task_step(&t, &back, &audit, &reason), STEP_APPLIED);
+    assert_string_equal(audit.event, "returned");
+    assert_non_null(strstr(audit.detail, "\"message\":\"no space\""));
+    assert_int_equal(audit.attempt, 1);
+    task_audit_done(&audit);
+    assert_int_equal(t.state, TASK_READY);
+    assert_int_equal(t.attempt, 2);
+    assert_int_equal(t.returns, 1);
+    assert_int_equal(t.failures + t.losses, 0);
+    assert_int_equal(t.rank, 17);
+    assert_int_equal(t.queue_deadline, NOW + 5000);
+    assert_string_equal(t.loss_signature, "oom@w9");
+    assert_null(t.error);
+    assert_int_equal(task_last_attempt(&t), 3);
+    /* The same report again changes nothing. */
+    assert_int_equal(step(&t, &back, &reason), STEP_REFUSED);
+    assert_string_equal(reason, "superseded");
+    grant(&t, "w1", 2);
+    end_with(&t, OUTCOME_RETURNED, NULL);
+    grant(&t, "w2", 3);
+    end_with(&t, OUTCOME_FAILED, NULL);
+    assert_int_equal(t.state, TASK_SCHEDULED);
+    make_due(&t);
+    grant(&t, "w2", 4);
+    end_with(&t, OUTCOME_FAILED, NULL);
+    assert_int_equal(t.state, TASK_FAILED);
+    assert_int_equal(t.attempt, 4);
+    assert_int_equal(task_last_attempt(&t), 4);
+    task_done(&t);
+
+    t = fresh();
+    grant(&t, "w1", 1);
+    struct task_event cancel = {.type = TE_CANCEL, .now = NOW};
+    assert_int_equal(step(&t, &cancel, &reason), STEP_APPLIED);
+    end_with(&t, OUTCOME_RETURNED, NULL);
+    assert_int_equal(t.state, TASK_CANCELLED);
+    task_done(&t);
+}
+
+/* Between nodes that cannot do it a task does not go round for ever at their speed. */
+static void test_returns_are_slowed_down(void **state)
+{
+    struct task t = fresh();
+    struct task_event requeue = {.type = TE_REQUEUE, .now = NOW};
+    static const int seconds[] = {1, 2, 4, 8, 16, 32, 60, 60, 60};
+    const char *reason = NULL;
+
+    (void)state;
+    t.rank = 17;
+    t.max_attempts = 1;
+    for (int i = 1; i <= 20; i++) {
+        grant(&t, "w1", i);
+        end_with(&t, OUTCOME_RETURNED, NULL);
+        assert_int_equal(t.state, TASK_READY);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(seconds); i++) {
+        grant(&t, "w1", 100 + (int)i);
+        struct task_event back = result_of(&t, OUTCOME_RETURNED);
+        assert_int_equal(step(&t, &back, &reason), STEP_APPLIED);
+        assert_int_equal(t.state, TASK_SCHEDULED);
+        assert_int_equal(t.run_after, back.now + 1000 * seconds[i]);
+        assert_int_equal(t.rank, 17);
+        make_due(&t);
+    }
+    assert_int_equal(t.failures + t.losses, 0);
+    grant(&t, "w1", 999);
+    end_with(&t, OUTCOME_FAILED, NULL);
+    assert_int_equal(t.state, TASK_FAILED);
+    assert_int_equal(step(&t, &requeue, &reason), STEP_APPLIED);
+    assert_int_equal(t.returns, 0);
+    task_done(&t);
+}
+
 static char *read_file(const char *path)
 {
     struct buf b;
@@ -557,7 +646,7 @@ static char *read_file(const char *path)
 static void test_generated_texts_agree(void **state)
 {
     struct buf b;
-    char *sql = read_file("configs/sql/0001_init.sql");
+    char *sql = read_file("configs/sql/0006_returned.sql");
     char *doc = read_file("docs/states.md");
 
     (void)state;
@@ -589,6 +678,8 @@ int main(void)
         cmocka_unit_test(test_backoff_is_bounded),
         cmocka_unit_test(test_success_is_complete),
         cmocka_unit_test(test_the_budget_of_attempts),
+        cmocka_unit_test(test_a_return_costs_nothing),
+        cmocka_unit_test(test_returns_are_slowed_down),
         cmocka_unit_test(test_generated_texts_agree),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

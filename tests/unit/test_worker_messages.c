@@ -143,6 +143,37 @@ static void test_orders_that_are_refused(void **unused)
     }
 }
 
+/* What the specification asks for, as the manager reads it too. */
+static void test_what_a_grant_takes(void **unused)
+{
+    static const struct {
+        const char *resources;
+        struct wcore_need need;
+    } cases[] = {
+        {"{}", {1, 0, 0}},
+        {"{\"slots\":3,\"cpus\":0.5,\"memoryMb\":77}", {3, 500, 77}},
+        {"{\"slots\":2.0,\"cpus\":100,\"memoryMb\":9999999}", {2, 100000, 9999999}},
+        {"{\"slots\":-1,\"cpus\":\"x\",\"memoryMb\":null}", {1, 0, 0}},
+        {"{\"slots\":1e99,\"cpus\":1e99,\"memoryMb\":1e99}", {1000000, INT32_MAX, INT32_MAX}},
+        {"7", {1, 0, 0}},
+    };
+
+    (void)unused;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        char *text CLEANUP(freep) =
+            xasprintf("{\"v\":1,\"type\":\"grants\",\"grants\":[{\"task\":\"" ID "\",\"attempt\":3,"
+                      "\"token\":\"7\",\"leaseMs\":30000,\"losses\":1,\"returns\":2,\"spec\":"
+                      "{\"jobType\":\"Report\",\"resources\":%s}}]}",
+                      cases[i].resources);
+        struct order o = read_good(text);
+
+        assert_memory_equal(&o.grants[0].need, &cases[i].need, sizeof(cases[i].need));
+        assert_string_equal(o.grants[0].type, "Report");
+        assert_int_equal(o.grants[0].losses, 3);
+        order_free(&o);
+    }
+}
+
 static void test_too_many_entries(void **unused)
 {
     struct buf b CLEANUP(buf_free);
@@ -217,7 +248,7 @@ static void test_hints(void **unused)
                      0);
     assert_int_equal(h.n, 1);
     check_key(&h.tasks[0].key);
-    assert_int_equal(h.tasks[0].slots, 2);
+    assert_int_equal(h.tasks[0].need.slots, 2);
     assert_int_equal(h.tasks[0].rank, 1700000000000);
     assert_string_equal(h.manager, "");
     assert_int_equal(hint_read(STR("{\"v\":1,\"type\":\"hint\",\"tasks\":[{\"task\":\"" ID "\","
@@ -234,6 +265,35 @@ static void test_hints(void **unused)
     }
     memset(long_body, ' ', sizeof(long_body));
     assert_int_equal(hint_read((struct str){long_body, sizeof(long_body)}, &h, NULL), ERR_PARSE);
+}
+
+/* What a task needs, where the manager says it; and the same body for this worker alone. */
+static void test_what_a_hint_says_of_its_tasks(void **unused)
+{
+    static const char tasks[] = "{\"v\":1,\"type\":\"hint\",\"reply\":\"sje.manager.x\",\"tasks\":["
+                                "{\"task\":\"" ID "\",\"attempt\":3,\"slots\":1,\"type\":"
+                                "\"SparkApp\",\"cpusMilli\":1500,\"memoryMb\":512},"
+                                "{\"task\":\"" ID "\",\"attempt\":4,\"slots\":1}]}";
+    static const char alone[] = "{\"v\":1,\"type\":\"hint\",\"task\":\"" ID "\",\"attempt\":3,"
+                                "\"slots\":1,\"jobType\":\"Noop\"}";
+    struct wcore_hint h = {0};
+
+    (void)unused;
+    assert_int_equal(hint_read(str_of(tasks), &h, NULL), 0);
+    assert_false(h.directed);
+    assert_string_equal(h.tasks[0].type, "SparkApp");
+    assert_int_equal(h.tasks[0].need.cpus_milli, 1500);
+    assert_int_equal(h.tasks[0].need.memory_mb, 512);
+    assert_string_equal(h.tasks[1].type, "");
+    assert_int_equal(h.tasks[1].need.cpus_milli + h.tasks[1].need.memory_mb, 0);
+    assert_int_equal(hint_read(str_of(alone), &h, NULL), 0);
+    assert_string_equal(h.tasks[0].type, "Noop");
+    struct order o = read_good(tasks);
+    assert_int_equal(o.type, ORDER_HINT);
+    assert_true(o.hint->directed);
+    assert_int_equal(o.hint->n, 2);
+    assert_string_equal(o.hint->manager, "sje.manager.x");
+    order_free(&o);
 }
 
 /* ---- results ---- */
@@ -309,14 +369,13 @@ static void nothing(void *arg)
 
 static struct config *config;
 static const struct wcore_ops no_ops;
-static const char *const types[] = {"Noop", NULL};
 
 static json_t *beat_of(struct wcore *core, size_t *ret_len)
 {
     struct id uuid = {{0xab}};
     struct beat_facts f = {.from = {who_of("node1", &uuid, 7), "sje.worker.node1.7"},
                            .config = config,
-                           .job_types = types,
+                           .wall_minus_boot = 1000000,
                            .host = "h\"ost",
                            .started_at = 5};
     struct buf b CLEANUP(buf_free);
@@ -336,13 +395,14 @@ static struct run *adopt(struct wcore *core, struct run_context *x, int n, bool 
 
     memcpy(k.task.b, &n, sizeof(n));
     struct run *r = run_new(x, &k, n);
-    assert_non_null(wcore_adopt(core, 1000, &k, 1, n, 30000, ended, r));
+    assert_non_null(
+        wcore_adopt(core, 1000, &k, &(struct wcore_need){.slots = 1}, n, 30000, ended, r));
     return r;
 }
 
 static void test_a_beat(void **unused)
 {
-    struct wcore_settings s = {.slots = 3, .heartbeat_ms = 5000, .grace_ms = 1};
+    struct wcore_settings s = {.capacity = {.slots = 3}, .heartbeat_ms = 5000, .grace_ms = 1};
     struct run_context x = {.on_freed = nothing};
     size_t len = 0;
 
@@ -379,9 +439,40 @@ static void test_a_beat(void **unused)
     wcore_free(core);
 }
 
+/* What cannot be done now is left out of the types, and told. */
+static void test_a_beat_tells_what_is_held_off(void **unused)
+{
+    struct wcore_settings s = {.capacity = {.slots = 3}, .heartbeat_ms = 5000, .grace_ms = 1};
+    struct wcore_able looks[] = {
+        {NULL, NULL}, {"SparkApp", "no \"Java\""}, {"Command", NULL}, {"Report", NULL}};
+    size_t len = 0;
+
+    (void)unused;
+    struct wcore *core = wcore_new(&no_ops, NULL, &s);
+    json_auto_t *first = beat_of(core, &len);
+    assert_int_equal(json_array_size(json_object_get(first, "jobTypes")), 0);
+    wcore_on_look(core, 1000, looks, ARRAY_LEN(looks));
+    json_auto_t *j = beat_of(core, &len);
+    char *types CLEANUP(freep) = json_text(json_object_get(j, "jobTypes"));
+    assert_string_equal(types, "[\"Command\",\"Report\"]");
+    char *held CLEANUP(freep) = json_text(json_object_get(j, "holdOff"));
+    assert_string_equal(held, "[{\"type\":\"SparkApp\",\"reason\":\"no \\\"Java\\\"\",\"untilMs\":"
+                              "null}]");
+    assert_int_equal(json_get_int(j, "free", 0), 3);
+    looks[0].why = "read-only";
+    wcore_on_look(core, 2000, looks, ARRAY_LEN(looks));
+    json_auto_t *none = beat_of(core, &len);
+    assert_int_equal(json_array_size(json_object_get(none, "jobTypes")), 0);
+    assert_int_equal(json_array_size(json_object_get(none, "holdOff")), 2);
+    assert_true(
+        json_is_null(json_object_get(json_array_get(json_object_get(none, "holdOff"), 0), "type")));
+    assert_int_equal(json_get_int(none, "free", -1), 0);
+    wcore_free(core);
+}
+
 static void test_a_beat_lists_every_task(void **unused)
 {
-    struct wcore_settings s = {.slots = 1000, .heartbeat_ms = 5000, .grace_ms = 1};
+    struct wcore_settings s = {.capacity = {.slots = 1000}, .heartbeat_ms = 5000, .grace_ms = 1};
     struct run_context x = {.on_freed = nothing};
     size_t len = 0;
 
@@ -424,11 +515,14 @@ int main(void)
         cmocka_unit_test(test_orders),
         cmocka_unit_test(test_orders_that_are_refused),
         cmocka_unit_test(test_too_many_entries),
+        cmocka_unit_test(test_what_a_grant_takes),
+        cmocka_unit_test(test_what_a_hint_says_of_its_tasks),
         cmocka_unit_test(test_hints),
         cmocka_unit_test(test_the_manager_of_a_hint),
         cmocka_unit_test(test_a_result),
         cmocka_unit_test(test_a_result_is_bounded),
         cmocka_unit_test(test_a_beat),
+        cmocka_unit_test(test_a_beat_tells_what_is_held_off),
         cmocka_unit_test(test_a_beat_lists_every_task),
     };
 

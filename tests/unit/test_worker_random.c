@@ -23,7 +23,7 @@ enum delivery_state { UNUSED, OPEN, ACKED, NACKED, LOST };
 /* What the world knows of one (task, attempt). */
 struct model {
     struct wcore_key key;
-    int32_t slots;
+    struct wcore_need need;
     bool claimed;       /* a claim was sent in this life */
     int64_t claim_sent; /* first time */
     bool in_process;
@@ -44,6 +44,8 @@ struct part {
     bool done;       /* the attempt was known when it came, or its claim was answered */
 };
 
+static const char *const types[] = {"Command", "SparkApp"};
+
 struct world {
     struct wcore *c;
     uint64_t seed;
@@ -51,7 +53,7 @@ struct world {
     int event;
     int64_t now;
     int64_t due;
-    int slots;
+    struct wcore_need capacity;
     struct model models[TASKS][ATTEMPTS];
     enum delivery_state deliveries[DELIVERIES];
     struct part parts[DELIVERIES][PARTS];
@@ -211,7 +213,8 @@ static void note_end(struct world *w, struct model *m)
     m->sent_at = 0;
 }
 
-static enum wcore_started on_start(void *arg, struct wcore_attempt *a, const void *spec)
+static enum wcore_started on_start(void *arg, struct wcore_attempt *a, const void *spec,
+                                   struct wcore_fault *ret)
 {
     struct world *w = arg;
     struct model *m = model_of(w, a);
@@ -221,7 +224,8 @@ static enum wcore_started on_start(void *arg, struct wcore_attempt *a, const voi
     w->seen.starts++;
     if (m->in_process || w->no_space) {
         note_end(w, m);
-        return w->no_space ? WCORE_START_NO_SPACE : WCORE_START_ENDED;
+        *ret = (struct wcore_fault){.of = (unsigned)below(w, 3), .reason = "no space"};
+        return w->no_space ? WCORE_START_FAULT : WCORE_START_ENDED;
     }
     m->running = true;
     return WCORE_START_UNDER_WAY;
@@ -287,8 +291,8 @@ static void on_moved(void *arg, const struct wcore_attempt *a, enum wcore_state 
         CHECK(w, !m->running && !m->ended);
         struct wcore_key k = m->key;
         bool in_process = m->in_process;
-        int32_t slots = m->slots;
-        *m = (struct model){.key = k, .slots = slots, .in_process = in_process};
+        struct wcore_need need = m->need;
+        *m = (struct model){.key = k, .need = need, .in_process = in_process};
     }
 }
 
@@ -313,15 +317,23 @@ static const struct wcore_ops ops = {
 
 static void check_rules(struct world *w, bool stepped)
 {
-    int64_t used = 0;
+    int64_t slots = 0;
+    int64_t cpus = 0;
+    int64_t memory = 0;
 
     for (enum wcore_state s = WCORE_CLAIMING; s <= WCORE_STOPPING; s++) {
         LIST_EACH(wcore_in_state(w->c, s), it)
         {
-            used += CONTAINER_OF(it, struct wcore_attempt, in_state)->slots;
+            const struct wcore_need *n = &CONTAINER_OF(it, struct wcore_attempt, in_state)->need;
+
+            slots += n->slots;
+            cpus += n->cpus_milli;
+            memory += n->memory_mb;
         }
     }
-    CHECK(w, used <= w->slots && wcore_slots_free(w->c) == w->slots - used);
+    CHECK(w, slots <= w->capacity.slots && cpus <= w->capacity.cpus_milli &&
+                 memory <= w->capacity.memory_mb);
+    CHECK(w, wcore_slots_free(w->c) == w->capacity.slots - slots);
     for (int t = 0; t < TASKS; t++) {
         for (int n = 0; n < ATTEMPTS; n++) {
             const struct model *m = &w->models[t][n];
@@ -387,7 +399,6 @@ static void ev_hint(struct world *w)
         return;
     }
     struct wcore_hint h = {.n = 1 + (size_t)below(w, PARTS),
-                           .urgency = below(w, 3),
                            .delivery = {.epoch = 1, .tag = w->next_tag}};
     if (below(w, 4)) {
         snprintf(h.manager, sizeof(h.manager), "m%d", below(w, 3));
@@ -397,7 +408,12 @@ static void ev_hint(struct world *w)
         struct model *m = any(w);
 
         h.tasks[i].key = m->key;
-        h.tasks[i].slots = m->slots;
+        h.tasks[i].need = m->need;
+        if (below(w, 10) == 0) { /* of an older manager, or wrong */
+            h.tasks[i].need = (struct wcore_need){.slots = 1};
+        }
+        snprintf(h.tasks[i].type, sizeof(h.tasks[i].type), "%s",
+                 below(w, 8) ? types[m->key.task.b[15] % ARRAY_LEN(types)] : "");
         h.tasks[i].rank = below(w, 100);
         w->parts[w->next_tag][i].m = m;
         w->parts[w->next_tag][i].done = state(w, m) != WCORE_GONE;
@@ -436,8 +452,14 @@ static void ev_grant(struct world *w)
         answered(w, m);
         m->deadline = m->claim_sent + LEASE_MS;
     }
-    CHECK(w, wcore_on_grant(w->c, w->now, &m->key, 1 + below(w, 1000), INT64_MAX, LEASE_MS, m) ==
-                 open);
+    struct wcore_grant g = {.key = m->key,
+                            .token = 1 + below(w, 1000),
+                            .beat = INT64_MAX,
+                            .lease_ms = LEASE_MS,
+                            .need = m->need,
+                            .type = types[m->key.task.b[15] % ARRAY_LEN(types)],
+                            .spec = m};
+    CHECK(w, wcore_on_grant(w->c, w->now, &g) == open);
 }
 
 static void ev_gone(struct world *w)
@@ -517,7 +539,10 @@ static void end_task(struct world *w, struct model *m)
 {
     if (m->running) {
         note_end(w, m);
-        wcore_on_ended(w->c, w->now, wcore_find(w->c, &m->key));
+        struct wcore_fault fault = {.of = (unsigned)below(w, 3), .reason = "late"};
+
+        wcore_on_ended(w->c, w->now, wcore_find(w->c, &m->key),
+                       m->confirmed || below(w, 4) ? NULL : &fault);
     }
 }
 
@@ -563,6 +588,15 @@ static void ev_odd(struct world *w)
     }
 }
 
+static void ev_look(struct world *w)
+{
+    struct wcore_able list[] = {{NULL, below(w, 6) ? NULL : "read-only"},
+                                {types[0], below(w, 6) ? NULL : "missing"},
+                                {types[1], NULL}};
+
+    wcore_on_look(w->c, w->now, list, 2 + (size_t)(below(w, 4) != 0));
+}
+
 static void ev_time(struct world *w)
 {
     static const int spans[] = {0, 1, 10, 10, 50, 50, 200, 200, 1000, 1000, 5000, 20000};
@@ -577,7 +611,7 @@ static void one_event(struct world *w)
     } table[] = {
         {60, ev_hint},  {25, ev_grant},   {5, ev_deny},     {12, ev_beat_ack}, {2, ev_revoke},
         {6, ev_cancel}, {20, ev_applied}, {15, ev_started}, {12, ev_ended},    {2, ev_link},
-        {2, ev_odd},    {20, ev_time},    {3, ev_gone},
+        {2, ev_odd},    {20, ev_time},    {3, ev_gone},     {6, ev_look},
     };
     int total = 0;
 
@@ -605,8 +639,8 @@ static void open_world(struct world *w, uint64_t seed)
 {
     *w = (struct world){.seed = seed, .rng = seed, .now = 5000000, .next_tag = 1, .seen = w->seen};
     w->epoch_start = 1;
-    w->slots = 1 + below(w, 8);
-    struct wcore_settings s = {.slots = w->slots, .heartbeat_ms = 5000, .grace_ms = 10000};
+    w->capacity = (struct wcore_need){1 + below(w, 8), below(w, 8) * 1000, below(w, 8) * 100};
+    struct wcore_settings s = {.capacity = w->capacity, .heartbeat_ms = 5000, .grace_ms = 10000};
     w->c = wcore_new(&ops, w, &s);
     for (int t = 0; t < TASKS; t++) {
         for (int n = 0; n < ATTEMPTS; n++) {
@@ -614,7 +648,9 @@ static void open_world(struct world *w, uint64_t seed)
 
             m->key.attempt = n + 1;
             m->key.task.b[15] = (uint8_t)t;
-            m->slots = 1 + (below(w, 3) == 0 ? below(w, 10) : 0);
+            m->need.slots = 1 + (below(w, 3) == 0 ? below(w, 10) : 0);
+            m->need.cpus_milli = below(w, 4) == 0 ? below(w, 6) * 1000 : 0;
+            m->need.memory_mb = below(w, 4) == 0 ? below(w, 600) : 0;
             m->in_process = below(w, 3) == 0;
         }
     }

@@ -36,6 +36,7 @@ static struct run_context context;
 static struct wcore_attempt attempt;
 static struct run *run;
 static struct run_found found;
+static struct wcore_fault fault; /* of the last start */
 static int n_started;
 static int n_ended;
 static int n_freed;
@@ -212,7 +213,7 @@ static void test_an_ended_attempt_of_version_1(void **state)
     (void)state;
     take_fixture("exit.json");
     adopt();
-    assert_true(found.ended && found.token == 8123456789 && found.slots == 2);
+    assert_true(found.ended && found.token == 8123456789 && found.need.slots == 2);
     assert_int_equal(found.lease_ms, 30000);
     assert_string_equal(run_outcome(run), "succeeded");
     assert_non_null(strstr(run_result(run), "\"output\":\"hello\\n\""));
@@ -341,9 +342,9 @@ static enum wcore_started start(const char *text)
     assert_int_equal(json_read(text, strlen(text), &spec, NULL), 0);
     attempt.key.attempt = 2;
     attempt.lease_ms = 30000;
-    attempt.slots = 1;
+    attempt.need.slots = 1;
     attempt.deadline = clock_boot_ms() + 30000;
-    enum wcore_started s = run_start(&context, &attempt, spec, 0);
+    enum wcore_started s = run_start(&context, &attempt, spec, 0, &fault);
     json_decref(spec);
     run = attempt.user;
     return s;
@@ -428,6 +429,100 @@ static void test_a_spare_that_has_just_ended(void **state)
     assert_int_equal(n_started, 0);
 }
 
+/* ---- faults of the node ---- */
+
+static void expect_fault(enum wcore_started s, int of, const char *part)
+{
+    assert_int_equal(s, WCORE_START_FAULT);
+    assert_string_equal(run_outcome(run), "returned");
+    assert_non_null(strstr(run_result(run), "\"kind\":\"node\""));
+    assert_int_equal(fault.of, of);
+    if (!strstr(fault.reason, part)) {
+        fail_msg("%s", fault.reason);
+    }
+    assert_null(strstr(fault.reason, TASK)); /* it is the same for all attempts */
+    assert_memory_equal(run_fault(run), &fault, sizeof(fault));
+}
+
+static void test_a_directory_that_is_gone(void **state)
+{
+    struct err e = {0};
+
+    (void)state;
+    use_real_shim();
+    assert_int_equal(run_able(&context, NULL, &e), 0);
+    assert_int_equal(shimdir_remove(tasks_dir, NULL), 0);
+    expect_fault(start(COMMAND), WCORE_FAULT_NODE, tasks_dir);
+    assert_int_equal(run_able(&context, NULL, &e), ERR_IO);
+    assert_non_null(strstr(e.text, tasks_dir));
+}
+
+static void test_a_shim_that_is_gone(void **state)
+{
+    struct err e = {0};
+
+    (void)state;
+    context.shim_path = "/nonexistent/sje-shim";
+    expect_fault(start(COMMAND), WCORE_FAULT_NODE, "cannot start /nonexistent/sje-shim");
+    assert_int_equal(run_able(&context, NULL, &e), ERR_IO);
+    assert_non_null(strstr(e.text, "/nonexistent/sje-shim"));
+}
+
+static void test_a_directory_that_is_there_already(void **state)
+{
+    char *second CLEANUP(freep) = shimdir_path(tasks_dir, &attempt.key.task, 2);
+
+    (void)state;
+    use_real_shim();
+    assert_int_equal(shimdir_create(second, NULL), 0);
+    expect_fault(start(COMMAND), WCORE_FAULT_ATTEMPT, "File exists");
+}
+
+static void test_what_is_the_tasks_own_fault(void **state)
+{
+    (void)state;
+    use_real_shim();
+    assert_int_equal(start("{\"jobType\":\"Command\",\"command\":[\"true\"],\"cwd\":\"/no/such\"}"),
+                     WCORE_START_ENDED);
+    assert_string_equal(run_outcome(run), "failed");
+    assert_non_null(strstr(run_why(run), "/no/such"));
+    assert_null(run_fault(run));
+}
+
+/* The shim finds out: what the task names is its own, what the node has is the node's. */
+static void test_an_interpreter_that_is_missing(void **state)
+{
+    char *plugins CLEANUP(freep) = xasprintf("%s/plugins", tasks_dir);
+    char *program CLEANUP(freep) = xasprintf("%s/Report", plugins);
+    char *command CLEANUP(freep) =
+        xasprintf("{\"jobType\":\"Command\",\"command\":[\"%s\"]}", program);
+
+    (void)state;
+    use_real_shim();
+    assert_int_equal(mkdir(plugins, 0700), 0);
+    FILE *f = fopen(program, "w");
+    assert_non_null(f);
+    assert_true(fputs("#!/no/such/interpreter\n", f) >= 0);
+    assert_int_equal(fclose(f), 0);
+    assert_int_equal(chmod(program, 0700), 0);
+    node.plugin_dir = plugins;
+    assert_int_equal(executors_look(plugins, NULL), 0);
+    assert_int_equal(start("{\"jobType\":\"Report\"}"), WCORE_START_UNDER_WAY);
+    await(&n_ended);
+    assert_string_equal(run_outcome(run), "returned");
+    assert_int_equal(run_fault(run)->of, WCORE_FAULT_TYPE);
+    assert_non_null(strstr(run_fault(run)->reason, "interpreter is missing"));
+    run_release(run);
+    n_ended = 0;
+    n_made = 2;
+    attempt.key.task.b[3]++;
+    assert_int_equal(start(command), WCORE_START_UNDER_WAY);
+    await(&n_ended);
+    assert_string_equal(run_outcome(run), "failed");
+    assert_null(run_fault(run));
+    node.plugin_dir = "";
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -444,6 +539,11 @@ int main(void)
         T(test_a_spare_for_a_task_that_cannot_start),
         T(test_a_spare_that_has_ended_is_forgotten),
         T(test_a_spare_that_has_just_ended),
+        T(test_a_directory_that_is_gone),
+        T(test_a_shim_that_is_gone),
+        T(test_a_directory_that_is_there_already),
+        T(test_what_is_the_tasks_own_fault),
+        T(test_an_interpreter_that_is_missing),
     };
 
     log_setup(LOG_ERROR, LOG_LOGFMT, "test");

@@ -1,0 +1,162 @@
+"""A bad node does not eat the queue: what it cannot start it gives back, no task fails for it, it says
+why, stops taking such work, and takes it again by itself."""
+import os
+import subprocess
+import time
+
+from test_faults import complete, shell
+from test_survivors import another_worker
+
+from sje import BIN, until
+
+PLUGIN = "#!/bin/sh\necho done by $(hostname)\n"
+
+
+def held_off(sje, node, kind):
+    """Why that node does not take such tasks; None is everything."""
+    (w,) = [w for w in sje.workers() if w["workerId"] == node]
+    return next((h["reason"] for h in w["holdOff"] if h["type"] == kind), None)
+
+
+def types(sje, node):
+    return next(w["jobTypes"] for w in sje.workers() if w["workerId"] == node)
+
+
+def audit_of_holds(sje):
+    """What the cluster's audit has of node1: the types that were held off, one entry for each change."""
+    with sje.database() as db, db.cursor() as c:
+        c.execute("SELECT detail FROM cluster_event WHERE event = 'worker' AND subject = 'node1' "
+                  "ORDER BY seq")
+        return [[h["type"] for h in d.get("holdOff") or []] for (d,) in c.fetchall()]
+
+
+def no_charge(ended):
+    assert {(t["state"], t["maxAttempts"] >= t["attempt"]) for t in ended} == {("SUCCEEDED", True)}, ended
+
+
+def make_plugin(directory):
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "Report").write_text(PLUGIN)
+    (directory / "Report").chmod(0o755)
+
+
+def test_a_work_directory_that_vanishes(own):
+    sje = own(split=True)
+    another_worker(sje)
+    sje.run(shell("true"))
+    (sje.work / "tasks").rename(sje.work / "away")
+    ids = [sje.submit(shell("true")) for _ in range(40)]
+    no_charge(complete(sje, ids))
+    reason = until(lambda: held_off(sje, "node1", None), 20, "node1 takes nothing")
+    assert "No such file or directory" in reason and str(sje.work / "tasks") in reason
+    assert types(sje, "node1") == [] and types(sje, "node2") != []
+    listed = subprocess.run([BIN / "sje", "workers"], env={**os.environ, "SJE_URL": sje.url},
+                            capture_output=True, text=True, check=True).stdout
+    assert "all: cannot" in listed, listed
+    until(lambda: [None] in audit_of_holds(sje), 20, "the audit of the cluster says so")
+    (sje.work / "away").rename(sje.work / "tasks")
+    until(lambda: "Command" in types(sje, "node1") and not held_off(sje, "node1", None), 60,
+          "node1 is well again, by itself")
+    until(lambda: audit_of_holds(sje)[-1] == [] or None not in audit_of_holds(sje)[-1], 20,
+          "the audit of the cluster says that too")
+    sje.all_succeeded(41)
+
+
+def test_a_spark_home_that_is_missing(own):
+    sje = own(SJE_NODE_SPARK_HOME="/no/such/spark")
+    task_id = sje.submit({"jobType": "SparkApp", "sparkAppPath": "/no/such/app.py"})
+    reason = until(lambda: held_off(sje, "node1", "SparkApp"), 20, "it says that it has no Spark")
+    assert "/no/such/spark" in reason and "spark.home" in reason
+    assert sorted(types(sje, "node1")) == ["Command", "Noop"]
+    assert sje.run(shell("true"))["state"] == "SUCCEEDED"
+    assert sje.task(task_id)["state"] not in ("FAILED", "SUCCEEDED")
+    sje.cancel(task_id, None)
+    assert sje.end(task_id)["state"] == "CANCELLED"
+
+
+def test_a_plugin_that_one_worker_has(own, tmp_path):
+    """Without a restart: also when it comes, and when it goes."""
+    has, bare = tmp_path / "has", tmp_path / "bare"
+    make_plugin(has)
+    bare.mkdir()
+    sje = own(split=True, SJE_NODE_PLUGIN_DIR=str(has))
+    sje.worker.terminate()
+    sje.worker.env["SJE_NODE_PLUGIN_DIR"] = str(bare)
+    sje.worker.start()
+    sje.ready()
+    another_worker(sje)
+    until(lambda: "Report" in types(sje, "node2"), 20, "node2 offers it")
+    until(lambda: "Report" not in types(sje, "node1"), 20, "node1 does not")
+    ended = complete(sje, [sje.submit({"jobType": "Report"}) for _ in range(24)])
+    no_charge(ended)
+    assert {t["workerId"] for t in ended} == {"node2"}
+    make_plugin(bare)
+    until(lambda: "Report" in types(sje, "node1"), 20, "node1 has found it")
+    (has / "Report").unlink()
+    until(lambda: "Report" not in types(sje, "node2"), 20, "node2 misses it")
+    ended = complete(sje, [sje.submit({"jobType": "Report"}) for _ in range(6)])
+    no_charge(ended)
+    assert {t["workerId"] for t in ended} == {"node1"}
+
+
+def test_what_no_node_has_room_for(own):
+    sje = own(SJE_NODE_CPUS="4", SJE_NODE_MEMORY_MB="1024")
+    big = sje.submit(shell("echo ran > ran", resources={"cpus": 100, "memoryMb": 9999999}))
+    fits = sje.run(shell("true", resources={"cpus": 3.5, "memoryMb": 1024}))
+    assert fits["state"] == "SUCCEEDED"
+    w = sje.workers()[0]
+    assert (w["cpus"], w["memoryMb"]) == (4, 1024)
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        assert sje.task(big)["state"] in ("QUEUED", "RUNNING")
+        assert sje.run(shell("true"))["state"] == "SUCCEEDED"
+    assert not list(sje.work.glob(f"tasks/{big}.*/work/ran"))
+    sje.cancel(big, None)
+    assert sje.end(big)["state"] == "CANCELLED"
+
+
+def test_two_that_do_not_fit_together(own):
+    sje = own(SJE_NODE_CPUS="4", SJE_NODE_MEMORY_MB="1024")
+    ids = [sje.submit(shell("sleep 0.5", resources={"memoryMb": 600})) for _ in range(3)]
+    seen = 0
+    while not all(sje.task(i)["state"] == "SUCCEEDED" for i in ids):
+        running = [d.name.partition(".")[0] for d in (sje.work / "tasks").glob("*/sock")]
+        seen = max(seen, sum(sje.task(i)["state"] == "RUNNING" and i in running for i in ids))
+        assert not any(sje.task(i)["state"] == "FAILED" for i in ids)
+    no_charge(complete(sje, ids))
+    assert seen <= 1
+
+
+def test_the_log_of_a_failed_start_has_no_token(own):
+    sje = own()
+    task_id = sje.submit({"jobType": "Command", "command": ["true"], "cwd": "/no/such/directory"})
+    t = sje.end(task_id)
+    assert (t["state"], t["error"]["kind"]) == ("FAILED", "launch"), "its own fault"
+    with sje.database() as db, db.cursor() as c:
+        c.execute("SELECT token FROM task WHERE id = %s", [task_id])
+        (token,) = c.fetchone()
+    text = sje.worker.output.read_text()
+    assert "could not be started" in text and "/no/such/directory" in text
+    assert token and str(token) not in text
+
+
+def test_what_has_waited_longest_is_not_starved(own):
+    """Of priority 0, but first by rank, behind a stream of priority 9: a class has a queue of its own, and
+    none of them goes first."""
+    sje = own(split=True, SJE_NODE_SLOTS="1")
+    sje.post("/mgmt/queues/default/pause", None, 200)
+    ids = [sje.submit(shell("sleep 0.25", priority=9)) for _ in range(20)]
+    old = sje.submit(shell("true", priority=0))
+    assert sje.manager.terminate() == 0
+    with sje.database() as db, db.cursor() as c:  # as if it had waited for hours
+        c.execute("ALTER TABLE task DISABLE TRIGGER task_seq")
+        c.execute("UPDATE task SET rank = 1 WHERE id = %s", [old])
+        c.execute("ALTER TABLE task ENABLE TRIGGER task_seq")
+    sje.manager.start()
+    sje.ready()
+    sje.post("/mgmt/queues/default/resume", None, 200)
+    complete(sje, [*ids, old], 90)
+    with sje.database() as db, db.cursor() as c:
+        c.execute("SELECT task_id::text FROM event WHERE event = 'granted' ORDER BY at")
+        order = [i for (i,) in c.fetchall()]
+    assert order.index(old) < 3, order.index(old)
