@@ -110,6 +110,7 @@ static void compare_clocks(struct shim *s)
 static void kill_tree(struct shim *s, int64_t now)
 {
     if (!s->killing) {
+        task_report(s);
         s->killing = true;
         s->fate->killed = !s->fate->main_gone;
         s->give_up_at = now + KILL_GIVE_UP_MS;
@@ -174,9 +175,7 @@ static void tell_end(struct shim *s)
     struct rusage used = {0};
     char word = SAY_ENDED;
 
-    if (s->report >= 0) {
-        task_report(s);
-    }
+    task_report(s);
     getrusage(RUSAGE_CHILDREN, &used);
     s->fate->max_rss_kb = used.ru_maxrss;
     s->fate->cpu_ms = milliseconds(used.ru_utime) + milliseconds(used.ru_stime);
@@ -215,11 +214,12 @@ static void on_link(struct shim *s)
 
 static void wait_and_note(struct shim *s)
 {
-    enum { SIGNALS, ALARM, CLOCK, LINK, REPORT, LISTENER, CONNS };
-    struct pollfd f[CONNS + CONNS_MAX] = {
-        [SIGNALS] = {s->signals, POLLIN, 0}, [ALARM] = {s->alarm.fd, POLLIN, 0},
-        [CLOCK] = {s->clock_set, POLLIN, 0}, [LINK] = {s->link, POLLIN, 0},
-        [REPORT] = {s->report, POLLIN, 0},   [LISTENER] = {s->listener, POLLIN, 0}};
+    enum { SIGNALS, ALARM, CLOCK, LINK, LISTENER, CONNS };
+    struct pollfd f[CONNS + CONNS_MAX] = {[SIGNALS] = {s->signals, POLLIN, 0},
+                                          [ALARM] = {s->alarm.fd, POLLIN, 0},
+                                          [CLOCK] = {s->clock_set, POLLIN, 0},
+                                          [LINK] = {s->link, POLLIN, 0},
+                                          [LISTENER] = {s->listener, POLLIN, 0}};
 
     for (int i = 0; i < CONNS_MAX; i++) {
         f[CONNS + i] = (struct pollfd){s->conns[i].fd, POLLIN, 0};
@@ -242,9 +242,6 @@ static void wait_and_note(struct shim *s)
     if (f[LINK].revents) {
         on_link(s);
     }
-    if (f[REPORT].revents) {
-        task_report(s);
-    }
     tree_reap(s);
     for (int i = 0; i < CONNS_MAX; i++) {
         if (f[CONNS + i].revents) {
@@ -258,13 +255,13 @@ static void wait_and_note(struct shim *s)
 
 /* ---- beginning ---- */
 
-/* Memory that would have to come from a disk must not be waited for. As far as we may. */
+/* Pages of the program that would have to be fetched from a disk again. As far as we may. */
 static void lock_memory(void)
 {
-    extern char __executable_start[]; /* by the linker */
-    extern char _end[];
+    extern char __executable_start[]; /* by the linker: what is in the program's file */
+    extern char _edata[];
 
-    (void)mlock(__executable_start, (size_t)(_end - __executable_start));
+    (void)mlock(__executable_start, (size_t)(_edata - __executable_start));
 }
 
 static int open_clock_set(void)
@@ -278,8 +275,6 @@ static int open_clock_set(void)
 
 static void begin(struct shim *s)
 {
-    char word = SAY_STARTED;
-
     s->self = getpid();
     setpgid(0, 0); /* what is sent to the keeper's group is not for us */
     s->kill_at = NEVER;
@@ -300,9 +295,6 @@ static void begin(struct shim *s)
         CRASH_POINT("shim-before-start");
         task_start(s);
         CRASH_POINT("shim-started");
-    }
-    if (s->fate->pid) {
-        (void)send(s->link, &word, 1, MSG_NOSIGNAL);
     }
     control_hello(s);
     lock_memory();

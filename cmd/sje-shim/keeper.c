@@ -83,24 +83,36 @@ static void take_over(struct shim *s)
     group_remove(s);
 }
 
-/* It stands still, or it would have ended the task by itself. */
-static void check_guardian(struct shim *s)
+/* It stands still, or it would have ended the task by itself. Returns when to look again. */
+static int64_t check_guardian(struct shim *s, int64_t now)
 {
-    int64_t now = boot_ms();
     int64_t lease = atomic_load(&s->fate->lease_until);
 
     if (lease == NEVER || now < lease + PLAN_LEASE_GRACE_MS) {
         s->overdue_at = NEVER;
-        alarm_set(&s->alarm, lease == NEVER ? NEVER : lease + PLAN_LEASE_GRACE_MS);
-        return;
+        return lease == NEVER ? NEVER : lease + PLAN_LEASE_GRACE_MS;
     }
     if (s->overdue_at == NEVER) { /* the machine, or we, may have slept: it has its chance first */
         s->overdue_at = now;
     }
-    alarm_set(&s->alarm, s->overdue_at + KEEPER_WAIT_MS);
     if (now >= s->overdue_at + KEEPER_WAIT_MS) {
         kill_guardian(s);
     }
+    return s->overdue_at + KEEPER_WAIT_MS;
+}
+
+/* What is due. False: the task is over, or the guardian. */
+static bool decide(struct shim *s)
+{
+    int64_t now = boot_ms();
+
+    if (now >= s->tell_at) {
+        s->tell_at = s->fate->pid ? NEVER : now + STARTED_AFTER_MS;
+        record_started(s);
+    }
+    int64_t at = check_guardian(s, now);
+    alarm_set(&s->alarm, at < s->tell_at ? at : s->tell_at);
+    return !s->ended && !s->guardian_gone;
 }
 
 /* ---- the loop ---- */
@@ -121,9 +133,7 @@ static void on_link(struct shim *s)
     char word = 0;
     ssize_t n = read(s->link, &word, 1);
 
-    if (n == 1 && word == SAY_STARTED) {
-        record_started(s);
-    } else if (n == 1 && word == SAY_ENDED) {
+    if (n == 1 && word == SAY_ENDED) {
         s->ended = true;
     } else if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
         kill_guardian(s); /* it is dead, or as good as that */
@@ -187,11 +197,9 @@ int keeper_run(struct shim *s)
     if (!alarm_open(&s->alarm)) {
         return 1; /* which ends the guardian */
     }
-    while (!s->ended && !s->guardian_gone) {
-        check_guardian(s);
-        if (!s->guardian_gone) {
-            wait_and_note(s);
-        }
+    s->tell_at = boot_ms() + STARTED_AFTER_MS;
+    while (decide(s)) {
+        wait_and_note(s);
     }
     if (!s->ended) {
         take_over(s);

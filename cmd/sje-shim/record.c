@@ -27,7 +27,7 @@ void record_started(const struct shim *s)
     char boot[64];
     char text[128];
 
-    if (read_text(BOOT_ID, boot, sizeof(boot)) > 0) {
+    if (s->fate->pid && read_text(BOOT_ID, boot, sizeof(boot)) > 0) {
         boot[strcspn(boot, "\n")] = '\0';
         snprintf(text, sizeof(text), "%s %lld %d %d", boot, (long long)boot_ms(), (int)s->keeper,
                  (int)s->fate->pid);

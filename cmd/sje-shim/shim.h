@@ -39,8 +39,11 @@
 #define KILL_ROUNDS     50    /* at once */
 #define KILL_GIVE_UP_MS 30000 /* processes that even SIGKILL does not end: uninterruptible I/O */
 #define KEEPER_WAIT_MS  1000  /* for a guardian that is late */
-#define LOG_RETRY_MS    1000  /* after the disk was full */
-#define SYNC_RECORD_MS  1000  /* a run of that length is worth an fsync */
+#define STARTED_AFTER_MS                                                                           \
+    200                      /* a run of that length is written down for the next worker process   \
+                              */
+#define LOG_RETRY_MS    1000 /* after the disk was full */
+#define SYNC_RECORD_MS  1000 /* a run of that length is worth an fsync */
 #define SYNC_TRIES      3
 #define CLOCK_JUMP_MS   1000  /* of the wall clock, ahead of CLOCK_BOOTTIME */
 #define TASK_OOM_ADJUST "500" /* when memory is short: rather a task than the worker */
@@ -108,7 +111,6 @@ struct fate {
 
 /* What is said over the link between the two, a byte each. */
 enum word {
-    SAY_STARTED = 's',  /* guardian: pid is known */
     SAY_ENDED = 'e',    /* guardian: nothing of the task is left, its fate is complete */
     SAY_RECORDED = 'r', /* keeper: the exit record is written */
 };
@@ -129,6 +131,7 @@ struct shim {
     struct stream out;
     struct stream err;
     int64_t overdue_at; /* NEVER, or when the guardian was seen to be late */
+    int64_t tell_at;    /* when the run is written down; NEVER: it is */
     bool ended;         /* it said so */
     bool guardian_gone;
 
@@ -184,7 +187,8 @@ void set_lease(struct shim *s, int64_t until);
 /* ---- task.c: starting it ---- */
 /* Returns at once. What goes wrong is noted with reason `launch`, here or by task_report(). */
 void task_start(struct shim *s);
-/* Takes what the child has to say: that the program is executed, or why not. */
+/* Takes what the child has to say by now: that the program is executed, or why not. To be asked
+ * before it is killed, and at its end. */
 void task_report(struct shim *s);
 
 /* ---- tree.c: all of the processes below this one ---- */

@@ -167,15 +167,15 @@ static void refused(struct shim *s, const struct report *r)
 void task_report(struct shim *s)
 {
     struct report r;
-    ssize_t n = read(s->report, &r, sizeof(r));
+    ssize_t n = s->report < 0 ? -1 : read(s->report, &r, sizeof(r));
 
-    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+    if (n < 0) {
         return;
     }
     if (n == sizeof(r)) {
         refused(s, &r);
     } else {
-        s->fate->launched = !s->fate->killed; /* else it may have been killed before */
+        s->fate->launched = !s->fate->killed; /* else we have killed it before */
     }
     close(s->report);
     s->report = -1;

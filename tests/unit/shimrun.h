@@ -111,6 +111,52 @@ static inline void run_self(struct run *r, const char *role, const char *arg)
     run_arg(r, arg);
 }
 
+/* Fields of /proc/PID/stat after the name: 'S', the parent, … Returns the state; 0: gone. */
+static inline char process_state(pid_t pid, pid_t *ret_parent)
+{
+    char path[64];
+    char text[512] = "";
+    char state = 0;
+    int parent = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return 0;
+    }
+    ssize_t n = read(fd, text, sizeof(text) - 1);
+    close(fd);
+    char *end = n > 0 ? strrchr(text, ')') : NULL;
+    if (!end || sscanf(end, ") %c %d", &state, &parent) != 2) {
+        return 0;
+    }
+    if (ret_parent) {
+        *ret_parent = parent;
+    }
+    return state == 'Z' || state == 'X' ? 0 : state;
+}
+
+static inline bool process_runs(pid_t pid)
+{
+    return process_state(pid, NULL) != 0;
+}
+
+/* Until it is gone, or a zombie. */
+static inline void process_gone(pid_t pid)
+{
+    for (int64_t end = clock_boot_ms() + WAIT_MS; process_runs(pid); poll(NULL, 0, 1)) {
+        assert_true(clock_boot_ms() < end);
+    }
+}
+
+static inline void process_stop(pid_t pid)
+{
+    assert_int_equal(kill(pid, SIGSTOP), 0);
+    while (process_state(pid, NULL) != 'T') {
+        poll(NULL, 0, 1);
+    }
+}
+
 /* Starts the program with one end of a socket pair as its standard input. */
 static inline void run_spawn_as(struct run *r, char **argv)
 {
@@ -169,6 +215,29 @@ static inline void run_hello(struct run *r)
     assert_int_equal(version, 1);
     assert_int_equal(shim, r->shim);
     r->task = task;
+}
+
+/* The other process of the shim: the parent of its task. */
+static inline pid_t run_guardian(struct run *r)
+{
+    pid_t guardian = 0;
+    pid_t keeper = 0;
+
+    assert_true(r->task && process_state(r->task, &guardian));
+    assert_true(process_state(guardian, &keeper));
+    assert_int_equal(keeper, r->shim);
+    return guardian;
+}
+
+/* A number that the task has written to a file in its working directory. */
+static inline pid_t run_number(struct run *r, const char *name)
+{
+    char *path CLEANUP(freep) = xasprintf("%s/work", r->dir);
+    struct buf b CLEANUP(buf_free) = {0};
+
+    buf_init(&b, 64);
+    assert_int_equal(shimdir_read_file(path, name, &b, NULL), 0);
+    return (pid_t)strtol(b.data, NULL, 10);
 }
 
 static inline void run_say(struct run *r, const char *line)

@@ -349,7 +349,8 @@ static enum wcore_started start(const char *text)
     return s;
 }
 
-#define COMMAND "{\"jobType\":\"Command\",\"command\":[\"sh\",\"-c\",\"echo $PPID\"]}"
+#define COMMAND                                                                                    \
+    "{\"jobType\":\"Command\",\"command\":[\"sh\",\"-c\",\"cut -d' ' -f4 /proc/$PPID/stat\"]}" /* its grandparent */
 
 static void use_real_shim(void)
 {
