@@ -79,6 +79,9 @@ static void take_over(struct shim *s)
         }
         poll(NULL, 0, KILL_RETRY_MS);
     }
+    if (strcmp(f->reason, "crash") == 0) {
+        f->main_gone = false; /* how it ended says nothing of the task */
+    }
     f->finished_wall = wall_ms();
     group_remove(s);
 }

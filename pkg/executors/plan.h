@@ -45,7 +45,8 @@
  * Leases). */
 #define PLAN_LEASE_GRACE_MS 2000
 
-/* Where only a jump of the wall clock says that a lease is over: so long a new one is waited for. */
+/* Where only a jump of the wall clock says that a lease is over: so long a new one is waited for.
+ */
 #define PLAN_LEASE_DOUBT_MS 2000
 
 /* Made by the shim when the task has begun, so that a later worker process finds what is left where
