@@ -6,6 +6,7 @@
 #include "internal/clock.h"
 #include "internal/log.h"
 #include "pkg/executors/cgroup.h"
+#include "pkg/executors/strays.h"
 #include "pkg/worker/survivors.h"
 #include "pkg/worker/worker_priv.h"
 
@@ -464,6 +465,7 @@ int worker_start(uv_loop_t *loop, const struct config *c, const char *shim_path,
     w->program_dir = xstrndup(w->shim_path, (size_t)(strrchr(w->shim_path, '/') - w->shim_path));
     w->node.program_dir = w->program_dir;
     w->runs.cgroup = w->cgroup = cgroup_delegated();
+    strays_inherit();
     rc = take_back(w, reterr); /* opens handles only where it succeeds */
     if (rc < 0) {
         worker_free(w);

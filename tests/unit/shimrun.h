@@ -15,6 +15,7 @@
 
 #include "internal/clock.h"
 #include "pkg/executors/shimdir.h"
+#include "pkg/executors/strays.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -261,6 +262,12 @@ static inline void run_start(struct run *r)
     run_hello(r);
 }
 
+/* Kills what has its mark; how many it has found. */
+static inline int run_strays(const struct run *r)
+{
+    return strays_kill(&(struct strays){.token = r->mark});
+}
+
 /* Until the shim has ended; returns its exit status. */
 static inline int run_wait(struct run *r)
 {
@@ -283,7 +290,7 @@ static inline void run_end(struct run *r, struct exec_exit *ret)
     if (shim_exit_read(r->dir, ret, &e) < 0) {
         fail_msg("%s", e.text);
     }
-    assert_int_equal(shim_kill_strays(r->mark), 0);
+    assert_int_equal(run_strays(r), 0);
     assert_true(ret->finished_at >= ret->started_at);
 }
 

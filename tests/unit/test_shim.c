@@ -542,7 +542,7 @@ static void nothing_left(struct run *r, pid_t stray)
     process_gone(stray);
     assert_int_equal(shim_exit_read(r->dir, &e, NULL), ERR_NOT_FOUND);
     assert_int_equal(shim_fence(r->dir, NULL), 0);
-    assert_int_equal(shim_kill_strays(r->mark), 0);
+    assert_int_equal(run_strays(r), 0);
 }
 
 static void test_keeper_killed(void **state)
@@ -698,7 +698,7 @@ static void test_both_killed(void **state)
     assert_int_equal(shim_fence(r->dir, NULL), 0);
     int seen = 0;
     for (int left = 1; left;) {
-        left = shim_kill_strays(r->mark);
+        left = run_strays(r);
         seen += left;
     }
     assert_true(seen >= 1); /* the one in a session of its own */
