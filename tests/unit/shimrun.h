@@ -72,12 +72,12 @@ static inline char *shim_program(void)
     return path;
 }
 
-static inline void run_init(struct run *r)
+static inline void run_init_in(struct run *r, const char *parent)
 {
     static int count;
 
     *r = (struct run){.conn = -1};
-    snprintf(r->dir, sizeof(r->dir), "/tmp/sje-shim-test.%d.%d", (int)getpid(), count++);
+    snprintf(r->dir, sizeof(r->dir), "%s/sje-shim-test.%d.%d", parent, (int)getpid(), count++);
     snprintf(r->mark, sizeof(r->mark), "SJE_TOKEN=%d-%d", (int)getpid(), count);
     assert_int_equal(shimdir_remove(r->dir, NULL), 0);
     assert_int_equal(shimdir_create(r->dir, NULL), 0);
@@ -88,6 +88,11 @@ static inline void run_init(struct run *r)
     buf_add(&r->plan.env, r->mark, strlen(r->mark) + 1);
     buf_addf(&r->plan.env, "PATH=%s", getenv("PATH"));
     buf_addc(&r->plan.env, '\0');
+}
+
+static inline void run_init(struct run *r)
+{
+    run_init_in(r, "/tmp");
 }
 
 static inline void run_arg(struct run *r, const char *arg)
