@@ -120,6 +120,7 @@ const char *plan_parse(char *text, size_t len, struct plan *ret)
 /* Into memory of our own: pages of a mapped file would have to be fetched from the disk later. */
 const char *plan_load(struct plan *ret)
 {
+    static char *text; /* kept, as what points into it */
     struct stat st;
     int fd = open("plan", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 
@@ -131,7 +132,7 @@ const char *plan_load(struct plan *ret)
         return "the plan is empty or too large";
     }
     size_t len = (size_t)st.st_size;
-    char *text = malloc(len);
+    text = malloc(len);
     ssize_t n = text ? read(fd, text, len) : -1;
     close(fd);
     return n == (ssize_t)len ? plan_parse(text, len, ret) : "the plan cannot be read";
