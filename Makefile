@@ -123,6 +123,11 @@ $(BIN)/sje-listener.jar: $(LISTENER)
 $(OUT)/tests/%: $(OUT)/tests/%.o $(LIB)
 	$(CC) $(LDFLAGS_ALL) -o $@ $^ -lcmocka $(PKG_LIBS)
 
+# The shim's own code with a wall clock that the test moves.
+$(OUT)/tests/unit/test_shim_clock: LDFLAGS += -Wl,--wrap=wall_ms
+$(OUT)/tests/unit/test_shim_clock: $(patsubst %.c,$(OUT)/%.o,$(filter-out %/main.c,$(wildcard \
+	cmd/sje-shim/*.c)))
+
 # What the chaos run's tasks do: leave marks.
 $(OUT)/tests/chaos/mark: $(OUT)/tests/chaos/mark.o
 	$(CC) $(LDFLAGS_ALL) -o $@ $^

@@ -16,15 +16,26 @@ static const char *file(const struct shim *s, const char *name, char path[600])
     return path;
 }
 
+void group_name(struct shim *s)
+{
+    char dir[4096];
+    const char *name = getcwd(dir, sizeof(dir)) ? strrchr(dir, '/') : NULL;
+
+    if (!s->plan.cgroup || !name ||
+        snprintf(s->cgroup, sizeof(s->cgroup), "%s%s", s->plan.cgroup, name) >=
+            (int)sizeof(s->cgroup)) {
+        *s->cgroup = '\0';
+    }
+}
+
 void group_make(struct shim *s)
 {
     char path[600];
     char number[32];
 
-    if (!s->plan.cgroup || strlen(s->plan.cgroup) > 400) {
+    if (!*s->cgroup) {
         return;
     }
-    snprintf(s->cgroup, sizeof(s->cgroup), "%s/task-%d", s->plan.cgroup, (int)getpid());
     if (mkdir(s->cgroup, 0755) != 0 && errno != EEXIST) {
         s->cgroup[0] = '\0';
         return;

@@ -1,4 +1,5 @@
-/* Control connections: one to a worker, several over time as workers come and go. */
+/* Control connections: one to a worker, several over time as workers come and go. The keeper makes
+ * the socket, which is a file; all else is the guardian's. */
 #include "cmd/sje-shim/shim.h"
 
 #include <errno.h>
@@ -27,7 +28,8 @@ static void hello(struct shim *s, struct conn *c)
 {
     char line[PLAN_LINE_MAX];
 
-    snprintf(line, sizeof(line), "hello %d %d %d\n", SHIM_VERSION, (int)s->self, (int)s->pid);
+    snprintf(line, sizeof(line), "hello %d %d %d\n", SHIM_VERSION, (int)s->keeper,
+             (int)s->fate->pid);
     say(c, line);
 }
 
@@ -75,6 +77,21 @@ bool control_open(struct shim *s, int stdin_fd)
     return true;
 }
 
+void control_leave(struct shim *s)
+{
+    close(s->listener);
+    for (int i = 0; i < CONNS_MAX; i++) {
+        if (s->conns[i].fd >= 0) {
+            drop(&s->conns[i]);
+        }
+    }
+}
+
+void control_close(void)
+{
+    unlink("sock");
+}
+
 void control_hello(struct shim *s)
 {
     for (int i = 0; i < CONNS_MAX; i++) {
@@ -105,7 +122,7 @@ static bool obey(struct shim *s, char *line)
         }
     }
     if (strcmp(word[0], "lease") == 0 && word[1] && !word[2] && parse_number(word[1], &n)) {
-        s->plan.lease_until = n;
+        set_lease(s, n);
         return true;
     }
     if (strcmp(word[0], "stop") != 0 || !word[2] || !parse_number(word[2], &n)) {
@@ -149,7 +166,6 @@ void control_read(struct shim *s, struct conn *c)
 
 void control_bye(struct shim *s)
 {
-    unlink("sock");
     for (int i = 0; i < CONNS_MAX; i++) {
         say(&s->conns[i], "bye\n");
     }

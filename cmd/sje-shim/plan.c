@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -118,9 +117,10 @@ const char *plan_parse(char *text, size_t len, struct plan *ret)
     return why;
 }
 
-/* A private mapping: only the pages that are looked at take memory. */
+/* Into memory of our own: pages of a mapped file would have to be fetched from the disk later. */
 const char *plan_load(struct plan *ret)
 {
+    static char *text; /* kept, as what points into it */
     struct stat st;
     int fd = open("plan", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 
@@ -131,10 +131,9 @@ const char *plan_load(struct plan *ret)
     if (st.st_size <= 0 || st.st_size > PLAN_SIZE_MAX) {
         return "the plan is empty or too large";
     }
-    char *text = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    size_t len = (size_t)st.st_size;
+    text = malloc(len);
+    ssize_t n = text ? read(fd, text, len) : -1;
     close(fd);
-    if (text == MAP_FAILED) {
-        return "the plan cannot be read";
-    }
-    return plan_parse(text, (size_t)st.st_size, ret);
+    return n == (ssize_t)len ? plan_parse(text, len, ret) : "the plan cannot be read";
 }

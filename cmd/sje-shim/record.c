@@ -1,16 +1,16 @@
-/* exit.json: what became of the task. */
+/* exit.json: what became of the task; and what is left where nobody can say it any more. */
 #include "cmd/sje-shim/shim.h"
 
+#include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define TEMPORARY    "exit.json.tmp"
-#define SHELL_KILLED (128 + SIGKILL)
+#define RECORD    "exit.json"
+#define TEMPORARY "exit.json.tmp"
+#define BOOT_ID   "/proc/sys/kernel/random/boot_id"
 
 void record_reserve(void)
 {
@@ -22,16 +22,17 @@ void record_reserve(void)
     }
 }
 
-/* Its group knows. Without one: it, or what a shell ran for it, was killed by a signal that nobody
- * here sent, and the kernel killed for memory meanwhile. */
-static bool was_oom(const struct shim *s)
+void record_started(const struct shim *s)
 {
-    int64_t of_group = group_oom_kills(s);
-    bool killed = s->main_gone && (WIFSIGNALED(s->status) ? WTERMSIG(s->status) == SIGKILL
-                                                          : WEXITSTATUS(s->status) == SHELL_KILLED);
+    char boot[64];
+    char text[128];
 
-    return of_group >= 0 ? of_group > 0
-                         : killed && !s->killed && machine_oom_kills() > s->oom_kills;
+    if (s->fate->pid && read_text(BOOT_ID, boot, sizeof(boot)) > 0) {
+        boot[strcspn(boot, "\n")] = '\0';
+        snprintf(text, sizeof(text), "%s %lld %d %d", boot, (long long)boot_ms(), (int)s->keeper,
+                 (int)s->fate->pid);
+        (void)!symlink(text, PLAN_STARTED);
+    }
 }
 
 /* As a JSON string. Bytes that are no UTF-8 (in a file's name) stay; the reader copes. */
@@ -54,38 +55,44 @@ static void quote(const char *s, char *to, size_t n)
     *to = '\0';
 }
 
-static int64_t milliseconds(struct timeval t)
-{
-    return (int64_t)t.tv_sec * 1000 + t.tv_usec / 1000;
-}
-
 static int format(const struct shim *s, char *text, size_t n)
 {
-    char message[6 * sizeof(s->message) + 16];
-    struct rusage used = {0};
-    bool by_signal = s->main_gone && WIFSIGNALED(s->status);
-    bool exited = s->launched && s->main_gone && WIFEXITED(s->status);
+    const struct fate *f = s->fate;
+    char message[6 * sizeof(f->message) + 16];
+    bool by_signal = f->main_gone && WIFSIGNALED(f->status);
+    bool exited = f->launched && f->main_gone && WIFEXITED(f->status);
 
-    getrusage(RUSAGE_CHILDREN, &used);
-    quote(s->message, message, sizeof(message));
+    quote(f->message, message, sizeof(message));
     return snprintf(
         text, n,
         "{\"v\":1,\"launched\":%s,\"exitCode\":%d,\"signal\":%d,\"reason\":\"%s\",\"oom\":%s,"
         "\"startedAtMs\":%lld,\"finishedAtMs\":%lld,\"stdoutBytes\":%lld,\"stderrBytes\":%lld,"
-        "\"droppedBytes\":%lld,\"maxRssKb\":%ld,\"cpuMs\":%lld,\"stage\":\"%s\",\"errno\":%d,"
-        "\"message\":%s}\n",
-        s->launched ? "true" : "false", exited ? WEXITSTATUS(s->status) : -1,
-        by_signal ? WTERMSIG(s->status) : 0, s->reason ? s->reason : "exit",
-        was_oom(s) ? "true" : "false", (long long)s->started_wall, (long long)wall_ms(),
+        "\"droppedBytes\":%lld,\"maxRssKb\":%lld,\"cpuMs\":%lld,"
+        "\"stage\":\"%s\",\"errno\":%d,\"message\":%s}\n",
+        f->launched ? "true" : "false", exited ? WEXITSTATUS(f->status) : -1,
+        by_signal ? WTERMSIG(f->status) : 0, f->reason ? f->reason : "exit",
+        f->oom ? "true" : "false", (long long)f->started_wall, (long long)f->finished_wall,
         (long long)s->out.offset, (long long)s->err.offset,
-        (long long)(s->out.dropped + s->err.dropped), used.ru_maxrss,
-        (long long)(milliseconds(used.ru_utime) + milliseconds(used.ru_stime)),
-        s->stage ? s->stage : "", s->error, message);
+        (long long)(s->out.dropped + s->err.dropped), (long long)f->max_rss_kb,
+        (long long)f->cpu_ms, f->stage ? f->stage : "", f->error, message);
 }
 
-/* A power failure loses what runs in any case; a record that is cut off counts as none. So the disk
- * is waited for only where a repetition would cost more than that. */
-bool record_write(struct shim *s)
+static bool sync_path(const char *path, int flags)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | flags);
+    bool ok = fd >= 0 && fsync(fd) == 0;
+    int error = errno;
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    errno = error;
+    return ok;
+}
+
+/* After a failed fsync the kernel counts what it could not write as written: so all of it is
+ * written anew each time. */
+static bool put(const struct shim *s, bool sync)
 {
     char text[PLAN_RECORD_MAX];
     int n = format(s, text, sizeof(text));
@@ -94,10 +101,48 @@ bool record_write(struct shim *s)
     if (fd < 0) {
         return false;
     }
-    bool ok = write(fd, text, (size_t)n) == n && ftruncate(fd, n) == 0;
-    if (ok && s->pid && boot_ms() - s->started >= SYNC_RECORD_MS) {
-        (void)fsync(fd);
-    }
+    bool ok = write(fd, text, (size_t)n) == n && ftruncate(fd, n) == 0 && (!sync || fsync(fd) == 0);
+    int error = errno;
     close(fd);
-    return ok && rename(TEMPORARY, "exit.json") == 0;
+    errno = error;
+    return ok;
+}
+
+bool record_is_dear(const struct shim *s)
+{
+    return s->fate->pid && boot_ms() - s->fate->started >= SYNC_RECORD_MS;
+}
+
+/* What the worker needs after a power failure to report what has ended: the grant, which it does
+ * not sync itself, the output, and these names in their directories. */
+static bool sync_rest(void)
+{
+    bool ok = sync_path("grant.json", 0) || errno == ENOENT;
+
+    ok = (sync_path("output", 0) || errno == ENOENT || errno == ELOOP) && ok;
+    return sync_path(".", O_DIRECTORY) && sync_path("..", O_DIRECTORY) && ok;
+}
+
+/* A run that a power failure cuts off is lost in any case; so would be one that has just ended
+ * unless its record is waited for, which is worth it only where a repetition costs more. A disk
+ * that takes the record but will not promise to keep it does not cost the result: it is noted. */
+bool record_write(struct shim *s)
+{
+    bool dear = record_is_dear(s);
+    bool synced = false;
+
+    for (int i = 0; dear && i < SYNC_TRIES && !synced; i++) {
+        synced = put(s, true);
+    }
+    if (dear && !synced) {
+        note(s, "its record may not survive a power failure: %s", strerror(errno));
+    }
+    if ((!synced && !put(s, false)) || rename(TEMPORARY, RECORD) != 0) {
+        return false;
+    }
+    if (synced && !sync_rest()) {
+        note(s, "its record may not survive a power failure: %s", strerror(errno));
+        return put(s, false) && rename(TEMPORARY, RECORD) == 0;
+    }
+    return true;
 }

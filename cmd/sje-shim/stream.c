@@ -127,7 +127,7 @@ void stream_copy(struct stream *t, size_t max)
 }
 
 /* What the task wrote is in the pipe; more can only come from somebody it handed the pipe to. */
-void stream_finish(struct stream *t)
+void stream_finish(struct stream *t, bool sync)
 {
     if (t->pipe >= 0) {
         int size = fcntl(t->pipe, F_GETPIPE_SZ);
@@ -136,6 +136,9 @@ void stream_finish(struct stream *t)
     if (t->pipe >= 0) {
         close(t->pipe);
         t->pipe = -1;
+    }
+    if (sync && t->file >= 0) {
+        (void)fdatasync(t->file); /* its end is the task's output where there is no other */
     }
     segment_close(t);
 }

@@ -1,39 +1,37 @@
 /* Starting the task: a session of its own, no privilege or descriptor of ours, an exact report of
  * why it did not start.
  *
- * The child shares our memory until it executes the program, and we stand still so long: nothing is
- * copied, and it leaves its report where we read it.
+ * The child may hang before it becomes the task: its program, its directory and its input are files
+ * on whatever disk. So it is not waited for. It reports through a pipe that is closed by executing
+ * the program.
  */
 #include "cmd/sje-shim/shim.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
-#define STACK_SIZE   (64 * 1024)
 #define DEFAULT_PATH "/usr/local/bin:/usr/bin:/bin"
+#define REPORT_FD    3 /* in the child; all above is closed */
 
-/* The sanitizers do not know the child's stack. */
-#define ON_OWN_STACK __attribute__((no_sanitize("address", "undefined")))
+enum stage { STAGE_SETUP, STAGE_STDIN, STAGE_CWD, STAGE_EXEC, STAGE_INTERPRETER };
 
-enum stage { STAGE_NONE, STAGE_SETUP, STAGE_STDIN, STAGE_CWD, STAGE_EXEC, STAGE_INTERPRETER };
-
-struct start {
-    struct shim *s;
-    int out;
-    int err;
-    enum stage stage; /* where the child gave up, and why */
+/* Where the child gave up, and why. */
+struct report {
+    enum stage stage;
     int error;
 };
 
-ON_OWN_STACK static void reset_signals(const struct plan *p)
+/* ---- in the child ---- */
+
+static void reset_signals(const struct plan *p)
 {
     sigset_t held;
     struct sigaction plain = {.sa_handler = SIG_DFL};
@@ -50,7 +48,7 @@ ON_OWN_STACK static void reset_signals(const struct plan *p)
 
 /* Executes the first of that name in the task's PATH. Returns with the best reason in errno. Unlike
  * execvp(), which gives to a shell what the kernel does not know. */
-ON_OWN_STACK static void search(const struct plan *p)
+static void search(const struct plan *p)
 {
     const char *dirs = DEFAULT_PATH;
     char path[4096];
@@ -74,24 +72,37 @@ ON_OWN_STACK static void search(const struct plan *p)
     errno = error;
 }
 
-ON_OWN_STACK static int give_up(struct start *t, enum stage stage)
+static void give_up(enum stage stage) __attribute__((noreturn));
+static void give_up(enum stage stage)
 {
-    t->stage = stage;
-    t->error = errno;
+    struct report r = {stage, errno};
+
+    (void)!write(REPORT_FD, &r, sizeof(r));
     _exit(127);
 }
 
-ON_OWN_STACK static int child(void *arg)
+/* Nothing of ours is kept, so that its end is seen by those at the other ends. */
+static void take_descriptors(const struct shim *s, int report)
 {
-    struct start *t = arg;
-    struct shim *s = t->s;
+    dup2(s->task_out, STDOUT_FILENO);
+    dup2(s->task_err, STDERR_FILENO);
+    if (report != REPORT_FD) {
+        dup3(report, REPORT_FD, O_CLOEXEC);
+    }
+    syscall(SYS_close_range, REPORT_FD + 1, ~0U, 0);
+}
+
+static void become_task(const struct shim *s, int report) __attribute__((noreturn));
+static void become_task(const struct shim *s, int report)
+{
     const struct plan *p = &s->plan;
     struct rlimit no_core = {0, 0};
 
+    take_descriptors(s, report);
     setsid();
-    /* Nobody would hold the lease without the shim. */
+    /* Nobody would hold the lease without the guardian. */
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != s->self) {
-        return give_up(t, STAGE_SETUP);
+        give_up(STAGE_SETUP);
     }
     group_enter(s);
     write_text("/proc/self/oom_score_adj", TASK_OOM_ADJUST);
@@ -100,46 +111,50 @@ ON_OWN_STACK static int child(void *arg)
     if (p->stdin_file) {
         int in = open(p->stdin_file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
         if (in < 0 || fcntl(in, F_SETFL, 0) != 0) {
-            return give_up(t, STAGE_STDIN);
+            give_up(STAGE_STDIN);
         }
         dup2(in, STDIN_FILENO);
     }
-    dup2(t->out, STDOUT_FILENO);
-    dup2(t->err, STDERR_FILENO);
     if (p->cwd && chdir(p->cwd) != 0) {
-        return give_up(t, STAGE_CWD);
+        give_up(STAGE_CWD);
     }
     reset_signals(p);
     if (strchr(p->argv[0], '/')) {
         execve(p->argv[0], p->argv, p->envp);
         bool there = errno == ENOENT && access(p->argv[0], F_OK) == 0;
         errno = there ? ENOENT : errno;
-        return give_up(t, there ? STAGE_INTERPRETER : STAGE_EXEC);
+        give_up(there ? STAGE_INTERPRETER : STAGE_EXEC);
     }
     search(p);
-    return give_up(t, STAGE_EXEC);
+    give_up(STAGE_EXEC);
 }
+
+/* ---- in the guardian ---- */
 
 static void failed(struct shim *s, const char *stage, const char *what, int error)
 {
-    s->reason = "launch";
-    s->stage = stage;
-    s->error = error;
+    s->fate->reason = "launch";
+    s->fate->stage = stage;
+    s->fate->error = error;
     note(s, "%s: %s", what, strerror(error));
 }
 
-static void report(struct shim *s, const struct start *t)
+static void refused(struct shim *s, const struct report *r)
 {
-    static const char *const stages[] = {
-        [STAGE_NONE] = "setup", [STAGE_SETUP] = "setup", [STAGE_STDIN] = "stdin",
-        [STAGE_CWD] = "cwd",    [STAGE_EXEC] = "exec",   [STAGE_INTERPRETER] = "interpreter"};
+    static const char *const stages[] = {[STAGE_SETUP] = "setup",
+                                         [STAGE_STDIN] = "stdin",
+                                         [STAGE_CWD] = "cwd",
+                                         [STAGE_EXEC] = "exec",
+                                         [STAGE_INTERPRETER] = "interpreter"};
     const struct plan *p = &s->plan;
-    const char *why = strerror(t->error);
+    const char *why = strerror(r->error);
 
-    s->reason = "launch";
-    s->stage = stages[t->stage];
-    s->error = t->error;
-    switch (t->stage) {
+    if (!s->fate->reason) {
+        s->fate->reason = "launch";
+        s->fate->stage = stages[r->stage];
+        s->fate->error = r->error;
+    }
+    switch (r->stage) {
     case STAGE_STDIN:
         note(s, "cannot open standard input \"%.100s\": %s", p->stdin_file, why);
         break;
@@ -152,43 +167,55 @@ static void report(struct shim *s, const struct start *t)
     case STAGE_EXEC:
         note(s, "cannot run \"%.100s\": %s", p->argv[0], why);
         break;
-    case STAGE_NONE:
     case STAGE_SETUP:
         note(s, "cannot set up its process: %s", why);
         break;
     }
 }
 
+void task_report(struct shim *s)
+{
+    struct report r;
+    ssize_t n = s->report < 0 ? -1 : read(s->report, &r, sizeof(r));
+
+    if (n < 0) {
+        return;
+    }
+    if (n == sizeof(r)) {
+        refused(s, &r);
+    } else {
+        s->fate->launched = !s->fate->killed; /* else we have killed it before */
+    }
+    close(s->report);
+    s->report = -1;
+}
+
 void task_start(struct shim *s)
 {
-    static char stack[STACK_SIZE] __attribute__((aligned(16)));
-    struct start t = {.s = s};
-    int out[2];
-    int err[2];
+    int report[2];
 
-    if (pipe2(out, O_CLOEXEC) != 0 || pipe2(err, O_CLOEXEC) != 0) {
+    if (pipe2(report, O_CLOEXEC | O_NONBLOCK) != 0) {
         failed(s, "pipe", "cannot make a pipe", errno);
         return;
     }
-    t.out = out[1];
-    t.err = err[1];
     group_make(s);
-    s->oom_kills = machine_oom_kills();
-    s->started_wall = wall_ms();
-    s->started = boot_ms();
-    pid_t pid = clone(child, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | SIGCHLD, &t);
+    s->fate->started_wall = wall_ms();
+    s->fate->started = boot_ms();
+    pid_t pid = fork();
+    if (pid == 0) {
+        become_task(s, report[1]);
+    }
+    close(report[1]);
     if (pid < 0) {
-        failed(s, "fork", "cannot fork", errno);
+        int error = errno;
+        close(report[0]);
+        failed(s, "fork", "cannot fork", error);
         return;
     }
-    close(out[1]);
-    close(err[1]);
-    s->pid = pid;
+    s->report = report[0];
+    s->fate->pid = pid;
     s->no_child = false;
-    s->launched = t.stage == STAGE_NONE;
-    if (!s->launched) {
-        report(s, &t);
-    }
-    stream_open(&s->out, out[0]);
-    stream_open(&s->err, err[0]);
+    close(s->task_out);
+    close(s->task_err);
+    s->oom_kills = machine_oom_kills();
 }

@@ -1,19 +1,21 @@
 /* Every process that descends from the task.
  *
- * The shim is a child subreaper: whatever the task forks, however it detaches itself, stays below
- * us, and there is nothing left exactly when waitpid() knows no child. A signal goes through a
- * pidfd whose process is looked at once more, so a number that was given to a stranger meanwhile is
- * not hit.
+ * Keeper and guardian are child subreapers: whatever the task forks, however it detaches itself,
+ * stays below the guardian, and below the keeper when that is dead; there is nothing left exactly
+ * when waitpid() knows no child. A signal goes through a pidfd whose process is looked at once
+ * more, so a number that was given to a stranger meanwhile is not hit.
  */
 #include "cmd/sje-shim/shim.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 struct process {
@@ -142,7 +144,7 @@ void tree_signal(int sig)
 /* Our children keep their numbers until we reap them, and the children of a killed process become
  * ours: so killing children again and again reaches everything, and also something that forks and
  * ends faster than all processes can be listed. */
-void tree_kill(void)
+static void kill_children(void)
 {
     char text[4096];
     char path[64];
@@ -166,4 +168,26 @@ void tree_kill(void)
         }
     }
     close(fd);
+}
+
+void tree_reap(struct shim *s)
+{
+    int status = 0;
+    pid_t pid = 0;
+
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        if (pid == s->fate->pid) {
+            s->fate->main_gone = true;
+            s->fate->status = status;
+        }
+    }
+    s->no_child = pid < 0 && errno == ECHILD;
+}
+
+void tree_kill(struct shim *s)
+{
+    for (int i = 0; i < KILL_ROUNDS && !s->no_child; i++) {
+        kill_children();
+        tree_reap(s);
+    }
 }

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -47,9 +48,9 @@ void note(struct shim *s, const char *fmt, ...)
 {
     va_list ap;
 
-    if (!*s->message) {
+    if (!*s->fate->message) {
         va_start(ap, fmt);
-        vsnprintf(s->message, sizeof(s->message), fmt, ap);
+        vsnprintf(s->fate->message, sizeof(s->fate->message), fmt, ap);
         va_end(ap);
     }
 }
@@ -80,4 +81,34 @@ bool write_text(const char *path, const char *text)
     bool ok = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
     close(fd);
     return ok;
+}
+
+bool alarm_open(struct alarm *a)
+{
+    *a = (struct alarm){timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK), NEVER};
+    return a->fd >= 0;
+}
+
+void alarm_set(struct alarm *a, int64_t at)
+{
+    struct itimerspec t = {0};
+
+    if (at == a->at) {
+        return;
+    }
+    a->at = at;
+    if (at != NEVER) {
+        t.it_value.tv_sec = at / 1000;
+        t.it_value.tv_nsec = at % 1000 * 1000000 + (at <= 0);
+    }
+    timerfd_settime(a->fd, TFD_TIMER_ABSTIME, &t, NULL);
+}
+
+void alarm_take(struct alarm *a)
+{
+    uint64_t fired = 0;
+
+    if (read(a->fd, &fired, sizeof(fired)) == sizeof(fired)) {
+        a->at = NEVER;
+    }
 }

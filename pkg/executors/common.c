@@ -59,7 +59,9 @@ void exec_env_add(struct exec_plan *plan, const json_t *obj)
 
     json_object_foreach((json_t *)(uintptr_t)obj, key, v)
     {
-        exec_env_set(plan, key, json_string_value(v));
+        if (strncmp(key, "SJE_", 4) != 0) { /* ours: in tasks that were accepted long ago */
+            exec_env_set(plan, key, json_string_value(v));
+        }
     }
 }
 

@@ -8,7 +8,8 @@
  * which hold secrets), then SJE_TASK_ID and the like. Later settings win. */
 void exec_env_begin(struct exec_plan *plan, const struct exec_attempt *a);
 void exec_env_set(struct exec_plan *plan, const char *name, const char *value);
-void exec_env_add(struct exec_plan *plan, const json_t *obj); /* object of strings or NULL */
+/* Object of strings or NULL; what would take the place of our own is left out. */
+void exec_env_add(struct exec_plan *plan, const json_t *obj);
 
 void exec_arg(struct exec_plan *plan, const char *s);
 /* ERR_TOO_LARGE where argv or env went over their limits. */

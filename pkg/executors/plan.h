@@ -17,7 +17,8 @@
  * - term=held: SIGTERM is blocked when the program begins, so that one that comes early waits until
  *   it can take it
  * - logLimit=N: bytes of each stream that are kept
- * - cgroup=DIR: a delegated cgroup v2 directory in which the shim makes one for the task
+ * - cgroup=DIR: a delegated cgroup v2 directory in which the shim makes one for the task, with the
+ *   name of the attempt's directory
  * - memoryMax=N: bytes, 0: none; needs cgroup
  *
  * A shim whose standard input is a socket takes it as the first control connection, so a worker
@@ -43,5 +44,14 @@
 /* The manager grants a lost attempt anew 5 s after the worker's deadline (docs/protocol.md,
  * Leases). */
 #define PLAN_LEASE_GRACE_MS 2000
+
+/* Where only a jump of the wall clock says that a lease is over: so long a new one is waited for.
+ */
+#define PLAN_LEASE_DOUBT_MS 2000
+
+/* Made by the shim when the task has begun, so that a later worker process finds what is left where
+ * both halves of the shim were killed. A symbolic link, because that is one step; its text is
+ * "BOOT-ID BOOT-MS SHIM-PID TASK-PID". */
+#define PLAN_STARTED "started"
 
 #endif

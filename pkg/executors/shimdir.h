@@ -51,10 +51,6 @@ int shim_connect(const char *dir, int *ret_fd, struct err *reterr) NODISCARD;
 /* Makes sure that no shim will ever start in `dir`, and that none is left: call it before an
  * attempt without exit record is given up. ERR_BUSY where a shim is alive. */
 int shim_fence(const char *dir, struct err *reterr) NODISCARD;
-/* Kills what is left of an attempt whose shim was killed: every process that has `env`,
- * SJE_TOKEN=<token>, in its environment. Returns how many signals were sent; 0 when none is left,
- * or where `env` is anything else. */
-int shim_kill_strays(const char *env);
 
 /* exit.json. ERR_NOT_FOUND where it is not there, ERR_PARSE where it is not a record, ERR_CONFLICT
  * where it is one of a version that is not known. */

@@ -60,8 +60,11 @@ static const struct field fields[] = {
     {"stdin", F_STRING, U_COMMAND, 0, 1048576},
 };
 
+#define OWN_PREFIX "SJE_" /* of variables that say which attempt a process belongs to */
+
 struct check {
     const char *prefix;
+    bool accepted;
     struct task_problems *problems;
     bool failed;
 };
@@ -211,6 +214,9 @@ static void check_texts(struct check *c, const struct field *f, json_t *obj)
             problem(c, f->name, "has a name that is empty or longer than 512 bytes");
         } else if (streq(f->name, "env") && strchr(key, '=')) {
             problem(c, name, "must not contain '='");
+        } else if (streq(f->name, "env") && str_starts(str_of(key), STR(OWN_PREFIX)) &&
+                   !c->accepted) {
+            problem(c, name, "is set by SJE itself; names must not begin with " OWN_PREFIX);
         } else if (json_is_number(v) || json_is_boolean(v)) {
             char *text CLEANUP(freep) = json_text(v);
             json_object_set_new(obj, key, json_string(text));
@@ -464,10 +470,10 @@ static void check_members(struct check *c, struct task_spec *s)
     }
 }
 
-struct task_spec *task_spec_parse(json_t *j, const struct task_types *types, const char *prefix,
-                                  struct task_problems *problems)
+static struct task_spec *parse(json_t *j, const struct task_types *types, const char *prefix,
+                               bool accepted, struct task_problems *problems)
 {
-    struct check c = {.prefix = prefix, .problems = problems};
+    struct check c = {.prefix = prefix, .accepted = accepted, .problems = problems};
 
     if (!json_is_object(j)) {
         size_t n = strlen(prefix); /* "tasks[7]." names the entry itself as tasks[7] */
@@ -496,6 +502,18 @@ struct task_spec *task_spec_parse(json_t *j, const struct task_types *types, con
         json_object_set_new(j, "jobType", json_string(s->job_type));
     }
     return STEAL(s);
+}
+
+struct task_spec *task_spec_parse(json_t *j, const struct task_types *types, const char *prefix,
+                                  struct task_problems *problems)
+{
+    return parse(j, types, prefix, false, problems);
+}
+
+struct task_spec *task_spec_parse_accepted(json_t *j, const struct task_types *types,
+                                           struct task_problems *problems)
+{
+    return parse(j, types, "", true, problems);
 }
 
 void task_spec_free(struct task_spec *s)

@@ -158,6 +158,9 @@ struct task_types {
  * own reference of `j`. Returns NULL with at least one problem added, else the parsed task. */
 struct task_spec *task_spec_parse(json_t *j, const struct task_types *types, const char *prefix,
                                   struct task_problems *problems);
+/* The same for a task that was accepted, perhaps before a rule came up that would refuse it now. */
+struct task_spec *task_spec_parse_accepted(json_t *j, const struct task_types *types,
+                                           struct task_problems *problems);
 void task_spec_free(struct task_spec *s); /* NULL is fine */
 void task_spec_freep(struct task_spec **s);
 

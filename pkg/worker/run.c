@@ -5,6 +5,7 @@
 #include "internal/log.h"
 #include "internal/str.h"
 #include "pkg/executors/shimdir.h"
+#include "pkg/executors/strays.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -13,7 +14,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define LOOK_MS 50 /* between two looks at what a dead shim left behind */
+/* Between two looks at what a dead shim left behind, each twice the last: a look is a walk of
+ * /proc.
+ */
+#define LOOK_MS     50
+#define LOOK_MAX_MS 2000
 
 /* ---- making, freeing ---- */
 
@@ -224,6 +229,9 @@ static bool take_record(struct run *r)
         shim_exit_crashed(&e, why.text);
     } else if (rc < 0) {
         return false;
+    } else if (streq(e.reason, "exit") && *e.message) {
+        log_warn(NULL, "%s: %s", r->dir,
+                 e.message); /* the result stands, but something was wrong */
     }
     run_judge(r, &e);
     return true;
@@ -258,6 +266,9 @@ static void repeat_orders(struct run *r);
 static void on_hello(struct run *r, int64_t shim_pid, int64_t task_pid)
 {
     r->shim_pid = shim_pid;
+    r->task_pid = task_pid;
+    r->seen_at = clock_boot_ms();
+    r->look_ms = 0;
     if (r->language == UNKNOWN) {
         r->language = UNDERSTOOD;
         repeat_orders(r);
@@ -456,14 +467,38 @@ void run_stop(struct run *r, enum wcore_stop why, int64_t grace_ms)
     say(r, "stop %s %lld\n", r->stop_word, (long long)r->stop_grace_ms);
 }
 
-static char *token_variable(const struct run *r)
+/* Kills all that can be told to be of this attempt, with its shim. Returns how much of it was still
+ * there. */
+static int kill_rest(const struct run *r)
 {
-    return xasprintf("SJE_TOKEN=%lld", (long long)r->token);
+    char *token CLEANUP(freep) = xasprintf("SJE_TOKEN=%lld", (long long)r->token);
+    char *cgroup CLEANUP(freep) =
+        r->x->cgroup ? xasprintf("%s%s", r->x->cgroup, strrchr(r->dir, '/')) : NULL;
+    int64_t *known CLEANUP(freep) = NULL;
+    struct strays s = {.token = token, .cgroup = cgroup};
+
+    if (r->shim_pid) {
+        s.shim = r->shim_pid;
+        s.task = r->task_pid;
+        s.seen_at = r->seen_at;
+    } else {
+        (void)strays_read(r->dir, &s);
+    }
+    LIST_EACH(&r->x->runs, it)
+    {
+        const struct run *o = CONTAINER_OF(it, struct run, node);
+
+        if (o->has_process && o->process.pid > 0) {
+            known = xrealloc(known, (s.n_known + 1) * sizeof(*known));
+            known[s.n_known++] = o->process.pid;
+        }
+    }
+    s.known = known;
+    return strays_kill(&s);
 }
 
 void run_kill(struct run *r)
 {
-    char *variable CLEANUP(freep) = token_variable(r);
     int64_t pid = r->shim_pid ? r->shim_pid : r->has_process ? r->process.pid : 0;
 
     if (r->ended || !r->dir) {
@@ -473,7 +508,7 @@ void run_kill(struct run *r)
     if (pid && (r->has_pipe || r->has_process)) {
         kill((pid_t)pid, SIGKILL);
     }
-    shim_kill_strays(variable);
+    kill_rest(r);
 }
 
 /* ---- after the shim ---- */
@@ -502,8 +537,6 @@ static bool connect_shim(struct run *r)
 /* Finds out what became of an attempt from its files alone. True: the result is made. */
 bool run_settle(struct run *r)
 {
-    char *variable CLEANUP(freep) = token_variable(r);
-
     /* First the shim: while it lives, what is written in the directory may be the task's. */
     if (!r->fenced && connect_shim(r)) {
         return false;
@@ -518,7 +551,7 @@ bool run_settle(struct run *r)
     if (take_record(r)) {
         return true;
     }
-    if (shim_kill_strays(variable) > 0) {
+    if (kill_rest(r) > 0) {
         return false; /* until none of it is left */
     }
     struct exec_exit e = {0};
@@ -540,8 +573,14 @@ static void on_timer(uv_timer_t *t)
 {
     struct run *r = t->data;
 
-    if (!r->ended && !r->has_pipe) {
+    if (r->ended) {
+        return;
+    }
+    if (!r->has_pipe) {
         look(r);
+    } else if (r->orphaned) { /* the other half stands still: it would have ended by now */
+        kill_rest(r);
+        run_look_again(r);
     }
 }
 
@@ -553,7 +592,8 @@ void run_look_again(struct run *r)
         r->has_timer = true;
         r->open_handles++;
     }
-    MUST(uv_timer_start(&r->timer, on_timer, LOOK_MS, 0) == 0);
+    r->look_ms = r->look_ms ? MIN(2 * r->look_ms, LOOK_MAX_MS) : LOOK_MS;
+    MUST(uv_timer_start(&r->timer, on_timer, (uint64_t)r->look_ms, 0) == 0);
 }
 
 void run_on_exit(uv_process_t *p, int64_t status, int sig)
@@ -561,9 +601,12 @@ void run_on_exit(uv_process_t *p, int64_t status, int sig)
     struct run *r = p->data;
 
     (void)status;
-    (void)sig;
     r->process.pid = 0; /* reaped: the number is free */
     close_handle(r, &r->has_process, (uv_handle_t *)&r->process);
+    if (sig && r->has_pipe && r->dir && !r->ended && !r->closing) {
+        r->orphaned = true;
+        run_look_again(r);
+    }
 }
 
 /* ---- looking ---- */

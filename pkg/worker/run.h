@@ -2,7 +2,7 @@
  *
  * A run exists from the grant until the core forgets the attempt, and after that until its handles
  * are closed. It tells its end exactly once. An attempt without exit record is only given up after
- * no shim can be or come alive in its directory and no process of it is left.
+ * no shim can be or come alive in its directory and no process of it is found (strays.h).
  *
  * Threads: the loop thread only. Short blocking file I/O.
  */

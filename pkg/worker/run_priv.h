@@ -32,15 +32,19 @@ struct run {
     bool has_timer;
     int open_handles;                               /* and watches that are being closed */
     int64_t shim_pid;                               /* 0: unknown */
+    int64_t task_pid;                               /* the same */
+    int64_t seen_at;                                /* boot ms: when they had these numbers */
+    int64_t look_ms;                                /* until the next look */
     enum { UNKNOWN, UNDERSTOOD, FOREIGN } language; /* of the shim, as its hello says */
     int64_t lease_until;                            /* last order; 0: none */
     const char *stop_word;                          /* the same; NULL: none */
     int64_t stop_grace_ms;
     char line[PLAN_LINE_MAX];
     size_t len;
-    bool fenced;  /* no shim can come alive any more */
-    bool ended;   /* told */
-    bool closing; /* to be freed with its last handle */
+    bool orphaned; /* its shim was killed, but the other half of that holds our connection */
+    bool fenced;   /* no shim can come alive any more */
+    bool ended;    /* told */
+    bool closing;  /* to be freed with its last handle */
 };
 
 /* run.c */

@@ -43,7 +43,7 @@ static int read_spec(struct run *r, json_t *spec, struct err *reterr)
 {
     struct task_problems problems = {0};
 
-    r->spec = task_spec_parse(spec, r->x->types, "", &problems);
+    r->spec = task_spec_parse_accepted(spec, r->x->types, &problems);
     if (!r->spec) {
         return err_set(reterr, ERR_INVALID, "%s %s", problems.list[0].field,
                        problems.list[0].message);

@@ -7,6 +7,7 @@
 #include "internal/log.h"
 #include "internal/metrics.h"
 #include "pkg/executors/cgroup.h"
+#include "pkg/executors/strays.h"
 #include "pkg/worker/survivors.h"
 #include "pkg/worker/worker_priv.h"
 
@@ -570,6 +571,7 @@ int worker_start(uv_loop_t *loop, const struct config *c, const char *shim_path,
     w->program_dir = xstrndup(w->shim_path, (size_t)(strrchr(w->shim_path, '/') - w->shim_path));
     w->node.program_dir = w->program_dir;
     w->runs.cgroup = w->cgroup = cgroup_delegated();
+    strays_inherit();
     look(w, clock_boot_ms());
     rc = take_back(w, reterr); /* opens handles only where it succeeds */
     if (rc < 0) {

@@ -466,7 +466,7 @@ def memory():
         sje.running(task)
         shim = until(lambda: [pid for pid, name in children(sje.worker.process.pid) if name == "sje-shim"],
                      what="a shim")
-        value = rss_mib(shim[0])
+        value = sum(map(rss_mib, [shim[0], *(pid for pid, name in children(shim[0]) if name == "sje-shim")]))
         sje.cancel(task)
         sje.end(task)
     row("memory: worker, idle", idle, "MiB", bar="≤ 12 MiB", holds=idle <= 12)

@@ -15,6 +15,7 @@
 
 #include "internal/clock.h"
 #include "pkg/executors/shimdir.h"
+#include "pkg/executors/strays.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -71,12 +72,12 @@ static inline char *shim_program(void)
     return path;
 }
 
-static inline void run_init(struct run *r)
+static inline void run_init_in(struct run *r, const char *parent)
 {
     static int count;
 
     *r = (struct run){.conn = -1};
-    snprintf(r->dir, sizeof(r->dir), "/tmp/sje-shim-test.%d.%d", (int)getpid(), count++);
+    snprintf(r->dir, sizeof(r->dir), "%s/sje-shim-test.%d.%d", parent, (int)getpid(), count++);
     snprintf(r->mark, sizeof(r->mark), "SJE_TOKEN=%d-%d", (int)getpid(), count);
     assert_int_equal(shimdir_remove(r->dir, NULL), 0);
     assert_int_equal(shimdir_create(r->dir, NULL), 0);
@@ -87,6 +88,11 @@ static inline void run_init(struct run *r)
     buf_add(&r->plan.env, r->mark, strlen(r->mark) + 1);
     buf_addf(&r->plan.env, "PATH=%s", getenv("PATH"));
     buf_addc(&r->plan.env, '\0');
+}
+
+static inline void run_init(struct run *r)
+{
+    run_init_in(r, "/tmp");
 }
 
 static inline void run_arg(struct run *r, const char *arg)
@@ -109,6 +115,52 @@ static inline void run_self(struct run *r, const char *role, const char *arg)
     run_arg(r, self);
     run_arg(r, role);
     run_arg(r, arg);
+}
+
+/* Fields of /proc/PID/stat after the name: 'S', the parent, … Returns the state; 0: gone. */
+static inline char process_state(pid_t pid, pid_t *ret_parent)
+{
+    char path[64];
+    char text[512] = "";
+    char state = 0;
+    int parent = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return 0;
+    }
+    ssize_t n = read(fd, text, sizeof(text) - 1);
+    close(fd);
+    char *end = n > 0 ? strrchr(text, ')') : NULL;
+    if (!end || sscanf(end, ") %c %d", &state, &parent) != 2) {
+        return 0;
+    }
+    if (ret_parent) {
+        *ret_parent = parent;
+    }
+    return state == 'Z' || state == 'X' ? 0 : state;
+}
+
+static inline bool process_runs(pid_t pid)
+{
+    return process_state(pid, NULL) != 0;
+}
+
+/* Until it is gone, or a zombie. */
+static inline void process_gone(pid_t pid)
+{
+    for (int64_t end = clock_boot_ms() + WAIT_MS; process_runs(pid); poll(NULL, 0, 1)) {
+        assert_true(clock_boot_ms() < end);
+    }
+}
+
+static inline void process_stop(pid_t pid)
+{
+    assert_int_equal(kill(pid, SIGSTOP), 0);
+    while (process_state(pid, NULL) != 'T') {
+        poll(NULL, 0, 1);
+    }
 }
 
 /* Starts the program with one end of a socket pair as its standard input. */
@@ -171,6 +223,29 @@ static inline void run_hello(struct run *r)
     r->task = task;
 }
 
+/* The other process of the shim: the parent of its task. */
+static inline pid_t run_guardian(struct run *r)
+{
+    pid_t guardian = 0;
+    pid_t keeper = 0;
+
+    assert_true(r->task && process_state(r->task, &guardian));
+    assert_true(process_state(guardian, &keeper));
+    assert_int_equal(keeper, r->shim);
+    return guardian;
+}
+
+/* A number that the task has written to a file in its working directory. */
+static inline pid_t run_number(struct run *r, const char *name)
+{
+    char *path CLEANUP(freep) = xasprintf("%s/work", r->dir);
+    struct buf b CLEANUP(buf_free) = {0};
+
+    buf_init(&b, 64);
+    assert_int_equal(shimdir_read_file(path, name, &b, NULL), 0);
+    return (pid_t)strtol(b.data, NULL, 10);
+}
+
 static inline void run_say(struct run *r, const char *line)
 {
     assert_int_equal(send(r->conn, line, strlen(line), MSG_NOSIGNAL), strlen(line));
@@ -190,6 +265,12 @@ static inline void run_start(struct run *r)
     run_plan(r);
     run_spawn(r);
     run_hello(r);
+}
+
+/* Kills what has its mark; how many it has found. */
+static inline int run_strays(const struct run *r)
+{
+    return strays_kill(&(struct strays){.token = r->mark});
 }
 
 /* Until the shim has ended; returns its exit status. */
@@ -214,7 +295,7 @@ static inline void run_end(struct run *r, struct exec_exit *ret)
     if (shim_exit_read(r->dir, ret, &e) < 0) {
         fail_msg("%s", e.text);
     }
-    assert_int_equal(shim_kill_strays(r->mark), 0);
+    assert_int_equal(run_strays(r), 0);
     assert_true(ret->finished_at >= ret->started_at);
 }
 

@@ -111,7 +111,7 @@ static int prepare(const char *text, struct err *e)
     exec_plan_init(&plan);
     task_spec_free(spec);
     assert_int_equal(json_read(text, strlen(text), &j, NULL), 0);
-    spec = task_spec_parse(j, &types, "", &p);
+    spec = task_spec_parse_accepted(j, &types, &p);
     json_decref(j);
     if (!spec) {
         fail_msg("%s: %s", p.list[0].field, p.list[0].message);
@@ -394,17 +394,19 @@ static void test_command(void **state)
     (void)state;
     setenv("SJE_DB_PASSWORD", "secret", 1);
     setenv("INHERITED", "yes", 1);
-    assert_int_equal(prepare("{\"jobType\":\"Command\",\"command\":[\"echo\",\"a "
-                             "b\",\"$HOME;x\"],\"stdin\":\"text\","
-                             "\"cwd\":\"/tmp\",\"env\":{\"INHERITED\":\"no\"}}",
-                             &e),
-                     0);
+    assert_int_equal(
+        prepare("{\"jobType\":\"Command\",\"command\":[\"echo\",\"a "
+                "b\",\"$HOME;x\"],\"stdin\":\"text\","
+                "\"cwd\":\"/tmp\",\"env\":{\"INHERITED\":\"no\",\"SJE_TOKEN\":\"78\"}}",
+                &e),
+        0);
     char *argv = argv_text();
     assert_string_equal(argv, "echo|a b|$HOME;x");
     free(argv);
     assert_string_equal(plan.cwd, "/tmp");
     assert_string_equal(env_of("INHERITED"), "no");
-    assert_null(env_of("SJE_DB_PASSWORD")); /* the node's own settings stay with the node */
+    assert_string_equal(env_of("SJE_TOKEN"), "77"); /* whatever an old task asks for */
+    assert_null(env_of("SJE_DB_PASSWORD"));         /* the node's own settings stay with the node */
     char *in = read_text("stdin");
     assert_string_equal(in, "text");
     free(in);

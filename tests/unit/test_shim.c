@@ -495,13 +495,8 @@ static void test_stop_wakes_stopped(void **state)
 
     run_sh(r, "trap 'exit 7' TERM; kill -STOP $$; exit 0");
     run_start(r);
-    char *path CLEANUP(freep) = xasprintf("/proc/%d/stat", (int)r->task);
-    for (char c = 0; c != 'T';) { /* until it has stopped itself */
-        char text[256] = "";
-        int fd = open(path, O_RDONLY | O_CLOEXEC);
-        assert_true(fd >= 0 && read(fd, text, sizeof(text) - 1) > 0);
-        close(fd);
-        c = strrchr(text, ')')[2];
+    while (process_state(r->task, NULL) != 'T') { /* until it has stopped itself */
+        poll(NULL, 0, 1);
     }
     run_say(r, "stop cancel 50000\n");
     run_end(r, &e);
@@ -523,8 +518,166 @@ static void test_term_to_shim(void **state)
     assert_int_equal(e.signal, SIGTERM);
 }
 
-/* Nobody would hold the lease: the main process goes with the shim. */
-static void test_shim_killed(void **state)
+/* ---- when a part of the shim is killed or stands still ---- */
+
+/* Its main process, and one in a session of its own that nothing tells but its parents. */
+static const char *const detached =
+    "env -i setsid sh -c 'echo $$ > pid; : > ready; exec sleep 1000' & exec sleep 1000";
+
+static pid_t start_detached(struct run *r, const char *script)
+{
+    run_fifo(r);
+    run_sh(r, script);
+    run_start(r);
+    run_ready(r);
+    return run_number(r, "pid");
+}
+
+/* Nobody is left who could say what became of it, and nothing of it. */
+static void nothing_left(struct run *r, pid_t stray)
+{
+    struct exec_exit e;
+
+    assert_string_equal(run_line(r), "");
+    process_gone(r->task);
+    process_gone(stray);
+    assert_int_equal(shim_exit_read(r->dir, &e, NULL), ERR_NOT_FOUND);
+    assert_int_equal(shim_fence(r->dir, NULL), 0);
+    assert_int_equal(run_strays(r), 0);
+}
+
+static void test_keeper_killed(void **state)
+{
+    struct run *r = *state;
+    pid_t stray = start_detached(r, detached);
+
+    assert_int_equal(shim_fence(r->dir, NULL), ERR_BUSY);
+    assert_int_equal(kill(r->shim, SIGKILL), 0);
+    run_wait(r);
+    nothing_left(r, stray);
+}
+
+/* What is sent to the group of the process that the worker started is not sent to both. */
+static void test_keepers_group_killed(void **state)
+{
+    struct run *r = *state;
+    pid_t stray = start_detached(r, detached);
+
+    assert_int_equal(kill(-r->shim, SIGKILL), 0);
+    run_wait(r);
+    nothing_left(r, stray);
+}
+
+static void lost_by_guardian(struct run *r, pid_t stray, const char *reason)
+{
+    struct exec_exit e;
+
+    assert_string_equal(run_line(r), ""); /* without a bye */
+    close(r->conn);
+    r->conn = -1;
+    run_end(r, &e);
+    assert_string_equal(e.reason, reason);
+    assert_true(e.launched);
+    assert_string_equal(e.message, "the part of its shim that holds its lease was killed");
+    assert_false(process_runs(r->task));
+    assert_false(process_runs(stray));
+}
+
+static void test_guardian_killed(void **state)
+{
+    struct run *r = *state;
+    pid_t stray = start_detached(r, detached);
+
+    assert_int_equal(kill(run_guardian(r), SIGKILL), 0);
+    lost_by_guardian(r, stray, "crash");
+}
+
+/* Its program has succeeded, but that is not known: what it left behind was still to be killed. */
+static void test_guardian_killed_at_the_end(void **state)
+{
+    struct run *r = *state;
+    pid_t stray = start_detached(r, "mkfifo go; env -i setsid sh -c 'echo $$ > pid; : > ready;"
+                                    "exec sleep 1000' & read line < go");
+    pid_t guardian = run_guardian(r);
+    char *path CLEANUP(freep) = xasprintf("%s/work/go", r->dir);
+
+    process_stop(guardian);
+    close(open(path, O_WRONLY | O_CLOEXEC));
+    process_gone(r->task);
+    assert_int_equal(kill(guardian, SIGKILL), 0);
+    lost_by_guardian(r, stray, "crash");
+}
+
+/* SIGSTOP stands for whatever keeps a process from running. */
+static void test_guardian_stopped(void **state)
+{
+    struct run *r = *state;
+    pid_t stray = start_detached(r, detached);
+    char *lease CLEANUP(freep) = xasprintf("lease %" PRId64 "\n", clock_boot_ms() + 500);
+    int64_t start = clock_boot_ms();
+
+    run_say(r, lease);
+    poll(NULL, 0, 100); /* until it is taken */
+    process_stop(run_guardian(r));
+    lost_by_guardian(r, stray, "lease");
+    int64_t took = clock_boot_ms() - start;
+    assert_true(took >= 500 + PLAN_LEASE_GRACE_MS && took < 500 + PLAN_LEASE_GRACE_MS + 2500);
+}
+
+/* The keeper stands still: deadlines hold, orders are obeyed, and the record comes when it can. */
+static void after_keeper_stopped(struct run *r, const char *reason)
+{
+    struct exec_exit e;
+
+    process_gone(r->task);
+    assert_int_equal(shim_exit_read(r->dir, &e, NULL), ERR_NOT_FOUND);
+    assert_int_equal(kill(r->shim, SIGCONT), 0);
+    run_end(r, &e);
+    assert_string_equal(e.reason, reason);
+}
+
+static void test_keeper_stopped_lease(void **state)
+{
+    struct run *r = *state;
+    pid_t stray =
+        start_detached(r, "env -i setsid sh -c 'echo $$ > pid; : > ready; exec sleep 1000' &"
+                          "while :; do echo much; done");
+    int64_t start = clock_boot_ms();
+
+    process_stop(r->shim);
+    char *first CLEANUP(freep) = xasprintf("lease %" PRId64 "\n", start + 500);
+    char *renewed CLEANUP(freep) = xasprintf("lease %" PRId64 "\n", start + 1000);
+    run_say(r, first);
+    poll(NULL, 0, 100);
+    run_say(r, renewed);
+    process_gone(stray);
+    int64_t took = clock_boot_ms() - start;
+    assert_true(took >= 1000 && took < 1000 + PLAN_LEASE_GRACE_MS + 1000);
+    after_keeper_stopped(r, "lease");
+}
+
+static void test_keeper_stopped_timeout(void **state)
+{
+    struct run *r = *state;
+
+    r->limits.timeout_ms = 700;
+    start_detached(r, detached);
+    process_stop(r->shim);
+    after_keeper_stopped(r, "timeout");
+}
+
+static void test_keeper_stopped_cancel(void **state)
+{
+    struct run *r = *state;
+
+    start_detached(r, detached);
+    process_stop(r->shim);
+    run_say(r, "stop cancel 100\n");
+    after_keeper_stopped(r, "cancel");
+}
+
+/* Nobody holds the lease: the main process goes at once, the rest is for the worker to find. */
+static void test_both_killed(void **state)
 {
     struct run *r = *state;
     struct exec_exit e;
@@ -536,14 +689,17 @@ static void test_shim_killed(void **state)
     run_sh(r, "setsid sleep 1000 & : > ready; exec sleep 1000");
     run_start(r);
     run_ready(r);
-    assert_int_equal(shim_fence(r->dir, NULL), ERR_BUSY);
+    pid_t guardian = run_guardian(r);
+    process_stop(guardian);
     assert_int_equal(kill(r->shim, SIGKILL), 0);
+    assert_int_equal(kill(guardian, SIGKILL), 0);
     run_wait(r);
+    process_gone(r->task);
     assert_int_equal(shim_exit_read(r->dir, &e, NULL), ERR_NOT_FOUND);
     assert_int_equal(shim_fence(r->dir, NULL), 0);
     int seen = 0;
     for (int left = 1; left;) {
-        left = shim_kill_strays(r->mark);
+        left = run_strays(r);
         seen += left;
     }
     assert_true(seen >= 1); /* the one in a session of its own */
@@ -942,7 +1098,15 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_stop_twice, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stop_wakes_stopped, setup, teardown),
         cmocka_unit_test_setup_teardown(test_term_to_shim, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_shim_killed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_keeper_killed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_keepers_group_killed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_guardian_killed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_guardian_killed_at_the_end, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_guardian_stopped, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_keeper_stopped_lease, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_keeper_stopped_timeout, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_keeper_stopped_cancel, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_both_killed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_daemon_is_killed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_chain_is_killed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many_children, setup, teardown),

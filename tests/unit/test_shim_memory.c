@@ -2,7 +2,7 @@
  * there is one. The cgroup is a directory here, in which the task plays the kernel. */
 #include "tests/unit/shimrun.h"
 
-#define GROUP "g=$GROUP/task-$PPID; "
+#define GROUP "g=$GROUP/$(basename ${PWD%/work}); " /* named after the attempt's directory */
 
 static char group[300];
 

@@ -434,12 +434,6 @@ static void test_connect(void **state)
     assert_int_equal(fd, -1);
 }
 
-static void test_strays(void **state)
-{
-    (void)state;
-    assert_int_equal(shim_kill_strays("SJE_TOKEN=nobody has this"), 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -454,7 +448,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_tail, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hostile_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_connect, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_strays, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

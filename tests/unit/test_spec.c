@@ -132,6 +132,24 @@ static void test_refusals(void **state)
     refuse("{\"jobType\":\"Command\",\"command\":[\"\"]}", "command[0]", "must not be empty");
     refuse("{\"jobType\":\"Command\",\"command\":[\"x\"],\"env\":{\"A=B\":\"1\"}}", "env.A=B",
            "'='");
+    refuse("{\"jobType\":\"Command\",\"command\":[\"x\"],\"env\":{\"SJE_TOKEN\":\"1\"}}",
+           "env.SJE_TOKEN", "SJE_");
+    refuse("{\"jobType\":\"SparkApp\",\"sparkAppPath\":\"a.py\",\"env\":{\"SJE_X\":\"1\"}}",
+           "env.SJE_X", "SJE_");
+}
+
+/* Rules that came later do not fail a task that was accepted before. */
+static void test_accepted_before(void **state)
+{
+    struct task_problems p = {0};
+    json_t *j = json_pack("{s:s, s:[s], s:{s:s}}", "jobType", "Command", "command", "x", "env",
+                          "SJE_TOKEN", "1");
+
+    (void)state;
+    struct task_spec *s = task_spec_parse_accepted(j, &types, &p);
+    assert_non_null(s);
+    task_spec_free(s);
+    json_decref(j);
 }
 
 static void test_long_id(void **state)
@@ -177,11 +195,9 @@ static void test_all_problems_are_told_and_bounded(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_everything),
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_long_id),
-        cmocka_unit_test(test_all_problems_are_told_and_bounded),
+        cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything),
+        cmocka_unit_test(test_refusals), cmocka_unit_test(test_accepted_before),
+        cmocka_unit_test(test_long_id),  cmocka_unit_test(test_all_problems_are_told_and_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

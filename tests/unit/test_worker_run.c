@@ -7,6 +7,7 @@
 #include "internal/clock.h"
 #include "internal/log.h"
 #include "pkg/executors/shimdir.h"
+#include "pkg/executors/strays.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -15,6 +16,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -350,7 +352,8 @@ static enum wcore_started start(const char *text)
     return s;
 }
 
-#define COMMAND "{\"jobType\":\"Command\",\"command\":[\"sh\",\"-c\",\"echo $PPID\"]}"
+#define COMMAND                                                                                    \
+    "{\"jobType\":\"Command\",\"command\":[\"sh\",\"-c\",\"cut -d' ' -f4 /proc/$PPID/stat\"]}" /* its grandparent */
 
 static void use_real_shim(void)
 {
@@ -523,6 +526,182 @@ static void test_an_interpreter_that_is_missing(void **state)
     node.plugin_dir = "";
 }
 
+/* ---- a shim that is killed, both halves of it ---- */
+
+/* What it leaves has no variable of ours. `own_session`: nor is it in the task's session. */
+static const char *task_that_leaves(bool own_session)
+{
+    static char text[256];
+
+    snprintf(
+        text, sizeof(text),
+        "{\"jobType\":\"Command\",\"command\":[\"sh\",\"-c\",\"env -i %s sh -c 'echo $$ > pid; "
+        "exec sleep 1000' & exec sleep 1000\"]}",
+        own_session ? "setsid" : "");
+    return text;
+}
+
+static int64_t field(pid_t pid,
+                     int number) /* of /proc/<pid>/stat, from the state, 1, on; 0: gone */
+{
+    char path[64];
+    char text[1024] = "";
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    FILE *f = fopen(path, "re");
+    if (!f) {
+        return 0;
+    }
+    size_t n = fread(text, 1, sizeof(text) - 1, f);
+    fclose(f);
+    char *at = n ? strrchr(text, ')') + 2 : NULL;
+    for (int i = 1; at && i < number; i++) {
+        at = strchr(at, ' ');
+        at = at ? at + 1 : NULL;
+    }
+    return !at ? 0 : number == 1 ? (*at == 'Z' || *at == 'X' ? 0 : *at) : strtoll(at, NULL, 10);
+}
+
+static bool lives(pid_t pid)
+{
+    return field(pid, 1) != 0;
+}
+
+/* The number in a file of the task's working directory; 0: not there. */
+static pid_t number_in(const char *attempt_dir, const char *name)
+{
+    char *path CLEANUP(freep) = xasprintf("%s/work", attempt_dir);
+    struct buf b CLEANUP(buf_free) = {0};
+
+    buf_init(&b, 64);
+    return shimdir_read_file(path, name, &b, NULL) == 0 && b.len ? (pid_t)strtol(b.data, NULL, 10)
+                                                                 : 0;
+}
+
+static void turn_until(bool (*done)(void))
+{
+    for (int64_t end = clock_boot_ms() + 30000; !done();) {
+        assert_true(clock_boot_ms() < end);
+        uv_run(&loop, UV_RUN_NOWAIT);
+        poll(NULL, 0, 1);
+    }
+}
+
+static bool stray_is_there(void)
+{
+    return n_started && number_in(run->dir, "pid") > 0;
+}
+
+struct family {
+    pid_t keeper;
+    pid_t guardian;
+    pid_t task;
+    pid_t stray;
+};
+
+static struct family start_family(bool own_session)
+{
+    struct family f = {0};
+
+    use_real_shim();
+    assert_int_equal(start(task_that_leaves(own_session)), WCORE_START_UNDER_WAY);
+    turn_until(stray_is_there);
+    f.keeper = (pid_t)run->shim_pid;
+    f.task = (pid_t)run->task_pid;
+    f.guardian = (pid_t)field(f.task, 2);
+    f.stray = number_in(run->dir, "pid");
+    assert_int_equal(field(f.guardian, 2), f.keeper);
+    assert_true(lives(f.stray));
+    return f;
+}
+
+static void kill_shim(const struct family *f)
+{
+    assert_int_equal(kill(f->guardian, SIGSTOP), 0); /* it must not see the other's end */
+    while (field(f->guardian, 1) != 'T') {
+        poll(NULL, 0, 1);
+    }
+    assert_int_equal(kill(f->keeper, SIGKILL), 0);
+    assert_int_equal(kill(f->guardian, SIGKILL), 0);
+}
+
+static void expect_lost(const struct family *f)
+{
+    await(&n_ended);
+    assert_string_equal(run_outcome(run), "lost");
+    assert_false(lives(f->keeper) || lives(f->guardian));
+    assert_false(lives(f->task) || lives(f->stray));
+}
+
+/* The orphan has nothing that tells whose it is: but it is nobody else's. */
+static void test_orphans_fall_to_the_worker(void **state)
+{
+    (void)state;
+    strays_inherit();
+    struct family f = start_family(true);
+    kill_shim(&f);
+    expect_lost(&f);
+}
+
+/* The half that the worker has started is dead, the other stands still and holds the
+ * connection. */
+static void test_a_guardian_that_stands_still_alone(void **state)
+{
+    (void)state;
+    strays_inherit();
+    struct family f = start_family(true);
+    assert_int_equal(kill(f.guardian, SIGSTOP), 0);
+    assert_int_equal(kill(f.keeper, SIGKILL), 0);
+    expect_lost(&f);
+}
+
+static void test_a_kill_takes_all(void **state)
+{
+    (void)state;
+    strays_inherit();
+    struct family f = start_family(true);
+    assert_int_equal(kill(f.guardian, SIGSTOP), 0);
+    run_kill(run);
+    expect_lost(&f);
+}
+
+/* As after a restart of the worker: nothing falls to us. With the numbers of the hello. */
+static void test_the_session_of_the_task(void **state)
+{
+    (void)state;
+    assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 0), 0);
+    struct family f = start_family(false);
+    kill_shim(&f);
+    expect_lost(&f);
+}
+
+/* The worker process that had the hello is dead too: the shim has left the numbers. */
+static bool is_written_down(void)
+{
+    struct strays s;
+
+    return strays_read(run->dir, &s);
+}
+
+static void test_the_session_that_was_written_down(void **state)
+{
+    (void)state;
+    assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 0), 0);
+    struct family f = start_family(false);
+    turn_until(is_written_down);
+    struct run *first = run;
+    kill_shim(&f);
+    waitpid(f.keeper, NULL, 0);
+    run_release(first); /* it saw nothing of that */
+    n_made = 2;
+    adopt();
+    if (!found.ended) {
+        await(&n_ended);
+    }
+    assert_string_equal(run_outcome(run), "lost");
+    assert_false(lives(f.task) || lives(f.stray));
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -544,6 +723,11 @@ int main(void)
         T(test_a_directory_that_is_there_already),
         T(test_what_is_the_tasks_own_fault),
         T(test_an_interpreter_that_is_missing),
+        T(test_orphans_fall_to_the_worker),
+        T(test_a_guardian_that_stands_still_alone),
+        T(test_a_kill_takes_all),
+        T(test_the_session_of_the_task),
+        T(test_the_session_that_was_written_down),
     };
 
     log_setup(LOG_ERROR, LOG_LOGFMT, "test");

@@ -1,0 +1,318 @@
+/* The guardian: starts the task and sees to it that it ends in time. It touches no disk, so that no
+ * disk can keep it from that. See shim.h. */
+#include "cmd/sje-shim/shim.h"
+
+#include "internal/chaos.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define SHELL_KILLED (128 + SIGKILL)
+#define FAR_AWAY_S   ((time_t)1 << 33) /* on the wall clock; a timer that never fires */
+
+/* ---- deadlines ---- */
+
+void set_lease(struct shim *s, int64_t until)
+{
+    s->plan.lease_until = until;
+    s->in_doubt = false;
+    atomic_store(&s->fate->lease_until, until);
+}
+
+void stop_task(struct shim *s, const char *reason, int64_t grace_ms)
+{
+    int64_t now = boot_ms();
+
+    if (s->fate->main_gone || !s->fate->pid) {
+        return;
+    }
+    /* Only what a client or the task's own limit ends is ended in the cluster too. */
+    if (s->plan.detach && strcmp(reason, "cancel") != 0 && strcmp(reason, "timeout") != 0) {
+        grace_ms = 0;
+    }
+    s->kill_at = now + grace_ms < s->kill_at ? now + grace_ms : s->kill_at;
+    if (!s->fate->reason) {
+        s->fate->reason = reason;
+        if (s->kill_at > now) {
+            tree_signal(SIGTERM);
+        }
+    }
+}
+
+static void check_deadlines(struct shim *s, int64_t now)
+{
+    const struct plan *p = &s->plan;
+
+    if (now >= p->lease_until && s->kill_at > p->lease_until + PLAN_LEASE_GRACE_MS) {
+        int64_t grace = p->grace_ms < PLAN_LEASE_GRACE_MS ? p->grace_ms : PLAN_LEASE_GRACE_MS;
+        int64_t left = p->lease_until + grace - now; /* less after the machine has slept */
+        stop_task(s, "lease", left < 0 || s->in_doubt ? 0 : left);
+    }
+    if (p->timeout_ms && !s->fate->reason && now - s->fate->started >= p->timeout_ms) {
+        stop_task(s, "timeout", p->grace_ms);
+    }
+}
+
+static int64_t next_deadline(const struct shim *s)
+{
+    const struct fate *f = s->fate;
+    int64_t at = s->kill_at;
+
+    if (f->finished_wall) {
+        return NEVER;
+    }
+    if (s->killing) {
+        return s->next_kill;
+    }
+    if (s->plan.timeout_ms && !f->reason && f->started + s->plan.timeout_ms < at) {
+        at = f->started + s->plan.timeout_ms;
+    }
+    if (s->plan.lease_until < at && s->kill_at > s->plan.lease_until + PLAN_LEASE_GRACE_MS) {
+        at = s->plan.lease_until;
+    }
+    return at;
+}
+
+/* A virtual machine that its host has paused does not count the pause on any clock of its own; but
+ * when it goes on somebody sets its wall clock right. So what that gains is time that has passed.
+ * It may also be an error that was put right: where the lease is over by this alone, it is in
+ * doubt, and the worker, which sees the same, has a moment to renew it. */
+static void compare_clocks(struct shim *s)
+{
+    int64_t now = boot_ms();
+    int64_t ahead = wall_ms() - now;
+    int64_t gained = ahead - s->wall_ahead;
+
+    s->wall_ahead = ahead;
+    if (gained <= CLOCK_JUMP_MS || s->in_doubt || s->plan.lease_until == NEVER ||
+        s->plan.lease_until <= now) {
+        return;
+    }
+    set_lease(s, s->plan.lease_until - gained);
+    if (s->plan.lease_until <= now) {
+        set_lease(s, now + PLAN_LEASE_DOUBT_MS);
+        s->in_doubt = true;
+    }
+}
+
+/* ---- the end ---- */
+
+static void kill_tree(struct shim *s, int64_t now)
+{
+    if (!s->killing) {
+        task_report(s);
+        s->killing = true;
+        s->fate->killed = !s->fate->main_gone;
+        s->give_up_at = now + KILL_GIVE_UP_MS;
+    }
+    group_kill(s);
+    tree_kill(s);
+    s->next_kill = now + KILL_RETRY_MS;
+}
+
+static bool is_over(const struct shim *s)
+{
+    return !s->fate->pid || (s->fate->main_gone && s->no_child);
+}
+
+/* What is to be done now that something happened or a time has come. True: the task is over. */
+static bool decide(struct shim *s)
+{
+    int64_t now = boot_ms();
+
+    if (is_over(s)) {
+        return true;
+    }
+    if (s->alone) {
+        s->kill_at = now;
+    }
+    if (!s->fate->main_gone) {
+        check_deadlines(s, now);
+    }
+    if (s->killing ? now >= s->next_kill : s->fate->main_gone || now >= s->kill_at) {
+        kill_tree(s, now);
+    }
+    if (is_over(s)) {
+        return true;
+    }
+    if (s->killing && now >= s->give_up_at) {
+        note(s, "some of its processes could not be killed");
+        return true;
+    }
+    return false;
+}
+
+/* Its group knows. Without one: it, or what a shell ran for it, was killed by a signal that nobody
+ * here sent, and the kernel killed for memory meanwhile. */
+static bool was_oom(const struct shim *s)
+{
+    const struct fate *f = s->fate;
+    int64_t of_group = group_oom_kills(s);
+    bool killed = f->main_gone && (WIFSIGNALED(f->status) ? WTERMSIG(f->status) == SIGKILL
+                                                          : WEXITSTATUS(f->status) == SHELL_KILLED);
+
+    return of_group >= 0 ? of_group > 0
+                         : killed && !f->killed && machine_oom_kills() > s->oom_kills;
+}
+
+static int64_t milliseconds(struct timeval t)
+{
+    return (int64_t)t.tv_sec * 1000 + t.tv_usec / 1000;
+}
+
+static void tell_end(struct shim *s)
+{
+    struct rusage used = {0};
+    char word = SAY_ENDED;
+
+    task_report(s);
+    getrusage(RUSAGE_CHILDREN, &used);
+    s->fate->max_rss_kb = used.ru_maxrss;
+    s->fate->cpu_ms = milliseconds(used.ru_utime) + milliseconds(used.ru_stime);
+    s->fate->oom = was_oom(s);
+    s->fate->finished_wall = wall_ms();
+    group_remove(s);
+    if (send(s->link, &word, 1, MSG_NOSIGNAL) != 1) {
+        s->alone = true;
+    }
+}
+
+/* ---- the loop ---- */
+
+static void on_signal(struct shim *s)
+{
+    struct signalfd_siginfo info;
+
+    while (read(s->signals, &info, sizeof(info)) == sizeof(info)) {
+        if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT) {
+            stop_task(s, "shutdown", s->plan.grace_ms);
+        }
+    }
+}
+
+static void on_link(struct shim *s)
+{
+    char word = 0;
+    ssize_t n = read(s->link, &word, 1);
+
+    if (n == 1 && word == SAY_RECORDED) {
+        s->recorded = true;
+    } else if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
+        s->alone = true;
+    }
+}
+
+static void wait_and_note(struct shim *s)
+{
+    enum { SIGNALS, ALARM, CLOCK, LINK, LISTENER, CONNS };
+    struct pollfd f[CONNS + CONNS_MAX] = {[SIGNALS] = {s->signals, POLLIN, 0},
+                                          [ALARM] = {s->alarm.fd, POLLIN, 0},
+                                          [CLOCK] = {s->clock_set, POLLIN, 0},
+                                          [LINK] = {s->link, POLLIN, 0},
+                                          [LISTENER] = {s->listener, POLLIN, 0}};
+
+    for (int i = 0; i < CONNS_MAX; i++) {
+        f[CONNS + i] = (struct pollfd){s->conns[i].fd, POLLIN, 0};
+    }
+    alarm_set(&s->alarm, next_deadline(s));
+    if (poll(f, sizeof(f) / sizeof(*f), -1) < 0) {
+        return;
+    }
+    compare_clocks(s); /* before a lease is taken that was granted since */
+    if (f[SIGNALS].revents) {
+        on_signal(s);
+    }
+    if (f[ALARM].revents) {
+        alarm_take(&s->alarm);
+    }
+    if (f[CLOCK].revents) {
+        uint64_t ignored;
+        (void)!read(s->clock_set, &ignored, sizeof(ignored));
+    }
+    if (f[LINK].revents) {
+        on_link(s);
+    }
+    tree_reap(s);
+    for (int i = 0; i < CONNS_MAX; i++) {
+        if (f[CONNS + i].revents) {
+            control_read(s, &s->conns[i]);
+        }
+    }
+    if (f[LISTENER].revents) {
+        control_accept(s);
+    }
+}
+
+/* ---- beginning ---- */
+
+/* Pages of the program that would have to be fetched from a disk again. As far as we may. */
+static void lock_memory(void)
+{
+    extern char __executable_start[]; /* by the linker: what is in the program's file */
+    extern char _edata[];
+
+    (void)mlock(__executable_start, (size_t)(_edata - __executable_start));
+}
+
+static int open_clock_set(void)
+{
+    struct itimerspec never = {.it_value = {.tv_sec = FAR_AWAY_S}};
+    int fd = timerfd_create(CLOCK_REALTIME, TFD_CLOEXEC | TFD_NONBLOCK);
+
+    timerfd_settime(fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &never, NULL);
+    return fd;
+}
+
+static void begin(struct shim *s)
+{
+    s->self = getpid();
+    setpgid(0, 0); /* what is sent to the keeper's group is not for us */
+    s->kill_at = NEVER;
+    s->report = -1;
+    s->no_child = true;
+    s->wall_ahead = wall_ms() - boot_ms();
+    if (prctl(PR_SET_CHILD_SUBREAPER, 1) != 0 || !alarm_open(&s->alarm)) { /* not inherited */
+        _exit(1);
+    }
+    s->clock_set = open_clock_set();
+    if (s->plan_error) {
+        s->fate->reason = "launch";
+        s->fate->stage = "plan";
+        note(s, "%s", s->plan_error);
+    } else if (boot_ms() >= s->plan.lease_until) {
+        s->fate->reason = "lease";
+        note(s, "the lease was over before the task could start");
+    } else {
+        CRASH_POINT("shim-before-start");
+        task_start(s);
+        CRASH_POINT("shim-started");
+    }
+    control_hello(s);
+    lock_memory();
+}
+
+void guardian_run(struct shim *s)
+{
+    begin(s);
+    while (!decide(s)) {
+        wait_and_note(s);
+    }
+    tell_end(s);
+    while (!s->recorded && !s->alone) {
+        wait_and_note(s);
+    }
+    if (s->recorded) {
+        control_bye(s);
+    }
+    _exit(s->recorded ? 0 : 1);
+}

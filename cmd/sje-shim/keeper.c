@@ -1,0 +1,218 @@
+/* The keeper: what the worker has started, and the only one that touches the disk. See shim.h. */
+#include "cmd/sje-shim/shim.h"
+
+#include "internal/chaos.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define COPY_AT_ONCE ((size_t)1024 * 1024) /* of one stream, before the other is looked at */
+
+/* ---- beginning ---- */
+
+/* False where there is no guardian. */
+static bool fork_guardian(struct shim *s)
+{
+    int link[2];
+    int out[2];
+    int err[2];
+
+    s->fate =
+        mmap(NULL, sizeof(*s->fate), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (s->fate == MAP_FAILED || pipe2(out, O_CLOEXEC) != 0 || pipe2(err, O_CLOEXEC) != 0 ||
+        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, link) != 0) {
+        return false;
+    }
+    s->fate->lease_until = s->plan.lease_until;
+    s->fate->started_wall = wall_ms();
+    s->guardian = fork();
+    bool in_guardian = s->guardian == 0;
+    s->link = link[in_guardian];
+    close(link[!in_guardian]);
+    close(in_guardian ? out[0] : out[1]);
+    close(in_guardian ? err[0] : err[1]);
+    if (in_guardian) {
+        s->task_out = out[1];
+        s->task_err = err[1];
+        guardian_run(s);
+    }
+    stream_open(&s->out, out[0]);
+    stream_open(&s->err, err[0]);
+    return s->guardian > 0;
+}
+
+/* ---- the guardian's end ---- */
+
+static void kill_guardian(struct shim *s)
+{
+    if (!s->guardian_gone) {
+        kill(s->guardian, SIGKILL);
+        waitpid(s->guardian, NULL, 0);
+        s->guardian_gone = true;
+    }
+}
+
+/* It was killed, by somebody or by us: all that was below it is ours now. */
+static void take_over(struct shim *s)
+{
+    struct fate *f = s->fate;
+    int64_t give_up_at = boot_ms() + KILL_GIVE_UP_MS;
+
+    f->launched = true;
+    if (!f->reason) {
+        f->reason = s->overdue_at != NEVER ? "lease" : "crash";
+    }
+    note(s, "the part of its shim that holds its lease was killed");
+    for (;;) {
+        group_kill(s);
+        tree_kill(s);
+        if (s->no_child || boot_ms() >= give_up_at) {
+            break;
+        }
+        poll(NULL, 0, KILL_RETRY_MS);
+    }
+    if (strcmp(f->reason, "crash") == 0) {
+        f->main_gone = false; /* how it ended says nothing of the task */
+    }
+    f->finished_wall = wall_ms();
+    group_remove(s);
+}
+
+/* It stands still, or it would have ended the task by itself. Returns when to look again. */
+static int64_t check_guardian(struct shim *s, int64_t now)
+{
+    int64_t lease = atomic_load(&s->fate->lease_until);
+
+    if (lease == NEVER || now < lease + PLAN_LEASE_GRACE_MS) {
+        s->overdue_at = NEVER;
+        return lease == NEVER ? NEVER : lease + PLAN_LEASE_GRACE_MS;
+    }
+    if (s->overdue_at == NEVER) { /* the machine, or we, may have slept: it has its chance first */
+        s->overdue_at = now;
+    }
+    if (now >= s->overdue_at + KEEPER_WAIT_MS) {
+        kill_guardian(s);
+    }
+    return s->overdue_at + KEEPER_WAIT_MS;
+}
+
+/* What is due. False: the task is over, or the guardian. */
+static bool decide(struct shim *s)
+{
+    int64_t now = boot_ms();
+
+    if (now >= s->tell_at) {
+        s->tell_at = s->fate->pid ? NEVER : now + STARTED_AFTER_MS;
+        record_started(s);
+    }
+    int64_t at = check_guardian(s, now);
+    alarm_set(&s->alarm, at < s->tell_at ? at : s->tell_at);
+    return !s->ended && !s->guardian_gone;
+}
+
+/* ---- the loop ---- */
+
+static void on_signal(struct shim *s)
+{
+    struct signalfd_siginfo info;
+
+    while (read(s->signals, &info, sizeof(info)) == sizeof(info)) {
+        if ((info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT) && !s->guardian_gone) {
+            kill(s->guardian, SIGTERM);
+        }
+    }
+}
+
+static void on_link(struct shim *s)
+{
+    char word = 0;
+    ssize_t n = read(s->link, &word, 1);
+
+    if (n == 1 && word == SAY_ENDED) {
+        s->ended = true;
+    } else if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
+        kill_guardian(s); /* it is dead, or as good as that */
+    }
+}
+
+static void wait_and_note(struct shim *s)
+{
+    struct pollfd f[] = {{s->signals, POLLIN, 0},
+                         {s->alarm.fd, POLLIN, 0},
+                         {s->link, POLLIN, 0},
+                         {s->out.pipe, POLLIN, 0},
+                         {s->err.pipe, POLLIN, 0}};
+
+    if (poll(f, sizeof(f) / sizeof(*f), -1) < 0) {
+        return;
+    }
+    if (f[0].revents) {
+        on_signal(s);
+    }
+    if (f[1].revents) {
+        alarm_take(&s->alarm);
+    }
+    if (f[2].revents) {
+        on_link(s);
+    }
+    if (f[3].revents) {
+        stream_copy(&s->out, COPY_AT_ONCE);
+    }
+    if (f[4].revents) {
+        stream_copy(&s->err, COPY_AT_ONCE);
+    }
+}
+
+/* The guardian says bye to the worker and ends. One that does not even do that is killed. */
+static void tell_recorded(struct shim *s)
+{
+    char word = SAY_RECORDED;
+    struct pollfd f = {s->link, POLLIN, 0};
+
+    if (s->guardian_gone) {
+        return;
+    }
+    (void)send(s->link, &word, 1, MSG_NOSIGNAL);
+    poll(&f, 1, KEEPER_WAIT_MS); /* its end of the link is closed when it is dead */
+    kill_guardian(s);
+}
+
+int keeper_run(struct shim *s)
+{
+    s->overdue_at = NEVER;
+    s->plan_error = plan_load(&s->plan);
+    stream_init(&s->out, "stdout", s->plan.log_limit);
+    stream_init(&s->err, "stderr", s->plan.log_limit);
+    group_name(s);
+    if (!fork_guardian(s)) {
+        return 1;
+    }
+    control_leave(s);
+    record_reserve();
+    if (!alarm_open(&s->alarm)) {
+        return 1; /* which ends the guardian */
+    }
+    s->tell_at = boot_ms() + STARTED_AFTER_MS;
+    while (decide(s)) {
+        wait_and_note(s);
+    }
+    if (!s->ended) {
+        take_over(s);
+    }
+    stream_finish(&s->out, record_is_dear(s));
+    stream_finish(&s->err, record_is_dear(s));
+    CRASH_POINT("shim-before-record");
+    bool recorded = record_write(s);
+    CRASH_POINT("shim-recorded");
+    control_close();
+    tell_recorded(s);
+    return recorded ? 0 : 1;
+}

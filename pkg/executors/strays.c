@@ -1,0 +1,260 @@
+#include "pkg/executors/strays.h"
+
+#include "internal/buf.h"
+#include "internal/clock.h"
+#include "internal/str.h"
+#include "pkg/executors/plan.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define ENVIRON_MAX (4u << 20)
+#define TOKEN_NAME  "SJE_TOKEN="
+#define BOOT_ID     "/proc/sys/kernel/random/boot_id"
+
+struct process {
+    char state;
+    int64_t parent;
+    int64_t session;
+    int64_t threads;
+    int64_t started; /* CLOCK_BOOTTIME ms, rounded down to a tick */
+};
+
+static int64_t inherited_since = INT64_MAX;
+
+/* ---- looking at a process ---- */
+
+static int64_t tick_ms(void)
+{
+    return 1000 / sysconf(_SC_CLK_TCK);
+}
+
+/* A small file; "" where it cannot be read. */
+static void read_text(const char *path, char *text, size_t n)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, text, n - 1);
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    text[MAX(got, (ssize_t)0)] = '\0';
+}
+
+/* From /proc/<pid>/stat; the name in parentheses may hold anything. False: gone. */
+static bool process_read(int64_t pid, struct process *ret)
+{
+    char path[64];
+    char text[1024];
+    long long parent = 0;
+    long long session = 0;
+    long long threads = 0;
+    unsigned long long ticks = 0;
+
+    snprintf(path, sizeof(path), "/proc/%lld/stat", (long long)pid);
+    read_text(path, text, sizeof(text));
+    const char *at = strrchr(text, ')');
+    if (!at || sscanf(at,
+                      ") %c %lld %*s %lld %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
+                      "%lld %*s %llu",
+                      &ret->state, &parent, &session, &threads, &ticks) != 5) {
+        return false;
+    }
+    ret->parent = parent;
+    ret->session = session;
+    ret->threads = threads;
+    ret->started = (int64_t)ticks * tick_ms();
+    return true;
+}
+
+/* A zombie whose other threads go on is none. */
+static bool is_dead(const struct process *p)
+{
+    return (p->state == 'Z' || p->state == 'X') && p->threads <= 1;
+}
+
+/* The number of a session is not given away while it has members. So it is still ours unless its
+ * leader is there and younger than what we know of it. */
+static bool is_session(const struct process *p, int64_t leader, int64_t seen_at)
+{
+    struct process l;
+
+    return leader > 1 && p->session == leader &&
+           (!process_read(leader, &l) || l.started <= seen_at);
+}
+
+static bool is_orphan(const struct process *p, int64_t pid, const struct strays *s)
+{
+    if (p->parent != getpid() || p->started < inherited_since) {
+        return false;
+    }
+    for (size_t i = 0; i < s->n_known; i++) {
+        if (s->known[i] == pid) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void read_environment(int64_t pid, struct buf *b)
+{
+    char path[64];
+
+    buf_reset(b);
+    snprintf(path, sizeof(path), "/proc/%lld/environ", (long long)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return;
+    }
+    for (char *at = buf_reserve(b, 4096); at; at = buf_reserve(b, 4096)) {
+        ssize_t n = read(fd, at, 4096);
+        if (n <= 0) {
+            break;
+        }
+        buf_commit(b, (size_t)n);
+    }
+    close(fd);
+}
+
+static bool has_variable(const struct buf *environment, const char *env)
+{
+    size_t n = strlen(env) + 1;
+
+    for (size_t at = 0; at < environment->len;) {
+        const char *line = environment->data + at;
+        size_t len = strlen(line) + 1;
+        if (len == n && memcmp(line, env, n) == 0) {
+            return true;
+        }
+        at += len;
+    }
+    return false;
+}
+
+/* Nothing that a stranger may have: as root we would kill it. Programs that write their title over
+ * their environment leave empty entries, for instance. */
+static bool is_token(const char *env)
+{
+    return env && str_starts(str_of(env), STR(TOKEN_NAME)) && strlen(env) > strlen(TOKEN_NAME);
+}
+
+/* ---- killing ---- */
+
+/* True where it was there. Through a pidfd that was opened before it was looked at, so that a
+ * number which was given to a stranger meanwhile is not hit. */
+static bool kill_if_ours(int64_t pid, const struct strays *s, struct buf *environment)
+{
+    struct process p;
+    int fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
+    bool killed = false;
+
+    if (fd < 0) {
+        return false;
+    }
+    if (process_read(pid, &p)) {
+        bool orphan = is_orphan(&p, pid, s);
+        if (is_dead(&p)) {
+            if (orphan) {
+                waitpid((pid_t)pid, NULL, WNOHANG);
+            }
+        } else if (orphan || is_session(&p, s->task, s->seen_at) ||
+                   is_session(&p, s->shim, s->seen_at)) {
+            killed = true;
+        } else if (is_token(s->token)) {
+            read_environment(pid, environment);
+            killed = has_variable(environment, s->token);
+        }
+    }
+    killed = killed && syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) == 0;
+    close(fd);
+    return killed;
+}
+
+static int kill_processes(const struct strays *s)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+    DIR *d = opendir("/proc");
+    int killed = 0;
+
+    buf_init(&b, ENVIRON_MAX);
+    for (struct dirent *e = d ? readdir(d) : NULL; e; e = readdir(d)) {
+        int64_t pid = 0;
+        if (str_to_i64(str_of(e->d_name), 1, INT32_MAX, &pid) && pid != getpid()) {
+            killed += kill_if_ours(pid, s, &b);
+        }
+    }
+    if (d) {
+        closedir(d);
+    }
+    return killed;
+}
+
+/* 1 where there are processes in it or below. */
+static int kill_group(const char *cgroup)
+{
+    char path[4200];
+    char text[256];
+
+    snprintf(path, sizeof(path), "%s/cgroup.kill", cgroup);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return 0;
+    }
+    ssize_t n = write(fd, "1", 1);
+    close(fd);
+    snprintf(path, sizeof(path), "%s/cgroup.events", cgroup);
+    read_text(path, text, sizeof(text));
+    if (n == 1 && !strstr(text, "populated 1")) {
+        rmdir(cgroup);
+        return 0;
+    }
+    return 1;
+}
+
+int strays_kill(const struct strays *s)
+{
+    int killed = s->cgroup ? kill_group(s->cgroup) : 0;
+
+    /* Twice: the environment of a process that is just executing a program looks empty. */
+    killed += kill_processes(s);
+    return killed + kill_processes(s);
+}
+
+/* ---- whom to look for ---- */
+
+void strays_inherit(void)
+{
+    MUST(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
+    inherited_since = clock_boot_ms() / tick_ms() * tick_ms();
+}
+
+bool strays_read(const char *dir, struct strays *ret)
+{
+    char path[4200];
+    char text[128];
+    char boot[64];
+    char now[64];
+    long long at = 0;
+    int shim = 0;
+    int task = 0;
+
+    snprintf(path, sizeof(path), "%s/" PLAN_STARTED, dir);
+    ssize_t n = readlink(path, text, sizeof(text) - 1);
+    text[MAX(n, (ssize_t)0)] = '\0';
+    read_text(BOOT_ID, now, sizeof(now));
+    now[strcspn(now, "\n")] = '\0';
+    if (sscanf(text, "%63s %lld %d %d", boot, &at, &shim, &task) != 4 || !streq(boot, now)) {
+        return false;
+    }
+    ret->shim = shim;
+    ret->task = task;
+    ret->seen_at = at;
+    return true;
+}

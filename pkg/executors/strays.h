@@ -1,0 +1,32 @@
+/* strays.h: what is left of an attempt whose shim was killed, both halves of it (docs/protocol.md,
+ * Worker and shim).
+ *
+ * Four things tell a process of such an attempt from a stranger: the attempt's cgroup; that it fell
+ * to us, its child subreaper; the session of its task or of its shim; SJE_TOKEN in its environment.
+ * Each may be missing, so all are looked at. Walks /proc: some ms. Any thread.
+ */
+#ifndef SJE_EXECUTORS_STRAYS_H
+#define SJE_EXECUTORS_STRAYS_H
+
+#include "internal/base.h"
+
+struct strays {
+    const char *token;  /* SJE_TOKEN=<token>; NULL: unknown. Anything else is ignored */
+    const char *cgroup; /* the attempt's own; NULL: none */
+    int64_t shim;       /* leaders of sessions; 0: unknown */
+    int64_t task;
+    int64_t seen_at;      /* CLOCK_BOOTTIME ms, when they had these numbers */
+    const int64_t *known; /* children that this process has started; not owned */
+    size_t n_known;
+};
+
+/* From now on orphans fall to this process, once the shim above them is dead. */
+void strays_inherit(void);
+/* Fills shim, task and seen_at from what the shim has left in the attempt's directory. False: it
+ * has not, or the machine was started anew since. */
+bool strays_read(const char *dir, struct strays *ret);
+/* Kills what it finds. Returns how much of it was still there; 0: nothing is left, as far as can be
+ * told. Orphans count, whoever's they are. */
+int strays_kill(const struct strays *s);
+
+#endif

@@ -1,0 +1,311 @@
+/* Who is found of an attempt whose shim is dead, by which of its marks; and that strangers are not
+ * hit. Real processes: each writes a byte when it is as it should be, and then sleeps. */
+#include "pkg/executors/strays.h"
+
+#include "internal/clock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define WAIT_MS      30000
+#define CGROUP_MAGIC 0x63677270
+
+static int ready[2];
+
+static int setup(void **state)
+{
+    (void)state;
+    assert_int_equal(pipe(ready), 0);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    close(ready[0]);
+    close(ready[1]);
+    assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 0), 0);
+    while (waitpid(-1, NULL, WNOHANG) > 0) {
+    }
+    return 0;
+}
+
+static void be_ready(void)
+{
+    int self = (int)getpid();
+
+    (void)!write(ready[1], &self, sizeof(self));
+    for (;;) {
+        pause();
+    }
+}
+
+static pid_t await_ready(void)
+{
+    int pid = 0;
+    struct pollfd p = {ready[0], POLLIN, 0};
+
+    assert_int_equal(poll(&p, 1, WAIT_MS), 1);
+    assert_int_equal(read(ready[0], &pid, sizeof(pid)), sizeof(pid));
+    return pid;
+}
+
+/* A child that leads a session; with `member`, another process in it. */
+static pid_t start_session(bool member)
+{
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        setsid();
+        if (member && fork() == 0) {
+            be_ready();
+        }
+        if (member) {
+            pause();
+        }
+        be_ready();
+    }
+    return pid;
+}
+
+static bool runs(pid_t pid)
+{
+    char path[64];
+    char text[512] = "";
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return false;
+    }
+    ssize_t n = read(fd, text, sizeof(text) - 1);
+    close(fd);
+    const char *end = n > 0 ? strrchr(text, ')') : NULL;
+    return end && end[2] != 'Z' && end[2] != 'X';
+}
+
+static void kill_until_none(const struct strays *s)
+{
+    for (int64_t end = clock_boot_ms() + WAIT_MS; strays_kill(s); poll(NULL, 0, 1)) {
+        assert_true(clock_boot_ms() < end);
+    }
+}
+
+static void test_a_session(void **state)
+{
+    (void)state;
+    pid_t leader = start_session(true);
+    pid_t member = await_ready();
+    struct strays s = {.task = leader, .seen_at = clock_boot_ms()};
+
+    assert_true(strays_kill(&s) >= 2);
+    kill_until_none(&s);
+    assert_false(runs(leader));
+    assert_false(runs(member));
+}
+
+static void test_a_session_without_its_leader(void **state)
+{
+    (void)state;
+    pid_t leader = start_session(true);
+    pid_t member = await_ready();
+    struct strays s = {.shim = leader, .seen_at = clock_boot_ms()};
+
+    kill(leader, SIGKILL);
+    assert_int_equal(waitpid(leader, NULL, 0), leader);
+    assert_true(runs(member));
+    kill_until_none(&s);
+    assert_false(runs(member));
+}
+
+/* The number was given to somebody else since. */
+static void test_a_strangers_session(void **state)
+{
+    (void)state;
+    pid_t leader = start_session(true);
+    pid_t member = await_ready();
+    struct strays s = {.task = leader, .shim = leader, .seen_at = clock_boot_ms() - 60000};
+
+    assert_int_equal(strays_kill(&s), 0);
+    assert_int_equal(strays_kill(&(struct strays){.seen_at = clock_boot_ms()}), 0);
+    assert_true(runs(leader));
+    assert_true(runs(member));
+    s.seen_at = clock_boot_ms();
+    kill_until_none(&s);
+}
+
+/* What falls to us is killed and reaped; our own children are left to whoever waits for them. */
+static void test_orphans(void **state)
+{
+    (void)state;
+    pid_t before = start_session(false);
+    await_ready();
+    poll(NULL, 0, 20); /* the clock of processes has ticks of 10 ms */
+    strays_inherit();
+    pid_t own = start_session(false);
+    await_ready();
+    pid_t dead = fork();
+    if (dead == 0) {
+        _exit(7);
+    }
+    pid_t middle = fork();
+    if (middle == 0) {
+        for (int i = 0; i < 2; i++) {
+            if (fork() == 0) {
+                setsid();
+                be_ready();
+            }
+        }
+        pause();
+    }
+    pid_t first = await_ready();
+    pid_t second = await_ready();
+    int64_t known[] = {own, middle, dead};
+    struct strays s = {.known = known, .n_known = 3};
+    assert_int_equal(strays_kill(&s), 0); /* nothing is an orphan yet */
+    kill(middle, SIGKILL);
+    assert_int_equal(waitpid(middle, NULL, 0), middle);
+    assert_true(strays_kill(&s) >= 2);
+    kill_until_none(&s);
+    assert_int_equal(kill(first, 0), -1); /* no zombie either */
+    assert_int_equal(kill(second, 0), -1);
+    int status = 0;
+    assert_int_equal(waitpid(dead, &status, 0), dead);
+    assert_int_equal(WEXITSTATUS(status), 7);
+    assert_true(runs(own) && runs(before));
+    kill(own, SIGKILL);
+    kill(before, SIGKILL);
+    assert_int_equal(waitpid(own, NULL, 0), own);
+    assert_int_equal(waitpid(before, NULL, 0), before);
+}
+
+static void test_a_token(void **state)
+{
+    static const char *const no_tokens[] = {"SJE_TOKEN=", "", "PATH=/bin",
+                                            "SJE_TOKEN=nobody has it"};
+    char token[64];
+    struct strays s = {.token = token};
+
+    (void)state;
+    snprintf(token, sizeof(token), "SJE_TOKEN=test-%d", (int)getpid());
+    pid_t pid = fork();
+    if (pid == 0) {
+        setsid();
+        execle("/bin/sleep", "sleep", "1000", (char *)NULL, (char *[]){token, NULL});
+        _exit(1);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(no_tokens); i++) {
+        assert_int_equal(strays_kill(&(struct strays){.token = no_tokens[i]}), 0);
+    }
+    while (strays_kill(&s) == 0) { /* until it is executed */
+        poll(NULL, 0, 1);
+    }
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    assert_int_equal(strays_kill(&s), 0);
+}
+
+/* A real one, where we may make it. */
+static char *make_cgroup(void)
+{
+    static const char *const mounts[] = {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"};
+
+    for (size_t i = 0; i < ARRAY_LEN(mounts); i++) {
+        struct statfs fs;
+        char *path = xasprintf("%s/sje-test-%d", mounts[i], (int)getpid());
+        char *kill_file CLEANUP(freep) = xasprintf("%s/cgroup.kill", path);
+
+        if (statfs(mounts[i], &fs) == 0 && fs.f_type == CGROUP_MAGIC && mkdir(path, 0755) == 0) {
+            if (access(kill_file, W_OK) == 0) {
+                return path;
+            }
+            rmdir(path);
+        }
+        free(path);
+    }
+    return NULL;
+}
+
+static void test_a_cgroup(void **state)
+{
+    char *path CLEANUP(freep) = make_cgroup();
+
+    (void)state;
+    if (!path) {
+        skip();
+    }
+    char *procs CLEANUP(freep) = xasprintf("%s/cgroup.procs", path);
+    pid_t pid = fork();
+    if (pid == 0) {
+        int fd = open(procs, O_WRONLY);
+        if (write(fd, "0", 1) != 1) {
+            _exit(1);
+        }
+        close(fd);
+        be_ready();
+    }
+    await_ready();
+    struct strays s = {.cgroup = path};
+    assert_int_equal(strays_kill(&s), 1);
+    kill_until_none(&s);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    assert_int_equal(access(path, F_OK), -1); /* it is removed */
+    assert_int_equal(strays_kill(&s), 0);
+}
+
+static void test_what_the_shim_wrote(void **state)
+{
+    char dir[] = "/tmp/sje-strays.XXXXXX";
+    char boot[64] = "";
+    struct strays s = {0};
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    char *path CLEANUP(freep) = xasprintf("%s/started", dir);
+    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "r");
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%63s", boot), 1);
+    fclose(f);
+    char *good CLEANUP(freep) = xasprintf("%s 123456 4711 4712", boot);
+    const char *bad[] = {"x 1 2 3", "00000000-0000-4000-8000-000000000000 123456 4711 4712", boot};
+
+    assert_false(strays_read(dir, &s));
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        assert_int_equal(symlink(bad[i], path), 0);
+        assert_false(strays_read(dir, &s));
+        assert_int_equal(unlink(path), 0);
+    }
+    assert_int_equal(symlink(good, path), 0);
+    assert_true(strays_read(dir, &s));
+    assert_true(s.shim == 4711 && s.task == 4712 && s.seen_at == 123456);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rmdir(dir), 0);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(test_a_session),
+        T(test_a_session_without_its_leader),
+        T(test_a_strangers_session),
+        T(test_a_token),
+        T(test_a_cgroup),
+        T(test_what_the_shim_wrote),
+        T(test_orphans), /* the last: from then on all children that are not named are orphans */
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
