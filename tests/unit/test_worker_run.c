@@ -8,6 +8,7 @@
 #include "internal/log.h"
 #include "pkg/executors/shimdir.h"
 #include "pkg/executors/strays.h"
+#include "tests/unit/realgroup.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -675,6 +676,25 @@ static void test_the_session_of_the_task(void **state)
     expect_lost(&f);
 }
 
+/* Nothing but its cgroup tells whose it is: an environment and a session of its own, and nobody to
+ * whom it falls. */
+static void test_the_cgroup_of_the_task(void **state)
+{
+    char *group CLEANUP(freep) = make_cgroup();
+
+    (void)state;
+    if (!group) {
+        n_made = 0;
+        skip();
+    }
+    assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 0), 0);
+    context.cgroup = group;
+    struct family f = start_family(true);
+    kill_shim(&f);
+    expect_lost(&f);
+    assert_int_equal(rmdir(group), 0); /* that of the task is gone */
+}
+
 /* The worker process that had the hello is dead too: the shim has left the numbers. */
 static bool is_written_down(void)
 {
@@ -727,6 +747,7 @@ int main(void)
         T(test_a_guardian_that_stands_still_alone),
         T(test_a_kill_takes_all),
         T(test_the_session_of_the_task),
+        T(test_the_cgroup_of_the_task),
         T(test_the_session_that_was_written_down),
     };
 
