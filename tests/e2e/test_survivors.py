@@ -306,6 +306,37 @@ def test_a_stopped_worker_never_overlaps(own):
     assert seen[0][1][1] - stopped < 12, "the first run ended while its worker stood still"
 
 
+@pytest.mark.parametrize("half", ["keeper", "guardian"])
+def test_a_stopped_worker_and_half_of_its_shim(own, half):
+    """SIGSTOP of the worker and of the half of the shim that it has started, or of the other: the
+    half that is left ends the task before its next attempt begins."""
+    sje = own(split=True, **QUICK)
+    marks = sje.dir / "marks"
+    task_id = sje.submit(marker(marks, 20))
+    sje.running(task_id)
+    begun(marks)
+    another_worker(sje)
+    worker = sje.worker.process.pid
+    parent = {pid: int(open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[1])
+              for pid in processes_with("sje-shim") if task_id in open(f"/proc/{pid}/cmdline").read()}
+    assert len(parent) == 2, parent
+    stopped = boot()
+    node = [worker, *(pid for pid in parent if (parent[pid] == worker) == (half == "keeper"))]
+    assert len(node) == 2, parent
+    for pid in node:
+        os.kill(pid, signal.SIGSTOP)
+    wait_until_boot(stopped + 14)
+    for pid in node:
+        with suppress(ProcessLookupError):  # the keeper kills a guardian that stands still
+            os.kill(pid, signal.SIGCONT)
+    (t,) = complete(sje, [task_id], 120)
+    assert t["state"] == "SUCCEEDED" and t["attempt"] >= 2, (t, sje.story(task_id))
+    seen = sorted(runs(marks).items())
+    for (_, (_, end)), (_, (begin, _)) in zip(seen, seen[1:]):
+        assert end < begin, f"runs overlap: {seen}"
+    assert seen[0][1][1] - stopped < 14, "the first run ended while its worker stood still"
+
+
 def test_a_whole_node_stands_still(own):
     """Worker, shim and task are all stopped: who wakes late has lost."""
     sje = own(split=True, **QUICK)
