@@ -22,10 +22,24 @@
 
 /* ---- deadlines ---- */
 
+/* Pages of the program that would have to be fetched from a disk again. As far as we may; and with
+ * the first renewal, because a short task shall not pay for it. */
+static void lock_memory(struct shim *s)
+{
+    extern char __executable_start[]; /* by the linker: what is in the program's file */
+    extern char _edata[];
+
+    if (!s->locked) {
+        s->locked = true;
+        (void)mlock(__executable_start, (size_t)(_edata - __executable_start));
+    }
+}
+
 void set_lease(struct shim *s, int64_t until)
 {
     s->plan.lease_until = until;
     s->in_doubt = false;
+    lock_memory(s);
     atomic_store(&s->fate->lease_until, until);
 }
 
@@ -255,15 +269,6 @@ static void wait_and_note(struct shim *s)
 
 /* ---- beginning ---- */
 
-/* Pages of the program that would have to be fetched from a disk again. As far as we may. */
-static void lock_memory(void)
-{
-    extern char __executable_start[]; /* by the linker: what is in the program's file */
-    extern char _edata[];
-
-    (void)mlock(__executable_start, (size_t)(_edata - __executable_start));
-}
-
 static int open_clock_set(void)
 {
     struct itimerspec never = {.it_value = {.tv_sec = FAR_AWAY_S}};
@@ -298,7 +303,6 @@ static void begin(struct shim *s)
         CRASH_POINT("shim-started");
     }
     control_hello(s);
-    lock_memory();
 }
 
 void guardian_run(struct shim *s)

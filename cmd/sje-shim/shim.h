@@ -148,6 +148,7 @@ struct shim {
     int64_t oom_kills;  /* of the whole machine, at the start */
     char cgroup[512];   /* made for the task; "" : none */
     int64_t wall_ahead; /* of CLOCK_BOOTTIME, when it was last looked at */
+    bool locked;        /* its program is locked into memory */
     bool in_doubt;      /* the lease ends by what the wall clock says */
     int64_t kill_at;    /* NEVER while nobody asked */
     bool killing;
