@@ -59,7 +59,7 @@ struct config {
     struct {
         struct config_list roles;
         char *node_id; /* never empty after loading: the host name */
-        int slots; /* never 0 after loading: what the machine gives; so are the next two */
+        int slots;     /* never 0 after loading: what the machine gives; so are the next two */
         int cpus;
         int memory_mb;
         struct config_list pools;
