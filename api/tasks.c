@@ -11,12 +11,19 @@
 
 /* ---- one task ---- */
 
+static void add_view(struct call *c, struct buf *b, const struct task *t)
+{
+    struct waiting_for w;
+
+    view_task(b, t, manager_waiting_for(c->api->manager, t, &w) ? &w : NULL);
+}
+
 static void answer_view(struct call *c, int status, const struct task *t)
 {
     struct buf b CLEANUP(buf_free);
 
     buf_init(&b, API_REPLY_MAX);
-    view_task(&b, t);
+    add_view(c, &b, t);
     call_json(c, status, &b);
 }
 
@@ -149,7 +156,7 @@ static void answer_stopping(struct call *c, const struct task *t)
     const char *why = t->state == TASK_RUNNING ? manager_not_told(c->api->manager, t, text) : NULL;
 
     buf_init(&b, API_REPLY_MAX);
-    view_task(&b, t);
+    add_view(c, &b, t);
     if (why) {
         b.len--; /* the brace */
         buf_adds(&b, ",\"warnings\":[");
@@ -212,7 +219,7 @@ static void on_list(void *arg, int rc, const struct task *list, size_t n, bool m
         if (shown) {
             buf_addc(&b, ',');
         }
-        view_task(&b, &list[shown]);
+        add_view(arg, &b, &list[shown]);
     }
     if (shown && (more || shown < n)) {
         id_format(&list[shown - 1].id, next);

@@ -128,7 +128,7 @@ static void add_spec(struct buf *b, const char *spec)
     }
 }
 
-void view_task(struct buf *b, const struct task *t)
+void view_task(struct buf *b, const struct task *t, const struct waiting_for *waiting)
 {
     static const char *const progress[] = {"done", "total", "text"};
     char id[ID_TEXT_LEN];
@@ -157,6 +157,13 @@ void view_task(struct buf *b, const struct task *t)
     add_raw(b, "output", t->output);
     buf_adds(b, ",\"error\":");
     view_error(b, t->error);
+    if (waiting) {
+        buf_addf(b, ",\"waitingFor\":{\"code\":\"%s\"", waiting->code);
+        add_text(b, "text", waiting->text);
+        buf_addc(b, '}');
+    } else {
+        buf_adds(b, ",\"waitingFor\":null");
+    }
     add_spec(b, t->spec);
     buf_addc(b, '}');
 }

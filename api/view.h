@@ -5,7 +5,8 @@
 #include "internal/buf.h"
 #include "pkg/manager/manager.h"
 
-void view_task(struct buf *b, const struct task *t);
+/* `waiting` NULL: nothing keeps it from running. */
+void view_task(struct buf *b, const struct task *t, const struct waiting_for *waiting);
 void view_event(struct buf *b, const struct task_event_row *e);
 /* {"taskId","jobId","state","href"} */
 void view_handle(struct buf *b, const struct id *id, const char *job_id, const char *state);

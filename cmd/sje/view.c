@@ -203,6 +203,7 @@ void view_print(const struct cli *c, const json_t *task)
              job ? ")" : "");
     row(c, "job", &b);
     row_state(c, task);
+    row_text(c, "waiting for", json_get_string(json_object_get(task, "waitingFor"), "text"));
     row_progress(c, json_object_get(task, "progress"));
     buf_addf(&b, "%.64s, priority %lld", pool ? pool : "?",
              (long long)json_get_int(task, "priority", 0));

@@ -69,7 +69,7 @@ static void answer_ids(struct request *r, const struct id *ids, size_t n, bool r
     r->cb(r->arg, &reply);
 }
 
-void accept_tell_ready(struct manager *m, const char *pool)
+void accept_tell_ready(struct manager *m, const char *pool, int64_t rank)
 {
     struct buf b CLEANUP(buf_free) = {0};
 
@@ -77,30 +77,47 @@ void accept_tell_ready(struct manager *m, const char *pool)
         return;
     }
     buf_init(&b, 256);
-    buf_addf(&b, "{\"v\":1,\"type\":\"ready\",\"pool\":\"%s\"}", pool);
+    buf_addf(&b, "{\"v\":1,\"type\":\"ready\",\"pool\":\"%s\",\"rank\":%lld}", pool,
+             (long long)rank);
     mgr_send(m, "sje.ctl", "", &b);
+}
+
+/* Each pool of which some are READY, with the best rank, to whoever leads. */
+static void tell_pools(struct manager *m, const struct task *rows, size_t n)
+{
+    const struct task **best CLEANUP(freep) = xcalloc(n, sizeof(*best));
+    size_t pools = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        size_t k = 0;
+
+        while (k < pools && !streq(best[k]->pool, rows[i].pool)) {
+            k++;
+        }
+        if (rows[i].state == TASK_READY && (k == pools || rows[i].rank < best[k]->rank)) {
+            best[k] = &rows[i];
+            pools += k == pools;
+        }
+    }
+    for (size_t k = 0; k < pools; k++) {
+        accept_tell_ready(m, best[k]->pool, best[k]->rank);
+    }
 }
 
 /* The rows are durable: everybody who can use them right away gets them. */
 static void publish_rows(struct manager *m, const struct task *rows, size_t n)
 {
-    bool tell = false;
-
     METRIC_ADD(tasks_accepted, n);
     CRASH_POINT("accept-before-publish");
     for (size_t i = 0; i < n; i++) {
-        if (rows[i].state == TASK_SCHEDULED) {
-            m->next_due = MIN(m->next_due, rows[i].run_after);
-            continue;
-        }
-        tell = true;
-        if (m->epoch) {
+        if (m->epoch && rows[i].state == TASK_READY) {
             ledger_offer(m->ledger, &rows[i]);
             feed_changed(m->feed, &rows[i]);
         }
+        due_row(m, &rows[i]);
     }
-    if (tell) {
-        accept_tell_ready(m, rows[0].pool);
+    if (!m->epoch) {
+        tell_pools(m, rows, n);
     }
 }
 

@@ -251,7 +251,6 @@ int beats_take(struct manager *m, const struct beat *b, struct buf *answer)
         w->refusal_told = false;
         lead_worker_seen(w);
     }
-    feed_fleet_changed(m->feed);
     if (!answers) {
         greet(m, w, w->last_beat);
         return ERR_BUSY;

@@ -2,6 +2,7 @@
 #include "internal/clock.h"
 #include "internal/metrics.h"
 #include "pkg/manager/mgr.h"
+#include "pkg/manager/waits.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,7 +80,7 @@ static json_t *lease_json(const struct lease *l)
     id_format(&l->task, task);
     set(j, "taskId", json_string(task));
     set(j, "attempt", json_integer(l->attempt));
-    set(j, "slots", json_integer(l->slots));
+    set(j, "slots", json_integer(l->room.slots));
     set(j, "phase", text_json(l->phase));
     set(j, "applicationId", text_json(l->application_id));
     set(j, "uiUrl", text_json(l->ui_url));
@@ -117,7 +118,7 @@ static json_t *worker_json(struct fleet_worker *w, bool with_tasks)
     set(j, "state", json_string(worker_state_name(w->state)));
     set(j, "slots", json_integer(w->slots));
     set(j, "running", json_integer((json_int_t)w->leases.count));
-    set(j, "usedSlots", json_integer(w->used));
+    set(j, "usedSlots", json_integer(w->offer.used.slots));
     set(j, "cpus", json_integer(w->cpus));
     set(j, "memoryMb", json_integer(w->memory_mb));
     set(j, "pools", strings_json(w->pools));
@@ -179,7 +180,7 @@ static struct status_counts count(const struct manager *m)
         c.workers[w->state]++;
         if (w->state == WORKER_UP || w->state == WORKER_DRAINING) {
             c.slots += w->slots;
-            c.used += w->used;
+            c.used += (int)w->offer.used.slots;
         }
     }
     return c;
@@ -238,35 +239,19 @@ struct queues_call {
     void *arg;
 };
 
-struct feed_lookup {
-    const char *pool;
-    struct feed_pool_info info;
-    bool found;
-};
-
-static void match_pool(void *arg, const struct feed_pool_info *info)
+/* What keeps the pool's first one. */
+static void set_reason(struct manager *m, json_t *j, const struct db_result *res, int i)
 {
-    struct feed_lookup *l = arg;
+    struct waiting_for w;
+    bool known = !db_is_null(res, i, 6);
+    struct need need = {known ? db_get_text(res, i, 6).p : "",
+                        {db_get_int(res, i, 7), db_get_int(res, i, 8), db_get_int(res, i, 9)}};
+    bool queued = db_get_int(res, i, 2) + db_get_int(res, i, 3) > 0;
+    bool waits = queued && waits_reason(m, db_get_text(res, i, 0).p, db_get_bool(res, i, 5),
+                                        known ? &need : NULL, &w);
 
-    if (streq(l->pool, info->pool)) {
-        l->info = *info;
-        l->found = true;
-    }
-}
-
-/* Why nothing of this pool starts, or NULL where it does. */
-static const char *reason_of(const struct manager *m, const char *pool, bool paused, int64_t queued)
-{
-    struct fleet_slots s = fleet_slots(&m->fleet, pool);
-
-    if (queued == 0) {
-        return NULL;
-    }
-    return paused              ? "the pool is paused"
-           : s.total == 0      ? "no worker that takes work serves this pool"
-           : !mq_is_up(m->pub) ? "the broker is away"
-           : s.available == 0  ? "all slots are taken"
-                               : NULL;
+    set(j, "waitingFor", waits ? json_string(w.text) : json_null());
+    set(j, "waitingForCode", waits ? json_string(w.code) : json_null());
 }
 
 static json_t *queue_json(struct manager *m, const struct db_result *res, int i)
@@ -275,9 +260,9 @@ static json_t *queue_json(struct manager *m, const struct db_result *res, int i)
     const char *pool = db_get_text(res, i, 0).p;
     int64_t ready = db_get_int(res, i, 2);
     int64_t fed = db_get_int(res, i, 3);
-    struct feed_lookup l = {.pool = pool};
+    struct feed_pool_info info;
+    bool found = feed_look(m->feed, pool, &info);
 
-    feed_each(m->feed, match_pool, &l);
     set(j, "pool", text_json(pool));
     set(j, "paused", json_boolean(db_get_bool(res, i, 5)));
     set(j, "scheduled", json_integer(db_get_int(res, i, 1)));
@@ -285,9 +270,9 @@ static json_t *queue_json(struct manager *m, const struct db_result *res, int i)
     set(j, "fed", json_integer(fed));
     set(j, "queued", json_integer(db_get_int(res, i, 1) + ready + fed));
     set(j, "running", json_integer(db_get_int(res, i, 4)));
-    set(j, "outstanding", l.found ? json_integer((json_int_t)l.info.outstanding) : json_null());
-    set(j, "window", l.found ? json_integer((json_int_t)l.info.window) : json_null());
-    set(j, "waitingFor", text_json(reason_of(m, pool, db_get_bool(res, i, 5), ready + fed)));
+    set(j, "outstanding", found ? json_integer((json_int_t)info.outstanding) : json_null());
+    set(j, "window", found ? json_integer((json_int_t)info.window) : json_null());
+    set_reason(m, j, res, i);
     return j;
 }
 
@@ -317,14 +302,17 @@ void manager_queues(struct manager *m, json_fn *cb, void *arg)
         "select pool, 3, count(*) from task where state = 3 group by pool union all "
         "select pool, 4, count(*) from task where state = 4 group by pool), "
         "p(pool) as (select pool from n union select name from pool union select "
-        "unnest($1::text[])) "
+        "unnest($1::text[])), g as ("
         "select p.pool, coalesce(sum(n.n) filter (where n.state = 1), 0)::bigint, "
         "coalesce(sum(n.n) filter (where n.state = 2), 0)::bigint, "
         "coalesce(sum(n.n) filter (where n.state = 3), 0)::bigint, "
         "coalesce(sum(n.n) filter (where n.state = 4), 0)::bigint, "
         "coalesce(bool_or(q.paused), false) "
         "from p left join n on n.pool = p.pool left join pool q on q.name = p.pool "
-        "group by p.pool order by p.pool limit 1000";
+        "group by p.pool order by p.pool limit 1000) "
+        "select g.*, f.job_type, f.slots, f.cpus_milli, f.memory_mb from g left join lateral "
+        "(select job_type, slots, cpus_milli, memory_mb from task where state = 2 and "
+        "pool = g.pool order by pool, rank, id limit 1) f on true order by g.pool";
     struct queues_call *c = xmalloc(sizeof(*c));
     struct db_params p CLEANUP(db_params_free);
     struct db_array served CLEANUP(db_array_free);
@@ -333,10 +321,8 @@ void manager_queues(struct manager *m, json_fn *cb, void *arg)
     *c = (struct queues_call){m, cb, arg};
     db_params_init(&p);
     db_array_init(&served, DB_TEXT);
-    for (const struct fleet_worker *w = m->fleet.workers; w; w = w->hh.next) {
-        for (size_t i = 0; w->pools && w->pools[i]; i++) {
-            db_array_text(&served, w->pools[i]);
-        }
+    for (const struct offers_pool *o = m->fleet.offers.pools; o; o = o->hh.next) {
+        db_array_text(&served, o->name);
     }
     db_add_array(&p, &served);
     int rc = m->db_ready ? db_exec(m->db_read, sql, &p, on_queues, c) : ERR_DB_DOWN;

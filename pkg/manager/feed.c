@@ -8,19 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define BUFFER_LOW    500
-#define BUFFER_HIGH   2000
 #define TICK_MS       50
+#define LOOK_MS       250  /* at hints that are not claimed */
 #define MARK_DELAY_MS 1000 /* a claim within this time saves the mark */
-#define FLEET_MS      5    /* many beats are looked at once */
-
-static bool hint_less(const struct heap_node *a, const struct heap_node *b)
-{
-    const struct feed_hint *x = CONTAINER_OF_CONST(a, struct feed_hint, heap);
-    const struct feed_hint *y = CONTAINER_OF_CONST(b, struct feed_hint, heap);
-
-    return feed_before(x->rank, &x->id, y->rank, &y->id);
-}
+#define FLEET_MS      5    /* many changes of the fleet are looked at once */
 
 /* ---- entries ---- */
 
@@ -30,25 +21,6 @@ struct feed_hint *feed_hint_find(struct feed *f, const struct id *id)
 
     HASH_FIND(hh, f->hints, id, sizeof(*id), e);
     return e;
-}
-
-static void hint_unlink(struct feed_hint *e)
-{
-    if (heap_linked(&e->heap)) {
-        heap_remove(&e->pool->held, &e->heap);
-    }
-    if (list_linked(&e->node)) {
-        list_remove(&e->node);
-    }
-    if (list_linked(&e->mark)) {
-        list_remove(&e->mark);
-    }
-}
-
-void feed_hint_join(struct feed_hint *e, struct feed_message *m)
-{
-    e->pool->messages += m->open++ == 0;
-    e->message = m;
 }
 
 static void hint_leave(struct feed_hint *e)
@@ -61,45 +33,98 @@ static void hint_leave(struct feed_hint *e)
     }
 }
 
+void feed_hint_unlink(struct feed_hint *e)
+{
+    if (heap_linked(&e->heap)) {
+        heap_remove(&e->lane->held, &e->heap);
+    }
+    if (list_linked(&e->at)) {
+        offers_direct(CONTAINER_OF(e->at.owner, struct offer, hints), &e->room, -1);
+        list_remove(&e->at);
+    }
+    if (list_linked(&e->node)) {
+        list_remove(&e->node);
+    }
+    if (list_linked(&e->mark)) {
+        list_remove(&e->mark);
+    }
+    e->lane = NULL;
+}
+
+void feed_hint_join(struct feed_hint *e, struct feed_message *m)
+{
+    e->pool->messages += m->open++ == 0;
+    e->message = m;
+}
+
 void feed_hint_set(struct feed_hint *e, enum feed_hint_state s)
 {
-    hint_unlink(e);
+    struct feed_pool *p = e->pool;
+
+    MUST(s != HELD);
+    feed_hint_unlink(e);
     e->state = s;
-    switch (s) {
-    case HELD:
+    if (s == DIRECTED) {
         hint_leave(e);
-        heap_push(&e->pool->held, &e->heap);
-        break;
-    case SENT:
-        list_push(&e->pool->outstanding, &e->node);
-        break;
-    case FED:
-        list_push(&e->pool->outstanding, &e->node);
-        list_push(&e->pool->feed->marks, &e->mark);
-        break;
+        list_push(&p->directed, &e->node);
+        return;
+    }
+    list_push(&p->outstanding, &e->node);
+    if (s == FED) {
+        list_push(&p->feed->marks, &e->mark);
+    }
+}
+
+void feed_hint_hold(struct feed_hint *e)
+{
+    struct need need = feed_need(e);
+
+    feed_hint_unlink(e);
+    hint_leave(e);
+    e->state = HELD;
+    e->lane = feed_lane_of(e->pool, &need);
+    if (e->lane) {
+        heap_push(&e->lane->held, &e->heap);
+    } else {
+        e->pool->fed_known = false; /* it may be marked: then only that scan finds it again */
+        feed_hint_free(e->pool->feed, e);
     }
 }
 
 void feed_hint_free(struct feed *f, struct feed_hint *e)
 {
-    hint_unlink(e);
+    feed_hint_unlink(e);
     hint_leave(e);
     HASH_DEL(f->hints, e);
     free(e);
 }
 
+static struct need need_of(const struct task *row)
+{
+    return (struct need){row->job_type ? row->job_type : "",
+                         {row->slots, row->cpus_milli, row->memory_mb}};
+}
+
 struct feed_hint *feed_hint_new(struct feed *f, struct feed_pool *p, const struct task *row)
 {
-    struct feed_hint *e = xmalloc(sizeof(*e));
+    struct need need = need_of(row);
+    size_t len = strlen(need.type) + 1;
+    struct feed_hint *e = xmalloc(sizeof(*e) + len);
 
     e->id = row->id;
     e->pool = p;
     e->attempt = row->attempt;
     e->priority = row->priority;
-    e->slots = row->slots;
     e->rank = row->rank;
+    e->room = need.room;
+    memcpy(e->type, need.type, len);
     HASH_ADD(hh, f->hints, id, sizeof(e->id), e);
     return e;
+}
+
+struct hint_task feed_hint_task(const struct feed_hint *e)
+{
+    return (struct hint_task){e->id, e->attempt, e->rank, feed_need(e)};
 }
 
 /* ---- pools ---- */
@@ -112,13 +137,9 @@ struct feed_pool *feed_pool_find(struct feed *f, const char *name)
     return p;
 }
 
-/* Looks at everything READY again. */
-static void pool_restart(struct feed_pool *p)
+struct offers_pool *feed_pool_offers(const struct feed_pool *p)
 {
-    p->fits = -1;
-    p->complete = false;
-    p->horizon_rank = INT64_MIN;
-    p->horizon_id = (struct id){0};
+    return offers_find(p->feed->offers, p->name);
 }
 
 static struct feed_pool *pool_get(struct feed *f, const char *name)
@@ -129,9 +150,8 @@ static struct feed_pool *pool_get(struct feed *f, const char *name)
         p = xmalloc(sizeof(*p));
         p->name = xstrdup(name);
         p->feed = f;
-        pool_restart(p);
-        heap_init(&p->held, hint_less);
         list_init(&p->outstanding);
+        list_init(&p->directed);
         HASH_ADD_KEYPTR(hh, f->pools, p->name, strlen(p->name), p);
     }
     return p;
@@ -148,47 +168,30 @@ static void pool_empty(struct feed *f, struct feed_pool *p)
             feed_hint_free(f, e);
         }
     }
-    pool_restart(p);
-    p->rescan = false;
+    feed_lanes_free(p);
     p->rate = 0;
 }
 
 static void pool_free(struct feed *f, struct feed_pool *p)
 {
     HASH_DEL(f->pools, p);
-    heap_done(&p->held);
     free(p->name);
     free(p);
 }
 
-/* Too much in memory: the best stay, the horizon is drawn behind them. */
-void feed_pool_trim(struct feed *f, struct feed_pool *p)
-{
-    struct heap keep;
-    size_t n = p->held.count - BUFFER_HIGH;
+/* ---- steps ---- */
 
-    if (p->held.count <= 2 * (size_t)BUFFER_HIGH) {
+static void lane_read(struct feed_lane *l)
+{
+    if (l->scans) {
         return;
     }
-    heap_init(&keep, hint_less);
-    struct feed_hint *last = NULL;
-    for (size_t i = 0; i < BUFFER_HIGH; i++) {
-        struct heap_node *h = heap_pop(&p->held);
-
-        last = CONTAINER_OF(h, struct feed_hint, heap);
-        heap_push(&keep, h);
+    if (l->held.count < FEED_BUFFER_LOW && !l->complete) {
+        feed_scan_more(l);
+    } else if (l->rescan && clock_boot_ms() >= l->rescan_at) {
+        feed_scan_again(l);
     }
-    for (; n; n--) {
-        feed_hint_free(f, CONTAINER_OF(heap_min(&p->held), struct feed_hint, heap));
-    }
-    heap_done(&p->held);
-    p->held = keep;
-    p->complete = false;
-    p->horizon_rank = last->rank;
-    p->horizon_id = last->id;
 }
-
-/* ---- steps ---- */
 
 static void pool_act(struct feed_pool *p)
 {
@@ -202,10 +205,8 @@ static void pool_act(struct feed_pool *p)
     if (feed_publish(p, mq) < 0) {
         return;
     }
-    if (p->held.count < BUFFER_LOW && !p->complete && p->scans == 0) {
-        feed_scan_ready(p, false);
-    } else if (p->rescan && p->scans == 0) {
-        feed_scan_ready(p, true);
+    for (size_t i = 0; i < p->n_lanes; i++) {
+        lane_read(&p->lanes[i]);
     }
 }
 
@@ -268,16 +269,6 @@ static void tick_rate(struct feed_pool *p, double seconds)
     p->granted = 0;
 }
 
-static bool pool_wanted(const struct feed_pool *p)
-{
-    for (const struct fleet_worker *w = p->feed->o.fleet->workers; w; w = w->hh.next) {
-        if (fleet_serves(w, p->name)) {
-            return true;
-        }
-    }
-    return p->paused || p->scans || p->depth_wanted;
-}
-
 /* Pools that no known worker serves any more. */
 static void forget_pools(struct feed *f)
 {
@@ -286,32 +277,57 @@ static void forget_pools(struct feed *f)
 
     HASH_ITER(hh, f->pools, p, tmp)
     {
-        if (!pool_wanted(p)) {
+        if (!feed_pool_offers(p) && !p->paused && !p->scans && !p->depth_wanted) {
             pool_empty(f, p);
             pool_free(f, p);
         }
     }
 }
 
-static void look_at_fleet(struct feed *f)
+static void look_at_pool(struct feed *f, struct offers_pool *o, int64_t now)
 {
-    f->fleet_changed = false;
-    for (const struct fleet_worker *w = f->o.fleet->workers; w; w = w->hh.next) {
-        for (size_t i = 0; w->pools && w->pools[i] && w->state == WORKER_UP; i++) {
-            struct feed_pool *p = pool_get(f, w->pools[i]);
+    struct feed_pool *p = feed_pool_find(f, o->name);
+    int workers = offers_slots(o)->workers;
 
-            if (!p->served) {
-                p->served = true;
-                feed_scan_fed(p);
-            }
-        }
+    if (!p && workers == 0) {
+        return;
     }
-    for (struct feed_pool *p = f->pools; p; p = p->hh.next) {
-        if (p->fits >= 0 && fleet_slots(f->o.fleet, p->name).largest > p->fits) {
-            pool_restart(p);
-        }
-        feed_pool_step(p);
+    p = p ? p : pool_get(f, o->name);
+    if (workers && !p->served) {
+        p->served = true;
+        feed_scan_fed(p);
     }
+    if (workers < p->workers) {
+        p->silent_at = now;
+    }
+    p->workers = workers;
+    feed_lanes_make(p, o);
+    feed_direct_check(p, now);
+    feed_pool_step(p);
+}
+
+static void look_at_fleet(struct feed *f, int64_t now)
+{
+    struct offers_pool *o;
+
+    f->fleet_changed = false;
+    while ((o = offers_next_changed(f->offers))) {
+        look_at_pool(f, o, now);
+    }
+}
+
+/* Sleeps where there is nothing to feed: events wake it. */
+static uint64_t next_tick(const struct feed *f)
+{
+    uint64_t next = f->marks.count ? TICK_MS : 1000;
+
+    for (const struct feed_pool *p = f->pools; p; p = p->hh.next) {
+        if (feed_held(p)) {
+            return TICK_MS;
+        }
+        next = p->outstanding.count || p->directed.count ? MIN(next, (uint64_t)LOOK_MS) : next;
+    }
+    return next;
 }
 
 static void on_timer(uv_timer_t *t)
@@ -325,24 +341,31 @@ static void on_timer(uv_timer_t *t)
         forget_pools(f);
     }
     if (f->fleet_changed) {
-        look_at_fleet(f);
+        look_at_fleet(f, now);
     }
     for (struct feed_pool *p = f->pools; p; p = p->hh.next) {
         if (second) {
             tick_rate(p, (double)(now - f->last_tick) / 1000.0);
-            feed_lost_check(p, now);
         }
+        feed_direct_check(p, now);
+        feed_lost_check(p, now);
         feed_pool_step(p);
     }
     if (second) {
         f->last_tick = now;
     }
-    /* Sleeps where there is nothing to feed: events wake it. */
-    bool busy = f->marks.count > 0;
-    for (struct feed_pool *p = f->pools; p; p = p->hh.next) {
-        busy = busy || p->held.count;
+    MUST(uv_timer_start(&f->timer, on_timer, next_tick(f), 0) == 0);
+}
+
+/* Workers came or went. */
+static void on_offers(void *arg)
+{
+    struct feed *f = arg;
+
+    if (f->epoch && !f->fleet_changed) {
+        f->fleet_changed = true;
+        MUST(uv_timer_start(&f->timer, on_timer, FLEET_MS, 0) == 0);
     }
-    MUST(uv_timer_start(&f->timer, on_timer, busy ? TICK_MS : 1000, 0) == 0);
 }
 
 /* ---- life ---- */
@@ -352,6 +375,9 @@ struct feed *feed_new(const struct feed_options *o)
     struct feed *f = xmalloc(sizeof(*f));
 
     f->o = *o;
+    f->offers = &o->fleet->offers;
+    f->offers->on_change = on_offers;
+    f->offers->arg = f;
     list_init(&f->marks);
     MUST(uv_timer_init(o->loop, &f->timer) == 0);
     MUST(uv_check_init(o->loop, &f->gather) == 0);
@@ -386,6 +412,7 @@ static void on_handle_closed(uv_handle_t *h)
 void feed_close(struct feed *f, void (*on_closed)(void *arg), void *arg)
 {
     feed_stop(f);
+    f->offers->on_change = NULL;
     f->on_closed = on_closed;
     f->on_closed_arg = arg;
     uv_close((uv_handle_t *)&f->timer, on_handle_closed);
@@ -399,6 +426,9 @@ void feed_start(struct feed *f, int64_t epoch)
     f->epoch = epoch;
     f->last_tick = clock_boot_ms();
     f->fleet_changed = true;
+    for (struct offers_pool *o = f->offers->pools; o; o = o->hh.next) {
+        look_at_pool(f, o, f->last_tick);
+    }
     MUST(uv_timer_start(&f->timer, on_timer, 0, 0) == 0);
 }
 
@@ -410,7 +440,30 @@ void feed_stop(struct feed *f)
     for (struct feed_pool *p = f->pools; p; p = p->hh.next) {
         pool_empty(f, p);
         p->scans = 0;
+        p->workers = 0;
+        p->silent_at = 0;
         p->served = p->fed_known = p->fed_asked = false;
+    }
+}
+
+/* A task became READY: it is held, or lies behind the horizon, or fits nobody. */
+static void ready(struct feed *f, struct feed_pool *p, const struct task *row)
+{
+    struct need need = need_of(row);
+    struct feed_lane *l = feed_lane_of(p, &need);
+
+    if (!l) {
+        return;
+    }
+    if (l->complete || !feed_before(l->horizon_rank, &l->horizon_id, row->rank, &row->id)) {
+        feed_hint_hold(feed_hint_new(f, p, row));
+        feed_lane_trim(l);
+        feed_pool_step(p);
+    } else if (l->scans &&
+               (!l->missed || feed_before(row->rank, &row->id, l->missed_rank, &l->missed_id))) {
+        l->missed = true;
+        l->missed_rank = row->rank;
+        l->missed_id = row->id;
     }
 }
 
@@ -430,18 +483,13 @@ void feed_changed(struct feed *f, const struct task *row)
         e = NULL;
         feed_pool_step(of);
     }
-    if (f->epoch == 0 || e || row->state != TASK_READY || !p || !p->served) {
+    if (f->epoch == 0 || !p || !p->served) {
         return;
     }
-    if (p->complete || !feed_before(p->horizon_rank, &p->horizon_id, row->rank, &row->id)) {
-        feed_hint_set(feed_hint_new(f, p, row), HELD);
-        feed_pool_trim(f, p);
-        feed_pool_step(p);
-    } else if (p->scans &&
-               (!p->missed || feed_before(row->rank, &row->id, p->missed_rank, &p->missed_id))) {
-        p->missed = true;
-        p->missed_rank = row->rank;
-        p->missed_id = row->id;
+    if (!e && row->state == TASK_READY) {
+        ready(f, p, row);
+    } else if (p->n_lanes > 1) {
+        feed_pool_step(p); /* what it took is free for what waits for that very worker */
     }
 }
 
@@ -470,22 +518,37 @@ void feed_forget(struct feed *f, const struct id *id)
     }
 }
 
-void feed_fleet_changed(struct feed *f)
+static void lane_again(struct feed_lane *l, int64_t rank)
 {
-    if (f->epoch && !f->fleet_changed) {
-        f->fleet_changed = true;
-        MUST(uv_timer_start(&f->timer, on_timer, FLEET_MS, 0) == 0);
+    static const struct id first = {{0}};
+
+    if (!l->complete && feed_before(l->horizon_rank, &l->horizon_id, rank, &first)) {
+        return; /* it will be read */
+    }
+    l->rescan_rank = l->rescan ? MIN(l->rescan_rank, rank) : rank;
+    l->rescan = l->filter.n_in > 0;
+}
+
+void feed_ready(struct feed *f, const char *pool, int64_t rank)
+{
+    struct feed_pool *p = f->epoch ? feed_pool_find(f, pool) : NULL;
+
+    for (size_t i = 0; p && i < p->n_lanes; i++) {
+        lane_again(&p->lanes[i], rank);
+        p->lanes[i].rescan_at = rank == INT64_MIN ? p->lanes[i].rescan_at : 0;
+    }
+    if (p) {
+        feed_pool_step(p);
     }
 }
 
 void feed_rescan(struct feed *f)
 {
     for (struct feed_pool *p = f->pools; p && f->epoch; p = p->hh.next) {
-        p->rescan = p->served;
         if (p->served) {
             feed_scan_fed(p);
         }
-        feed_pool_step(p);
+        feed_ready(f, p->name, INT64_MIN);
     }
 }
 
@@ -505,14 +568,35 @@ void feed_pause(struct feed *f, const char *pool, bool paused)
     feed_pool_step(p);
 }
 
+static struct feed_pool_info info_of(const struct feed_pool *p)
+{
+    struct offers_pool *o = feed_pool_offers(p);
+    struct feed_pool_info info = {.pool = p->name,
+                                  .paused = p->paused,
+                                  .buffered = feed_held(p),
+                                  .outstanding = p->outstanding.count + p->directed.count,
+                                  .window = o ? feed_pool_window(p, offers_slots(o)) : 0};
+
+    return info;
+}
+
 void feed_each(const struct feed *f, void (*fn)(void *arg, const struct feed_pool_info *info),
                void *arg)
 {
     for (const struct feed_pool *p = f->pools; p; p = p->hh.next) {
-        struct fleet_slots s = fleet_slots(f->o.fleet, p->name);
-        struct feed_pool_info info = {
-            p->name,    p->paused, p->held.count, p->outstanding.count, feed_pool_window(p, &s),
-            p->complete};
+        struct feed_pool_info info = info_of(p);
+
         fn(arg, &info);
     }
+}
+
+bool feed_look(const struct feed *f, const char *pool, struct feed_pool_info *ret)
+{
+    const struct feed_pool *p = NULL;
+
+    HASH_FIND_STR(f->pools, pool, p);
+    if (p) {
+        *ret = info_of(p);
+    }
+    return p != NULL;
 }

@@ -1,10 +1,11 @@
 /* feed.h: the leader's feeder: READY tasks go to the broker just in time and in exact order.
  *
- * Per pool that some live worker serves it holds the best READY tasks (bounded) in a heap by (rank,
- * id) and keeps about as many hints in the broker as the pool can start at once. Everything READY
- * up to the `horizon` is in the heap; what lies behind is read from the database when the heap runs
- * low. A hint is only a hint: publishing one twice is harmless, so the mark FED is written lazily,
- * and not at all where the claim is faster.
+ * Per pool that some live worker serves it holds the best READY tasks (bounded) in heaps by (rank,
+ * id), one for each lane (offers.h), and keeps about as many hints in the broker as the pool can
+ * start at once. Everything READY of a lane up to its `horizon` is in its heap; what lies behind is
+ * read from the database when the heap runs low. What fits no live worker stays there. A hint is
+ * only a hint: publishing one twice is harmless, so the mark FED is written lazily, and not at all
+ * where the claim is faster.
  */
 #ifndef SJE_MANAGER_FEED_H
 #define SJE_MANAGER_FEED_H
@@ -40,9 +41,9 @@ void feed_granted(struct feed *f, const struct id *id, int32_t attempt);
 /* The task needs no hint any more: another manager granted or ended it, or there is no such task.
  */
 void feed_forget(struct feed *f, const struct id *id);
-/* Workers came or went, slots were freed. */
-void feed_fleet_changed(struct feed *f);
-/* Somebody else made tasks ready, or a second has passed. */
+/* Somebody else made tasks of the pool ready, the best of them of this rank; INT64_MIN: unknown. */
+void feed_ready(struct feed *f, const char *pool, int64_t rank);
+/* The same may be so for any pool. */
 void feed_rescan(struct feed *f);
 /* The publishing connection is new: queues are declared again. */
 void feed_broker_up(struct feed *f);
@@ -54,8 +55,9 @@ struct feed_pool_info {
     size_t buffered;    /* READY tasks in memory */
     size_t outstanding; /* hints published and not yet claimed */
     size_t window;
-    bool complete; /* buffered is all there is */
 };
+/* False: the pool is not fed here. */
+bool feed_look(const struct feed *f, const char *pool, struct feed_pool_info *ret);
 void feed_each(const struct feed *f, void (*fn)(void *arg, const struct feed_pool_info *info),
                void *arg);
 

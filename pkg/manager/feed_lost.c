@@ -1,4 +1,5 @@
-/* Hints that are neither claimed nor in the broker any more are published again. */
+/* Hints in the shared queues that nobody claims: a worker that is stopped holds them, or the broker
+ * has lost them. They are published again. Whether they are in a queue is told by counting. */
 #include "internal/broken.h"
 #include "internal/clock.h"
 #include "internal/log.h"
@@ -7,12 +8,43 @@
 
 #include <stdlib.h>
 
-#define LOST_AFTER_MS 15000
+#define LOST_AFTER_MS 15000 /* while every worker is busy: they have no reason to claim */
+#define IDLE_AFTER_MS 1500  /* while workers have room; doubled with each try */
+#define ASK_MS        1000  /* the broker is not asked more often */
+#define TRIES_MAX     4     /* that raise the wait */
 
-static void republish_old(struct feed_pool *p, int64_t now)
+static bool is_late(const struct feed_pool *p, const struct feed_hint *e, bool room, int64_t now)
 {
+    int64_t wait = (int64_t)IDLE_AFTER_MS << MIN(e->tries, TRIES_MAX);
+
+    return now - e->since >= (room ? MIN(wait, LOST_AFTER_MS) : LOST_AFTER_MS) ||
+           (room && e->since < p->silent_at);
+}
+
+static bool some_late(struct feed_pool *p, bool room, int64_t now)
+{
+    LIST_EACH(&p->outstanding, n)
+    {
+        if (is_late(p, CONTAINER_OF(n, struct feed_hint, node), room, now)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int64_t free_slots(const struct feed_pool *p)
+{
+    const struct offers_pool *o = feed_pool_offers(p);
+
+    return o ? o->slots.available : 0;
+}
+
+static void republish_late(struct feed_pool *p, int64_t now)
+{
+    int64_t room = free_slots(p);
     size_t depth = 0;
     size_t lost = 0;
+    bool old = false;
 
     if (BROKEN(HINTS)) {
         return;
@@ -24,18 +56,24 @@ static void republish_old(struct feed_pool *p, int64_t now)
     {
         struct feed_hint *e = CONTAINER_OF(n, struct feed_hint, node);
 
-        if (now - e->since < LOST_AFTER_MS || p->messages <= depth) {
+        if (p->messages <= depth) {
             break;
         }
-        feed_hint_set(e, HELD);
-        lost++;
+        if (is_late(p, e, room > 0, now)) {
+            old = old || now - e->since >= LOST_AFTER_MS;
+            room -= e->room.slots;
+            e->tries++;
+            feed_hint_hold(e);
+            lost++;
+        }
     }
+    p->silent_at = 0;
     if (lost) {
         METRIC_ADD(hints_repeated, lost);
-        log_warn(NULL,
-                 "pool %s: %zu hints are neither claimed nor in the broker (it has %zu); "
-                 "publishing them again",
-                 p->name, lost, depth);
+        log_write(old ? LOG_WARN : LOG_INFO, NULL,
+                  "pool %s: %zu hints are neither claimed nor waiting in the broker (%zu are); "
+                  "publishing them again",
+                  p->name, lost, depth);
         feed_pool_step(p);
     }
 }
@@ -56,7 +94,7 @@ static void on_depth(void *arg, int rc, const struct err *why, uint32_t count)
     if (p) {
         p->depth[c->class] = rc == 0 ? count : 0;
         if (--p->depth_wanted == 0 && rc == 0 && c->feed->epoch) {
-            republish_old(p, clock_boot_ms());
+            republish_late(p, clock_boot_ms());
         }
     }
     free(c->pool);
@@ -84,10 +122,13 @@ static void ask_depths(struct feed_pool *p, struct mq *mq)
 void feed_lost_check(struct feed_pool *p, int64_t now)
 {
     struct mq *mq = p->feed->o.publisher(p->feed->o.arg);
-    struct list_node *n = list_first(&p->outstanding);
+    bool room = free_slots(p) > 0;
+    bool lasts = room && p->had_room; /* not only between the end of one task and the next claim */
 
-    if (mq && n && p->depth_wanted == 0 &&
-        now - CONTAINER_OF(n, struct feed_hint, node)->since >= LOST_AFTER_MS) {
+    p->had_room = room;
+    if (mq && p->outstanding.count && p->depth_wanted == 0 && now - p->depth_asked >= ASK_MS &&
+        some_late(p, lasts, now)) {
+        p->depth_asked = now;
         ask_depths(p, mq);
     }
 }

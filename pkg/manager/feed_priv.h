@@ -1,21 +1,26 @@
 /* feed_priv.h: the inside of a feeder, for feed*.c.
  *
  *   feed.c          what is held, when it is looked at; marks
- *   feed_publish.c  what is published, in which messages
+ *   feed_lanes.c    which hints compete for the same workers
+ *   feed_publish.c  what goes to the shared queues, in which messages
+ *   feed_direct.c   what goes to one worker, because not all of them can take it
  *   feed_scan.c     READY and FED rows from the database
- *   feed_lost.c     hints that the broker no longer has
+ *   feed_lost.c     hints that nobody claims
  */
 #ifndef SJE_MANAGER_FEED_PRIV_H
 #define SJE_MANAGER_FEED_PRIV_H
 
 #include "internal/heap.h"
 #include "pkg/manager/feed.h"
+#include "pkg/manager/messages.h"
 
-#define FEED_WINDOW_MAX 20000
+#define FEED_WINDOW_MAX  20000
+#define FEED_BUFFER_LOW  500  /* of a lane: more are read */
+#define FEED_BUFFER_HIGH 2000 /* of a lane: so many stay when it is trimmed */
 
-enum feed_hint_state { HELD, SENT, FED };
+enum feed_hint_state { HELD, SENT, FED, DIRECTED };
 
-/* One message in the broker, of one or several hints. */
+/* One message in a shared queue, of one or several hints. */
 struct feed_message {
     size_t open; /* hints that are SENT or FED */
 };
@@ -23,25 +28,52 @@ struct feed_message {
 struct feed_hint {
     struct id id;
     UT_hash_handle hh;
-    struct heap_node heap; /* HELD */
-    struct list_node node; /* SENT, FED: pool->outstanding, oldest first */
+    struct heap_node heap; /* HELD: lane->held */
+    struct list_node
+        node; /* SENT, FED: pool->outstanding; DIRECTED: pool->directed; oldest first */
     struct list_node mark; /* FED, not yet written: feed->marks */
+    struct list_node at;   /* DIRECTED: the hints of that offer, while there is such a worker */
     struct feed_pool *pool;
+    struct feed_lane *lane;       /* HELD */
     struct feed_message *message; /* SENT, FED */
     enum feed_hint_state state;
     int32_t attempt;
     int32_t priority;
-    int slots;
+    int tries; /* how often nobody claimed it */
     int64_t rank;
-    int64_t since; /* SENT, FED: boot ms */
+    int64_t since;    /* SENT, FED, DIRECTED: boot ms */
+    int64_t force_at; /* HELD: then it goes to a worker that has no room; 0: it had its turn */
+    struct room room;
+    char type[]; /* of the task */
+};
+
+/* Tasks that the same workers can take: see offers.h. */
+struct feed_lane {
+    struct feed_pool *pool;
+    struct offers_filter filter;
+    struct heap held;
+    bool complete; /* horizon is at infinity */
+    int64_t horizon_rank;
+    struct id horizon_id;
+    int scans;   /* in flight */
+    bool missed; /* a task became READY during a scan, which may not have seen it: the best one */
+    int64_t missed_rank;
+    struct id missed_id;
+    bool rescan; /* from this rank on something may be there that we do not know */
+    int64_t rescan_rank;
+    int64_t rescan_at; /* not before; boot ms */
 };
 
 struct feed_pool {
     char *name;
     UT_hash_handle hh;
     struct feed *feed;
-    struct heap held;
+    struct feed_lane *lanes; /* the first is the shared one */
+    size_t n_lanes;
+    uint64_t shape; /* raised when the lanes are made anew: late scans are dropped */
+    int workers;    /* live ones, when they were looked at last */
     struct list outstanding;
+    struct list directed;
     size_t messages; /* with something outstanding */
     bool due;        /* a step, at the end of this turn of the loop */
     bool paused;
@@ -49,24 +81,20 @@ struct feed_pool {
     bool fed_known; /* what earlier leaders fed */
     bool fed_asked;
     bool declared;
-    bool complete; /* horizon is at infinity */
-    int fits;      /* tasks of more slots are left in the database; -1: not read yet */
-    int64_t horizon_rank;
-    struct id horizon_id;
-    int scans;   /* in flight */
-    bool missed; /* a task became READY during a scan, which may not have seen it: the best one */
-    int64_t missed_rank;
-    struct id missed_id;
-    bool rescan;
+    int scans; /* in flight */
     int64_t pause_until;
     int granted; /* since the last tick */
     double rate; /* grants per second, smoothed */
     uint32_t depth[TASK_CLASSES];
     int depth_wanted;
+    int64_t depth_asked; /* boot ms */
+    bool had_room;       /* when it was looked at last */
+    int64_t silent_at; /* a worker fell silent: what was published before may be with it; 0: none */
 };
 
 struct feed {
     struct feed_options o;
+    struct offers *offers;
     struct feed_pool *pools;
     struct feed_hint *hints;
     struct list marks;
@@ -89,25 +117,57 @@ static inline bool feed_before(int64_t rank_a, const struct id *a, int64_t rank_
     return rank_a != rank_b ? rank_a < rank_b : memcmp(a->b, b->b, ID_LEN) < 0;
 }
 
+static inline struct need feed_need(const struct feed_hint *e)
+{
+    return (struct need){e->type, e->room};
+}
+
 struct feed_hint *feed_hint_find(struct feed *f, const struct id *id);
 struct feed_hint *feed_hint_new(struct feed *f, struct feed_pool *p, const struct task *row);
+/* SENT, FED, DIRECTED. */
 void feed_hint_set(struct feed_hint *e, enum feed_hint_state s);
+/* Into its lane; where no live worker can take it, it is forgotten: the database keeps it. */
+void feed_hint_hold(struct feed_hint *e);
+void feed_hint_unlink(struct feed_hint *e); /* in no heap and no list, with no message */
 void feed_hint_free(struct feed *f, struct feed_hint *e);
 void feed_hint_join(struct feed_hint *e, struct feed_message *m);
+struct hint_task feed_hint_task(const struct feed_hint *e);
 
 struct feed_pool *feed_pool_find(struct feed *f, const char *name);
 /* Soon: publishes what fits into the window, reads what is missing. */
 void feed_pool_step(struct feed_pool *p);
-void feed_pool_trim(struct feed *f, struct feed_pool *p);
+/* What its workers offer now; NULL: nobody serves it any more. */
+struct offers_pool *feed_pool_offers(const struct feed_pool *p);
+
+/* feed_lanes.c */
+/* Where the task goes; NULL: no live worker can take it. */
+struct feed_lane *feed_lane_of(struct feed_pool *p, const struct need *n);
+/* As the live workers are now. What was held stays held where it still has a lane. */
+void feed_lanes_make(struct feed_pool *p, struct offers_pool *o);
+void feed_lanes_free(struct feed_pool *p);
+/* Too much in memory: the best stay, the horizon is drawn behind them. */
+void feed_lane_trim(struct feed_lane *l);
+size_t feed_held(const struct feed_pool *p);
 
 /* feed_publish.c */
 /* So many hints are to be in the broker. */
-size_t feed_pool_window(const struct feed_pool *p, const struct fleet_slots *s);
+size_t feed_pool_window(const struct feed_pool *p, const struct offers_slots *s);
 /* The best READY tasks, in their order, as far as the window goes. */
 int feed_publish(struct feed_pool *p, struct mq *mq);
+/* For all workers, although not all can take it. */
+int feed_publish_one(struct feed_hint *e, struct mq *mq);
+
+/* feed_direct.c */
+/* To a worker that has room now; false: there is none, or the broker takes nothing. */
+bool feed_direct(struct feed_hint *e, struct mq *mq);
+/* A lane that is not shared, as far as there is room. */
+void feed_direct_lane(struct feed_lane *l, struct mq *mq);
+/* What was not claimed in time goes elsewhere; so does what went to workers that are gone. */
+void feed_direct_check(struct feed_pool *p, int64_t now);
 
 /* feed_scan.c */
-void feed_scan_ready(struct feed_pool *p, bool from_start);
+void feed_scan_more(struct feed_lane *l);  /* behind the horizon */
+void feed_scan_again(struct feed_lane *l); /* from rescan_rank on */
 void feed_scan_fed(struct feed_pool *p); /* hints of an earlier leader: they count as outstanding */
 
 /* feed_lost.c */

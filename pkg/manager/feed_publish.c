@@ -1,4 +1,5 @@
-/* Hints, one or several in a message: how many are in the broker, which go together. */
+/* Hints for the shared queues, one or several in a message: how many are there, which go together.
+ */
 #include "internal/chaos.h"
 #include "internal/clock.h"
 #include "internal/metrics.h"
@@ -17,22 +18,22 @@ void feed_queue_name(char text[FEED_QUEUE_LEN], const char *pool, enum task_clas
     snprintf(text, FEED_QUEUE_LEN, "sje.work.%s.%s", pool, task_class_name(c));
 }
 
-size_t feed_pool_window(const struct feed_pool *p, const struct fleet_slots *s)
+size_t feed_pool_window(const struct feed_pool *p, const struct offers_slots *s)
 {
     if (s->total == 0) {
         return 0;
     }
-    size_t window = MAX((size_t)s->available * 2, (size_t)MIN(s->total, 4));
+    size_t window = MAX((size_t)s->available * 2, (size_t)MIN(s->total, (int64_t)4));
     return MIN(MAX(window, (size_t)(p->rate * DRAIN_S)), (size_t)FEED_WINDOW_MAX);
 }
 
 /* So many slots may the tasks of one hint take: many while much is waiting, one where it could keep
  * work from a worker that is free. */
-static size_t pool_share(const struct feed_pool *p, const struct fleet_slots *s, size_t window)
+static size_t pool_share(const struct feed_pool *p, const struct offers_slots *s, size_t window)
 {
     size_t share = MIN((size_t)s->smallest, window) / SHARE;
 
-    share = MIN(share, p->held.count / (size_t)MAX(s->workers, 1));
+    share = MIN(share, p->lanes[0].held.count / (size_t)MAX(s->workers, 1));
     return MAX(MIN(share, (size_t)HINT_TASKS), (size_t)1);
 }
 
@@ -40,7 +41,7 @@ struct publish {
     struct feed *feed;
     uint64_t run;
     size_t n;
-    struct hint_task tasks[HINT_TASKS];
+    struct task_ref tasks[HINT_TASKS];
 };
 
 static void hint_confirmed(struct feed_hint *e, int rc, int64_t now)
@@ -57,7 +58,7 @@ static void hint_confirmed(struct feed_hint *e, int rc, int64_t now)
     if (rc != ERR_MQ_DOWN) {
         e->pool->pause_until = now + PAUSE_MS;
     }
-    feed_hint_set(e, HELD);
+    feed_hint_hold(e);
 }
 
 static void on_confirm(void *arg, int rc)
@@ -69,7 +70,7 @@ static void on_confirm(void *arg, int rc)
     f->open_calls--;
     CRASH_POINT("feed-before-confirm");
     for (size_t i = 0; i < pub->n && pub->run == f->run; i++) {
-        struct feed_hint *e = feed_hint_find(f, &pub->tasks[i].id);
+        struct feed_hint *e = feed_hint_find(f, &pub->tasks[i].task);
 
         if (e && e->state == SENT && e->attempt == pub->tasks[i].attempt) {
             hint_confirmed(e, rc, now);
@@ -96,8 +97,25 @@ static int declare_queues(struct feed_pool *p, struct mq *mq)
 struct bunch {
     struct feed_message *message;
     struct publish *publish;
+    struct hint_task tasks[HINT_TASKS];
     size_t slots;
+    size_t bytes;
 };
+
+static void bunch_empty(struct bunch *b)
+{
+    b->message = NULL;
+    b->publish = NULL;
+    b->slots = b->bytes = 0;
+}
+
+static bool bunch_takes(const struct bunch *b, const struct feed_hint *e, size_t share)
+{
+    struct hint_task t = feed_hint_task(e);
+
+    return b->slots + (size_t)e->room.slots <= share && b->publish->n < HINT_TASKS &&
+           b->bytes + hint_task_size(&t) <= HINT_MAX - HINT_HEAD_SIZE;
+}
 
 static void bunch_add(struct bunch *b, struct feed_hint *e, int64_t now)
 {
@@ -106,8 +124,10 @@ static void bunch_add(struct bunch *b, struct feed_hint *e, int64_t now)
         b->publish = xmalloc(sizeof(*b->publish));
         *b->publish = (struct publish){.feed = e->pool->feed, .run = e->pool->feed->run};
     }
-    b->publish->tasks[b->publish->n++] = (struct hint_task){e->id, e->attempt, e->slots, e->rank};
-    b->slots += (size_t)e->slots;
+    b->tasks[b->publish->n] = feed_hint_task(e);
+    b->publish->tasks[b->publish->n++] = (struct task_ref){e->id, e->attempt};
+    b->slots += (size_t)e->room.slots;
+    b->bytes += hint_task_size(&b->tasks[b->publish->n - 1]);
     e->since = now;
     feed_hint_set(e, SENT);
     feed_hint_join(e, b->message);
@@ -116,18 +136,19 @@ static void bunch_add(struct bunch *b, struct feed_hint *e, int64_t now)
 static int bunch_publish(struct feed_pool *p, struct mq *mq, struct bunch *b, enum task_class c)
 {
     struct feed *f = p->feed;
-    struct publish *pub = STEAL(b->publish);
+    struct publish *pub = b->publish;
+    struct buf body CLEANUP(buf_free) = {0};
     char queue[FEED_QUEUE_LEN];
     char message_id[HINT_ID_LEN];
-    char body[HINT_MAX];
 
     feed_queue_name(queue, p->name, c);
-    hint_write(body, message_id, pub->tasks, pub->n, f->o.reply);
-    *b = (struct bunch){0};
+    buf_init(&body, HINT_MAX);
+    hint_write(&body, message_id, b->tasks, pub->n, f->o.reply);
+    bunch_empty(b);
     CRASH_POINT("feed-before-publish");
     struct mq_message m = {.exchange = "",
                            .routing_key = queue,
-                           .body = str_of(body),
+                           .body = {body.data, body.len},
                            .message_id = message_id,
                            .persistent = true,
                            .mandatory = true};
@@ -142,30 +163,38 @@ static int bunch_publish(struct feed_pool *p, struct mq *mq, struct bunch *b, en
     return rc;
 }
 
-/* The best READY tasks, in their order, as far as the window goes. */
-static void publish_hints(struct feed_pool *p, struct mq *mq, const struct fleet_slots *s)
+/* One that nobody claimed goes to one worker alone: the queue may have given it to one that is
+ * stopped. */
+static bool goes_alone(struct feed_hint *e, struct mq *mq)
 {
+    return e->tries % 2 && feed_direct(e, mq);
+}
+
+/* The best READY tasks, in their order, as far as the window goes. */
+static void publish_shared(struct feed_pool *p, struct mq *mq, const struct offers_slots *s)
+{
+    struct feed_lane *l = &p->lanes[0];
     size_t window = feed_pool_window(p, s);
     size_t share = pool_share(p, s, window);
-    struct bunch bunches[TASK_CLASSES] = {0};
+    struct bunch bunches[TASK_CLASSES];
     int64_t now = clock_boot_ms();
     int rc = 0;
 
-    if (window < p->outstanding.count + MIN(share, p->held.count)) {
+    if (window < p->outstanding.count + MIN(share, l->held.count)) {
         return; /* what is out keeps them busy until a whole hint fits */
     }
-    while (rc == 0 && p->outstanding.count < window && p->held.count) {
-        struct feed_hint *e = CONTAINER_OF(heap_min(&p->held), struct feed_hint, heap);
+    for (int c = 0; c < TASK_CLASSES; c++) {
+        bunch_empty(&bunches[c]);
+    }
+    while (rc == 0 && p->outstanding.count < window && l->held.count) {
+        struct feed_hint *e = CONTAINER_OF(heap_min(&l->held), struct feed_hint, heap);
         enum task_class c = task_class_of(e->priority);
         struct bunch *b = &bunches[c];
 
-        if (e->slots > s->largest) {
-            /* No worker could take it. It is looked for again when a larger one comes. */
-            p->fits = p->fits < 0 ? s->largest : MIN(p->fits, s->largest);
-            feed_hint_free(p->feed, e);
+        if (goes_alone(e, mq)) {
             continue;
         }
-        if (b->message && (b->slots + (size_t)e->slots > share || b->publish->n == HINT_TASKS)) {
+        if (b->message && !bunch_takes(b, e, share)) {
             rc = bunch_publish(p, mq, b, c);
         }
         bunch_add(b, e, now);
@@ -179,11 +208,25 @@ static void publish_hints(struct feed_pool *p, struct mq *mq, const struct fleet
 
 int feed_publish(struct feed_pool *p, struct mq *mq)
 {
-    struct fleet_slots s = fleet_slots(p->feed->o.fleet, p->name);
+    struct offers_pool *o = feed_pool_offers(p);
     int rc = p->declared ? 0 : declare_queues(p, mq);
 
-    if (rc == 0) {
-        publish_hints(p, mq, &s);
+    if (rc < 0 || !o || p->n_lanes == 0) {
+        return rc;
     }
-    return rc;
+    publish_shared(p, mq, offers_slots(o));
+    for (size_t i = 1; i < p->n_lanes; i++) {
+        feed_direct_lane(&p->lanes[i], mq);
+    }
+    return 0;
+}
+
+int feed_publish_one(struct feed_hint *e, struct mq *mq)
+{
+    struct bunch b;
+    struct feed_pool *p = e->pool;
+
+    bunch_empty(&b);
+    bunch_add(&b, e, clock_boot_ms());
+    return bunch_publish(p, mq, &b, task_class_of(e->priority));
 }

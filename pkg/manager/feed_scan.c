@@ -4,17 +4,41 @@
 
 #include "internal/clock.h"
 
-#include <limits.h>
 #include <stdlib.h>
 
 #define SCAN_LIMIT 1000
+#define REST       20 /* times as long as a scan took, before the same is looked for again */
 
 struct scan {
     struct feed *feed;
     char *pool;
     uint64_t run;
-    bool from_start;
+    /* of one lane */
+    uint64_t shape;
+    size_t lane;
+    int64_t rank;
+    struct id after;
+    int64_t sent; /* boot ms */
 };
+
+static struct scan *scan_new(const struct feed_pool *p)
+{
+    struct scan *s = xmalloc(sizeof(*s));
+
+    *s = (struct scan){.feed = p->feed,
+                       .pool = xstrdup(p->name),
+                       .run = p->feed->run,
+                       .shape = p->shape,
+                       .rank = INT64_MIN,
+                       .sent = clock_boot_ms()};
+    return s;
+}
+
+static void scan_free(struct scan *s)
+{
+    free(s->pool);
+    free(s);
+}
 
 static void take_row(struct feed *f, struct feed_pool *p, const struct task *row)
 {
@@ -25,7 +49,48 @@ static void take_row(struct feed *f, struct feed_pool *p, const struct task *row
         return;
     }
     ledger_offer(f->o.ledger, row);
-    feed_hint_set(feed_hint_new(f, p, row), HELD);
+    feed_hint_hold(feed_hint_new(f, p, row));
+}
+
+/* How far the lane is known now. */
+static void move_horizon(struct feed_lane *l, const struct scan *s, const struct task *rows,
+                         size_t n)
+{
+    if (!l->complete && feed_before(l->horizon_rank, &l->horizon_id, s->rank, &s->after)) {
+        return; /* it was trimmed meanwhile: between there and here may be more */
+    }
+    if (n < SCAN_LIMIT) {
+        l->complete = true;
+    } else if (l->complete ||
+               feed_before(l->horizon_rank, &l->horizon_id, rows[n - 1].rank, &rows[n - 1].id)) {
+        l->complete = false;
+        l->horizon_rank = rows[n - 1].rank;
+        l->horizon_id = rows[n - 1].id;
+    }
+}
+
+static void lane_scanned(struct feed_lane *l, const struct scan *s, const struct task *rows,
+                         size_t n)
+{
+    struct feed_pool *p = l->pool;
+    int64_t now = clock_boot_ms();
+
+    l->rescan_at = now + REST * (now - s->sent);
+    for (size_t i = 0; i < n; i++) {
+        take_row(p->feed, p, &rows[i]);
+    }
+    move_horizon(l, s, rows, n);
+    if (l->missed && (l->complete || !feed_before(l->horizon_rank, &l->horizon_id, l->missed_rank,
+                                                  &l->missed_id))) {
+        l->rescan_rank = l->rescan ? MIN(l->rescan_rank, l->missed_rank) : l->missed_rank;
+        l->rescan = true;
+        l->rescan_at = 0;
+    }
+    l->missed = l->missed && l->scans;
+    for (size_t i = 0; i < p->n_lanes; i++) {
+        feed_lane_trim(&p->lanes[i]);
+    }
+    feed_pool_step(p);
 }
 
 static void on_scanned(void *arg, int rc, const struct task *rows, size_t n, const struct err *why)
@@ -38,53 +103,47 @@ static void on_scanned(void *arg, int rc, const struct task *rows, size_t n, con
     f->open_calls--;
     if (s->run == f->run && p) {
         p->scans--;
-        if (rc == 0) {
-            for (size_t i = 0; i < n; i++) {
-                take_row(f, p, &rows[i]);
-            }
-            if (n < SCAN_LIMIT) {
-                p->complete = true;
-            } else if (p->complete || feed_before(p->horizon_rank, &p->horizon_id, rows[n - 1].rank,
-                                                  &rows[n - 1].id)) {
-                p->complete = false;
-                p->horizon_rank = rows[n - 1].rank;
-                p->horizon_id = rows[n - 1].id;
-            }
-            if (p->missed && (p->complete || !feed_before(p->horizon_rank, &p->horizon_id,
-                                                          p->missed_rank, &p->missed_id))) {
-                p->rescan = true;
-            }
-            p->missed = p->missed && p->scans;
-            feed_pool_trim(f, p);
-            feed_pool_step(p);
+        if (p->shape == s->shape) {
+            p->lanes[s->lane].scans--;
+        }
+        if (p->shape == s->shape && rc == 0) {
+            lane_scanned(&p->lanes[s->lane], s, rows, n);
         }
     }
-    free(s->pool);
-    free(s);
+    scan_free(s);
 }
 
-void feed_scan_ready(struct feed_pool *p, bool from_start)
+static void scan(struct feed_lane *l, int64_t rank, const struct id *after)
 {
-    struct feed *f = p->feed;
-    static const struct id first = {{0}};
-    struct scan *s = xmalloc(sizeof(*s));
-    int largest = fleet_slots(f->o.fleet, p->name).largest;
+    struct feed_pool *p = l->pool;
+    struct scan *s = scan_new(p);
 
-    *s = (struct scan){f, xstrdup(p->name), f->run, from_start};
-    if (from_start) {
-        p->rescan = false;
-    }
-    p->fits = p->fits < 0 ? largest : MIN(p->fits, largest);
-    int rc =
-        store_scan_queue(f->o.db, TASK_READY, p->name, from_start ? INT64_MIN : p->horizon_rank,
-                         from_start ? &first : &p->horizon_id, p->fits, SCAN_LIMIT, on_scanned, s);
-    if (rc < 0) {
-        free(s->pool);
-        free(s);
+    s->lane = (size_t)(l - p->lanes);
+    s->rank = rank;
+    s->after = *after;
+    if (store_scan_ready(p->feed->o.db, p->name, rank, after, &l->filter, SCAN_LIMIT, on_scanned,
+                         s) < 0) {
+        scan_free(s);
         return;
     }
+    l->scans++;
     p->scans++;
-    f->open_calls++;
+    p->feed->open_calls++;
+}
+
+void feed_scan_more(struct feed_lane *l)
+{
+    scan(l, l->horizon_rank, &l->horizon_id);
+}
+
+void feed_scan_again(struct feed_lane *l)
+{
+    static const struct id first = {{0}};
+
+    l->rescan = false;
+    if (l->complete || !feed_before(l->horizon_rank, &l->horizon_id, l->rescan_rank, &first)) {
+        scan(l, l->rescan_rank, &first);
+    }
 }
 
 static void on_fed_scanned(void *arg, int rc, const struct task *rows, size_t n,
@@ -110,24 +169,19 @@ static void on_fed_scanned(void *arg, int rc, const struct task *rows, size_t n,
             }
         }
     }
-    free(s->pool);
-    free(s);
+    scan_free(s);
 }
 
 void feed_scan_fed(struct feed_pool *p)
 {
     struct feed *f = p->feed;
-    static const struct id first = {{0}};
 
     if (p->fed_known || p->fed_asked) {
         return;
     }
-    struct scan *s = xmalloc(sizeof(*s));
-    *s = (struct scan){f, xstrdup(p->name), f->run, true};
-    if (store_scan_queue(f->o.db, TASK_FED, p->name, INT64_MIN, &first, INT_MAX, FEED_WINDOW_MAX,
-                         on_fed_scanned, s) < 0) {
-        free(s->pool);
-        free(s);
+    struct scan *s = scan_new(p);
+    if (store_scan_fed(f->o.db, p->name, FEED_WINDOW_MAX, on_fed_scanned, s) < 0) {
+        scan_free(s);
         return; /* the next rescan asks again */
     }
     p->fed_asked = true;

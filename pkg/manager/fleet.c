@@ -50,13 +50,14 @@ static char **strings_of(const json_t *array)
 void fleet_init(struct fleet *f, int64_t dead_after_ms)
 {
     *f = (struct fleet){.dead_after_ms = dead_after_ms};
+    offers_init(&f->offers);
 }
 
 static void lease_free(struct fleet *f, struct lease *l)
 {
     HASH_DEL(f->leases, l);
     list_remove(&l->node);
-    l->worker->used -= l->slots;
+    offers_use(&l->worker->offer, &l->room, -1);
     free(l->pool);
     free(l->application_id);
     free(l->ui_url);
@@ -88,6 +89,7 @@ static void worker_free(struct fleet *f, struct fleet_worker *w)
     struct fleet_node *n = w->node;
 
     MUST(w->leases.count == 0);
+    offers_forget(&f->offers, &w->offer);
     HASH_DEL(f->workers, w);
     list_remove(&w->of_node);
     if (n->workers.count == 0) {
@@ -119,6 +121,7 @@ void fleet_done(struct fleet *f)
     {
         worker_free(f, w);
     }
+    offers_done(&f->offers);
 }
 
 struct fleet_worker *fleet_find(struct fleet *f, const char *node)
@@ -184,6 +187,7 @@ static struct fleet_worker *worker_get(struct fleet *f, const struct who *who, i
         w->unknown_until = now + f->dead_after_ms;
         w->last_beat = INT64_MIN;
         list_init(&w->leases);
+        offer_init(&w->offer);
         w->forget_at = now + WORKER_FORGET_MS;
         w->node = node_get(f, who->node);
         list_push(&w->node->workers, &w->of_node);
@@ -223,9 +227,9 @@ static int64_t lease_ms_of(const struct fleet *f, const struct task *row)
 static void lease_move(struct lease *l, struct fleet_worker *to)
 {
     list_remove(&l->node);
-    l->worker->used -= l->slots;
+    offers_use(&l->worker->offer, &l->room, -1);
     l->worker = to;
-    to->used += l->slots;
+    offers_use(&to->offer, &l->room, 1);
     list_push(&to->leases, &l->node);
 }
 
@@ -243,14 +247,14 @@ struct lease *fleet_grant(struct fleet *f, const struct task *row, int64_t now)
         l->task = row->id;
         l->attempt = row->attempt;
         l->token = row->token;
-        l->slots = row->slots;
+        l->room = (struct room){row->slots, row->cpus_milli, row->memory_mb};
         l->pool = xstrdup(row->pool);
         l->application_id = xstrdup(row->application_id);
         l->progress = xstrdup(row->progress);
         l->lease_ms = lease_ms_of(f, row);
         l->lease_told = row->lease_ms != 0;
         l->worker = worker_get(f, &row->who, now);
-        l->worker->used += l->slots;
+        offers_use(&l->worker->offer, &l->room, 1);
         list_push(&l->worker->leases, &l->node);
         HASH_ADD(hh, f->leases, task, sizeof(l->task), l);
         l->deadline = deadline_from(f, l, now);
@@ -445,6 +449,19 @@ static enum worker_state state_of(const struct fleet_worker *w)
                                            : WORKER_UP;
 }
 
+/* After a change of its state or of what it says. */
+static void offer(struct fleet *f, struct fleet_worker *w)
+{
+    struct offer_facts facts = {
+        .live = w->state == WORKER_UP && !w->takes_none,
+        .pools = (const char *const *)w->pools,
+        .types = (const char *const *)w->job_types,
+        .room = {w->slots, (int64_t)w->cpus * 1000, w->memory_mb},
+    };
+
+    offers_set(&f->offers, &w->offer, &facts);
+}
+
 /* The name is free where its holder does not live. */
 static void take_name(struct fleet_worker *w)
 {
@@ -573,6 +590,7 @@ struct beat_heard fleet_beat(struct fleet *f, const struct beat *b, int64_t now,
     w->draining = b->draining;
     w->stopping = b->stopping;
     take_name(w);
+    offer(f, w);
     heard.changed = heard.changed || w->state != from;
     for (size_t i = 0; i < b->n_running; i++) {
         beat_lease(f, w, b, &b->running[i], now, fx);
@@ -593,6 +611,7 @@ bool fleet_drain(struct fleet *f, const char *node, bool drain)
     n->drain = drain;
     if (n->holder->state == WORKER_UP || n->holder->state == WORKER_DRAINING) {
         n->holder->state = state_of(n->holder);
+        offer(f, n->holder);
     }
     return true;
 }
@@ -707,6 +726,7 @@ bool fleet_tick(struct fleet *f, int64_t now, bool reap,
         }
         w->state = aged(f, w, now);
         if (w->state != from) {
+            offer(f, w);
             on_state(arg, w, from);
         }
     }
@@ -727,30 +747,4 @@ bool fleet_tick(struct fleet *f, int64_t now, bool reap,
         }
     }
     return true;
-}
-
-bool fleet_serves(const struct fleet_worker *w, const char *pool)
-{
-    for (size_t i = 0; w->pools && w->pools[i]; i++) {
-        if (strcmp(w->pools[i], pool) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-struct fleet_slots fleet_slots(const struct fleet *f, const char *pool)
-{
-    struct fleet_slots s = {0};
-
-    for (const struct fleet_worker *w = f->workers; w; w = w->hh.next) {
-        if (w->state == WORKER_UP && !w->takes_none && fleet_serves(w, pool)) {
-            s.smallest = s.workers ? MIN(s.smallest, w->slots) : w->slots;
-            s.largest = MAX(s.largest, w->slots);
-            s.total += w->slots;
-            s.available += MAX(w->slots - w->used, 0);
-            s.workers++;
-        }
-    }
-    return s;
 }

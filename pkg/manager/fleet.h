@@ -14,6 +14,7 @@
 #define SJE_MANAGER_FLEET_H
 
 #include "internal/list.h"
+#include "pkg/manager/offers.h"
 #include "pkg/task/step.h"
 
 #include <uthash.h>
@@ -88,7 +89,7 @@ struct fleet_worker {
     int64_t forget_at;   /* boot ms; unless it is heard of again */
     bool stopping;
     enum worker_state state;
-    int used; /* slots of its leases */
+    struct offer offer;
     struct list leases;
 };
 
@@ -101,7 +102,7 @@ struct lease {
     int64_t token;
     int64_t inc;
     int32_t claim_beat;
-    int slots;
+    struct room room;
     int64_t lease_ms;  /* as granted: nothing changes it */
     bool lease_told;   /* by the row, or by the worker; else it is what we would grant */
     int64_t deadline;  /* boot ms */
@@ -118,6 +119,7 @@ struct lease {
 };
 
 struct fleet {
+    struct offers offers; /* of the workers that are UP */
     struct fleet_worker *workers;
     struct fleet_node *nodes;
     struct lease *leases;
@@ -231,16 +233,5 @@ bool fleet_tick(struct fleet *f, int64_t now, bool reap,
 /* We were deaf (paused, cut off from the broker): nobody is silent before a whole lease from now
  * has passed. */
 void fleet_freeze(struct fleet *f, int64_t now);
-
-/* A pool's workers that take work. */
-struct fleet_slots {
-    int workers;
-    int total;
-    int available;
-    int largest;  /* worker */
-    int smallest; /* worker */
-};
-struct fleet_slots fleet_slots(const struct fleet *f, const char *pool);
-bool fleet_serves(const struct fleet_worker *w, const char *pool);
 
 #endif

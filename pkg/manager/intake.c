@@ -475,7 +475,10 @@ static void on_own_message(void *arg, const struct mq_delivery *md)
         }
         break;
     case MSG_READY:
-        feed_rescan(m->feed);
+        feed_ready(m->feed, msg.pool, msg.rank);
+        break;
+    case MSG_DUE:
+        due_heard(m, msg.at);
         break;
     case MSG_FINAL:
         for (size_t i = 0; i < msg.n_finals; i++) {

@@ -1,4 +1,4 @@
-/* What only the leader does: due tasks, queue timeouts, silent workers. */
+/* What only the leader does: silent workers, what is lost, each second. */
 #include "internal/chaos.h"
 #include "internal/clock.h"
 #include "internal/log.h"
@@ -182,11 +182,9 @@ void lead_refuse(struct manager *m, struct fleet_worker *w)
 
 static void on_worker_state(void *arg, struct fleet_worker *w, enum worker_state from)
 {
-    struct manager *m = arg;
-
+    (void)arg;
     (void)from;
     lead_worker_seen(w);
-    feed_fleet_changed(m->feed);
 }
 
 /* ---- cancels ---- */
@@ -349,40 +347,6 @@ static struct scan_call *scan_call(struct manager *m)
     return c;
 }
 
-static void submit_rows(struct manager *m, const struct task *rows, size_t n,
-                        enum task_event_type type)
-{
-    for (size_t i = 0; i < n; i++) {
-        struct task_event ev = {.type = type, .now = mgr_now(m)};
-
-        ledger_offer(m->ledger, &rows[i]);
-        ledger_submit(m->ledger, &rows[i].id, &ev, m->epoch, NULL, NULL);
-    }
-}
-
-static void on_due(void *arg, int rc, const struct task *rows, size_t n, const struct err *why)
-{
-    struct scan_call *c CLEANUP(freep) = arg;
-
-    (void)why;
-    if (rc == 0 && c->epoch == c->m->epoch) {
-        submit_rows(c->m, rows, n, TE_DUE);
-        if (n == SCAN_LIMIT) {
-            c->m->next_due = mgr_now(c->m);
-        }
-    }
-}
-
-static void on_overdue(void *arg, int rc, const struct task *rows, size_t n, const struct err *why)
-{
-    struct scan_call *c CLEANUP(freep) = arg;
-
-    (void)why;
-    if (rc == 0 && c->epoch == c->m->epoch) {
-        submit_rows(c->m, rows, n, TE_QUEUE_TIMEOUT);
-    }
-}
-
 static const struct id first = {{0}};
 
 static void scan_running(struct manager *m, const struct id *after);
@@ -424,26 +388,16 @@ static void scan_running(struct manager *m, const struct id *after)
     drop_call(c, store_scan_running(m->db_read, after, SCAN_LIMIT, on_running, c));
 }
 
-static void scan_due(struct manager *m)
-{
-    struct scan_call *c = scan_call(m);
-
-    m->next_due = INT64_MAX;
-    drop_call(c, store_scan_due(m->db_read, mgr_now(m), SCAN_LIMIT, on_due, c));
-    c = scan_call(m);
-    drop_call(c, store_scan_queue_timeout(m->db_read, mgr_now(m), SCAN_LIMIT, on_overdue, c));
-}
-
 /* ---- the tick ---- */
 
 void lead_begin(struct manager *m)
 {
-    m->next_due = 0;
     m->ticks = 0;
     m->workers_unsaved = true;
     lead_freeze(m);
     orders_read(m);
     scan_running(m, &first);
+    due_begin(m);
     feed_start(m->feed, m->epoch);
 }
 
@@ -480,7 +434,7 @@ void lead_tick(struct manager *m)
         forget_workers(m);
     }
     save_workers(m);
-    scan_due(m);
+    due_tick(m);
     retention_tick(m);
     if (m->ticks % RUNNING_TICKS == 0) {
         scan_running(m, &first);

@@ -94,9 +94,7 @@ static void on_change(void *arg, enum task_state from, const struct task *row)
     } else {
         fleet_release(&m->fleet, &row->id);
     }
-    if (row->state == TASK_SCHEDULED) {
-        m->next_due = MIN(m->next_due, row->run_after);
-    }
+    due_row(m, row);
     feed_changed(m->feed, row);
     if (task_state_final(row->state)) {
         look_changed(m, row);
@@ -295,12 +293,7 @@ static void on_tick(uv_timer_t *t)
     if (!m->db_ready && !m->migrating && db_is_up(m->db) && m->ticks % MIGRATE_TICKS == 0) {
         migrate_start(m);
     }
-    /* A delayed task or a backoff may be due before the next tick. */
-    int64_t wait = TICK_MS;
-    if (m->epoch && m->next_due != INT64_MAX) {
-        wait = MIN(MAX(m->next_due - mgr_now(m), (int64_t)50), (int64_t)TICK_MS);
-    }
-    MUST(uv_timer_start(&m->tick, on_tick, (uint64_t)wait, 0) == 0);
+    MUST(uv_timer_start(&m->tick, on_tick, TICK_MS, 0) == 0);
 }
 
 /* ---- start ---- */
@@ -405,7 +398,6 @@ int manager_start(uv_loop_t *loop, const struct config *c, const struct task_typ
 
     m->loop = loop;
     m->types = types;
-    m->next_due = INT64_MAX;
     m->settings_version = -1;
     m->last_tick = clock_boot_ms();
     name_manager(m);
@@ -424,6 +416,7 @@ int manager_start(uv_loop_t *loop, const struct config *c, const struct task_typ
     list_init(&m->held_results);
     list_init(&m->to_answer);
     accept_init(m);
+    due_init(m);
     MUST(uv_timer_init(loop, &m->tick) == 0);
     m->tick.data = m;
     notices_init(m);
@@ -480,12 +473,13 @@ static void on_handle_closed(uv_handle_t *h)
 /* All connections are closed: no callback of theirs comes any more. */
 static void close_parts(struct manager *m)
 {
-    m->closing += 6;
+    m->closing += 7;
     ledger_close(m->ledger, part_closed, m);
     feed_close(m->feed, part_closed, m);
     uv_close((uv_handle_t *)&m->accept_check, on_handle_closed);
     uv_close((uv_handle_t *)&m->accept_spin, on_handle_closed);
     uv_close((uv_handle_t *)&m->tick, on_handle_closed);
+    uv_close((uv_handle_t *)&m->due.timer, on_handle_closed);
     uv_close((uv_handle_t *)&m->notice_timer, on_handle_closed);
     m->ledger = NULL;
 }
@@ -502,6 +496,7 @@ static void part_closed(void *arg)
         return;
     }
     intake_drop(m);
+    due_done(m);
     fleet_done(&m->fleet);
     json_decref(m->settings);
     if (m->on_stopped) {

@@ -57,6 +57,15 @@ struct waiter *manager_wait(struct manager *m, const struct id *id, int64_t wait
                             void *arg);
 void manager_wait_cancel(struct waiter *w); /* the callback will not be called */
 
+/* Why a task does not run yet, as far as this manager knows the workers. False: it is not queued,
+ * or nothing keeps it. */
+struct waiting_for {
+    const char *code; /* notBefore, poolPaused, noWorkerOfPool, noWorkerOffersType, doesNotFit,
+                         brokerAway, busy */
+    char text[400];
+};
+bool manager_waiting_for(const struct manager *m, const struct task *t, struct waiting_for *ret);
+
 struct list_filter {
     const char *state; /* an outside name, or NULL */
     const char *job_id;

@@ -6,41 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static size_t hint_task_write(char *to, size_t max, const struct hint_task *t)
-{
-    char text[ID_TEXT_LEN];
-
-    id_format(&t->id, text);
-    return (size_t)snprintf(to, max, "\"task\":\"%s\",\"attempt\":%d,\"slots\":%d,\"rank\":%lld",
-                            text, t->attempt, t->slots, (long long)t->rank);
-}
-
-void hint_write(char body[HINT_MAX], char message_id[HINT_ID_LEN], const struct hint_task *tasks,
-                size_t n, const char *reply)
-{
-    char text[ID_TEXT_LEN];
-    size_t len = (size_t)snprintf(body, HINT_MAX, "{\"v\":1,\"type\":\"hint\",\"reply\":\"%s\",%s",
-                                  reply, n > 1 ? "\"tasks\":[" : "");
-
-    MUST(n > 0 && n <= HINT_TASKS);
-    for (size_t i = 0; i < n; i++) {
-        len += n > 1 ? (size_t)snprintf(body + len, HINT_MAX - len, i ? ",{" : "{") : 0;
-        len += hint_task_write(body + len, HINT_MAX - len, &tasks[i]);
-        len += n > 1 ? (size_t)snprintf(body + len, HINT_MAX - len, "}") : 0;
-    }
-    len += (size_t)snprintf(body + len, HINT_MAX - len, n > 1 ? "]}" : "}");
-    MUST(len < HINT_MAX);
-    id_format(&tasks[0].id, text);
-    snprintf(message_id, HINT_ID_LEN, "%s:%d", text, tasks[0].attempt);
-}
-
 #define QUEUE_NAME_MAX  200
 #define WALL_MS_MAX     253402300799999 /* the end of the year 9999 */
 #define HOST_MAX        255
 #define VERSION_MAX     64
 #define APPLICATION_MAX 256
 #define URL_MAX         512
-#define TYPE_MAX        128
 #define REASON_MAX      512
 #define PROGRESS_MAX    4096  /* as JSON */
 #define ERROR_MAX       65536 /* as JSON */
@@ -406,7 +377,14 @@ static int read_orders(struct message *m, struct err *reterr)
 static int read_ready(struct message *m, struct err *reterr)
 {
     m->pool = json_get_string(m->doc, "pool");
+    m->rank = json_get_int(m->doc, "rank", INT64_MIN);
     return m->pool ? 0 : broken(reterr, "pool");
+}
+
+static int read_due(struct message *m, struct err *reterr)
+{
+    m->at = member_time(m->doc, "atMs");
+    return m->at != INT64_MIN ? 0 : broken(reterr, "atMs");
 }
 
 static int read_leader(struct message *m, struct err *reterr)
@@ -445,6 +423,7 @@ int message_read(struct str body, struct message *m, struct err *reterr)
         {"orders", MSG_ORDERS, read_orders},
         {"log", MSG_LOG, read_log},
         {"leader", MSG_LEADER, read_leader},
+        {"due", MSG_DUE, read_due},
     };
     struct str head = body;
     struct str data = {body.p, 0};
@@ -504,6 +483,65 @@ static void ref_write(struct buf *b, const struct id *task, int32_t attempt)
 
     id_format(task, text);
     buf_addf(b, "\"task\":\"%s\",\"attempt\":%d", text, attempt);
+}
+
+/* ---- hints ---- */
+
+size_t hint_task_size(const struct hint_task *t)
+{
+    return HINT_TASK_SIZE +
+           MIN(strlen(t->need.type), (size_t)TYPE_MAX) * 6; /* where all is escaped */
+}
+
+/* Nearly every name is plain: then it needs no library. */
+static void add_type(struct buf *b, const char *type, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        char c = type[i];
+
+        if (c < ' ' || c > '~' || c == '"' || c == '\\') {
+            json_add_string(b, type, len);
+            return;
+        }
+    }
+    buf_addc(b, '"');
+    buf_add(b, type, len);
+    buf_addc(b, '"');
+}
+
+static void hint_task_write(struct buf *b, const struct hint_task *t)
+{
+    size_t len = strlen(t->need.type);
+
+    ref_write(b, &t->id, t->attempt);
+    buf_addf(b, ",\"slots\":%lld,\"rank\":%lld", (long long)t->need.room.slots, (long long)t->rank);
+    if (len && len <= TYPE_MAX) {
+        buf_adds(b, ",\"type\":");
+        add_type(b, t->need.type, len);
+    }
+    if (t->need.room.cpus_milli) {
+        buf_addf(b, ",\"cpusMilli\":%lld", (long long)t->need.room.cpus_milli);
+    }
+    if (t->need.room.memory_mb) {
+        buf_addf(b, ",\"memoryMb\":%lld", (long long)t->need.room.memory_mb);
+    }
+}
+
+void hint_write(struct buf *b, char message_id[HINT_ID_LEN], const struct hint_task *tasks,
+                size_t n, const char *reply)
+{
+    char text[ID_TEXT_LEN];
+
+    MUST(n > 0 && n <= HINT_TASKS);
+    buf_addf(b, "{\"v\":1,\"type\":\"hint\",\"reply\":\"%s\",\"tasks\":[", reply);
+    for (size_t i = 0; i < n; i++) {
+        buf_adds(b, i ? "},{" : "{");
+        hint_task_write(b, &tasks[i]);
+    }
+    buf_adds(b, "}]}");
+    MUST(!b->failed);
+    id_format(&tasks[0].id, text);
+    snprintf(message_id, HINT_ID_LEN, "%s:%d", text, tasks[0].attempt);
 }
 
 void answer_begin(struct buf *b, const char *type, const char *manager, const char *url)

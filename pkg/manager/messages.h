@@ -12,26 +12,32 @@
 #include "pkg/manager/fleet.h"
 #include "pkg/task/step.h"
 
-#define MESSAGE_MAX   (256 * 1024)
-#define TAKEN_MAX     (4 * MESSAGE_MAX) /* from a peer; a longer body is ERR_TOO_LARGE */
-#define GRANT_MAX     (1536 * 1024)     /* a message with a single large grant */
-#define HINT_TASKS    32                /* in one hint */
-#define HINT_MAX      5120
-#define HINT_ID_LEN   64
-#define ENTRIES_MAX   1000
-#define BEAT_RUNS_MAX (10 * ENTRIES_MAX) /* that a beat may list */
-#define BEAT_ACK_MAX  (4 * MESSAGE_MAX)
-#define POOLS_MAX     64
-#define TYPES_MAX     256
+#define MESSAGE_MAX    (256 * 1024)
+#define TAKEN_MAX      (4 * MESSAGE_MAX) /* from a peer; a longer body is ERR_TOO_LARGE */
+#define GRANT_MAX      (1536 * 1024)     /* a message with a single large grant */
+#define HINT_TASKS     32                /* in one hint */
+#define HINT_MAX       16384             /* bytes; workers take no more */
+#define HINT_TASK_SIZE 224               /* of a task in it, without the name of its type */
+#define HINT_HEAD_SIZE 512
+#define HINT_ID_LEN    64
+#define ENTRIES_MAX    1000
+#define BEAT_RUNS_MAX  (10 * ENTRIES_MAX) /* that a beat may list */
+#define BEAT_ACK_MAX   (4 * MESSAGE_MAX)
+#define POOLS_MAX      64
+#define TYPES_MAX      256
+#define TYPE_MAX       128 /* bytes of a name */
 
 struct hint_task {
     struct id id;
     int32_t attempt;
-    int slots;
     int64_t rank;
+    struct need need; /* its type: at most TYPE_MAX bytes, else it is not said */
 };
-/* Writes body and message id. n: 1 to HINT_TASKS. reply: the queue that takes the claims. */
-void hint_write(char body[HINT_MAX], char message_id[HINT_ID_LEN], const struct hint_task *tasks,
+/* At most so many bytes of a hint are this task's. */
+size_t hint_task_size(const struct hint_task *t);
+/* Appends the body and writes the message id. n: 1 to HINT_TASKS, the sum of their sizes at most
+ * HINT_MAX - HINT_HEAD_SIZE. reply: the queue that takes the claims. */
+void hint_write(struct buf *b, char message_id[HINT_ID_LEN], const struct hint_task *tasks,
                 size_t n, const char *reply);
 
 struct claim_msg {
@@ -79,6 +85,7 @@ enum message_type {
     MSG_CANCEL,
     MSG_ORDERS,
     MSG_LEADER,
+    MSG_DUE,
     MSG_LOG
 };
 struct message {
@@ -90,6 +97,8 @@ struct message {
     struct beat_run *claiming;
     struct result_msg results;
     const char *pool;  /* MSG_READY */
+    int64_t rank;      /* MSG_READY: of the best one; INT64_MIN: unknown */
+    int64_t at;        /* MSG_DUE; wall ms */
     int64_t epoch;     /* MSG_LEADER */
     struct id *finals; /* MSG_FINAL; owned */
     size_t n_finals;

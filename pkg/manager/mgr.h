@@ -4,6 +4,7 @@
  *   accept.c   POST -> rows                 intake.c  claims and results from workers
  *   beats.c    leases renewed, orders told
  *   term.c     who leads, and how long      lead.c    ticks, reaping
+ *   due.c      delays, queue timeouts
  *   look.c     get, wait, cancel, requeue   cluster.c what /health and /mgmt show
  *   logs.c     logs relayed from workers
  */
@@ -34,6 +35,22 @@ struct retention {
     int64_t slice_end; /* boot ms */
     int64_t resume_at;
     int64_t removed; /* in this pass */
+};
+
+#define DUE_AHEAD_MS 1500 /* so far the leader looks ahead; more than a tick */
+/* What the time will bring soon (due.c). */
+struct due {
+    uv_timer_t timer;
+    struct due_entry *entries; /* those that wait, and those that are submitted */
+    struct heap waiting;
+    size_t submitted;
+    int64_t scan_at; /* wall ms: then there may be something that is not known; INT64_MAX */
+    int64_t scanned; /* boot ms */
+    bool more;       /* the last read was full */
+    /* of a manager that does not lead: for the leader */
+    int64_t tell; /* the earliest that is not told yet; INT64_MAX: none */
+    int64_t told; /* the last that was told */
+    int64_t sent; /* boot ms */
 };
 
 /* Of the leader (term.c); kept when the lead is lost. */
@@ -76,7 +93,6 @@ struct manager {
     bool clock_known;
     int64_t clock_asked; /* boot ms; 0: no answer is awaited */
     int64_t clock_took;  /* how long the answer took that is in force */
-    int64_t next_due;    /* wall ms of the next known SCHEDULED task; INT64_MAX: none known */
     int64_t last_tick;
     bool workers_unsaved;
     bool reaper_held; /* most workers fell silent at once */
@@ -84,6 +100,7 @@ struct manager {
     uv_timer_t tick;
     struct migrate *migrating;
     struct retention retention;
+    struct due due;
 
     /* accept.c */
     struct list accept_waiting;
@@ -135,7 +152,7 @@ struct mq *mgr_publisher(void *arg);
 void accept_init(struct manager *m);
 void accept_stop(struct manager *m); /* answers what waits */
 /* To the leader, where that is another manager. */
-void accept_tell_ready(struct manager *m, const char *pool);
+void accept_tell_ready(struct manager *m, const char *pool, int64_t rank);
 
 /* intake.c */
 void intake_up(struct manager *m);     /* the consuming connection is new: declare and consume */
@@ -167,6 +184,14 @@ void lead_lost(struct manager *m, struct lease *l, const char *why);
 void lead_worker_seen(const struct fleet_worker *w);
 void lead_refuse(struct manager *m, struct fleet_worker *w); /* another one of its name lives */
 
+/* due.c */
+void due_init(struct manager *m);
+void due_done(struct manager *m);                        /* the ledger is closed */
+void due_begin(struct manager *m);                       /* elected */
+void due_tick(struct manager *m);                        /* by the leader */
+void due_row(struct manager *m, const struct task *row); /* a row changed, or is new */
+void due_heard(struct manager *m, int64_t at);           /* another manager says so */
+
 /* retention.c */
 void retention_configure(struct manager *m, const struct config *c);
 void retention_tick(struct manager *m); /* by the leader */
@@ -180,6 +205,7 @@ void look_stop(struct manager *m);
 /* notices.c */
 void notices_init(struct manager *m);
 void notices_change(struct manager *m, enum task_state from, const struct task *row);
+void notices_due(struct manager *m, int64_t at);
 void notices_orders(struct manager *m);
 void notices_leader(struct manager *m);
 

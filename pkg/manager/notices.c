@@ -1,8 +1,11 @@
 /* What managers tell each other. Notices only save time: each is found out without them too, from
  * beats or the database. */
+#include "internal/clock.h"
 #include "pkg/manager/mgr.h"
 
-#define NOTICE_MS 2 /* what changes meanwhile goes into one message */
+#define NOTICE_MS 2  /* what changes meanwhile goes into one message */
+#define DUE_MS    10 /* between two notices of times */
+#define CLOCKS_MS 50
 
 static void flush_finals(struct manager *m)
 {
@@ -28,10 +31,52 @@ static void flush_granted(struct manager *m)
     }
 }
 
+static void flush_due(struct manager *m);
+
 static void on_timer(uv_timer_t *t)
 {
     flush_granted(t->data);
     flush_finals(t->data);
+    flush_due(t->data);
+}
+
+static void flush_soon(struct manager *m)
+{
+    if (!uv_is_active((uv_handle_t *)&m->notice_timer)) {
+        MUST(uv_timer_start(&m->notice_timer, on_timer, NOTICE_MS, 0) == 0);
+    }
+}
+
+static void flush_due(struct manager *m)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+    struct due *d = &m->due;
+
+    if (d->tell == INT64_MAX) {
+        return;
+    }
+    if (clock_boot_ms() - d->sent < DUE_MS) {
+        flush_soon(m);
+        return;
+    }
+    d->sent = clock_boot_ms();
+    d->told = d->tell;
+    d->tell = INT64_MAX;
+    buf_init(&b, 256);
+    buf_addf(&b, "{\"v\":1,\"type\":\"due\",\"atMs\":%lld}", (long long)d->told);
+    mgr_send(m, "sje.ctl", "", &b);
+}
+
+/* The leader looks ahead: what it will look at in time anyway need not be told. Not at the very
+ * last moment, for its clock is not ours. */
+void notices_due(struct manager *m, int64_t at)
+{
+    struct due *d = &m->due;
+
+    if (!(d->told > mgr_now(m) + CLOCKS_MS && d->told <= at)) {
+        d->tell = MIN(d->tell, at);
+        flush_soon(m);
+    }
 }
 
 void notices_init(struct manager *m)
@@ -46,7 +91,7 @@ void notices_change(struct manager *m, enum task_state from, const struct task *
     bool granted = row->state == TASK_RUNNING && from != TASK_RUNNING;
 
     if (from == TASK_RUNNING && row->state == TASK_READY) {
-        accept_tell_ready(m, row->pool); /* returned */
+        accept_tell_ready(m, row->pool, row->rank); /* returned */
     }
 
     if (m->epoch || (!granted && !task_state_final(row->state))) {
@@ -63,9 +108,7 @@ void notices_change(struct manager *m, enum task_state from, const struct task *
     if (m->n_finals == ARRAY_LEN(m->finals)) {
         flush_finals(m);
     }
-    if (!uv_is_active((uv_handle_t *)&m->notice_timer)) {
-        MUST(uv_timer_start(&m->notice_timer, on_timer, NOTICE_MS, 0) == 0);
-    }
+    flush_soon(m);
 }
 
 void notices_leader(struct manager *m)

@@ -26,7 +26,6 @@ static void on_pools(void *arg, int rc, const struct db_result *res, const struc
 static void on_workers(void *arg, int rc, const struct db_result *res, const struct err *why)
 {
     struct read_call *c CLEANUP(freep) = arg;
-    bool changed = false;
 
     (void)why;
     for (int i = 0; rc == 0 && c->orders == c->m->orders && i < db_rows(res); i++) {
@@ -37,10 +36,7 @@ static void on_workers(void *arg, int rc, const struct db_result *res, const str
                                 .drain = db_get_bool(res, i, 2),
                                 .seen_wall = db_get_time(res, i, 3)};
 
-        changed = fleet_order(&c->m->fleet, &row, clock_boot_ms(), mgr_now(c->m)) || changed;
-    }
-    if (changed) {
-        feed_fleet_changed(c->m->feed);
+        fleet_order(&c->m->fleet, &row, clock_boot_ms(), mgr_now(c->m));
     }
 }
 
@@ -183,7 +179,6 @@ static void on_drained(void *arg, int rc, const struct db_result *res, const str
     (void)res;
     if (rc == 0 && w) {
         fleet_drain(&o->m->fleet, o->name, o->on);
-        feed_fleet_changed(o->m->feed);
         if (w->reply) {
             buf_init(&b, 256);
             buf_addf(&b, "{\"v\":1,\"type\":\"drain\",\"on\":%s}", o->on ? "true" : "false");

@@ -623,27 +623,64 @@ int store_load(struct db *db, const struct id *ids, size_t n, store_rows_fn *cb,
     return select_rows(db, sql, &p, cb, arg);
 }
 
-#define SCAN_QUEUE(state)                                                                          \
-    "select %S from task t where t.state = " state                                                 \
-    " and t.pool = $1 and (t.rank, t.id) > ($2, $3) and t.slots <= $5 order by t.pool, t.rank, "   \
-    "t.id limit $4"
+/* One of these limits holds the row. A subquery of this form is evaluated row by row and cannot be
+ * turned into a join, which might not keep the order of the index. */
+#define WITHIN(types, slots, cpus, memory)                                                         \
+    "coalesce((select bool_or(t.slots <= o.slots and t.cpus_milli <= o.cpus and "                  \
+    "t.memory_mb <= o.memory) from unnest(" types "::text[], " slots "::bigint[], " cpus           \
+    "::bigint[], " memory "::bigint[]) as o(type, slots, cpus, memory) "                           \
+    "where o.type = t.job_type), false)"
 
-int store_scan_queue(struct db *db, enum task_state state, const char *pool, int64_t rank,
-                     const struct id *after, int slots, int limit, store_rows_fn *cb, void *arg)
+static void add_limits(struct db_params *p, struct arrays *to, const struct offers_limit *list,
+                       size_t n)
 {
-    static const char *of_ready;
-    static const char *of_fed;
-    const char *sql =
-        state == TASK_READY ? sql_of(&of_ready, SCAN_QUEUE("2")) : sql_of(&of_fed, SCAN_QUEUE("3"));
+    struct db_array *types = arrays_next(to, DB_TEXT);
+    struct db_array *slots = arrays_next(to, DB_BIGINT);
+    struct db_array *cpus = arrays_next(to, DB_BIGINT);
+    struct db_array *memory = arrays_next(to, DB_BIGINT);
+
+    for (size_t i = 0; i < n; i++) {
+        db_array_text(types, list[i].type);
+        db_array_bigint(slots, list[i].most.slots);
+        db_array_bigint(cpus, list[i].most.cpus_milli);
+        db_array_bigint(memory, list[i].most.memory_mb);
+    }
+    for (struct db_array *a = types; a <= memory; a++) {
+        db_ref_array(p, a);
+    }
+}
+
+int store_scan_ready(struct db *db, const char *pool, int64_t rank, const struct id *after,
+                     const struct offers_filter *filter, int limit, store_rows_fn *cb, void *arg)
+{
+    static const char *ready;
+    const char *sql = sql_of(
+        &ready, "select %S from task t where t.state = 2 and t.pool = $1 and (t.rank, t.id) > "
+                "($2, $3) and " WITHIN("$5", "$6", "$7", "$8") " and not " WITHIN(
+                    "$9", "$10", "$11", "$12") " order by t.pool, t.rank, t.id limit $4");
+    struct arrays arrays CLEANUP(arrays_free) = {.n = 0};
     struct db_params p CLEANUP(db_params_free);
 
-    MUST(state == TASK_READY || state == TASK_FED);
     db_params_init(&p);
     db_add_text(&p, pool);
     db_add_bigint(&p, rank);
     db_add_id(&p, after);
     db_add_int(&p, limit);
-    db_add_int(&p, slots);
+    add_limits(&p, &arrays, filter->in, filter->n_in);
+    add_limits(&p, &arrays, filter->out, filter->n_out);
+    return select_rows(db, sql, &p, cb, arg);
+}
+
+int store_scan_fed(struct db *db, const char *pool, int limit, store_rows_fn *cb, void *arg)
+{
+    static const char *ready;
+    const char *sql = sql_of(&ready, "select %S from task t where t.state = 3 and t.pool = $1 "
+                                     "order by t.pool, t.rank, t.id limit $2");
+    struct db_params p CLEANUP(db_params_free);
+
+    db_params_init(&p);
+    db_add_text(&p, pool);
+    db_add_int(&p, limit);
     return select_rows(db, sql, &p, cb, arg);
 }
 

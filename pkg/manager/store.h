@@ -9,6 +9,7 @@
 
 #include "internal/db.h"
 #include "pkg/manager/manager.h"
+#include "pkg/manager/offers.h"
 #include "pkg/task/step.h"
 
 /* A decision to be written: `row` as it is to be, based on old_seq, with its audit lines. */
@@ -47,11 +48,13 @@ int store_load(struct db *db, const struct id *ids, size_t n, store_rows_fn *cb,
                void *arg) NODISCARD;
 /* Scans and lists leave out output and spec (NULL) of rows that are too large to be read by the
  * thousand; such a row is not whole. */
-/* READY (or FED) tasks of a pool, of so many slots at most, in the order of dispatch, behind
- * (rank, id). */
-int store_scan_queue(struct db *db, enum task_state state, const char *pool, int64_t rank,
-                     const struct id *after, int slots, int limit, store_rows_fn *cb,
+/* READY tasks of a pool that the filter takes, in the order of dispatch, behind (rank, id). */
+int store_scan_ready(struct db *db, const char *pool, int64_t rank, const struct id *after,
+                     const struct offers_filter *filter, int limit, store_rows_fn *cb,
                      void *arg) NODISCARD;
+int store_scan_fed(struct db *db, const char *pool, int limit, store_rows_fn *cb,
+                   void *arg) NODISCARD;
+/* What is due, or late in its queue, at this time: the first ones. */
 int store_scan_due(struct db *db, int64_t now, int limit, store_rows_fn *cb, void *arg) NODISCARD;
 int store_scan_queue_timeout(struct db *db, int64_t now, int limit, store_rows_fn *cb,
                              void *arg) NODISCARD;

@@ -65,8 +65,8 @@ static void take_task(struct wcore *c, int64_t now, const struct wcore_hint *h, 
 {
     struct wcore_attempt *a = wcore_find(c, &h->tasks[i].key);
 
-    if (a && a->state == WCORE_CLAIMING && !a->hint) {
-        a->hint = m; /* the same hint again, by a new connection */
+    if (a && (a->state == WCORE_CLAIMING || a->state == WCORE_HELD) && !a->hint) {
+        a->hint = m; /* by a new connection; or it was told to us alone before */
         return;
     }
     if (a || !c->consuming || c->in_state[WCORE_HELD].count >= WCORE_HELD_MAX) {

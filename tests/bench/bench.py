@@ -288,6 +288,35 @@ def latency():
                         bar=f"≤ {limit} ms" if asked else "", holds=value <= limit if asked else None)
 
 
+DUE_SQL = """select extract(epoch from started_at - run_after) * 1000 from task
+where state = 5 order by submitted_at desc limit %s"""
+
+
+def due():
+    """How late a task starts after its delay or its backoff, at light load."""
+    n, flaky = scaled(400, 20), ["sh", "-c", "test $SJE_ATTEMPT -gt 1"]
+    with Cluster2("due", SJE_NODE_SLOTS="50") as sje:
+        def lateness(what, tasks):
+            for task in tasks:
+                sje.submit(task)
+                time.sleep(0.02)
+            with closing(sje.database()) as db, db.cursor() as c:
+                def ended():
+                    c.execute(DUE_SQL, (n,))
+                    times = sorted(float(t) for (t,) in c.fetchall())
+                    return len(times) == n and times
+                times = until(ended, 60, f"all of {what} end")
+            p99 = times[int(len(times) * 0.99)]
+            row(f"due: {what}, p50 of the lateness", statistics.median(times), "ms")
+            row(f"due: {what}, p99 of the lateness", p99, "ms", bar="≤ 20 ms", holds=p99 <= 20)
+            with closing(sje.database()) as db, db.cursor() as c:
+                c.execute("delete from task")
+
+        lateness("delays", ({"jobType": "Noop", "delaySeconds": round(0.2 + i % 97 * 0.0313, 3)} for i in range(n)))
+        lateness("backoffs", ({"jobType": "Command", "command": flaky, "maxAttempts": 2, "retryBackoffSeconds": 1}
+                              for _ in range(n)))
+
+
 def commands():
     """Real processes with shim, log and exit record, in turns with bare ones."""
     n, bare = scaled(4000, 50), []
@@ -415,6 +444,14 @@ def growth():
                 p99 / first[1], "within 20 %", p99 <= 1.2 * first[1])
 
 
+def beating(n, seconds, pools):
+    """n workers that do nothing but beat: what came of it, and the manager's share of a core."""
+    with Cluster2("beats", split=False, worker=False) as sje:
+        before, start = cpu(sje.manager.process.pid), time.monotonic()
+        beats = program("fleet", "beat", n, seconds, pools, env={**services.env, **sje.settings})
+        return beats, (cpu(sje.manager.process.pid) - before) / (time.monotonic() - start)
+
+
 def many_workers():
     """Whole workers in one process, then beats alone."""
     n, tasks = scaled(200, 10), scaled(50_000, 500)
@@ -444,14 +481,17 @@ def many_workers():
         row(f"{n} workers: CPU of the manager", share * 100, "% of a core")
         row(f"{n} workers: lost attempts and workers", lost + n - up, "", bar="0", holds=lost + n - up == 0)
     n, seconds = scaled(10_000, 100), scaled(30, 5)
-    with Cluster2("beats", split=False, worker=False) as sje:
-        before, start = cpu(sje.manager.process.pid), time.monotonic()
-        beats = program("fleet", "beat", n, seconds, env={**services.env, **sje.settings})
-        share = (cpu(sje.manager.process.pid) - before) / (time.monotonic() - start)
-        missing = beats["beats"] - beats["answered"]
+    beats, share = beating(n, seconds, 1)
+    missing = beats["beats"] - beats["answered"]
     row(f"{n} beating: CPU of the manager", share * 100, "% of a core")
     row(f"{n} beating: p99 of the answer", beats["answer"]["p99"], "ms")
     row(f"{n} beating: beats without answer", missing, "", bar="0", holds=missing == 0)
+    n = scaled(1000, 100)
+    _, one = beating(n, seconds, 1)
+    _, many = beating(n, seconds, 32)
+    row(f"{n} beating, 1 pool: CPU of the manager", one * 100, "% of a core")
+    row(f"{n} beating, 32 pools: CPU of the manager", many * 100, "% of a core", "1 pool", many / one,
+        "≤ 1.5 × 1 pool", many <= 1.5 * one)
 
 
 def memory():
@@ -506,7 +546,7 @@ def idle():
         row(f"start to ready: {role}", value, "ms", bar="≤ 150 ms", holds=value <= 150)
 
 
-MEASURES = [noop, accept_bulk, accept_single, latency, commands, spark, growth, many_workers, memory, idle]
+MEASURES = [noop, accept_bulk, accept_single, latency, due, commands, spark, growth, many_workers, memory, idle]
 
 
 def rest():

@@ -1,8 +1,9 @@
 /* fleet: many workers in one process, against a manager that runs.
  *
  *   fleet work COUNT SLOTS DIR SHIM     whole workers, as sje-executor runs them, until SIGTERM
- *   fleet beat COUNT SECONDS            nothing but beats, each worker's every 5 s, spread
- *                                       evenly; says how many were answered, and how soon
+ *   fleet beat COUNT SECONDS POOLS      nothing but beats, each worker's every 5 s, spread
+ *                                       evenly, each serving so many pools; says how many were
+ *                                       answered, and how soon
  */
 #include "internal/clock.h"
 #include "internal/config.h"
@@ -19,7 +20,8 @@
 #define TICK_MS       10
 #define GRACE_S       10 /* for the last answers */
 #define REPLY_QUEUES  100
-#define BEAT_BODY_MAX 1024
+#define BEAT_BODY_MAX 2048
+#define POOLS_TEXT    1024
 
 static uv_loop_t loop;
 
@@ -82,6 +84,7 @@ static struct {
     long answered;
     long consumers;
     int64_t inc;
+    char pools[POOLS_TEXT]; /* as they stand in a beat */
     double start;
     double *sent_at; /* by number of the beat, which grows over all workers */
     double *times;
@@ -152,14 +155,14 @@ static void send_beat(void)
     int64_t inc = run.inc;
 
     run.sent++;
-    int n =
-        snprintf(body, sizeof(body),
-                 "{\"v\":1,\"type\":\"beat\",\"worker\":\"beat%ld\",\"inc\":%lld,\"beat\":%ld,"
-                 "\"host\":\"bench\",\"pid\":1,\"version\":\"" SJE_VERSION "\",\"reply\":\"%s\","
-                 "\"startedAt\":%lld,\"pools\":[\"beats\"],\"jobTypes\":[\"Noop\"],\"slots\":4,"
-                 "\"free\":4,\"cpus\":4,\"memoryMb\":8192,\"draining\":false,\"stopping\":false,"
-                 "\"claiming\":[],\"running\":[]}",
-                 worker, (long long)inc, run.sent, reply_queue(worker, reply), (long long)inc);
+    int n = snprintf(
+        body, sizeof(body),
+        "{\"v\":1,\"type\":\"beat\",\"worker\":\"beat%ld\",\"inc\":%lld,\"beat\":%ld,"
+        "\"host\":\"bench\",\"pid\":1,\"version\":\"" SJE_VERSION "\",\"reply\":\"%s\","
+        "\"startedAt\":%lld,\"pools\":[%s],\"jobTypes\":[\"Noop\"],\"slots\":4,"
+        "\"free\":4,\"cpus\":4,\"memoryMb\":8192,\"draining\":false,\"stopping\":false,"
+        "\"claiming\":[],\"running\":[]}",
+        worker, (long long)inc, run.sent, reply_queue(worker, reply), (long long)inc, run.pools);
     struct mq_message m = {.exchange = "sje.beat", .routing_key = "", .body = {body, (size_t)n}};
     if (mq_publish(run.mq, &m, NULL, NULL) < 0) {
         die("the broker takes no beats");
@@ -185,9 +188,11 @@ static void on_tick(uv_timer_t *h)
     }
 }
 
-static void beat(long count, long seconds)
+static void beat(long count, long seconds, long pools)
 {
     static uv_timer_t tick;
+    size_t len = 0;
+
     struct mq_options o = {.hosts = setting("SJE_RABBITMQ_HOST"),
                            .port = (int)number(setting("SJE_RABBITMQ_PORT")),
                            .username = setting("SJE_RABBITMQ_USERNAME"),
@@ -198,6 +203,11 @@ static void beat(long count, long seconds)
                            .on_up = on_up,
                            .on_down = on_down};
 
+    for (long i = 0; i < pools; i++) {
+        len +=
+            (size_t)snprintf(run.pools + len, POOLS_TEXT - len, "%s\"beats-%ld\"", i ? "," : "", i);
+        MUST(len < POOLS_TEXT);
+    }
     run.count = count;
     run.beats = count * MAX(seconds / BEAT_S, 1L);
     run.inc = clock_wall_ms();
@@ -218,10 +228,10 @@ int main(int argc, char **argv)
     MUST(uv_loop_init(&loop) == 0);
     if (argc == 6 && streq(argv[1], "work")) {
         work(number(argv[2]), argv[3], argv[4], argv[5]);
-    } else if (argc == 4 && streq(argv[1], "beat")) {
-        beat(number(argv[2]), number(argv[3]));
+    } else if (argc == 5 && streq(argv[1], "beat")) {
+        beat(number(argv[2]), number(argv[3]), number(argv[4]));
     } else {
-        die("usage: fleet work COUNT SLOTS DIR SHIM | fleet beat COUNT SECONDS");
+        die("usage: fleet work COUNT SLOTS DIR SHIM | fleet beat COUNT SECONDS POOLS");
     }
     return 0;
 }

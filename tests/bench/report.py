@@ -83,10 +83,11 @@ TAIL = """
 | accept, bulk | `POST /tasks` of 1,000 from 4 connections, no worker; in turns with multi-row `INSERT`s of the same tasks and events over 2 connections, made beforehand (`rows.c`); medians |
 | accept, single | `POST /task` from 64 connections; pgbench inserts one small row per transaction from 64 connections |
 | latency | open loop at 50 tasks/s, counted from when a task was due to be posted. The start of a Noop is what its worker says, that of a process the first thing it does (`stamp.c`); the outcome is seen by `GET /task/{id}?wait=60` |
+| due | 400 tasks at 50/s with delays of 0.2 to 3.2 s, then 400 that fail once, with a backoff of up to 1 s; from the time that the row says to the start of the attempt |
 | short commands | `Command ["true"]`, 16 slots; before and after it bare fork, exec, wait, one at a time (`forks.c`) |
 | Spark overhead | `examples/pi` by `spark-submit` and through SJE in turns; median of the paired differences, from POST to the outcome |
 | growth | so many tasks are put into the tables by SQL; then one is posted for each that ends, 500 at once. 250 slots; beside it 20 tasks/s of priority 9, timed from POST to outcome |
-| many workers | 200 whole workers with 4 slots each in one process (`fleet.c`); 10,000 that only beat, every 5 s |
+| many workers | 200 whole workers with 4 slots each in one process (`fleet.c`); 10,000 that only beat, every 5 s; 1,000 that serve one pool or 32 |
 | memory, idle | `/proc`; at rest for 10 s before; ready is a healthy manager, and a worker that the manager says is up |
 
 `BENCH_SCALE=0.1 make bench` does a tenth; `make bench BENCH='noop idle'` only these; `make bench-quick` runs

@@ -36,6 +36,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         MUST(m.rid >= 0 && m.size >= 0 && m.data.len <= size);
         break;
     case MSG_READY:
+    case MSG_DUE:
     case MSG_FINAL:
     case MSG_GRANTED:
     case MSG_CANCEL:

@@ -65,6 +65,7 @@ static struct {
     int n_denies;
     char deny[64]; /* the last reason */
     int hints;
+    int directed;           /* messages of them in its own queue */
     struct id hinted[3000]; /* the first ones */
     int applied;
     int cancels;
@@ -126,13 +127,14 @@ static void send_beat(const char *runs, int slots)
 {
     char text[2000];
 
-    snprintf(text, sizeof(text),
-             "{\"v\":1,\"type\":\"beat\",\"worker\":\"%s\",\"inc\":%lld,\"beat\":%lld,\"host\":"
-             "\"h\",\"pid\":1,"
-             "\"version\":\"t\",\"reply\":\"%s\",\"startedAt\":1,\"pools\":[\"%s\"],\"jobTypes\":["
-             "\"Noop\"],"
-             "\"slots\":%d,\"free\":%d,\"claiming\":[],\"running\":[%s]}",
-             w.name, (long long)w.inc, (long long)++w.beat, w.queue, w.pool, slots, slots, runs);
+    snprintf(
+        text, sizeof(text),
+        "{\"v\":1,\"type\":\"beat\",\"worker\":\"%s\",\"inc\":%lld,\"beat\":%lld,\"host\":"
+        "\"h\",\"pid\":1,"
+        "\"version\":\"t\",\"reply\":\"%s\",\"startedAt\":1,\"pools\":[\"%s\"],\"jobTypes\":["
+        "\"Noop\",\"Command\"],"
+        "\"slots\":%d,\"free\":%d,\"cpus\":64,\"memoryMb\":64000,\"claiming\":[],\"running\":[%s]}",
+        w.name, (long long)w.inc, (long long)++w.beat, w.queue, w.pool, slots, slots, runs);
     publish("sje.beat", "", text, false);
 }
 
@@ -173,23 +175,25 @@ static void take_hint(const json_t *j)
     }
 }
 
-static void on_hint(void *arg, const struct mq_delivery *d)
+static void take_hints(const json_t *j)
 {
-    json_t *j = NULL;
     json_t *one;
     size_t i;
 
-    (void)arg;
-    assert_int_equal(json_read(d->body.p, d->body.len, &j, NULL), 0);
     snprintf(w.manager, sizeof(w.manager), "%s", json_get_string(j, "reply"));
-    const json_t *tasks = json_object_get(j, "tasks");
-    json_array_foreach(tasks, i, one)
+    json_array_foreach(json_object_get(j, "tasks"), i, one)
     {
         take_hint(one);
     }
-    if (!tasks) {
-        take_hint(j);
-    }
+}
+
+static void on_hint(void *arg, const struct mq_delivery *d)
+{
+    json_t *j = NULL;
+
+    (void)arg;
+    assert_int_equal(json_read(d->body.p, d->body.len, &j, NULL), 0);
+    take_hints(j);
     json_decref(j);
     mq_ack(w.sub, d->epoch, d->tag, false);
 }
@@ -226,6 +230,12 @@ static void on_order(void *arg, const struct mq_delivery *d)
     (void)arg;
     assert_int_equal(json_read(d->body.p, d->body.len, &j, NULL), 0);
     const char *type = json_get_string(j, "type");
+    if (streq(type, "hint")) {
+        w.directed++;
+        take_hints(j);
+        json_decref(j);
+        return;
+    }
     if (w.heard) {
         w.heard(type, j);
     }
@@ -436,7 +446,7 @@ static void on_sql(void *arg, int rc, const struct db_result *res, const struct 
     }
 }
 
-static void run_sql(const char *literal)
+static __attribute__((unused)) void run_sql(const char *literal)
 {
     struct db_options o = {.host = config->db.host,
                            .port = config->db.port,

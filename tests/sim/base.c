@@ -19,7 +19,8 @@ enum stmt_kind {
     ST_KEYED,
     ST_WRITE,
     ST_LOAD,
-    ST_QUEUE,
+    ST_READY,
+    ST_FED,
     ST_DUE,
     ST_OVERDUE,
     ST_RUNNING,
@@ -60,8 +61,7 @@ struct stmt {
     struct change *changes;
     size_t n;
     struct id *ids;
-    enum task_state state;
-    int slots;
+    struct offers_filter filter;
     int64_t when;
     struct id after;
     char *key;
@@ -303,12 +303,15 @@ static int by_id(const void *a, const void *b)
 static bool wanted(const struct stmt *s, const struct task *t)
 {
     bool queued = t->state >= TASK_SCHEDULED && t->state <= TASK_FED;
+    struct need need = {t->job_type, {t->slots, t->cpus_milli, t->memory_mb}};
 
     switch (s->kind) {
-    case ST_QUEUE:
-        return t->state == s->state && t->slots <= s->slots &&
+    case ST_READY:
+        return t->state == TASK_READY && offers_filter_takes(&s->filter, &need) &&
                (t->rank > s->when ||
                 (t->rank == s->when && memcmp(t->id.b, s->after.b, ID_LEN) > 0));
+    case ST_FED:
+        return t->state == TASK_FED;
     case ST_DUE:
         return t->state == TASK_SCHEDULED && t->run_after <= s->when;
     case ST_OVERDUE:
@@ -333,7 +336,7 @@ static void scan(struct stmt *s)
         }
     }
     if (s->n_rows > 1) {
-        qsort(s->rows, s->n_rows, sizeof(*s->rows), s->kind == ST_QUEUE ? by_rank : by_id);
+        qsort(s->rows, s->n_rows, sizeof(*s->rows), s->kind == ST_READY ? by_rank : by_id);
     }
 }
 
@@ -397,7 +400,8 @@ static void run(struct stmt *s)
     case ST_LOAD:
         load(s);
         break;
-    case ST_QUEUE:
+    case ST_READY:
+    case ST_FED:
     case ST_DUE:
     case ST_OVERDUE:
     case ST_RUNNING:
@@ -431,7 +435,8 @@ static void answer(struct stmt *s)
         s->cb.written(s->arg, s->rc, s->ids, s->rc < 0 ? 0 : s->n, e);
         break;
     case ST_LOAD:
-    case ST_QUEUE:
+    case ST_READY:
+    case ST_FED:
     case ST_DUE:
     case ST_OVERDUE:
     case ST_RUNNING:
@@ -827,19 +832,25 @@ static int send_scan(struct db *db, enum stmt_kind kind, int64_t when, const str
     return 0;
 }
 
-int store_scan_queue(struct db *db, enum task_state state, const char *pool, int64_t rank,
-                     const struct id *after, int slots, int limit, store_rows_fn *cb, void *arg)
+int store_scan_ready(struct db *db, const char *pool, int64_t rank, const struct id *after,
+                     const struct offers_filter *filter, int limit, store_rows_fn *cb, void *arg)
 {
     (void)pool;
     (void)limit;
-    int rc = send_scan(db, ST_QUEUE, rank, after, cb, arg);
+    int rc = send_scan(db, ST_READY, rank, after, cb, arg);
     if (rc == 0) {
         struct stmt *s = CONTAINER_OF(db->open.head.prev, struct stmt, node);
 
-        s->state = state;
-        s->slots = slots;
+        offers_filter_copy(&s->filter, filter);
     }
     return rc;
+}
+
+int store_scan_fed(struct db *db, const char *pool, int limit, store_rows_fn *cb, void *arg)
+{
+    (void)pool;
+    (void)limit;
+    return send_scan(db, ST_FED, 0, NULL, cb, arg);
 }
 
 int store_scan_due(struct db *db, int64_t now, int limit, store_rows_fn *cb, void *arg)

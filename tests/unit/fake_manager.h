@@ -182,6 +182,14 @@ void manager_cancel(struct manager *m, const struct id *id, task_fn *cb, void *a
     fake_task_call(id, cb, arg);
 }
 
+bool manager_waiting_for(const struct manager *m, const struct task *t, struct waiting_for *ret)
+{
+    (void)m;
+    (void)t;
+    (void)ret;
+    return false;
+}
+
 const char *manager_not_told(struct manager *m, const struct task *t, char why[MANAGER_WHY_LEN])
 {
     (void)m;

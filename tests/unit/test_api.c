@@ -403,7 +403,7 @@ static void test_view(void **state)
                 "\"code\":null,\"priority\":5,\"pool\":null,\"attempt\":1,\"maxAttempts\":1,"
                 "\"submittedAt\":\"2023-11-14T22:13:20.123Z\",\"startedAt\":null,"
                 "\"finishedAt\":null,\"workerId\":null,\"applicationId\":null,\"progress\":null,"
-                "\"output\":null,\"error\":null,\"labels\":{},\"spec\":null}");
+                "\"output\":null,\"error\":null,\"waitingFor\":null,\"labels\":{},\"spec\":null}");
     fake.task.job_id = job_id;
     fake.task.job_type = type;
     fake.task.pool = pool;

@@ -123,6 +123,13 @@ static struct fleet_worker *beat(const char *worker, int64_t inc, int64_t n, int
     return hear(who_of(worker, NULL, inc), 1, n, now, runs, n_runs, claims, n_claims);
 }
 
+static struct offers_slots slots_of(const char *pool)
+{
+    struct offers_pool *p = offers_find(&fleet.offers, pool);
+
+    return p ? *offers_slots(p) : (struct offers_slots){0};
+}
+
 static struct task running_task(const char *worker, int64_t token)
 {
     return (struct task){.id = id_new(),
@@ -332,8 +339,8 @@ static void test_hearsay(void **state)
     beat("w1", 1, 8, 90, runs, 1, NULL, 0);
     assert_int_equal(unknown, 1);
     assert_false(fleet_lease(&fleet, &t.id)->hearsay);
-    assert_int_equal(fleet_lease(&fleet, &t.id)->slots, 2);
-    assert_int_equal(fleet_find(&fleet, "w1")->used, 2);
+    assert_int_equal(fleet_lease(&fleet, &t.id)->room.slots, 2);
+    assert_int_equal(fleet_find(&fleet, "w1")->offer.used.slots, 2);
     task_done(&t);
 }
 
@@ -381,7 +388,7 @@ static void test_most_come_back(void **state)
 
 static void test_orders(void **state)
 {
-    struct fleet_slots slots;
+    struct offers_slots slots;
     struct fleet_row row = {
         .who = who_of("w1", NULL, 1), .host = "host1", .drain = true, .seen_wall = 77};
 
@@ -393,12 +400,12 @@ static void test_orders(void **state)
     assert_int_equal(fleet_find(&fleet, "w1")->last_beat_wall, 77);
     beat("w1", 1, 1, 10, NULL, 0, NULL, 0);
     assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_DRAINING);
-    slots = fleet_slots(&fleet, "default");
+    slots = slots_of("default");
     assert_int_equal(slots.total, 0);
     assert_false(fleet_drain(&fleet, "w1", true));
     assert_true(fleet_drain(&fleet, "w1", false));
     assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_UP);
-    slots = fleet_slots(&fleet, "default");
+    slots = slots_of("default");
     assert_int_equal(slots.total, 4);
 }
 
@@ -471,7 +478,7 @@ static void test_another_directory_is_another_worker(void **state)
     assert_int_equal(gone, 0);
     assert_int_equal(fleet_find(&fleet, "w1")->who.uuid.b[0], 1);
     assert_string_equal(fleet_objection(&fleet, &second->who), "refused");
-    struct fleet_slots slots = fleet_slots(&fleet, "default");
+    struct offers_slots slots = slots_of("default");
     assert_int_equal(slots.workers, 1);
     assert_null(fleet_objection(&fleet, &fleet_find(&fleet, "w1")->who));
 
@@ -666,7 +673,7 @@ static void test_restart(void **state)
     (void)state;
     fleet_grant(&fleet, &kept, 0);
     fleet_grant(&fleet, &left, 0);
-    assert_int_equal(fleet_find(&fleet, "w1")->used, 4);
+    assert_int_equal(fleet_find(&fleet, "w1")->offer.used.slots, 4);
     assert_non_null(beat("w1", 2, 1, 10, &run, 1, NULL, 0));
     assert_int_equal(survived, 1);
     assert_int_equal(gone, 1);
@@ -778,39 +785,39 @@ static void test_a_worker_that_holds_off(void **state)
     assert_true(fleet_find(&fleet, "w1")->saved);
     beat_held(3, "[{\"type\":\"SparkApp\",\"reason\":\"no Java\",\"untilMs\":5}]");
     assert_false(fleet_find(&fleet, "w1")->saved);
-    assert_int_equal(fleet_slots(&fleet, "default").total, 4);
+    assert_int_equal(slots_of("default").total, 4);
     fleet_find(&fleet, "w1")->saved = true;
     beat_held(4, "[{\"type\":\"SparkApp\",\"reason\":\"no Java\",\"untilMs\":9}]");
     assert_true(fleet_find(&fleet, "w1")->saved);
     beat_held(5, "[{\"type\":null,\"reason\":\"no space\",\"untilMs\":9}]");
     assert_false(fleet_find(&fleet, "w1")->saved);
-    assert_int_equal(fleet_slots(&fleet, "default").total, 0);
+    assert_int_equal(slots_of("default").total, 0);
     beat_held(6, "[]");
-    assert_int_equal(fleet_slots(&fleet, "default").total, 4);
+    assert_int_equal(slots_of("default").total, 4);
 }
 
 static void test_slots(void **state)
 {
     struct task t = running_task("w1", 5);
     struct beat_run run = {.task = t.id, .attempt = 1, .token = 5};
-    struct fleet_slots slots;
+    struct offers_slots slots;
 
     (void)state;
-    slots = fleet_slots(&fleet, "default");
+    slots = slots_of("default");
     assert_int_equal(slots.total, 0);
     fleet_grant(&fleet, &t, 0);
     beat("w1", 1, 2, 10, &run, 1, NULL, 0);
     beat("w2", 1, 1, 10, NULL, 0, NULL, 0);
-    slots = fleet_slots(&fleet, "default");
+    slots = slots_of("default");
     assert_int_equal(slots.total, 8);
     assert_int_equal(slots.available, 6);
     assert_int_equal(slots.largest, 4);
     assert_int_equal(slots.smallest, 4);
     assert_int_equal(slots.workers, 2);
-    slots = fleet_slots(&fleet, "gpu");
+    slots = slots_of("gpu");
     assert_int_equal(slots.total, 0);
     fleet_release(&fleet, &t.id);
-    slots = fleet_slots(&fleet, "default");
+    slots = slots_of("default");
     assert_int_equal(slots.available, 8);
     task_done(&t);
 }

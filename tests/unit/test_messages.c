@@ -42,28 +42,39 @@ static void test_the_largest_hint_is_written_whole(void **state)
 {
     struct hint_task tasks[HINT_TASKS];
     char reply[256];
-    char body[HINT_MAX];
+    char type[TYPE_MAX + 1];
     char id[HINT_ID_LEN];
     json_t *j = NULL;
 
     (void)state;
     memset(reply, 'q', sizeof(reply) - 1);
     reply[sizeof(reply) - 1] = 0;
-    for (size_t n = 1; n <= HINT_TASKS; n += HINT_TASKS - 1) {
+    memset(type, 1, sizeof(type) - 1); /* each takes six bytes */
+    type[sizeof(type) - 1] = 0;
+    for (size_t n = 1; n <= 16; n += 15) {
         for (size_t i = 0; i < n; i++) {
-            tasks[i] =
-                (struct hint_task){.attempt = INT32_MAX, .slots = INT32_MAX, .rank = INT64_MIN};
+            tasks[i] = (struct hint_task){.attempt = INT32_MAX,
+                                          .rank = INT64_MIN,
+                                          .need = {type, {INT32_MAX, INT32_MAX, INT32_MAX}}};
         }
-        hint_write(body, id, tasks, n, reply);
+        struct buf body CLEANUP(buf_free) = {0};
+        buf_init(&body, HINT_MAX);
+        hint_write(&body, id, tasks, n, reply);
+        assert_true(n == 1 || n * hint_task_size(&tasks[0]) >
+                                  HINT_MAX - HINT_HEAD_SIZE - hint_task_size(&tasks[0]));
+        assert_true(body.len <= n * hint_task_size(&tasks[0]) + HINT_HEAD_SIZE);
         assert_string_equal(id, "00000000-0000-0000-0000-000000000000:2147483647");
-        assert_int_equal(json_read(body, strlen(body), &j, NULL), 0);
+        assert_int_equal(json_read(body.data, body.len, &j, NULL), 0);
         assert_string_equal(json_get_string(j, "reply"), reply);
         const json_t *list = json_object_get(j, "tasks");
-        assert_int_equal(json_array_size(list), n == 1 ? 0 : n);
-        const json_t *last = n == 1 ? j : json_array_get(list, n - 1);
+        assert_int_equal(json_array_size(list), n);
+        const json_t *last = json_array_get(list, n - 1);
         assert_int_equal(json_get_int(last, "attempt", 0), INT32_MAX);
         assert_int_equal(json_get_int(last, "slots", 0), INT32_MAX);
         assert_true(json_get_int(last, "rank", 0) == INT64_MIN);
+        assert_string_equal(json_get_string(last, "type"), type);
+        assert_int_equal(json_get_int(last, "cpusMilli", 0), INT32_MAX);
+        assert_int_equal(json_get_int(last, "memoryMb", 0), INT32_MAX);
         json_decref(j);
     }
 }

@@ -19,7 +19,7 @@ static json_t *view_of(const char *spec)
     json_t *j = NULL;
 
     buf_init(&b, 1 << 20);
-    view_task(&b, &t);
+    view_task(&b, &t, NULL);
     assert_int_equal(json_read(b.data, b.len, &j, NULL), 0);
     task_done(&t);
     return j;

@@ -1,0 +1,170 @@
+/* Hints for one worker, in its own queue: of tasks that not every worker of the pool can take, and
+ * of those that were published for all of them and that nobody claimed. */
+#include "internal/chaos.h"
+#include "internal/clock.h"
+#include "internal/metrics.h"
+#include "pkg/manager/feed_priv.h"
+
+#include <stdlib.h>
+
+#define UNCLAIMED_MS  2000 /* then it goes elsewhere */
+#define LOOK_AT       64   /* tasks of a lane, of which the first have no room */
+#define PAUSE_MS      1000 /* after a refused publish */
+#define PATIENCE_MS   3000 /* without room; doubled with each try */
+#define PATIENCE_MOST 5
+#define FOR_ALL       4 /* tries; then each second one goes through the shared queue */
+
+struct call {
+    struct feed *feed;
+    uint64_t run;
+    struct id id;
+    int32_t attempt;
+};
+
+static struct offer *target(const struct feed_hint *e)
+{
+    return list_linked(&e->at) ? CONTAINER_OF(e->at.owner, struct offer, hints) : NULL;
+}
+
+/* It came to nothing. */
+static void back(struct feed_hint *e)
+{
+    struct offer *w = target(e);
+
+    if (w) {
+        offers_deafen(w);
+    }
+    e->tries++;
+    feed_hint_hold(e);
+}
+
+static void on_confirm(void *arg, int rc)
+{
+    struct call *c CLEANUP(freep) = arg;
+    struct feed *f = c->feed;
+    struct feed_hint *e = c->run == f->run ? feed_hint_find(f, &c->id) : NULL;
+
+    f->open_calls--;
+    if (rc == 0 || !e || e->state != DIRECTED || e->attempt != c->attempt) {
+        return;
+    }
+    struct feed_pool *p = e->pool;
+    if (rc != ERR_NOT_FOUND && rc != ERR_MQ_DOWN) {
+        p->pause_until = clock_boot_ms() + PAUSE_MS;
+    }
+    back(e);
+    feed_pool_step(p);
+}
+
+static bool direct_to(struct feed_hint *e, struct offer *w, struct mq *mq)
+{
+    struct feed *f = e->pool->feed;
+    struct hint_task task = feed_hint_task(e);
+    char message_id[HINT_ID_LEN];
+    struct buf body CLEANUP(buf_free) = {0};
+
+    const struct fleet_worker *of = CONTAINER_OF(w, struct fleet_worker, offer);
+    struct call *c = xmalloc(sizeof(*c));
+    buf_init(&body, HINT_MAX);
+    hint_write(&body, message_id, &task, 1, f->o.reply);
+    struct mq_message m = {.exchange = "",
+                           .routing_key = of->reply,
+                           .body = {body.data, body.len},
+                           .message_id = message_id,
+                           .mandatory = true};
+    *c = (struct call){f, f->run, e->id, e->attempt};
+    CRASH_POINT("feed-before-direct");
+    if (mq_publish(mq, &m, on_confirm, c) < 0) {
+        free(c);
+        return false;
+    }
+    f->open_calls++;
+    METRIC_INC(hints_directed);
+    feed_hint_set(e, DIRECTED);
+    e->since = clock_boot_ms();
+    list_push(&w->hints, &e->at);
+    offers_direct(w, &e->room, 1);
+    return true;
+}
+
+bool feed_direct(struct feed_hint *e, struct mq *mq)
+{
+    struct offers_pool *o = feed_pool_offers(e->pool);
+    struct need need = feed_need(e);
+    struct offer *w = o && o->slots.available > 0 ? offers_pick(o, &need) : NULL;
+
+    return w && direct_to(e, w, mq);
+}
+
+/* The first of a lane finds no room, while smaller ones take what becomes free. A worker that holds
+ * it takes nothing of a later rank for a while, so that there will be room. */
+static void force(struct feed_lane *l, const struct offers_pool *o, struct mq *mq)
+{
+    struct feed_hint *e = CONTAINER_OF(heap_min(&l->held), struct feed_hint, heap);
+    struct need need = feed_need(e);
+    int64_t now = clock_boot_ms();
+
+    if (e->force_at == 0) {
+        e->force_at = now + PATIENCE_MS;
+    } else if (now >= e->force_at) {
+        struct offer *w = offers_pick_busy(o, &need);
+
+        e->force_at = now + ((int64_t)PATIENCE_MS << MIN(e->tries, PATIENCE_MOST));
+        if (w) {
+            (void)direct_to(e, w, mq);
+        }
+    }
+}
+
+static bool asks_as_much(const struct feed_hint *e, const struct feed_hint *than)
+{
+    return e->room.slots >= than->room.slots && e->room.cpus_milli >= than->room.cpus_milli &&
+           e->room.memory_mb >= than->room.memory_mb && streq(e->type, than->type);
+}
+
+void feed_direct_lane(struct feed_lane *l, struct mq *mq)
+{
+    struct offers_pool *o = feed_pool_offers(l->pool);
+    struct feed_hint *passed[LOOK_AT];
+    size_t n = 0;
+
+    while (o && o->slots.available > 0 && l->held.count && n < LOOK_AT) {
+        struct feed_hint *e = CONTAINER_OF(heap_min(&l->held), struct feed_hint, heap);
+
+        if (e->tries >= FOR_ALL && e->tries % 2 == 0) {
+            /* A worker of an earlier version knows no hints in its own queue. */
+            if (feed_publish_one(e, mq) < 0) {
+                break;
+            }
+        } else if ((n && asks_as_much(e, passed[n - 1])) || !feed_direct(e, mq)) {
+            heap_remove(&l->held, &e->heap);
+            passed[n++] = e;
+        }
+    }
+    while (n) {
+        heap_push(&l->held, &passed[--n]->heap);
+    }
+    if (o && l->held.count) {
+        force(l, o, mq);
+    }
+}
+
+void feed_direct_check(struct feed_pool *p, int64_t now)
+{
+    size_t n = 0;
+
+    LIST_EACH(&p->directed, it)
+    {
+        struct feed_hint *e = CONTAINER_OF(it, struct feed_hint, node);
+        struct offer *w = target(e);
+
+        if (!w || !offers_is_live(w) || now - e->since >= UNCLAIMED_MS) {
+            back(e);
+            n++;
+        }
+    }
+    if (n) {
+        METRIC_ADD(hints_repeated, n);
+        feed_pool_step(p);
+    }
+}

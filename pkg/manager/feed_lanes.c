@@ -1,0 +1,114 @@
+/* Which hints compete for the same workers: the lanes of a pool, each in its own order. */
+#include "pkg/manager/feed_priv.h"
+
+#include <stdlib.h>
+
+static bool hint_less(const struct heap_node *a, const struct heap_node *b)
+{
+    const struct feed_hint *x = CONTAINER_OF_CONST(a, struct feed_hint, heap);
+    const struct feed_hint *y = CONTAINER_OF_CONST(b, struct feed_hint, heap);
+
+    return feed_before(x->rank, &x->id, y->rank, &y->id);
+}
+
+struct feed_lane *feed_lane_of(struct feed_pool *p, const struct need *n)
+{
+    for (size_t i = 0; i < p->n_lanes; i++) {
+        if (offers_filter_takes(&p->lanes[i].filter, n)) {
+            return &p->lanes[i];
+        }
+    }
+    return NULL;
+}
+
+size_t feed_held(const struct feed_pool *p)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < p->n_lanes; i++) {
+        n += p->lanes[i].held.count;
+    }
+    return n;
+}
+
+void feed_lane_trim(struct feed_lane *l)
+{
+    struct heap keep;
+    size_t n = l->held.count - FEED_BUFFER_HIGH;
+
+    if (l->held.count <= 2 * (size_t)FEED_BUFFER_HIGH) {
+        return;
+    }
+    heap_init(&keep, hint_less);
+    struct feed_hint *last = NULL;
+    for (size_t i = 0; i < FEED_BUFFER_HIGH; i++) {
+        struct heap_node *h = heap_pop(&l->held);
+
+        last = CONTAINER_OF(h, struct feed_hint, heap);
+        heap_push(&keep, h);
+    }
+    l->pool->fed_known = false; /* what is marked is found again by that scan alone */
+    for (; n; n--) {
+        feed_hint_free(l->pool->feed, CONTAINER_OF(heap_min(&l->held), struct feed_hint, heap));
+    }
+    heap_done(&l->held);
+    l->held = keep;
+    l->complete = false;
+    l->horizon_rank = last->rank;
+    l->horizon_id = last->id;
+}
+
+static bool as_it_is(const struct feed_pool *p, const struct offers_pool *o)
+{
+    bool same = p->n_lanes == o->n_lanes;
+
+    for (size_t i = 0; same && i < p->n_lanes; i++) {
+        same = offers_filter_eq(&p->lanes[i].filter, &o->lanes[i]);
+    }
+    return same;
+}
+
+void feed_lanes_free(struct feed_pool *p)
+{
+    for (size_t i = 0; i < p->n_lanes; i++) {
+        MUST(p->lanes[i].held.count == 0);
+        heap_done(&p->lanes[i].held);
+        offers_filter_done(&p->lanes[i].filter);
+    }
+    free(STEAL(p->lanes));
+    p->n_lanes = 0;
+    p->shape++;
+}
+
+void feed_lanes_make(struct feed_pool *p, struct offers_pool *o)
+{
+    struct list held;
+    struct list_node *n;
+
+    if (offers_lanes(o) == 0 || as_it_is(p, o)) {
+        return; /* who comes back may be as before */
+    }
+    list_init(&held);
+    for (size_t i = 0; i < p->n_lanes; i++) {
+        struct heap_node *h;
+
+        while ((h = heap_pop(&p->lanes[i].held))) {
+            list_push(&held, &CONTAINER_OF(h, struct feed_hint, heap)->node);
+        }
+    }
+    feed_lanes_free(p);
+    p->n_lanes = o->n_lanes;
+    p->lanes = xcalloc(p->n_lanes, sizeof(*p->lanes));
+    for (size_t i = 0; i < p->n_lanes; i++) {
+        struct feed_lane *l = &p->lanes[i];
+
+        l->pool = p;
+        offers_filter_copy(&l->filter, &o->lanes[i]);
+        heap_init(&l->held, hint_less);
+        l->horizon_rank = INT64_MIN;
+        l->complete = l->filter.n_in == 0;
+    }
+    while ((n = list_pop(&held))) {
+        feed_hint_hold(CONTAINER_OF(n, struct feed_hint, node));
+    }
+}

@@ -1,0 +1,421 @@
+#include "pkg/manager/offers_priv.h"
+
+#include "internal/buf.h"
+#include "internal/str.h"
+
+#include <stdlib.h>
+
+#define KEY_MAX (1u << 20)
+
+/* ---- room ---- */
+
+static void room_add(struct room *to, const struct room *r, int sign)
+{
+    to->slots += sign * r->slots;
+    to->cpus_milli += sign * r->cpus_milli;
+    to->memory_mb += sign * r->memory_mb;
+}
+
+static int64_t free_slots(const struct offer *w)
+{
+    return w->class->room.slots - w->used.slots - w->directed.slots;
+}
+
+static struct room free_room(const struct offer *w)
+{
+    struct room r = w->class->room;
+
+    room_add(&r, &w->used, -1);
+    room_add(&r, &w->directed, -1);
+    return r;
+}
+
+/* ---- pools ---- */
+
+struct offers_pool *offers_find(const struct offers *o, const char *pool)
+{
+    struct offers_pool *p = NULL;
+
+    HASH_FIND_STR(o->pools, pool, p);
+    return p;
+}
+
+static void pool_join(struct offers *o, const char *name, struct offer_class *c)
+{
+    struct offers_pool *p = offers_find(o, name);
+
+    if (!p) {
+        p = xmalloc(sizeof(*p));
+        p->name = xstrdup(name);
+        p->stale = true;
+        HASH_ADD_KEYPTR(hh, o->pools, p->name, strlen(p->name), p);
+    }
+    for (size_t i = 0; i < p->n_classes; i++) {
+        if (p->classes[i] == c) {
+            return; /* named twice */
+        }
+    }
+    p->classes = xrealloc(p->classes, (p->n_classes + 1) * sizeof(struct offer_class *));
+    p->classes[p->n_classes++] = c;
+    c->pools = xrealloc(c->pools, (c->n_pools + 1) * sizeof(struct offers_pool *));
+    c->pools[c->n_pools++] = p;
+}
+
+static void pool_leave(struct offers *o, struct offers_pool *p, const struct offer_class *c)
+{
+    for (size_t i = 0; i < p->n_classes; i++) {
+        if (p->classes[i] == c) {
+            p->classes[i] = p->classes[--p->n_classes];
+            break;
+        }
+    }
+    if (p->n_classes) {
+        return;
+    }
+    if (list_linked(&p->changed)) {
+        list_remove(&p->changed);
+    }
+    HASH_DEL(o->pools, p);
+    offers_lanes_clear(p);
+    free(p->classes);
+    free(p->name);
+    free(p);
+}
+
+static void pool_changed(struct offers *o, struct offers_pool *p)
+{
+    if (!list_linked(&p->changed)) {
+        list_push(&o->changed, &p->changed);
+        if (o->on_change) {
+            o->on_change(o->arg);
+        }
+    }
+}
+
+struct offers_pool *offers_next_changed(struct offers *o)
+{
+    struct list_node *n = list_pop(&o->changed);
+
+    return n ? CONTAINER_OF(n, struct offers_pool, changed) : NULL;
+}
+
+/* ---- classes ---- */
+
+static bool freer(const struct heap_node *a, const struct heap_node *b)
+{
+    const struct offer *x = CONTAINER_OF_CONST(a, struct offer, node);
+    const struct offer *y = CONTAINER_OF_CONST(b, struct offer, node);
+
+    return x->deaf != y->deaf ? y->deaf : free_slots(x) > free_slots(y);
+}
+
+static char *key_of(const struct offer_facts *f)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+
+    buf_init(&b, KEY_MAX);
+    buf_addf(&b, "%lld %lld %lld", (long long)f->room.slots, (long long)f->room.cpus_milli,
+             (long long)f->room.memory_mb);
+    for (size_t i = 0; f->pools && f->pools[i]; i++) {
+        buf_addf(&b, "\n%s", f->pools[i]);
+    }
+    buf_adds(&b, "\n");
+    for (size_t i = 0; f->types && f->types[i]; i++) {
+        buf_addf(&b, "\n%zu %s", strlen(f->types[i]), f->types[i]);
+    }
+    return b.failed ? NULL : buf_take(&b);
+}
+
+bool offers_class_has(const struct offer_class *c, const char *type)
+{
+    for (size_t i = 0; c->types[i]; i++) {
+        if (streq(c->types[i], type)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static struct offer_class *class_get(struct offers *o, char *key, const struct offer_facts *f)
+{
+    struct offer_class *c = NULL;
+    size_t n = 0;
+
+    HASH_FIND_STR(o->classes, key, c);
+    if (c) {
+        free(key);
+        return c;
+    }
+    c = xmalloc(sizeof(*c));
+    c->key = key;
+    c->room = f->room;
+    heap_init(&c->live, freer);
+    for (; f->types && f->types[n]; n++) {
+    }
+    c->types = xcalloc(n + 1, sizeof(*c->types));
+    for (size_t i = 0, k = 0; i < n; i++) {
+        if (!offers_class_has(c, f->types[i])) {
+            c->types[k++] = xstrdup(f->types[i]);
+        }
+    }
+    for (size_t i = 0; f->pools && f->pools[i]; i++) {
+        pool_join(o, f->pools[i], c);
+    }
+    HASH_ADD_KEYPTR(hh, o->classes, c->key, strlen(c->key), c);
+    return c;
+}
+
+static void class_leave(struct offers *o, struct offer_class *c)
+{
+    if (--c->known) {
+        return;
+    }
+    MUST(c->live.count == 0);
+    HASH_DEL(o->classes, c);
+    for (size_t i = 0; i < c->n_pools; i++) {
+        pool_leave(o, c->pools[i], c);
+    }
+    for (size_t i = 0; c->types[i]; i++) {
+        free(c->types[i]);
+    }
+    heap_done(&c->live);
+    free(c->types);
+    free(c->pools);
+    free(c->key);
+    free(c);
+}
+
+static bool class_fits(const struct offer_class *c, const struct need *n)
+{
+    return c->live.count && room_within(&n->room, &c->room) && offers_class_has(c, n->type);
+}
+
+/* ---- workers ---- */
+
+void offers_init(struct offers *o)
+{
+    *o = (struct offers){0};
+    list_init(&o->changed);
+}
+
+void offers_done(struct offers *o)
+{
+    MUST(!o->classes && !o->pools);
+}
+
+void offer_init(struct offer *w)
+{
+    *w = (struct offer){0};
+    list_init(&w->hints);
+}
+
+bool offers_is_live(const struct offer *w)
+{
+    return heap_linked(&w->node);
+}
+
+/* Not what is directed to it: that may come to nothing. */
+static int64_t available(const struct offer *w)
+{
+    return MAX(w->class->room.slots - w->used.slots, (int64_t)0);
+}
+
+/* It takes work from now on (sign 1), or no more (-1). */
+static void count_live(struct offers *o, struct offer *w, int sign)
+{
+    struct offer_class *c = w->class;
+
+    if (sign > 0) {
+        heap_push(&c->live, &w->node);
+    } else {
+        heap_remove(&c->live, &w->node);
+    }
+    for (size_t i = 0; i < c->n_pools; i++) {
+        struct offers_pool *p = c->pools[i];
+
+        p->slots.workers += sign;
+        p->slots.total += sign * c->room.slots;
+        p->slots.available += sign * available(w);
+        p->stale = p->stale || c->live.count == (sign > 0 ? 1 : 0);
+        pool_changed(o, p);
+    }
+}
+
+void offers_set(struct offers *o, struct offer *w, const struct offer_facts *f)
+{
+    char *key = key_of(f);
+    bool same = w->class && key && streq(key, w->class->key);
+    bool live = f->live && key;
+
+    if (w->deaf) {
+        w->deaf = false;
+        if (offers_is_live(w)) {
+            heap_fix(&w->class->live, &w->node);
+        }
+    }
+    if (offers_is_live(w) && (!same || !live)) {
+        count_live(o, w, -1);
+    }
+    if (!same && key) {
+        struct offer_class *c = class_get(o, STEAL(key), f);
+
+        c->known++;
+        if (w->class) {
+            class_leave(o, w->class);
+        }
+        w->class = c;
+    }
+    if (live && !offers_is_live(w)) {
+        count_live(o, w, 1);
+    }
+    free(key);
+}
+
+void offers_forget(struct offers *o, struct offer *w)
+{
+    while (list_pop(&w->hints)) {
+    }
+    if (w->class) {
+        if (offers_is_live(w)) {
+            count_live(o, w, -1);
+        }
+        class_leave(o, STEAL(w->class));
+    }
+}
+
+void offers_use(struct offer *w, const struct room *r, int sign)
+{
+    int64_t before = w->class ? available(w) : 0;
+
+    room_add(&w->used, r, sign);
+    if (!offers_is_live(w)) {
+        return;
+    }
+    heap_fix(&w->class->live, &w->node);
+    for (size_t i = 0; i < w->class->n_pools; i++) {
+        w->class->pools[i]->slots.available += available(w) - before;
+    }
+}
+
+void offers_direct(struct offer *w, const struct room *r, int sign)
+{
+    room_add(&w->directed, r, sign);
+    if (offers_is_live(w)) {
+        heap_fix(&w->class->live, &w->node);
+    }
+}
+
+void offers_deafen(struct offer *w)
+{
+    w->deaf = true;
+    if (offers_is_live(w)) {
+        heap_fix(&w->class->live, &w->node);
+    }
+}
+
+/* ---- questions ---- */
+
+const struct offers_slots *offers_slots(struct offers_pool *p)
+{
+    if (p->stale) {
+        offers_refresh(p);
+    }
+    return &p->slots;
+}
+
+size_t offers_lanes(struct offers_pool *p)
+{
+    if (p->stale) {
+        offers_refresh(p);
+    }
+    return p->n_lanes;
+}
+
+bool offers_fits(const struct offers_pool *p, const struct need *n)
+{
+    for (size_t i = 0; i < p->n_classes; i++) {
+        if (class_fits(p->classes[i], n)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool offers_type(const struct offers_pool *p, const char *type)
+{
+    for (size_t i = 0; i < p->n_classes; i++) {
+        if (p->classes[i]->live.count && offers_class_has(p->classes[i], type)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+struct room offers_most(const struct offers_pool *p, const char *type)
+{
+    struct room r = {0};
+
+    for (size_t i = 0; i < p->n_classes; i++) {
+        if (p->classes[i]->live.count && offers_class_has(p->classes[i], type)) {
+            r = room_most(&r, &p->classes[i]->room);
+        }
+    }
+    return r;
+}
+
+static bool has_room(const struct offer *w, const struct room *r)
+{
+    struct room left = free_room(w);
+
+    return !w->deaf && room_within(r, &left);
+}
+
+static struct offer *freer_of(struct offer *a, struct offer *b)
+{
+    return !a || (b && free_slots(b) > free_slots(a)) ? b : a;
+}
+
+static struct offer *class_pick(const struct offer_class *c, const struct room *r)
+{
+    struct offer *w = CONTAINER_OF(heap_min(&c->live), struct offer, node);
+
+    if (w->deaf || (r->slots && free_slots(w) < r->slots)) {
+        return NULL;
+    }
+    /* The first one, unless it lacks something else. */
+    for (size_t i = 1; i <= c->live.count; i++) {
+        w = CONTAINER_OF(c->live.items[i], struct offer, node);
+        if (has_room(w, r)) {
+            return w;
+        }
+    }
+    return NULL;
+}
+
+struct offer *offers_pick(const struct offers_pool *p, const struct need *n)
+{
+    struct offer *best = NULL;
+
+    for (size_t i = 0; i < p->n_classes; i++) {
+        if (class_fits(p->classes[i], n)) {
+            best = freer_of(best, class_pick(p->classes[i], &n->room));
+        }
+    }
+    return best;
+}
+
+struct offer *offers_pick_busy(const struct offers_pool *p, const struct need *n)
+{
+    struct offer *best = NULL;
+
+    for (size_t i = 0; i < p->n_classes; i++) {
+        const struct offer_class *c = p->classes[i];
+
+        for (size_t k = 1; k <= c->live.count && class_fits(c, n); k++) {
+            struct offer *w = CONTAINER_OF(c->live.items[k], struct offer, node);
+
+            best = w->deaf || w->hints.count ? best : freer_of(best, w);
+        }
+    }
+    return best;
+}

@@ -1,0 +1,128 @@
+/* offers.h: what the live workers of each pool offer, kept up to date with every change instead of
+ * counted whenever somebody asks. No I/O, no clock.
+ *
+ * A worker offers pools, types of tasks, and room: slots, CPUs, memory. Those that offer the same
+ * share a class; a pool has classes. So what a lease changes does not depend on how many pools its
+ * worker serves, and what a pool can take is asked of a few classes and not of a thousand workers.
+ *
+ * A lane is a part of a pool's tasks that the same workers can take: those that every live worker
+ * can (they go through the shared queues), and for each type that only some offer, or in sizes that
+ * only some have, those of this type. What is in no lane fits no live worker.
+ */
+#ifndef SJE_MANAGER_OFFERS_H
+#define SJE_MANAGER_OFFERS_H
+
+#include "internal/heap.h"
+#include "internal/list.h"
+
+#include <uthash.h>
+
+#define OFFERS_LANES_MAX 64 /* of a pool; the last one takes what is left */
+#define OFFERS_SIZES_MAX 16 /* of a type, none of which has all of another */
+
+struct room {
+    int64_t slots;
+    int64_t cpus_milli; /* thousandths */
+    int64_t memory_mb;
+};
+
+/* What one task asks for; 0: nothing. */
+struct need {
+    const char *type; /* borrowed */
+    struct room room;
+};
+
+/* Tasks of this type up to this size. */
+struct offers_limit {
+    char *type; /* owned by the filter */
+    struct room most;
+};
+struct offers_filter {
+    struct offers_limit *in; /* within one of these */
+    size_t n_in;
+    struct offers_limit *out; /* and within none of these */
+    size_t n_out;
+};
+bool offers_filter_takes(const struct offers_filter *f, const struct need *n);
+bool offers_filter_eq(const struct offers_filter *a, const struct offers_filter *b);
+void offers_filter_copy(struct offers_filter *dst, const struct offers_filter *src);
+void offers_filter_done(struct offers_filter *f);
+
+/* One worker's part. It belongs to whoever keeps workers. */
+struct offer {
+    struct offer_class *class; /* NULL: nothing was said yet */
+    struct heap_node node;     /* class->live */
+    struct room used;          /* by its leases */
+    struct room directed;      /* by hints that were sent to it alone and are not claimed yet */
+    struct list hints;         /* those, for whoever sends them */
+    bool deaf;                 /* one of them came to nothing; until it is heard again */
+};
+void offer_init(struct offer *w);
+
+/* What a pool's live workers have together. */
+struct offers_slots {
+    int workers;
+    int64_t total;
+    int64_t available;
+    int64_t largest; /* worker */
+    int64_t smallest;
+};
+
+struct offers_pool {
+    char *name;
+    UT_hash_handle hh;
+    struct offer_class **classes; /* owned array */
+    size_t n_classes;
+    struct list_node changed; /* offers->changed */
+    bool stale;               /* what follows from the classes is to be made anew */
+    struct offers_slots slots;
+    struct offers_filter lanes[OFFERS_LANES_MAX]; /* the first is the shared one */
+    size_t n_lanes;                               /* 0: no live worker */
+};
+
+struct offers {
+    struct offer_class *classes;
+    struct offers_pool *pools;    /* those that a known worker serves, live or not */
+    struct list changed;          /* pools to which live workers came, or which they left */
+    void (*on_change)(void *arg); /* the list is not empty any more; may be NULL */
+    void *arg;
+};
+
+void offers_init(struct offers *o);
+void offers_done(struct offers *o); /* every worker has been forgotten */
+
+struct offer_facts {
+    bool live;                /* takes work */
+    const char *const *pools; /* NULL-terminated; NULL: none */
+    const char *const *types;
+    struct room room;
+};
+/* The worker was heard, or is silent now. */
+void offers_set(struct offers *o, struct offer *w, const struct offer_facts *f);
+void offers_forget(struct offers *o, struct offer *w);
+/* A lease was made (sign 1) or ended (-1); the same of a hint for it alone. */
+void offers_use(struct offer *w, const struct room *r, int sign);
+void offers_direct(struct offer *w, const struct room *r, int sign);
+void offers_deafen(struct offer *w);
+bool offers_is_live(const struct offer *w);
+
+struct offers_pool *offers_find(const struct offers *o,
+                                const char *pool); /* NULL: nobody serves it */
+/* The next one that changed; NULL: no more. */
+struct offers_pool *offers_next_changed(struct offers *o);
+const struct offers_slots *offers_slots(struct offers_pool *p);
+/* Of the live workers, in p->lanes. */
+size_t offers_lanes(struct offers_pool *p);
+
+/* Some live worker could take it, when it is free. */
+bool offers_fits(const struct offers_pool *p, const struct need *n);
+bool offers_type(const struct offers_pool *p, const char *type);
+/* The most of each that a live worker which offers the type has, not necessarily the same one. */
+struct room offers_most(const struct offers_pool *p, const char *type);
+/* One that has room for it now, the one with most free slots; NULL: none. */
+struct offer *offers_pick(const struct offers_pool *p, const struct need *n);
+/* One that could take it if it were free, the one with most free slots; none that has hints of its
+ * own already. */
+struct offer *offers_pick_busy(const struct offers_pool *p, const struct need *n);
+
+#endif

@@ -1,0 +1,224 @@
+/* What the live workers of a pool can take together, as filters over its tasks. */
+#include "pkg/manager/offers_priv.h"
+
+#include <stdlib.h>
+
+/* ---- filters ---- */
+
+static bool limits_take(const struct offers_limit *list, size_t n, const struct need *need)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (room_within(&need->room, &list[i].most) && streq(list[i].type, need->type)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool offers_filter_takes(const struct offers_filter *f, const struct need *n)
+{
+    return limits_take(f->in, f->n_in, n) && !limits_take(f->out, f->n_out, n);
+}
+
+static bool limits_eq(const struct offers_limit *a, size_t n, const struct offers_limit *b,
+                      size_t m)
+{
+    if (n != m) {
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (!room_eq(&a[i].most, &b[i].most) || !streq(a[i].type, b[i].type)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool offers_filter_eq(const struct offers_filter *a, const struct offers_filter *b)
+{
+    return limits_eq(a->in, a->n_in, b->in, b->n_in) &&
+           limits_eq(a->out, a->n_out, b->out, b->n_out);
+}
+
+static void limit_add(struct offers_limit **list, size_t *n, const char *type, const struct room *r)
+{
+    *list = xrealloc(*list, (*n + 1) * sizeof(**list));
+    (*list)[(*n)++] = (struct offers_limit){xstrdup(type), *r};
+}
+
+void offers_filter_copy(struct offers_filter *dst, const struct offers_filter *src)
+{
+    *dst = (struct offers_filter){0};
+    for (size_t i = 0; i < src->n_in; i++) {
+        limit_add(&dst->in, &dst->n_in, src->in[i].type, &src->in[i].most);
+    }
+    for (size_t i = 0; i < src->n_out; i++) {
+        limit_add(&dst->out, &dst->n_out, src->out[i].type, &src->out[i].most);
+    }
+}
+
+static void limits_free(struct offers_limit *list, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        free(list[i].type);
+    }
+    free(list);
+}
+
+void offers_filter_done(struct offers_filter *f)
+{
+    limits_free(f->in, f->n_in);
+    limits_free(f->out, f->n_out);
+    *f = (struct offers_filter){0};
+}
+
+void offers_lanes_clear(struct offers_pool *p)
+{
+    for (size_t i = 0; i < p->n_lanes; i++) {
+        offers_filter_done(&p->lanes[i]);
+    }
+    p->n_lanes = 0;
+}
+
+/* ---- lanes ---- */
+
+/* One type, over the live classes that offer it. */
+struct type_sizes {
+    const char *type;
+    size_t classes;
+    struct room all;                     /* each of them has this */
+    struct room sizes[OFFERS_SIZES_MAX]; /* of which none has all of another */
+    size_t n;
+};
+
+static void add_size(struct type_sizes *t, const struct room *r)
+{
+    size_t kept = 0;
+
+    t->all = t->classes++ ? room_least(&t->all, r) : *r;
+    for (size_t i = 0; i < t->n; i++) {
+        if (room_within(r, &t->sizes[i])) {
+            return;
+        }
+    }
+    for (size_t i = 0; i < t->n; i++) {
+        if (!room_within(&t->sizes[i], r)) {
+            t->sizes[kept++] = t->sizes[i];
+        }
+    }
+    t->n = kept;
+    if (t->n < OFFERS_SIZES_MAX) {
+        t->sizes[t->n++] = *r;
+        return;
+    }
+    /* Too many to tell apart: as if one worker had the most of each. */
+    for (size_t i = 1; i < t->n; i++) {
+        t->sizes[0] = room_most(&t->sizes[0], &t->sizes[i]);
+    }
+    t->sizes[0] = room_most(&t->sizes[0], r);
+    t->n = 1;
+}
+
+static struct type_sizes *sizes_of(struct type_sizes **list, size_t *n, const char *type)
+{
+    for (size_t i = 0; i < *n; i++) {
+        if (streq((*list)[i].type, type)) {
+            return &(*list)[i];
+        }
+    }
+    *list = xrealloc(*list, (*n + 1) * sizeof(**list));
+    (*list)[*n] = (struct type_sizes){.type = type};
+    return &(*list)[(*n)++];
+}
+
+/* Tasks of one type within one of these sizes, and not within `less`; NULL: nothing is excepted. */
+static void lane_add(struct offers_pool *p, const char *type, const struct room *sizes, size_t n,
+                     const struct room *less)
+{
+    bool full = p->n_lanes == OFFERS_LANES_MAX; /* the last one takes what is left, of any type */
+    struct offers_filter *f = &p->lanes[full ? p->n_lanes - 1 : p->n_lanes++];
+
+    for (size_t i = 0; i < n; i++) {
+        limit_add(&f->in, &f->n_in, type, &sizes[i]);
+    }
+    if (less && !full) {
+        limit_add(&f->out, &f->n_out, type, less);
+    }
+}
+
+/* The order in which workers came must not make another shape of the same offers. */
+static void sort_sizes(struct type_sizes *list, size_t n)
+{
+    for (size_t i = 1; i < n; i++) {
+        for (size_t k = i; k && strcmp(list[k].type, list[k - 1].type) < 0; k--) {
+            struct type_sizes t = list[k];
+
+            list[k] = list[k - 1];
+            list[k - 1] = t;
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        struct room *r = list[i].sizes;
+
+        for (size_t j = 1; j < list[i].n; j++) {
+            for (size_t k = j; k && memcmp(&r[k], &r[k - 1], sizeof(*r)) < 0; k--) {
+                struct room t = r[k];
+
+                r[k] = r[k - 1];
+                r[k - 1] = t;
+            }
+        }
+    }
+}
+
+static void make_lanes(struct offers_pool *p, const struct type_sizes *list, size_t n,
+                       size_t classes, const struct room *all)
+{
+    struct offers_filter *shared = &p->lanes[p->n_lanes++];
+
+    for (size_t i = 0; i < n; i++) {
+        if (list[i].classes == classes) {
+            limit_add(&shared->in, &shared->n_in, list[i].type, all);
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        const struct type_sizes *t = &list[i];
+
+        if (t->classes < classes) {
+            lane_add(p, t->type, &t->all, 1, NULL);
+        }
+        if (t->n > 1 || !room_eq(&t->sizes[0], &t->all)) {
+            lane_add(p, t->type, t->sizes, t->n, &t->all);
+        }
+    }
+}
+
+void offers_refresh(struct offers_pool *p)
+{
+    struct type_sizes *list = NULL;
+    size_t n = 0;
+    size_t classes = 0;
+    struct room all = {0};
+
+    p->stale = false;
+    p->slots.largest = p->slots.smallest = 0;
+    offers_lanes_clear(p);
+    for (size_t i = 0; i < p->n_classes; i++) {
+        const struct offer_class *c = p->classes[i];
+
+        if (c->live.count == 0) {
+            continue;
+        }
+        all = classes++ ? room_least(&all, &c->room) : c->room;
+        p->slots.largest = MAX(p->slots.largest, c->room.slots);
+        for (size_t k = 0; c->types[k]; k++) {
+            add_size(sizes_of(&list, &n, c->types[k]), &c->room);
+        }
+    }
+    p->slots.smallest = all.slots;
+    if (classes) {
+        sort_sizes(list, n);
+        make_lanes(p, list, n, classes, &all);
+    }
+    free(list);
+}

@@ -1,0 +1,623 @@
+/* The feeder over a broker and a database that live in this file: to whom a task goes, and what
+ * becomes of a hint that nobody claims. Time is real: the waits are what is tested. */
+#include "internal/clock.h"
+#include "pkg/manager/feed.h"
+#include "pkg/manager/messages.h"
+#include "pkg/manager/store.h"
+
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#define DEADLINE_MS 10000
+
+static uv_loop_t loop;
+static uv_timer_t tick;
+static struct fleet fleet;
+static struct feed *feed;
+static uint32_t depth; /* of each shared queue */
+static int depths_asked;
+static int scans;
+static int confirm_with;
+static const char *gone; /* a queue that is not there */
+
+/* ---- what was published ---- */
+
+struct sent {
+    char queue[64];
+    struct id task; /* the first of the hint */
+    int tasks;
+};
+static struct sent sent[100];
+static int n_sent;
+
+struct answer {
+    uv_timer_t timer;
+    mq_confirm_fn *confirm;
+    mq_done_fn *done;
+    store_rows_fn *rows;
+    void *arg;
+    int rc;
+    struct task found[8];
+    size_t n;
+};
+
+static void on_answer_closed(uv_handle_t *h)
+{
+    struct answer *a = h->data;
+
+    for (size_t i = 0; i < a->n; i++) {
+        task_done(&a->found[i]);
+    }
+    free(a);
+}
+
+static void on_answer(uv_timer_t *t)
+{
+    struct answer *a = t->data;
+
+    if (a->confirm) {
+        a->confirm(a->arg, a->rc);
+    } else if (a->done) {
+        a->done(a->arg, 0, NULL, depth);
+    } else if (a->rows) {
+        a->rows(a->arg, 0, a->found, a->n, NULL);
+    }
+    uv_close((uv_handle_t *)t, on_answer_closed);
+}
+
+static struct answer *answer_later(void *arg)
+{
+    struct answer *a = xmalloc(sizeof(*a));
+
+    a->arg = arg;
+    a->timer.data = a;
+    assert_int_equal(uv_timer_init(&loop, &a->timer), 0);
+    assert_int_equal(uv_timer_start(&a->timer, on_answer, 1, 0), 0);
+    return a;
+}
+
+static bool is_worker(const char *queue)
+{
+    return strncmp(queue, "sje.worker.", 11) == 0;
+}
+
+int mq_publish(struct mq *mq, const struct mq_message *m, mq_confirm_fn *cb, void *arg)
+{
+    struct sent *s = &sent[n_sent++];
+    json_t *j = NULL;
+
+    (void)mq;
+    assert_true(n_sent < (int)ARRAY_LEN(sent));
+    assert_int_equal(json_read(m->body.p, m->body.len, &j, NULL), 0);
+    assert_true(m->mandatory);
+    assert_int_equal(m->persistent, !is_worker(m->routing_key));
+    const json_t *list = json_object_get(j, "tasks");
+    const char *id = json_get_string(json_array_get(list, 0), "task");
+    snprintf(s->queue, sizeof(s->queue), "%s", m->routing_key);
+    s->tasks = (int)json_array_size(list);
+    assert_true(id_parse(id, strlen(id), &s->task));
+    json_decref(j);
+    struct answer *a = answer_later(arg);
+    a->confirm = cb;
+    a->rc = streq(gone, m->routing_key) ? ERR_NOT_FOUND : confirm_with;
+    return 0;
+}
+
+int mq_declare_queue(struct mq *mq, const char *name, int flags, mq_done_fn *cb, void *arg)
+{
+    (void)mq;
+    (void)name;
+    (void)flags;
+    depths_asked += cb != NULL;
+    answer_later(arg)->done = cb;
+    return 0;
+}
+
+bool mq_is_blocked(const struct mq *mq)
+{
+    (void)mq;
+    return false;
+}
+
+/* ---- the database: what is READY ---- */
+
+static struct task rows[20];
+static size_t n_rows;
+
+static int scan(const struct offers_filter *f, const char *pool, int64_t rank, store_rows_fn *cb,
+                void *arg)
+{
+    struct answer *a = answer_later(arg);
+
+    a->rows = cb;
+    for (size_t i = 0; f && i < n_rows; i++) {
+        const struct task *t = &rows[i];
+        struct need n = {t->job_type, {t->slots, t->cpus_milli, t->memory_mb}};
+
+        if (t->state == TASK_READY && streq(t->pool, pool) && t->rank >= rank &&
+            offers_filter_takes(f, &n)) {
+            assert_true(a->n < ARRAY_LEN(a->found));
+            task_copy(&a->found[a->n++], t);
+        }
+    }
+    return 0;
+}
+
+int store_scan_ready(struct db *db, const char *pool, int64_t rank, const struct id *after,
+                     const struct offers_filter *f, int limit, store_rows_fn *cb, void *arg)
+{
+    (void)db;
+    (void)after;
+    (void)limit;
+    scans++;
+    return scan(f, pool, rank, cb, arg);
+}
+
+int store_scan_fed(struct db *db, const char *pool, int limit, store_rows_fn *cb, void *arg)
+{
+    (void)db;
+    (void)limit;
+    return scan(NULL, pool, 0, cb, arg);
+}
+
+/* ---- the ledger ---- */
+
+const struct task *ledger_peek(struct ledger *l, const struct id *id)
+{
+    (void)l;
+    (void)id;
+    return NULL;
+}
+
+void ledger_offer(struct ledger *l, const struct task *row)
+{
+    (void)l;
+    (void)row;
+}
+
+void ledger_submit(struct ledger *l, const struct id *id, const struct task_event *ev,
+                   int64_t epoch, ledger_fn *cb, void *arg)
+{
+    (void)l;
+    (void)id;
+    (void)ev;
+    (void)epoch;
+    (void)cb;
+    (void)arg;
+}
+
+/* ---- workers and tasks ---- */
+
+static int64_t beats;
+
+static void unknown(void *arg, const struct beat_run *r)
+{
+    (void)arg;
+    (void)r;
+}
+
+static void gone_at_once(void *arg, struct lease *l, const char *why, bool by_restart)
+{
+    (void)arg;
+    (void)l;
+    (void)why;
+    (void)by_restart;
+}
+
+/* types: "X Y" */
+static void beat(const char *name, const char *types, int slots, int cpus, int memory)
+{
+    const struct beat_effects fx = {
+        .role = FLEET_LEADS, .unknown = unknown, .revoke = unknown, .gone = gone_at_once};
+    char reply[64];
+    char copy[64];
+    json_auto_t *pools = json_pack("[s]", "p");
+    json_auto_t *list = json_array();
+
+    snprintf(reply, sizeof(reply), "sje.worker.%s", name);
+    snprintf(copy, sizeof(copy), "%s", types);
+    for (char *rest = copy, *t; (t = strtok_r(rest, " ", &rest));) {
+        json_array_append_new(list, json_string(t));
+    }
+    struct beat b = {.who = who_of(name, NULL, 1),
+                     .host = "h",
+                     .reply = reply,
+                     .beat = ++beats,
+                     .slots = slots,
+                     .cpus = cpus,
+                     .memory_mb = memory,
+                     .pools = pools,
+                     .job_types = list};
+    assert_int_equal(fleet_beat(&fleet, &b, clock_boot_ms(), 1, &fx).verdict, BEAT_TAKEN);
+}
+
+static struct task *task(const char *type, int slots, int cpus_milli, int memory)
+{
+    struct task *t = &rows[n_rows++];
+
+    *t = (struct task){.id = id_new(),
+                       .seq = 1,
+                       .state = TASK_READY,
+                       .attempt = 1,
+                       .priority = 5,
+                       .slots = slots,
+                       .cpus_milli = cpus_milli,
+                       .memory_mb = memory,
+                       .rank = (int64_t)n_rows,
+                       .pool = xstrdup("p"),
+                       .job_type = xstrdup(type)};
+    return t;
+}
+
+static struct task *submit(const char *type, int slots, int cpus_milli, int memory)
+{
+    struct task *t = task(type, slots, cpus_milli, memory);
+
+    feed_changed(feed, t);
+    return t;
+}
+
+static void grant(struct task *t, const char *worker)
+{
+    t->state = TASK_RUNNING;
+    t->who = who_of(worker, NULL, 1);
+    t->token = 7;
+    fleet_grant(&fleet, t, clock_boot_ms());
+    feed_changed(feed, t);
+}
+
+static void end(struct task *t)
+{
+    t->state = TASK_SUCCEEDED;
+    fleet_release(&fleet, &t->id);
+    feed_changed(feed, t);
+}
+
+static const char *queue_of(const struct task *t)
+{
+    for (int i = n_sent; i > 0; i--) {
+        if (id_eq(&sent[i - 1].task, &t->id)) {
+            return sent[i - 1].queue;
+        }
+    }
+    return "";
+}
+
+#define SHARED "sje.work.p.normal"
+
+/* ---- waiting ---- */
+
+static void on_tick(uv_timer_t *t)
+{
+    (void)t;
+}
+
+#define AWAIT(cond)                                                                                \
+    do {                                                                                           \
+        int64_t end_ = clock_boot_ms() + DEADLINE_MS;                                              \
+        while (!(cond)) {                                                                          \
+            if (clock_boot_ms() > end_) {                                                          \
+                fail_msg("%s:%d: still not: %s", __FILE__, __LINE__, #cond);                       \
+            }                                                                                      \
+            uv_run(&loop, UV_RUN_ONCE);                                                            \
+        }                                                                                          \
+    } while (0)
+
+static void pass(int64_t ms)
+{
+    int64_t until = clock_boot_ms() + ms;
+
+    AWAIT(clock_boot_ms() >= until);
+}
+
+static struct mq *publisher(void *arg)
+{
+    return arg;
+}
+
+static int64_t now(void *arg)
+{
+    (void)arg;
+    return clock_wall_ms();
+}
+
+static void on_closed(void *arg)
+{
+    *(bool *)arg = true;
+}
+
+static int setup(void **state)
+{
+    static int dummy;
+    struct feed_options o = {.loop = &loop,
+                             .fleet = &fleet,
+                             .reply = "sje.manager.m",
+                             .arg = &dummy,
+                             .publisher = publisher,
+                             .now = now};
+
+    (void)state;
+    n_sent = depths_asked = scans = 0;
+    depth = 0;
+    confirm_with = 0;
+    gone = NULL;
+    n_rows = 0;
+    assert_int_equal(uv_loop_init(&loop), 0);
+    assert_int_equal(uv_timer_init(&loop, &tick), 0);
+    assert_int_equal(uv_timer_start(&tick, on_tick, 5, 5), 0);
+    fleet_init(&fleet, 30000);
+    fleet.heartbeat_ms = 5000;
+    feed = feed_new(&o);
+    feed_start(feed, 1);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    bool closed = false;
+
+    (void)state;
+    pass(20); /* answers */
+    feed_close(feed, on_closed, &closed);
+    AWAIT(closed);
+    uv_close((uv_handle_t *)&tick, NULL);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    assert_int_equal(uv_loop_close(&loop), 0);
+    fleet_done(&fleet);
+    for (size_t i = 0; i < n_rows; i++) {
+        task_done(&rows[i]);
+    }
+    return 0;
+}
+
+/* ---- tests ---- */
+
+static void test_what_everybody_takes_is_shared(void **state)
+{
+    (void)state;
+    beat("w1", "X", 4, 4, 100);
+    beat("w2", "X Y", 8, 4, 100);
+    pass(20);
+    struct task *t = submit("X", 4, 4000, 100);
+    AWAIT(n_sent == 1);
+    assert_string_equal(queue_of(t), SHARED);
+}
+
+static void test_what_some_take_goes_to_one_of_them(void **state)
+{
+    (void)state;
+    beat("w1", "X", 4, 4, 100);
+    beat("w2", "X Y", 8, 4, 1000);
+    pass(20);
+    struct task *type = submit("Y", 1, 0, 0);
+    struct task *slots = submit("X", 5, 0, 0);
+    struct task *memory = submit("X", 1, 0, 101);
+    AWAIT(n_sent == 3);
+    assert_string_equal(queue_of(type), "sje.worker.w2");
+    assert_string_equal(queue_of(slots), "sje.worker.w2");
+    assert_string_equal(queue_of(memory), "sje.worker.w2");
+}
+
+static void test_what_nobody_takes_stays_in_the_database(void **state)
+{
+    (void)state;
+    beat("w1", "X", 4, 4, 100);
+    pass(20);
+    struct task *type = submit("Y", 1, 0, 0);
+    struct task *large = submit("X", 5, 0, 0);
+    struct task *greedy = submit("X", 1, 4001, 0);
+    struct task *fits = submit("X", 1, 0, 0);
+    AWAIT(n_sent == 1);
+    assert_string_equal(queue_of(fits), SHARED);
+    /* The offer grows: they are read again. */
+    beat("w2", "Y", 1, 1, 1);
+    AWAIT(n_sent == 2);
+    assert_string_equal(queue_of(type), "sje.worker.w2");
+    beat("w1", "X", 8, 8, 100);
+    AWAIT(n_sent == 4);
+    assert_string_equal(queue_of(large), "sje.worker.w1");
+    assert_string_equal(queue_of(greedy), "sje.worker.w1");
+}
+
+/* No more than it has room for, counted with what is on its way. */
+static void test_nobody_gets_more_than_it_has_room_for(void **state)
+{
+    (void)state;
+    beat("w1", "X", 4, 4, 100);
+    beat("w2", "X Y", 4, 4, 100);
+    pass(20);
+    struct task *a = submit("Y", 1, 0, 60);
+    struct task *b = submit("Y", 1, 0, 60);
+    struct task *small = submit("Y", 1, 0, 30);
+    AWAIT(n_sent == 2);
+    assert_string_equal(queue_of(a), "sje.worker.w2");
+    assert_string_equal(queue_of(small), "sje.worker.w2");
+    grant(a, "w2");
+    grant(small, "w2");
+    pass(200);
+    assert_int_equal(n_sent, 2);
+    end(a);
+    AWAIT(n_sent == 3);
+    assert_string_equal(queue_of(b), "sje.worker.w2");
+}
+
+static void test_what_is_not_claimed_goes_to_another(void **state)
+{
+    int64_t start;
+
+    (void)state;
+    beat("w1", "X", 4, 4, 100);
+    beat("w2", "Y", 5, 4, 100);
+    beat("w3", "Y", 4, 4, 100);
+    pass(20);
+    struct task *t = submit("Y", 1, 0, 0);
+    AWAIT(n_sent == 1);
+    start = clock_boot_ms();
+    assert_string_equal(queue_of(t), "sje.worker.w2");
+    AWAIT(n_sent == 2);
+    assert_string_equal(queue_of(t), "sje.worker.w3");
+    assert_true(clock_boot_ms() - start >= 1900 && clock_boot_ms() - start < 3500);
+}
+
+static void test_what_comes_back_goes_to_another(void **state)
+{
+    (void)state;
+    beat("w1", "X", 4, 4, 100);
+    beat("w2", "Y", 5, 4, 100);
+    beat("w3", "Y", 4, 4, 100);
+    gone = "sje.worker.w2";
+    pass(20);
+    struct task *t = submit("Y", 1, 0, 0);
+    int64_t start = clock_boot_ms();
+    AWAIT(n_sent == 2);
+    assert_true(clock_boot_ms() - start < 500);
+    assert_string_equal(queue_of(t), "sje.worker.w3");
+}
+
+static void on_state(void *arg, struct fleet_worker *w, enum worker_state from)
+{
+    (void)arg;
+    (void)w;
+    (void)from;
+}
+
+static void test_what_a_silent_worker_has_goes_to_another(void **state)
+{
+    const struct beat_effects fx = {
+        .role = FLEET_LEADS, .unknown = unknown, .revoke = unknown, .gone = gone_at_once};
+
+    (void)state;
+    beat("w1", "X", 4, 4, 100);
+    beat("w2", "Y", 5, 4, 100);
+    beat("w3", "Y", 4, 4, 100);
+    pass(20);
+    struct task *t = submit("Y", 1, 0, 0);
+    AWAIT(n_sent == 1);
+    fleet_find(&fleet, "w2")->last_beat -= 20000;
+    fleet_tick(&fleet, clock_boot_ms(), true, on_state, &fx, NULL);
+    int64_t start = clock_boot_ms();
+    AWAIT(n_sent == 2);
+    assert_string_equal(queue_of(t), "sje.worker.w3");
+    assert_true(clock_boot_ms() - start < 500);
+}
+
+/* A stopped worker has taken it out of the shared queue. */
+static void test_a_shared_hint_that_nobody_claims(void **state)
+{
+    (void)state;
+    beat("w1", "X", 4, 4, 100);
+    beat("w2", "X", 5, 4, 100);
+    pass(20);
+    struct task *t = submit("X", 1, 0, 0);
+    AWAIT(n_sent == 1);
+    assert_string_equal(queue_of(t), SHARED);
+    int64_t start = clock_boot_ms();
+    AWAIT(n_sent == 2);
+    assert_string_equal(queue_of(t), "sje.worker.w2");
+    assert_true(clock_boot_ms() - start >= 1500 && clock_boot_ms() - start < 4000);
+    assert_true(depths_asked <= 3);
+    grant(t, "w2");
+}
+
+static void test_a_hint_that_waits_in_its_queue_is_not_repeated(void **state)
+{
+    (void)state;
+    depth = 1;
+    beat("w1", "X", 4, 4, 100);
+    pass(20);
+    submit("X", 1, 0, 0);
+    AWAIT(depths_asked == 3); /* one for each class */
+    pass(300);
+    assert_int_equal(n_sent, 1);
+}
+
+static void test_nothing_is_repeated_while_all_are_busy(void **state)
+{
+    (void)state;
+    beat("w1", "X", 1, 4, 100);
+    pass(20);
+    struct task *a = submit("X", 1, 0, 0);
+    struct task *b = submit("X", 1, 0, 0);
+    AWAIT(n_sent > 0 && *queue_of(a));
+    grant(a, "w1");
+    pass(2500);
+    assert_int_equal(depths_asked, 0);
+    end(a);
+    AWAIT(n_sent == 2 || depths_asked);
+    (void)b;
+}
+
+/* Small ones take what becomes free: after a while a worker is told of it that has no room yet. */
+static void test_a_large_one_gets_its_turn(void **state)
+{
+    (void)state;
+    beat("w1", "X", 4, 4, 100);
+    beat("w2", "X", 8, 4, 100);
+    pass(20);
+    struct task *small = submit("X", 4, 0, 0);
+    AWAIT(n_sent == 1);
+    grant(small, "w2");
+    struct task *large = submit("X", 8, 0, 0);
+    pass(2500);
+    assert_int_equal(n_sent, 1);
+    AWAIT(n_sent == 2);
+    assert_string_equal(queue_of(large), "sje.worker.w2");
+    grant(large, "w2");
+}
+
+/* Beats that say nothing new lead to nothing. */
+static void test_beats_alone_do_not_wake_it(void **state)
+{
+    (void)state;
+    beat("w1", "X", 4, 4, 100);
+    pass(100);
+    int before = scans;
+    for (int i = 0; i < 100; i++) {
+        beat("w1", "X", 4, 4, 100);
+    }
+    pass(100);
+    assert_int_equal(scans, before);
+    assert_null(offers_next_changed(&fleet.offers));
+}
+
+/* Another manager accepted it: that pool alone is read, from there on. */
+static void test_tasks_of_another_manager(void **state)
+{
+    (void)state;
+    beat("w1", "X", 4, 4, 100);
+    pass(50);
+    int before = scans;
+    struct task *t = task("X", 1, 0, 0);
+    feed_ready(feed, "other", t->rank);
+    pass(50);
+    assert_int_equal(scans, before);
+    feed_ready(feed, "p", t->rank);
+    AWAIT(n_sent == 1);
+    assert_int_equal(scans, before + 1);
+}
+
+#define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(test_what_everybody_takes_is_shared),
+        T(test_what_some_take_goes_to_one_of_them),
+        T(test_what_nobody_takes_stays_in_the_database),
+        T(test_nobody_gets_more_than_it_has_room_for),
+        T(test_what_is_not_claimed_goes_to_another),
+        T(test_what_comes_back_goes_to_another),
+        T(test_what_a_silent_worker_has_goes_to_another),
+        T(test_a_shared_hint_that_nobody_claims),
+        T(test_a_hint_that_waits_in_its_queue_is_not_repeated),
+        T(test_nothing_is_repeated_while_all_are_busy),
+        T(test_a_large_one_gets_its_turn),
+        T(test_beats_alone_do_not_wake_it),
+        T(test_tasks_of_another_manager),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,296 @@
+/* What the workers of a pool offer together: counts, lanes, who has room. */
+#include "pkg/manager/offers.h"
+
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+static struct offers offers;
+static struct offer workers[2000];
+static int changes;
+
+static void on_change(void *arg)
+{
+    (void)arg;
+    changes++;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    offers_init(&offers);
+    offers.on_change = on_change;
+    changes = 0;
+    for (size_t i = 0; i < ARRAY_LEN(workers); i++) {
+        offer_init(&workers[i]);
+    }
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(workers); i++) {
+        offers_forget(&offers, &workers[i]);
+    }
+    offers_done(&offers);
+    return 0;
+}
+
+#define NAMES(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+static void say(size_t i, bool live, const char *const *pools, const char *const *types, int slots,
+                int cpus, int memory)
+{
+    struct offer_facts f = {live, pools, types, {slots, cpus, memory}};
+
+    offers_set(&offers, &workers[i], &f);
+}
+
+static struct need ask(const char *type, int slots, int cpus, int memory)
+{
+    return (struct need){type, {slots, cpus, memory}};
+}
+
+/* The lane that takes it; -1: none. */
+static int lane_of(const char *pool, struct need n)
+{
+    struct offers_pool *p = offers_find(&offers, pool);
+
+    for (size_t i = 0; i < offers_lanes(p); i++) {
+        if (offers_filter_takes(&p->lanes[i], &n)) {
+            return (int)i;
+        }
+    }
+    return -1;
+}
+
+static int pick(const char *pool, struct need n)
+{
+    struct offer *w = offers_pick(offers_find(&offers, pool), &n);
+
+    return w ? (int)(w - workers) : -1;
+}
+
+static void test_counts(void **state)
+{
+    (void)state;
+    say(0, true, NAMES("a", "b"), NAMES("X"), 4, 1000, 100);
+    say(1, true, NAMES("a"), NAMES("X"), 8, 1000, 100);
+    say(2, false, NAMES("c"), NAMES("X"), 8, 1000, 100);
+    const struct offers_slots *s = offers_slots(offers_find(&offers, "a"));
+    assert_int_equal(s->workers, 2);
+    assert_int_equal(s->total, 12);
+    assert_int_equal(s->available, 12);
+    assert_int_equal(s->smallest, 4);
+    assert_int_equal(s->largest, 8);
+    assert_int_equal(offers_slots(offers_find(&offers, "b"))->total, 4);
+    assert_int_equal(offers_slots(offers_find(&offers, "c"))->workers, 0);
+    assert_null(offers_find(&offers, "d"));
+
+    struct room two = {2, 0, 0};
+    offers_use(&workers[0], &two, 1);
+    assert_int_equal(s->available, 10);
+    assert_int_equal(offers_slots(offers_find(&offers, "b"))->available, 2);
+    offers_use(&workers[0], &(struct room){9, 0, 0}, 1); /* it was larger when it took them */
+    assert_int_equal(s->available, 8);
+    offers_use(&workers[0], &(struct room){9, 0, 0}, -1);
+    assert_int_equal(s->available, 10);
+    say(0, false, NAMES("a", "b"), NAMES("X"), 4, 1000, 100);
+    s = offers_slots(offers_find(&offers, "a"));
+    assert_int_equal(s->workers, 1);
+    assert_int_equal(s->available, 8);
+    assert_int_equal(s->smallest, 8);
+    offers_use(&workers[0], &two, -1); /* ends while it is away */
+    say(0, true, NAMES("a"), NAMES("X"), 4, 1000, 100);
+    assert_int_equal(offers_slots(offers_find(&offers, "a"))->available, 12);
+    assert_null(offers_find(&offers, "b"));
+}
+
+/* A beat that says nothing new costs nobody anything. */
+static void test_only_changes_are_told(void **state)
+{
+    struct offers_pool *p;
+
+    (void)state;
+    for (size_t i = 0; i < 1000; i++) {
+        say(i, true, NAMES("a", "b"), NAMES("X", "Y"), 4, 1000, 100);
+    }
+    assert_int_equal(changes, 2);
+    while ((p = offers_next_changed(&offers))) {
+        offers_slots(p);
+    }
+    changes = 0;
+    for (size_t i = 0; i < 1000; i++) {
+        say(i, true, NAMES("a", "b"), NAMES("X", "Y"), 4, 1000, 100);
+    }
+    assert_int_equal(changes, 0);
+    say(7, false, NAMES("a", "b"), NAMES("X", "Y"), 4, 1000, 100);
+    assert_int_equal(changes, 2);
+    assert_false(offers_find(&offers, "a")->stale); /* the others offer the same */
+    assert_int_equal(offers_find(&offers, "a")->slots.workers, 999);
+}
+
+static void test_alike_workers_share_everything(void **state)
+{
+    (void)state;
+    say(0, true, NAMES("a"), NAMES("X", "Y"), 4, 2000, 100);
+    say(1, true, NAMES("a"), NAMES("X", "Y"), 4, 2000, 100);
+    assert_int_equal(offers_lanes(offers_find(&offers, "a")), 1);
+    assert_int_equal(lane_of("a", ask("X", 4, 2000, 100)), 0);
+    assert_int_equal(lane_of("a", ask("Y", 1, 0, 0)), 0);
+    assert_int_equal(lane_of("a", ask("X", 5, 0, 0)), -1);
+    assert_int_equal(lane_of("a", ask("X", 1, 2001, 0)), -1);
+    assert_int_equal(lane_of("a", ask("X", 1, 0, 101)), -1);
+    assert_int_equal(lane_of("a", ask("Z", 1, 0, 0)), -1);
+}
+
+/* Shared: Command up to the small one. By themselves: Spark, and what only the large ones take. */
+static void test_lanes(void **state)
+{
+    struct offers_pool *p;
+
+    (void)state;
+    say(0, true, NAMES("a"), NAMES("Command"), 2, 2000, 100);
+    say(1, true, NAMES("a"), NAMES("Command", "Spark"), 8, 8000, 50);
+    say(2, true, NAMES("a"), NAMES("Command", "Spark"), 4, 4000, 1000);
+    p = offers_find(&offers, "a");
+    assert_int_equal(offers_lanes(p), 4);
+    assert_int_equal(lane_of("a", ask("Command", 2, 2000, 50)), 0);
+    int large = lane_of("a", ask("Command", 1, 0, 60));
+    assert_true(large > 0);
+    assert_int_equal(lane_of("a", ask("Command", 8, 0, 0)), large);
+    int spark = lane_of("a", ask("Spark", 4, 4000, 50));
+    assert_true(spark > 0 && spark != large);
+    int large_spark = lane_of("a", ask("Spark", 5, 0, 0));
+    assert_true(large_spark > 0 && large_spark != spark && large_spark != large);
+    assert_int_equal(lane_of("a", ask("Spark", 1, 0, 1000)), large_spark);
+    /* Each has a part of it, none has all. */
+    assert_int_equal(lane_of("a", ask("Spark", 5, 0, 60)), -1);
+    struct need both = ask("Spark", 5, 0, 60);
+    assert_false(offers_fits(p, &both));
+    struct room most = offers_most(p, "Spark");
+    assert_int_equal(most.slots, 8);
+    assert_int_equal(most.memory_mb, 1000);
+    /* The one without Spark goes: what was for some is for all. */
+    say(0, false, NAMES("a"), NAMES("Command"), 2, 2000, 100);
+    assert_int_equal(lane_of("a", ask("Spark", 4, 4000, 50)), 0);
+    assert_int_equal(lane_of("a", ask("Spark", 5, 0, 0)), lane_of("a", ask("Spark", 1, 0, 60)));
+    say(1, false, NAMES("a"), NAMES("Command", "Spark"), 8, 8000, 50);
+    say(2, false, NAMES("a"), NAMES("Command", "Spark"), 4, 4000, 1000);
+    assert_int_equal(offers_lanes(p), 0);
+}
+
+static void test_the_order_of_arrival_does_not_matter(void **state)
+{
+    struct offers_filter before[8];
+
+    (void)state;
+    say(0, true, NAMES("a"), NAMES("Command"), 2, 2000, 100);
+    say(1, true, NAMES("a"), NAMES("Spark", "Command"), 8, 8000, 50);
+    say(2, true, NAMES("a"), NAMES("Spark", "Command"), 4, 4000, 1000);
+    size_t n = offers_lanes(offers_find(&offers, "a"));
+    for (size_t i = 0; i < n; i++) {
+        offers_filter_copy(&before[i], &offers_find(&offers, "a")->lanes[i]);
+    }
+    for (size_t i = 0; i < 3; i++) {
+        offers_forget(&offers, &workers[i]);
+    }
+    say(2, true, NAMES("a"), NAMES("Spark", "Command"), 4, 4000, 1000);
+    say(1, true, NAMES("a"), NAMES("Command", "Spark"), 8, 8000, 50);
+    say(0, true, NAMES("a"), NAMES("Command"), 2, 2000, 100);
+    assert_int_equal(offers_lanes(offers_find(&offers, "a")), n);
+    for (size_t i = 0; i < n; i++) {
+        assert_true(offers_filter_eq(&before[i], &offers_find(&offers, "a")->lanes[i]));
+        offers_filter_done(&before[i]);
+    }
+}
+
+/* More kinds than lanes: every task that fits somebody is still in one. */
+static void test_lanes_are_bounded(void **state)
+{
+    char name[300][8];
+
+    (void)state;
+    for (size_t i = 0; i < 300; i++) {
+        snprintf(name[i], sizeof(name[i]), "T%zu", i);
+        say(i, true, NAMES("a"), NAMES(name[i], "Noop"), 1 + (int)(i % 7), 1000 + (int)i,
+            1000 - (int)i);
+    }
+    assert_int_equal(offers_lanes(offers_find(&offers, "a")), OFFERS_LANES_MAX);
+    for (size_t i = 0; i < 300; i++) {
+        assert_true(lane_of("a", ask(name[i], 1 + (int)(i % 7), 1000 + (int)i, 0)) >= 0);
+        assert_int_equal(pick("a", ask(name[i], 1, 1, 1)), i);
+    }
+    assert_true(lane_of("a", ask("Noop", 7, 1, 1)) >= 0);
+    assert_int_equal(lane_of("a", ask("Noop", 8, 1, 1)), -1);
+}
+
+static void test_who_has_room(void **state)
+{
+    (void)state;
+    say(0, true, NAMES("a"), NAMES("X"), 4, 4000, 100);
+    say(1, true, NAMES("a"), NAMES("X"), 4, 4000, 100);
+    say(2, true, NAMES("a"), NAMES("Y"), 16, 4000, 100);
+    offers_use(&workers[0], &(struct room){1, 0, 0}, 1);
+    assert_int_equal(pick("a", ask("X", 1, 0, 0)), 1); /* the one with most */
+    assert_int_equal(pick("a", ask("X", 4, 0, 0)), 1);
+    assert_int_equal(pick("a", ask("X", 5, 0, 0)), -1);
+    assert_int_equal(pick("a", ask("Y", 5, 0, 0)), 2);
+    /* Memory is counted, and what is on its way. */
+    offers_direct(&workers[1], &(struct room){1, 0, 90}, 1);
+    assert_int_equal(pick("a", ask("X", 1, 0, 50)), 0);
+    assert_int_equal(pick("a", ask("X", 3, 0, 20)), 0);
+    offers_use(&workers[0], &(struct room){1, 0, 100}, 1);
+    assert_int_equal(pick("a", ask("X", 1, 0, 50)), -1);
+    assert_int_equal(pick("a", ask("X", 1, 0, 10)), 1);
+    offers_direct(&workers[1], &(struct room){1, 0, 90}, -1);
+    assert_int_equal(pick("a", ask("X", 1, 0, 50)), 1);
+    /* What asks for no memory needs none. */
+    offers_use(&workers[1], &(struct room){0, 0, 200}, 1);
+    assert_int_equal(pick("a", ask("X", 4, 0, 0)), 1);
+    offers_deafen(&workers[1]);
+    assert_int_equal(pick("a", ask("X", 1, 0, 0)), 0);
+    struct need all = ask("X", 4, 0, 0);
+    assert_ptr_equal(offers_pick_busy(offers_find(&offers, "a"), &all), &workers[0]);
+    all.room.slots = 5;
+    assert_null(offers_pick_busy(offers_find(&offers, "a"), &all));
+    offers_deafen(&workers[0]);
+    assert_int_equal(pick("a", ask("X", 1, 0, 0)), -1);
+    say(1, true, NAMES("a"), NAMES("X"), 4, 4000, 100); /* heard again */
+    assert_int_equal(pick("a", ask("X", 1, 0, 0)), 1);
+    say(1, false, NAMES("a"), NAMES("X"), 4, 4000, 100);
+    assert_int_equal(pick("a", ask("X", 1, 0, 0)), -1);
+}
+
+static void test_names_said_twice(void **state)
+{
+    (void)state;
+    say(0, true, NAMES("a", "a"), NAMES("X", "X"), 4, 4000, 100);
+    say(1, true, NAMES("a"), NAMES("Y"), 4, 4000, 100);
+    assert_int_equal(offers_slots(offers_find(&offers, "a"))->total, 8);
+    assert_true(lane_of("a", ask("X", 1, 0, 0)) > 0);
+    say(0, true, NAMES("b"), NAMES("X"), 4, 4000, 100);
+    assert_int_equal(offers_slots(offers_find(&offers, "a"))->total, 4);
+    assert_int_equal(lane_of("a", ask("X", 1, 0, 0)), -1);
+}
+
+#define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(test_counts),
+        T(test_only_changes_are_told),
+        T(test_alike_workers_share_everything),
+        T(test_lanes),
+        T(test_the_order_of_arrival_does_not_matter),
+        T(test_lanes_are_bounded),
+        T(test_who_has_room),
+        T(test_names_said_twice),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
