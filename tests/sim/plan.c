@@ -28,6 +28,7 @@ static struct {
     uint32_t faults; /* which kinds this schedule has */
     int64_t pace_ms; /* between two of them, at most */
     int64_t grace_s;
+    int64_t most_slots; /* of a worker */
 } plan;
 
 int32_t plan_run_ms(const struct id *task)
@@ -453,7 +454,8 @@ static void make_task(struct posted *t, size_t i)
              "\"resources\":{\"slots\":%d}}",
              (int)between(0, 9), (int)between(1, 3), chance(200) ? (int)between(1, 10) : 0,
              chance(150) ? (int)between(20, 90) : 0, lease,
-             (int)(plan.rush     ? between(1, 3)
+             (int)(chance(150)   ? between(1, plan.most_slots) /* not every worker can take it */
+                   : plan.rush   ? between(1, 3)
                    : chance(200) ? 2
                                  : 1));
     post_later(t, between(0, plan.rush ? 3000 : plan.calm_at * 2 / 3));
@@ -488,6 +490,7 @@ static void make_proc(enum proc_kind kind, const int64_t *beat_and_lease)
     p->config->node.kill_grace_seconds = chance(500) ? 1 : 10;
     p->clock = &plan.clocks[i];
     if (kind == PROC_WORKER) {
+        plan.most_slots = MAX(plan.most_slots, (int64_t)p->config->node.slots);
         p->node = &plan.nodes[i];
         p->clock = &p->node->clock;
         snprintf(p->node->id, sizeof(p->node->id), "w%d", (int)i);
