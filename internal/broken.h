@@ -24,7 +24,8 @@
     X(SURVIVORS, "a restarted worker does not look for survivors")                                 \
     X(HINTS, "lost hints are never published again")                                               \
     X(LEASE_DATA, "a lease is as long as the setting of whoever asks, not as granted")             \
-    X(IDENTITY, "workers are told apart by their names alone")
+    X(IDENTITY, "workers are told apart by their names alone")                                     \
+    X(WITNESS, "the time of a machine that was stopped is its CLOCK_BOOTTIME's")
 
 #ifdef SJE_BREAK
 enum broken_rule {

@@ -48,14 +48,22 @@ bool who_succeeds(const struct who *later, const struct who *before)
     return who_continues(later, before) && later->inc > before->inc;
 }
 
-const char *who_text(const struct who *w, char text[WHO_TEXT_LEN])
+void who_tail(const struct who *w, char tail[WHO_TAIL_LEN])
 {
     char uuid[ID_TEXT_LEN];
 
     id_format(&w->uuid, uuid);
+    memcpy(tail, uuid + ID_TEXT_LEN - WHO_TAIL_LEN, WHO_TAIL_LEN);
+}
+
+const char *who_text(const struct who *w, char text[WHO_TEXT_LEN])
+{
+    char tail[WHO_TAIL_LEN];
+
+    who_tail(w, tail);
     if (who_has_uuid(w)) {
-        snprintf(text, WHO_TEXT_LEN, "%s (uuid …%s, process %lld)", w->node,
-                 uuid + ID_TEXT_LEN - 1 - 6, (long long)w->inc);
+        snprintf(text, WHO_TEXT_LEN, "%s (uuid …%s, process %lld)", w->node, tail,
+                 (long long)w->inc);
     } else {
         snprintf(text, WHO_TEXT_LEN, "%s (process %lld)", w->node, (long long)w->inc);
     }

@@ -29,8 +29,11 @@ bool who_continues(const struct who *later, const struct who *before);
 /* And a later process of it. */
 bool who_succeeds(const struct who *later, const struct who *before);
 
+#define WHO_TAIL_LEN 7
+/* The end of the UUID: as much of it as tells two workers apart. */
+void who_tail(const struct who *w, char tail[WHO_TAIL_LEN]);
 #define WHO_TEXT_LEN (NODE_ID_MAX + 48)
-/* "node1 (uuid …3f2a9c, process 7)": as much of the UUID as tells two apart. */
+/* "node1 (uuid …3f2a9c, process 7)". */
 const char *who_text(const struct who *w, char text[WHO_TEXT_LEN]);
 
 #endif

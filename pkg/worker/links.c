@@ -26,7 +26,7 @@ struct links {
     struct links_options o;
     struct mq *sub;
     struct mq *pub;
-    char *base_name; /* sje.worker.<node>.<incarnation> */
+    char *base_name; /* see queue_of() */
     char *reply;
     uint64_t names; /* refused for our queue, so far */
     uint64_t tags;  /* consumers, so far */
@@ -401,6 +401,16 @@ static uint16_t prefetch(int slots)
     return (uint16_t)MIN(MIN(slots, MAX(8, slots / 16)), UINT16_MAX);
 }
 
+/* Its worker's own: in the queue of another one that has the same name and number, answers would go
+ * to the wrong one. */
+static char *queue_of(const struct who *w)
+{
+    char tail[WHO_TAIL_LEN];
+
+    who_tail(w, tail);
+    return xasprintf("sje.worker.%s.%s.%lld", w->node, tail, (long long)w->inc);
+}
+
 struct links *links_open(uv_loop_t *loop, const struct links_options *o)
 {
     struct links *l = xcalloc(1, sizeof(*l));
@@ -411,8 +421,7 @@ struct links *links_open(uv_loop_t *loop, const struct links_options *o)
 
     l->loop = loop;
     l->o = *o;
-    l->base_name =
-        xasprintf("sje.worker.%s.%lld", o->config->node.node_id, (long long)o->incarnation);
+    l->base_name = queue_of(&o->who);
     l->reply = xstrdup(l->base_name);
     make_sources(l);
     MUST(uv_timer_init(loop, &l->timer) == 0);

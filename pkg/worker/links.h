@@ -12,13 +12,14 @@
 
 #include "internal/config.h"
 #include "internal/mq.h"
+#include "pkg/task/who.h"
 #include "pkg/worker/core.h"
 
 struct links;
 
 struct links_options {
     const struct config *config; /* read in links_open() only */
-    int64_t incarnation;
+    struct who who;              /* names our queue */
     void *arg;
     /* Usable or not; never called from inside a function below. */
     void (*on_link)(void *arg, enum wcore_link l, bool up);

@@ -499,13 +499,14 @@ static int take_back(struct worker *w, struct err *reterr)
 
 static void open_parts(struct worker *w)
 {
-    struct links_options links = {.config = w->config,
-                                  .incarnation = w->dir.incarnation,
-                                  .arg = w,
-                                  .on_link = on_link,
-                                  .on_hint = on_hint,
-                                  .on_claims_returned = on_claims_returned,
-                                  .on_order = on_order};
+    struct links_options links = {
+        .config = w->config,
+        .who = who_of(w->config->node.node_id, &w->dir.uuid, w->dir.incarnation),
+        .arg = w,
+        .on_link = on_link,
+        .on_hint = on_hint,
+        .on_claims_returned = on_claims_returned,
+        .on_order = on_order};
     struct logs_options logs = {.tasks_dir = w->dir.tasks,
                                 .arg = w,
                                 .is_live = is_live,

@@ -277,11 +277,12 @@ static void test_our_queue_is_taken(void **unused)
 {
     (void)unused;
     bench_open();
-    char *taken CLEANUP(freep) = xasprintf("sje.worker.%s.2000000000000", b.node);
-    char *path CLEANUP(freep) = xasprintf("%s/incarnation", b.dir);
+    static const char identity[] = "f81d4fae-7dec-41d0-a765-00a0c93f2a9c\n1999999999999\n";
+    char *taken CLEANUP(freep) = xasprintf("sje.worker.%s.3f2a9c.2000000000000", b.node);
+    char *path CLEANUP(freep) = xasprintf("%s/identity", b.dir);
     assert_int_equal(mkdir(b.dir, 0700), 0);
     int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-    assert_int_equal(write(fd, "1999999999999\n", 14), 14);
+    assert_int_equal(write(fd, identity, strlen(identity)), strlen(identity));
     close(fd);
     b.up = false;
     assert_int_equal(mq_declare_queue(b.mq, taken, MQ_EXCLUSIVE, on_bench_ready, NULL), 0);

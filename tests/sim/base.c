@@ -9,7 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define ROWS_MAX 32
+#define ROWS_MAX     32
+#define LOCK_IDLE_MS 6000 /* as db_lock.c asks the server to */
 
 void db_reset(struct db *db, const struct err *why); /* internal/db_conn.h */
 
@@ -36,6 +37,7 @@ struct db {
     bool cut;      /* nothing passes any more */
     uint64_t life; /* of the connection */
     uint64_t gone; /* the last one that the server knows to be over */
+    int64_t heard; /* when the server got the last statement */
     struct list open;
 };
 
@@ -351,6 +353,26 @@ static void load(struct stmt *s)
     }
 }
 
+static void let_lock_go(struct db *db, uint64_t life)
+{
+    db->gone = MAX(db->gone, life);
+    if (base.lock == db && base.lock_life == life) {
+        trace("    the lock of %s is free", db->proc->name);
+        base.lock = NULL;
+    }
+}
+
+static void client_notices(struct db *db, int64_t in_ms);
+
+/* The server closes the session of a holder that says nothing. */
+static void end_if_idle(struct db *holder)
+{
+    if (holder && world->now - holder->heard > LOCK_IDLE_MS) {
+        let_lock_go(holder, base.lock_life);
+        client_notices(holder, between(0, 5));
+    }
+}
+
 static bool lock_is_free(const struct stmt *s)
 {
     return s->life > s->db->gone &&
@@ -360,6 +382,7 @@ static bool lock_is_free(const struct stmt *s)
 static void run_sql(struct stmt *s)
 {
     if (strstr(s->sql, "pg_try_advisory_lock")) {
+        end_if_idle(base.lock);
         s->value[0] = lock_is_free(s);
         if (s->value[0]) {
             base.lock = s->db;
@@ -468,6 +491,7 @@ static void on_arrival(void *arg)
     if (s->lost || !base.up || s->life <= s->db->gone) {
         return;
     }
+    s->db->heard = world->now;
     if (!world->calm && chance(4)) {
         s->rc = refusals[draw() % ARRAY_LEN(refusals)];
     } else {
@@ -525,15 +549,6 @@ struct db *db_open(uv_loop_t *loop, const struct db_options *o)
     list_push(&base.pools, &db->node);
     sim_at(world->now + between(1, 20), db->proc, on_connect, db);
     return db;
-}
-
-static void let_lock_go(struct db *db, uint64_t life)
-{
-    db->gone = MAX(db->gone, life);
-    if (base.lock == db && base.lock_life == life) {
-        trace("    the lock of %s is free", db->proc->name);
-        base.lock = NULL;
-    }
 }
 
 struct notice {

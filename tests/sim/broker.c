@@ -652,23 +652,32 @@ static void put(struct queue *q, const struct message *m)
     queue_dispatch(q);
 }
 
+/* Some copies are lost. */
+static void fan_out(const char *exchange, const struct message *m)
+{
+    bool beat = strcmp(exchange, "sje.beat") == 0;
+
+    LIST_EACH(&broker.queues, n)
+    {
+        struct queue *q = CONTAINER_OF(n, struct queue, node);
+
+        if ((beat ? q->on_beat : q->on_ctl) && (world->calm || !chance(5))) {
+            put(q, m);
+        }
+    }
+}
+
 static void do_publish(struct op *op)
 {
     struct queue *q = NULL;
-    bool beat = strcmp(op->exchange, "sje.beat") == 0;
 
     if (!world->calm && chance(3)) {
         answer(op->s, op->c, ERR_MQ, 0);
         return;
     }
+    forge_note(op->exchange, op->name, op->m->body, op->m->len);
     if (*op->exchange) {
-        LIST_EACH(&broker.queues, n)
-        {
-            q = CONTAINER_OF(n, struct queue, node);
-            if ((beat ? q->on_beat : q->on_ctl) && (world->calm || !chance(5))) {
-                put(q, op->m);
-            }
-        }
+        fan_out(op->exchange, op->m);
         answer(op->s, op->c, 0, 0);
         return;
     }
@@ -677,6 +686,25 @@ static void do_publish(struct op *op)
         put(q, op->m);
     }
     answer(op->s, op->c, !q && op->mandatory ? ERR_NOT_FOUND : 0, 0);
+}
+
+void broker_inject(const char *exchange, const char *key, const char *body, size_t len)
+{
+    struct queue *q = queue_find(key);
+    struct message m = {.body = xmemdup(body, len),
+                        .len = len,
+                        .id = xstrdup(""),
+                        .key = xstrdup(key),
+                        .persistent = q && q->quorum};
+
+    if (broker.up && *exchange) {
+        fan_out(exchange, &m);
+    } else if (broker.up && q) {
+        put(q, &m);
+    }
+    free(m.body);
+    free(m.id);
+    free(m.key);
 }
 
 /* A refused operation closes the channel, and with it the connection. */

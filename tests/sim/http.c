@@ -70,7 +70,11 @@ static void on_request(void *arg)
     int rc = manager_beat_http(world->cur->manager, (struct str){c->body.data, c->body.len},
                                &c->answer, &e);
 
-    c->status = rc == 0 ? 200 : rc == ERR_CONFLICT ? 409 : rc == ERR_BUSY ? 503 : 400;
+    c->status = rc == 0               ? 200
+                : rc == ERR_CONFLICT  ? 409
+                : rc == ERR_BUSY      ? 503
+                : rc == ERR_NOT_FOUND ? 404
+                                      : 400;
     if (c->h->proc->gen == c->gen && reachable(c) && !chance(20)) {
         sim_at(world->now + between(1, 30), c->h->proc, on_answered, c);
     }
@@ -125,23 +129,23 @@ void httpc_close(struct httpc *h, void (*on_done)(void *arg), void *arg)
 /* Of all small files of a worker only the managers' addresses are read here. */
 int shimdir_read_file(const char *dir, const char *name, struct buf *out, struct err *reterr)
 {
-    const struct node *n = world->cur->node;
+    const struct dir *d = world->cur->dir;
 
     (void)dir;
     (void)name;
     (void)reterr;
-    buf_add(out, n->managers, strlen(n->managers));
+    buf_add(out, d->managers, strlen(d->managers));
     return 0;
 }
 
 int shimdir_write_file(const char *dir, const char *name, const void *p, size_t n,
                        struct err *reterr)
 {
-    struct node *node = world->cur->node;
+    struct dir *d = world->cur->dir;
 
     (void)dir;
     (void)name;
     (void)reterr;
-    snprintf(node->managers, sizeof(node->managers), "%.*s", (int)n, (const char *)p);
+    snprintf(d->managers, sizeof(d->managers), "%.*s", (int)n, (const char *)p);
     return 0;
 }

@@ -18,6 +18,7 @@ enum shim_state { SPAWNING, LIVE, OVER };
 /* One attempt's directory and what runs in it. Belongs to the node, not to the worker. */
 struct shim {
     struct node *node;
+    struct dir *dir;
     struct wcore_key key;
     int64_t token;
     int64_t lease_ms;
@@ -279,18 +280,20 @@ void node_reboot(struct node *n)
 {
     trace("node %s goes down", n->id);
     boots++;
-    for (size_t i = 0; i < n->n_shims; i++) {
-        shim_over(n->shims[i], false, "crash", -1);
+    for (size_t i = 0; i < n_all; i++) {
+        if (all[i]->node == n) {
+            shim_over(all[i], false, "crash", -1);
+        }
     }
     n->clock.boot_off = -world->now - world->now * n->clock.ppm / 1000000;
 }
 
 void node_kill_shim(struct node *n)
 {
-    for (size_t i = 0; i < n->n_shims; i++) {
-        if (n->shims[i]->state == LIVE && chance(500)) {
+    for (size_t i = 0; i < n_all; i++) {
+        if (all[i]->node == n && all[i]->state == LIVE && chance(500)) {
             trace("node %s: a shim and its task are killed", n->id);
-            shim_over(n->shims[i], false, "crash", -1);
+            shim_over(all[i], false, "crash", -1);
         }
     }
 }
@@ -341,11 +344,11 @@ static struct run *run_new(struct run_context *x, const struct wcore_key *k, int
     return r;
 }
 
-static struct shim *find_dir(struct node *n, const struct wcore_key *k)
+static struct shim *find_shim(const struct dir *d, const struct wcore_key *k)
 {
-    for (size_t i = 0; i < n->n_shims; i++) {
-        if (memcmp(&n->shims[i]->key, k, sizeof(*k)) == 0) {
-            return n->shims[i];
+    for (size_t i = 0; i < d->n_shims; i++) {
+        if (memcmp(&d->shims[i]->key, k, sizeof(*k)) == 0) {
+            return d->shims[i];
         }
     }
     return NULL;
@@ -382,7 +385,7 @@ int run_able(const struct run_context *x, const char *type, struct err *reterr)
 enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a, json_t *spec,
                              int32_t losses, struct wcore_fault *ret)
 {
-    struct node *n = world->cur->node;
+    struct dir *d = world->cur->dir;
     struct run *r = run_new(x, &a->key, a->token);
     struct shim *s;
 
@@ -393,20 +396,21 @@ enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a, jso
     if (chance(30)) {
         return give_back(r, ret);
     }
-    if (find_dir(n, &a->key) || n->n_shims == NODE_SHIMS) {
+    if (find_shim(d, &a->key) || d->n_shims == DIR_SHIMS) {
         make_result(r, "failed", "launch");
         r->ended = true;
         return WCORE_START_ENDED;
     }
     s = xmalloc(sizeof(*s));
-    *s = (struct shim){.node = n,
+    *s = (struct shim){.node = world->cur->node,
+                       .dir = d,
                        .key = a->key,
                        .token = a->token,
                        .lease_ms = a->lease_ms,
                        .need = a->need,
                        .boot = boots,
                        .lease_until = a->deadline};
-    n->shims[n->n_shims++] = s;
+    d->shims[d->n_shims++] = s;
     MUST(n_all < ARRAY_LEN(all));
     all[n_all++] = s;
     attach(s, r);
@@ -435,7 +439,7 @@ void run_conclude(struct run_context *x, struct wcore_attempt *a, enum wcore_ver
 bool run_is_done(const char *tasks_dir, const struct id *task, int32_t attempt)
 {
     struct wcore_key k = {.task = *task, .attempt = attempt};
-    struct shim *s = find_dir(world->cur->node, &k);
+    struct shim *s = find_shim(world->cur->dir, &k);
 
     (void)tasks_dir;
     return !s || s->done || BROKEN(SURVIVORS);
@@ -443,7 +447,7 @@ bool run_is_done(const char *tasks_dir, const struct id *task, int32_t attempt)
 
 struct run *run_adopt(struct run_context *x, const struct wcore_key *k, struct run_found *ret)
 {
-    struct shim *s = find_dir(world->cur->node, k);
+    struct shim *s = find_shim(world->cur->dir, k);
     struct run *r = run_new(x, k, s->token);
 
     *ret = (struct run_found){.need = s->need, .token = s->token, .lease_ms = s->lease_ms};
@@ -616,24 +620,27 @@ void run_keep_spare(struct run_context *x, int64_t now)
 
 int workdir_open(const char *path, struct workdir *ret, struct err *reterr)
 {
-    struct node *n = world->cur->node;
+    struct dir *d = world->cur->dir;
 
     (void)reterr;
-    if (n->incarnation++ == 0) {
-        n->uuid = id_new();
+    if (d->incarnation++ == 0) {
+        d->uuid = id_new();
     }
+    trace("process %lld of uuid %02x", (long long)d->incarnation, d->uuid.b[0]);
     *ret = (struct workdir){.path = xstrdup(path),
                             .tasks = xstrdup(path),
                             .lock_fd = -1,
-                            .uuid = n->uuid,
-                            .incarnation = n->incarnation};
+                            .uuid = d->uuid,
+                            .incarnation = d->incarnation};
     return 0;
 }
 
 int workdir_raise(struct workdir *w, int64_t above, struct err *reterr)
 {
-    (void)reterr;
-    w->incarnation = world->cur->node->incarnation = above + 1;
+    if (above < w->incarnation || above >= WORKDIR_INC_MAX) {
+        return err_set(reterr, ERR_INVALID, "no later one");
+    }
+    w->incarnation = world->cur->dir->incarnation = above + 1;
     return 0;
 }
 
@@ -647,12 +654,12 @@ int shimdir_list(const char *tasks_dir,
                  void (*found)(void *arg, const struct id *task, int32_t attempt), void *arg,
                  struct err *reterr)
 {
-    struct node *n = world->cur->node;
+    const struct dir *d = world->cur->dir;
 
     (void)tasks_dir;
     (void)reterr;
-    for (size_t i = 0; i < n->n_shims; i++) {
-        found(arg, &n->shims[i]->key.task, n->shims[i]->key.attempt);
+    for (size_t i = 0; i < d->n_shims; i++) {
+        found(arg, &d->shims[i]->key.task, d->shims[i]->key.attempt);
     }
     return 0;
 }

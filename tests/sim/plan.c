@@ -1,5 +1,5 @@
-/* What happens in one schedule: clients that post, cancel and requeue; faults; then calm, in which
- * every accepted task must reach its end. */
+/* What happens in one schedule: clients that post, cancel and requeue; faults (faults.c); then
+ * calm, in which every accepted task must reach its end. */
 #include "tests/sim/sim.h"
 
 #include <stdio.h>
@@ -24,9 +24,8 @@ static struct {
     struct node nodes[SIM_PROCS];
     struct node_clock clocks[SIM_PROCS];
     int64_t calm_at;
-    bool rush;       /* many tasks at once and large workers: hints with several tasks */
-    uint32_t faults; /* which kinds this schedule has */
-    int64_t pace_ms; /* between two of them, at most */
+    bool slow; /* some tasks run for long */
+    bool rush; /* many tasks at once and large workers: hints with several tasks */
     int64_t grace_s;
     int64_t most_slots; /* of a worker */
 } plan;
@@ -36,6 +35,9 @@ int32_t plan_run_ms(const struct id *task)
     (void)task;
     int kind = (int)(draw() % 10);
 
+    if (plan.slow && kind >= 6) {
+        return (int32_t)between(30000, 120000);
+    }
     return (int32_t)(kind < 5   ? between(20, 2000)
                      : kind < 8 ? between(2000, 12000)
                                 : between(12000, 45000));
@@ -152,222 +154,6 @@ static void some_change(void *arg)
     sim_at(world->now + between(1000, 20000), NULL, some_change, NULL);
 }
 
-/* ---- faults ---- */
-
-static void restart(void *arg)
-{
-    struct proc *p = arg;
-
-    if (p->stopping && p->alive) {
-        sim_at(world->now + 500, NULL, restart, p);
-    } else {
-        proc_start(p);
-    }
-}
-
-static void restart_in(struct proc *p, int64_t lo, int64_t hi)
-{
-    sim_at(world->now + between(lo, hi), NULL, restart, p);
-}
-
-static void resume(void *arg)
-{
-    proc_resume(arg);
-}
-
-static void heal_broker(void *arg)
-{
-    struct proc *p = arg;
-
-    p->no_broker = p->no_http = false;
-}
-
-static void heal_base(void *arg)
-{
-    ((struct proc *)arg)->no_base = false;
-}
-
-static void heal_split(void *arg)
-{
-    (void)arg;
-    for (size_t i = 0; i < world->n_procs; i++) {
-        struct proc *p = &world->procs[i];
-
-        if (p->apart) {
-            p->apart = p->no_broker = p->no_base = false;
-        }
-    }
-}
-
-static int64_t some_time(int64_t hi)
-{
-    return chance(500) ? between(100, 3000) : between(100, hi);
-}
-
-/* Some managers and workers see each other, but nothing else. */
-static void split(void)
-{
-    for (size_t i = 0; i < world->n_procs; i++) {
-        struct proc *p = &world->procs[i];
-
-        if (!p->apart && chance(500)) {
-            trace("%s: on the side without broker and database", p->name);
-            p->apart = p->no_broker = p->no_base = true;
-            broker_cut(p, chance(500));
-            base_cut(p, chance(500));
-        }
-    }
-    sim_at(world->now + some_time(90000), NULL, heal_split, NULL);
-}
-
-static void start_broker(void *arg)
-{
-    (void)arg;
-    broker_calm();
-}
-
-static void start_base(void *arg)
-{
-    (void)arg;
-    base_calm();
-}
-
-/* X(name, what) */
-enum fault {
-    F_CRASH,
-    F_PAUSE,
-    F_STOP,
-    F_REBOOT,
-    F_SHIM,
-    F_BROKER,
-    F_ALARM,
-    F_QUEUE,
-    F_BROKER_CUT,
-    F_BROKER_PARTITION,
-    F_BASE,
-    F_BASE_CUT,
-    F_BASE_PARTITION,
-    F_BASE_SLOW,
-    F_WALL,
-    F_SPLIT,
-    FAULTS
-};
-
-static void fault_of_proc(enum fault f, struct proc *p)
-{
-    switch (f) {
-    case F_CRASH:
-        proc_crash(p);
-        restart_in(p, 50, chance(500) ? 3000 : 40000);
-        break;
-    case F_PAUSE:
-        proc_pause(p);
-        sim_at(world->now + some_time(70000), NULL, resume, p);
-        break;
-    case F_STOP:
-        proc_stop(p);
-        restart_in(p, 50, 10000);
-        break;
-    case F_REBOOT:
-        if (p->node) {
-            proc_crash(p);
-            node_reboot(p->node);
-            restart_in(p, 1000, 60000);
-        }
-        break;
-    case F_SHIM:
-        if (p->node) {
-            node_kill_shim(p->node);
-        }
-        break;
-    case F_BROKER_CUT:
-        trace("%s: connections to the broker are cut", p->name);
-        broker_cut(p, chance(500));
-        break;
-    case F_BROKER_PARTITION:
-        trace("%s: cut off from the broker", p->name);
-        p->no_broker = true;
-        p->no_http = chance(500);
-        broker_cut(p, chance(500));
-        sim_at(world->now + some_time(70000), NULL, heal_broker, p);
-        break;
-    case F_BASE_CUT:
-        base_cut(p, chance(500));
-        break;
-    case F_BASE_PARTITION:
-        p->no_base = true;
-        base_cut(p, chance(500));
-        sim_at(world->now + some_time(60000), NULL, heal_base, p);
-        break;
-    case F_WALL:
-        p->clock->wall_off = between(-60000, 60000);
-        break;
-    case F_BROKER:
-    case F_ALARM:
-    case F_QUEUE:
-    case F_BASE:
-    case F_BASE_SLOW:
-    case F_SPLIT:
-    case FAULTS:
-        break;
-    }
-}
-
-static void fault(enum fault f)
-{
-    switch (f) {
-    case F_BROKER:
-        broker_stop(chance(300));
-        sim_at(world->now + some_time(25000), NULL, start_broker, NULL);
-        break;
-    case F_ALARM:
-        broker_alarm(true);
-        sim_at(world->now + some_time(40000), NULL, start_broker, NULL);
-        break;
-    case F_QUEUE:
-        broker_delete_some_queue();
-        break;
-    case F_BASE:
-        base_stop();
-        sim_at(world->now + some_time(60000), NULL, start_base, NULL);
-        break;
-    case F_BASE_SLOW:
-        base_slow(true);
-        sim_at(world->now + some_time(20000), NULL, start_base, NULL);
-        break;
-    case F_SPLIT:
-        split();
-        break;
-    case F_CRASH:
-    case F_PAUSE:
-    case F_STOP:
-    case F_REBOOT:
-    case F_SHIM:
-    case F_BROKER_CUT:
-    case F_BROKER_PARTITION:
-    case F_BASE_CUT:
-    case F_BASE_PARTITION:
-    case F_WALL:
-    case FAULTS:
-        fault_of_proc(f, &world->procs[draw() % world->n_procs]);
-        break;
-    }
-}
-
-static void some_fault(void *arg)
-{
-    enum fault f = (enum fault)(draw() % FAULTS);
-
-    (void)arg;
-    if (world->calm) {
-        return;
-    }
-    if (plan.faults & 1u << f) {
-        fault(f);
-    }
-    sim_at(world->now + between(10, plan.pace_ms), NULL, some_fault, NULL);
-}
-
 /* ---- the end ---- */
 
 /* NULL: everything has ended. */
@@ -400,7 +186,7 @@ static void look(void *arg)
         struct proc *p = &world->procs[i];
 
         proc_resume(p);
-        if (!p->alive) {
+        if (!p->alive && !p->still) {
             proc_start(p);
         }
     }
@@ -465,6 +251,7 @@ static void make_task(struct posted *t, size_t i)
 }
 
 static struct config *configs[SIM_PROCS];
+static char *names[SIM_PROCS];
 
 static void load_configs(void)
 {
@@ -473,6 +260,7 @@ static void load_configs(void)
 
         snprintf(text, sizeof(text), "executorNodeConfig:\n  nodeId: w%d\n", i);
         MUST(config_load_text("sim", text, strlen(text), &configs[i], NULL) == 0);
+        names[i] = configs[i]->node.node_id;
     }
 }
 
@@ -483,6 +271,7 @@ static void make_proc(enum proc_kind kind, const int64_t *beat_and_lease)
 
     p->kind = kind;
     p->config = configs[i];
+    p->config->node.node_id = names[i];
     p->config->node.heartbeat_seconds = (int)beat_and_lease[0];
     p->config->node.dead_after_seconds = (int)beat_and_lease[1];
     p->config->manager.database_grace_seconds = (int)plan.grace_s;
@@ -492,6 +281,7 @@ static void make_proc(enum proc_kind kind, const int64_t *beat_and_lease)
     if (kind == PROC_WORKER) {
         plan.most_slots = MAX(plan.most_slots, (int64_t)p->config->node.slots);
         p->node = &plan.nodes[i];
+        p->dir = p->next_dir = &p->node->dirs[0];
         p->clock = &p->node->clock;
         snprintf(p->node->id, sizeof(p->node->id), "w%d", (int)i);
     }
@@ -516,6 +306,7 @@ void plan_init(void)
     plan.grace_s = chance(300) ? 0 : between(5, 60);
     const int64_t *beat = beats[draw() % ARRAY_LEN(beats)];
     plan.rush = chance(300);
+    plan.slow = chance(200);
     world->n_managers = chance(100) ? 1 : chance(600) ? 2 : 3;
     for (size_t i = 0; i < world->n_managers; i++) {
         make_proc(PROC_MANAGER, beat);
@@ -523,15 +314,18 @@ void plan_init(void)
     for (size_t i = chance(50) ? 4 : chance(600) ? 2 : 3; i; i--) {
         make_proc(PROC_WORKER, beat);
     }
+    if (chance(150)) { /* one more of the same name */
+        make_proc(PROC_WORKER, beat);
+        world->procs[world->n_procs - 1].config->node.node_id =
+            world->procs[world->n_managers].config->node.node_id;
+    }
     plan.calm_at = between(15000, 90000);
-    plan.faults = (uint32_t)(draw() & (chance(700) ? draw() : UINT64_MAX));
-    plan.pace_ms = chance(300) ? 2000 : 15000;
+    faults_init();
     plan.n = (size_t)(plan.rush ? between(8, TASKS_MAX) : between(3, 8));
     for (size_t i = 0; i < plan.n; i++) {
         make_task(&plan.tasks[i], i);
     }
     sim_at(between(0, 20000), NULL, some_change, NULL);
-    sim_at(between(0, 5000), NULL, some_fault, NULL);
     sim_at(1000, NULL, check_accepted, NULL);
     sim_at(plan.calm_at, NULL, calm, NULL);
 }

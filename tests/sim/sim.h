@@ -34,6 +34,7 @@ struct node_clock {
 enum proc_kind { PROC_MANAGER, PROC_WORKER };
 
 struct node;
+struct dir;
 struct handles {
     void **h;
     size_t n;
@@ -44,7 +45,9 @@ struct proc {
     char name[16];
     enum proc_kind kind;
     struct node_clock *clock;
-    struct node *node; /* of a worker */
+    struct node *node;    /* of a worker */
+    struct dir *dir;      /* its work directory */
+    struct dir *next_dir; /* of the next process */
     struct config *config;
     bool alive;
     bool paused;
@@ -52,6 +55,7 @@ struct proc {
     bool no_broker; /* partitioned */
     bool no_http;
     bool no_base;
+    bool still;   /* its machine is stopped */
     bool apart;   /* on the side of a split network that has neither broker nor database */
     uint32_t gen; /* raised by each start and end */
     uv_loop_t loop;
@@ -66,7 +70,7 @@ struct proc {
     struct worker *worker;
 };
 
-#define SIM_PROCS 8
+#define SIM_PROCS 9
 struct world {
     uint64_t seed;
     uint64_t schedule;
@@ -120,6 +124,13 @@ void broker_alarm(bool on);
 void broker_delete_some_queue(void);
 void broker_calm(void);
 bool broker_has_work(void); /* hints, claims or results are left */
+void broker_inject(const char *exchange, const char *key, const char *body, size_t len);
+
+/* ---- forge.c: messages that no process of the cluster sends ---- */
+void forge_init(bool on);
+void forge_note(const char *exchange, const char *key, const char *body, size_t len);
+/* Beats, claims and results of earlier once more, and beats in the name of a worker. */
+void forge_some(void);
 
 /* ---- base.c ---- */
 struct row {
@@ -140,15 +151,20 @@ struct row *base_row_at(size_t i);
 int64_t base_epoch(void);
 
 /* ---- node.c ---- */
-#define NODE_SHIMS 64
+#define DIR_SHIMS 64
+/* A work directory. */
+struct dir {
+    struct id uuid; /* incarnation 0: none yet */
+    int64_t incarnation;
+    char managers[200]; /* where they can be reached, one a line */
+    struct shim *shims[DIR_SHIMS];
+    size_t n_shims;
+};
+#define NODE_DIRS 2
 struct node {
     char id[8];
     struct node_clock clock;
-    struct id uuid; /* of its work directory */
-    int64_t incarnation;
-    char managers[200]; /* where they can be reached, one a line */
-    struct shim *shims[NODE_SHIMS];
-    size_t n_shims;
+    struct dir dirs[NODE_DIRS];
 };
 enum truth { TRUTH_NONE, TRUTH_SUCCEEDED, TRUTH_FAILED, TRUTH_CANCELLED, TRUTH_LOST };
 void node_reboot(struct node *n);
@@ -160,7 +176,11 @@ bool node_runs(const struct id *task);
 bool node_runs_safely(const struct id *task, int32_t attempt, int64_t token);
 void nodes_init(void);
 
-/* ---- plan.c: clients, faults, the end ---- */
+/* ---- faults.c ---- */
+void faults_init(void);
+void restart(void *arg); /* of a struct proc, as soon as it has ended */
+
+/* ---- plan.c: clients, the beginning, the end ---- */
 void plan_init(void);
 int32_t plan_run_ms(const struct id *task);
 void plan_row_written(const struct task *before, const struct task *after, const char *event);

@@ -354,7 +354,7 @@ static void read_stalled(void *arg)
 
 void proc_resume(struct proc *p)
 {
-    if (p->alive && p->paused) {
+    if (p->alive && p->paused && !p->still) {
         trace("%s: goes on", p->name);
         p->paused = false;
         p->wake_at = 0;
@@ -391,6 +391,7 @@ void proc_start(struct proc *p)
     p->gen++;
     p->alive = true;
     p->paused = p->stopping = false;
+    p->dir = p->next_dir;
     uv_forget(p);
     list_init(&p->stalled);
     p->loop.data = p;
