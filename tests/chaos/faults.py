@@ -627,13 +627,13 @@ class Chaos:
             if leader in wanted:
                 return leader
             if leader:
-                self.move_lead()
-            self.wait(0.5)
+                self.move_lead(2)
+            self.wait(0.2)
         return None
 
-    def move_lead(self):
+    def move_lead(self, rest=10):
         """Cuts the connection that holds the lead, not too often: perhaps another manager takes it."""
-        if time.monotonic() > self.moved + 10:
+        if time.monotonic() > self.moved + rest:
             self.moved = time.monotonic()
             try:
                 self.cluster.query("select pg_terminate_backend(pid) from pg_locks"

@@ -53,7 +53,7 @@ def silent_worker(chaos, manager, seconds):
 def settings_changed(chaos, _):
     managers = [m for m in chaos.cluster.managers if not m.steady]
     try:
-        dead, beat = any_length(chaos, (2 * LEASE, 3 * LEASE, 4 * LEASE))
+        dead, beat = any_length(chaos, (3 * LEASE, 4 * LEASE))
         if not chaos.cluster.change_settings(node_settings(dead, beat)):
             return False
         chaos.wait(LEASE)  # tasks get leases of that length
