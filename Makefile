@@ -23,7 +23,7 @@ WARN := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototyp
 HARDEN := -fstack-protector-strong -fstack-clash-protection -fcf-protection -fPIE
 CPPFLAGS += -I. -D_GNU_SOURCE -DSJE_VERSION='"$(VERSION)"'
 CFLAGS_release  := -O2 -g -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 $(HARDEN)
-CFLAGS_chaos    := $(CFLAGS_release) -DSJE_CHAOS
+CFLAGS_chaos    := $(CFLAGS_release) -DSJE_CHAOS -DSJE_BREAK
 CFLAGS_asan     := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 CFLAGS_tsan     := -O1 -g -fsanitize=thread
 CFLAGS_coverage := -O0 -g --coverage -fprofile-update=atomic

@@ -1,6 +1,6 @@
-/* broken.h: rules of the protocol that one build of the simulation breaks on purpose, one at a
- * time, to prove that it would notice (docs/reliability.md). In every other build BROKEN() is a
- * constant false, and nothing of it is left. */
+/* broken.h: rules of the protocol that one build of the simulation, and the chaos build, break on
+ * purpose, one at a time, to prove that they would notice (docs/reliability.md). In every other
+ * build BROKEN() is a constant false, and nothing of it is left. */
 #ifndef SJE_BROKEN_H
 #define SJE_BROKEN_H
 

@@ -73,7 +73,8 @@ class Node:
                          "SJE_NODE_DEAD_AFTER_SECONDS": str(LEASE),
                          "SJE_MANAGER_MAX_LOSSES": "50",
                          "SJE_MANAGER_DATABASE_GRACE_SECONDS": str(GRACE),
-                         "SJE_CHAOS_WALL": str(self.wall)}
+                         "SJE_CHAOS_WALL": str(self.wall),
+                         "SJE_BREAK": os.environ.get("SJE_BREAK", "")}
         if role == "manager":
             self.db = net.path(lambda: ("127.0.0.1", int(services.env["SJE_DB_PORT"])))
             self.settings["SJE_DB_PORT"] = str(self.db.port)

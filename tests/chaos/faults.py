@@ -492,8 +492,9 @@ def die_at_return(chaos, leader):
 class Chaos:
     """Does faults to a cluster, one after the other and some side by side."""
 
-    def __init__(self, cluster, load, seed, short=False, faults=FAULTS):
+    def __init__(self, cluster, load, seed, short=False, faults=FAULTS, patience=1.0):
         self.cluster, self.load, self.short = cluster, load, short
+        self.patience = patience * float(os.environ.get("SJE_SLOW", "1"))
         self.faults = [f for f in faults if f.cheap or not short]
         self.own = threading.local()
         self.seed, self.order = seed, random.Random(f"{seed}.faults")
@@ -522,10 +523,10 @@ class Chaos:
 
     def must(self, condition, within, text):
         """What has to become true again after this fault; where it does not, the checker is told."""
-        end = time.monotonic() + within * float(os.environ.get("SJE_SLOW", "1"))
+        end = time.monotonic() + within * self.patience
         while not condition():  # also when the run is over: then all is being mended
             if time.monotonic() > end:
-                self.own.unmet.append(f"not within {within} s: {text}")
+                self.own.unmet.append(f"not within {within * self.patience:.0f} s: {text}")
                 return False
             time.sleep(0.2)
         return True
@@ -660,7 +661,7 @@ class Chaos:
                 error = repr(e)[-300:]
         with self.lock:
             self.busy -= resources
-        recovered = self.load.probe(RECOVERY * float(os.environ.get("SJE_SLOW", "1")))
+        recovered = self.load.probe(RECOVERY * self.patience)
         entry = {"name": f.name, "node": node.name if node else None, "at": begin, "healed": healed,
                  "injected": injected, "recovered": recovered, "error": error, "unmet": unmet,
                  "harmless": f.harmless}

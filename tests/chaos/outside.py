@@ -9,7 +9,7 @@ import time
 import pika
 import requests
 
-from cluster import LEASE, parent_of
+from cluster import BEAT, GRACE, LEASE, parent_of
 from faults import RECOVERY, broker, fault, kill
 
 HUGE = 1 << 50  # an incarnation that no clock gives
@@ -36,17 +36,18 @@ def any_length(chaos, lengths):
 
 
 def silent_worker(chaos, manager, seconds):
-    """A worker is cut off, and then the leader stops in order: the next one knows it from rows alone."""
+    """A worker stands still, its shims do not, and the leader stops in order: whoever is next knows
+    that worker from rows alone. (Cut off it would beat to the managers' own addresses.)"""
     worker = chaos.take_worker()
     if worker:
-        worker.http.block()
-        worker.broker.block(lose=True)
-    restart_in_order(chaos, manager)
-    chaos.wait(seconds)
-    if worker:
-        worker.broker.heal()
-        worker.http.heal()
-        chaos.give(worker)
+        worker.signal(signal.SIGSTOP)
+    try:
+        restart_in_order(chaos, manager)
+        chaos.wait(seconds)
+    finally:
+        if worker:
+            worker.signal(signal.SIGCONT)
+            chaos.give(worker)
 
 
 @fault("settings changed at random, the leader restarted", "settings", needs="lease")
@@ -67,7 +68,7 @@ def settings_changed(chaos, _):
         finally:
             chaos.give(leader)
     finally:
-        chaos.must(lambda: chaos.cluster.change_settings(node_settings(None, None)), RECOVERY,
+        chaos.must(lambda: chaos.cluster.change_settings(node_settings(LEASE, BEAT)), RECOVERY,
                    "a manager takes settings")
 
 
@@ -84,7 +85,7 @@ def files_differ(chaos, _):
             restart_in_order(chaos, m)
         if chaos.lead([own], 40) is None:
             return False
-        chaos.wait(LEASE)
+        chaos.wait(GRACE + 2)  # so that its stop leaves nothing that its successor has to wait for
         silent_worker(chaos, own, dead)
     finally:
         for m in taken:
