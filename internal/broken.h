@@ -26,11 +26,14 @@
     X(LEASE_DATA, "a lease is as long as the setting of whoever asks, not as granted")             \
     X(IDENTITY, "workers are told apart by their names alone")
 
+/* Those that the simulation would not notice: in it nobody repeats what a dead worker said. */
+#define CHAOS_RULES(Y) Y(STALE, "a beat counts although a later one was heard")
+
 #ifdef SJE_BREAK
 enum broken_rule {
     BROKEN_NONE,
 #define X(rule, text) BROKEN_##rule,
-    BROKEN_RULES(X)
+    BROKEN_RULES(X) CHAOS_RULES(X)
 #undef X
 };
 extern enum broken_rule sje_broken;

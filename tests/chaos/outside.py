@@ -10,7 +10,7 @@ import pika
 import requests
 
 from cluster import BEAT, GRACE, LEASE, parent_of
-from faults import RECOVERY, broker, fault, kill
+from faults import RECOVERY, broker, fault, kill, kill_all
 
 HUGE = 1 << 50  # an incarnation that no clock gives
 
@@ -169,7 +169,7 @@ def nodeid_doubled(chaos, node):
 def workdir_hung(chaos, node):
     """The thaw is another process's, too: what waits for a frozen disk cannot be killed."""
     chaos.until(node.shims, 10)
-    seconds = chaos.rng.uniform(1, 3) * LEASE
+    seconds = chaos.rng.choice((1, 2.5, 3)) * LEASE
     thaw = subprocess.Popen(["sh", "-c", f"sleep {seconds + 30}; fsfreeze -u '{node.work}'"],
                             start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -188,7 +188,7 @@ def keepers_paused(chaos, node):
     pids = [node.process.pid, *node.outer_shims()] if node.alive() else []
     for pid in pids:
         kill(pid, signal.SIGSTOP)
-    chaos.wait(chaos.rng.uniform(1, 3) * LEASE)
+    chaos.wait(chaos.rng.choice((1, 2.5, 3)) * LEASE)
     for pid in pids:
         kill(pid, signal.SIGCONT)
     return len(pids) > 1
@@ -363,3 +363,20 @@ def replayed(chaos, leader):
         chaos.wait(0.3)
     for w in chaos.cluster.workers:
         chaos.must(lambda w=w: not w.alive() or chaos.cluster.sees_up(w), RECOVERY, f"{w.name} is UP")
+
+
+@fault("beats of a dead worker replayed", "worker", kills=True, needs="identity")
+def replayed_dead(chaos, node):
+    """It is dead all the same, and what it ran goes on elsewhere."""
+    heard = beats_of(listen(chaos, 3), node)
+    if not heard:
+        return False
+    node.down = True
+    kill_all(node)
+
+    def seen_dead():
+        say(chaos, heard)
+        say_http(chaos, heard[-1:])
+        return not chaos.cluster.sees_up(node)
+    chaos.must(seen_dead, 4 * LEASE, f"{node.name} is not taken for alive")
+    node.down = False
