@@ -23,7 +23,7 @@ WARN := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototyp
 HARDEN := -fstack-protector-strong -fstack-clash-protection -fcf-protection -fPIE
 CPPFLAGS += -I. -D_GNU_SOURCE -DSJE_VERSION='"$(VERSION)"'
 CFLAGS_release  := -O2 -g -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 $(HARDEN)
-CFLAGS_chaos    := $(CFLAGS_release) -DSJE_CHAOS
+CFLAGS_chaos    := $(CFLAGS_release) -DSJE_CHAOS -DSJE_BREAK
 CFLAGS_asan     := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 CFLAGS_tsan     := -O1 -g -fsanitize=thread
 CFLAGS_coverage := -O0 -g --coverage -fprofile-update=atomic
@@ -53,7 +53,7 @@ BENCH_BINS := $(patsubst tests/bench/%.c,$(OUT)/tests/bench/%,$(wildcard tests/b
 FUZZ := $(patsubst tests/fuzz/%.c,$(OUT)/tests/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 .PHONY: all help clean examples docs unit-bins integration-bins fuzz-bins bench-bins
-.PHONY: install uninstall chaos chaos-bins bench bench-quick
+.PHONY: install uninstall chaos chaos-broken chaos-bins bench bench-quick
 .PHONY: run stop test sim sim-broken sim-bins unit integration e2e asan lint fmt coverage fuzz valgrind
 .SECONDARY:
 
@@ -190,7 +190,10 @@ bench-quick: ## the same with very little: does each measurement still work?
 coverage: ## all tests; a browsable report in coverage-report/
 	@tools/coverage.sh
 chaos: ## faults of all kinds under load for CHAOS_SECONDS (300); SEED=, REPORT=1
-	@tools/chaos.sh $(or $(CHAOS_SECONDS),300) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report)
+	@tools/chaos.sh $(or $(CHAOS_SECONDS),300) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report) \
+		$(if $(ONLY),--only '$(ONLY)')
+chaos-broken: ## faults that a build does not stand, each must be caught; minutes long
+	@tools/chaos-broken.sh
 lint: ## every check of the source
 	@tools/lint.sh
 fmt: ## format the source

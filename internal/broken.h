@@ -1,6 +1,6 @@
-/* broken.h: rules of the protocol that one build of the simulation breaks on purpose, one at a
- * time, to prove that it would notice (docs/reliability.md). In every other build BROKEN() is a
- * constant false, and nothing of it is left. */
+/* broken.h: rules of the protocol that one build of the simulation, and the chaos build, break on
+ * purpose, one at a time, to prove that they would notice (docs/reliability.md). In every other
+ * build BROKEN() is a constant false, and nothing of it is left. */
 #ifndef SJE_BROKEN_H
 #define SJE_BROKEN_H
 
@@ -27,11 +27,14 @@
     X(IDENTITY, "workers are told apart by their names alone")                                     \
     X(WITNESS, "the time of a machine that was stopped is its CLOCK_BOOTTIME's")
 
+/* Those that the simulation would not notice: in it nobody repeats what a dead worker said. */
+#define CHAOS_RULES(Y) Y(STALE, "a beat counts although a later one was heard")
+
 #ifdef SJE_BREAK
 enum broken_rule {
     BROKEN_NONE,
 #define X(rule, text) BROKEN_##rule,
-    BROKEN_RULES(X)
+    BROKEN_RULES(X) CHAOS_RULES(X)
 #undef X
 };
 extern enum broken_rule sje_broken;

@@ -526,7 +526,8 @@ static enum beat_verdict judge(struct fleet *f, struct fleet_worker *w, const st
         w->contested_until = now + f->dead_after_ms;
         return BEAT_OUTDATED;
     }
-    return b->who.inc == w->who.inc && b->beat <= w->beat ? BEAT_LATE : BEAT_TAKEN;
+    bool late = b->who.inc == w->who.inc && b->beat <= w->beat && !BROKEN(STALE);
+    return late ? BEAT_LATE : BEAT_TAKEN;
 }
 
 /* Each name of the array is in the list, and no other. */

@@ -2,7 +2,8 @@
 
 It reads files alone, and shares no code with the product or with the run: the clients' log
 (client.jsonl), the marks that tasks left on disk (marks), the tables (tasks.json, events.json), and
-what was seen of processes and queues (exits.json, samples.json, end.json, faults.jsonl, clock.json).
+what was seen of processes and queues (exits.json, samples.json, end.json, faults.jsonl, clock.json);
+rules.json tells which rules hold by now.
 Times are milliseconds. The rules are those of docs/protocol.md and docs/reliability.md.
 
     checker.py DIRECTORY      prints violations and counts; exit status 1 where there is one
@@ -46,6 +47,12 @@ BY_FAULT = {"lost", "killed", "poison", "launch", "oom"}
 MAY_END = {"noop": BY_FAULT, "ends": BY_FAULT, "fails": BY_FAULT | {"exit"},
            "timeout": BY_FAULT | {"timeout"}, "oom": BY_FAULT}
 
+# The strict form: what a node does is no failure of the task. It may be killed (and is taken for out
+# of memory when something else was, at that time), and where it took two nodes with it, that is all.
+BY_HAND = "kill -9 of a task"
+STRICT = {"noop": {"poison"}, "ends": {"poison"}, "fails": {"poison", "exit"},
+          "timeout": {"poison", "timeout"}, "oom": {"poison", "oom", "killed"}}
+
 CLOCK_SLACK = 2000        # between the managers' idea of the database's clock and the machine's
 RSS_MAX = 160 * 1024      # KiB
 RSS_GROWTH = 24 * 1024    # KiB, of one process
@@ -58,7 +65,7 @@ class Run:
     """One run's evidence."""
 
     def __init__(self, tasks=(), events=(), client=(), marks=(), exits=(), samples=(), faults=(),
-                 end=None, wall_minus_boot=0):
+                 end=None, wall_minus_boot=0, strict=False):
         self.tasks = {t["id"]: t for t in tasks}
         self.events = defaultdict(list)
         for e in events:
@@ -66,7 +73,7 @@ class Run:
         self.client, self.exits, self.samples = list(client), list(exits), list(samples)
         self.faults = list(faults)
         self.end = end or {}
-        self.wall_minus_boot = wall_minus_boot
+        self.wall_minus_boot, self.strict = wall_minus_boot, strict
         self.marks = [m for m in map(read_mark, marks) if m]
 
     @classmethod
@@ -85,7 +92,8 @@ class Run:
                    [json.loads(x) for x in lines("client.jsonl")], lines("marks"),
                    document("exits.json", []), document("samples.json", []),
                    [json.loads(x) for x in lines("faults.jsonl")], document("end.json", {}),
-                   document("clock.json", {}).get("wallMinusBoot", 0))
+                   document("clock.json", {}).get("wallMinusBoot", 0),
+                   document("rules.json", {}).get("strict", False))
 
 
 def read_mark(line):
@@ -115,7 +123,7 @@ class Checker:
                 of[key] = {"attempt": m["attempt"], "token": m["token"], "place": m["place"],
                            "pid": m["pid"], "begin": m["boot"], "last": m["boot"], "exit": None,
                            "output": True}
-            elif key in of and m["kind"] in "BEN":
+            elif key in of and m["kind"] in "BDEN":
                 of[key]["last"] = max(of[key]["last"], m["boot"])
                 of[key]["output"] &= m["kind"] != "N"
                 if m["kind"] == "E":
@@ -254,8 +262,10 @@ class Checker:
                                f"{r['last'] + offset - ended} ms after its end in the audit", task)
 
     def check_locks(self):
-        """A run that found another one alive; it may have been frozen with its worker."""
-        frozen = [f for f in self.run.faults if f["name"].endswith("all its shims and tasks")]
+        """A run that found another one there; it may have been frozen with its worker, or killed
+        while it waited for a disk."""
+        frozen = [f for f in self.run.faults
+                  if f["name"].endswith("all its shims and tasks") or f["name"].startswith("workDir hung")]
         for m in self.run.marks:
             if m["kind"] == "O":
                 others = [r for r in self.runs.get(m["task"], ()) if r["pid"] != m["pid"]]
@@ -272,11 +282,22 @@ class Checker:
                 self.wrong("outcome", "cancelled, and nobody asked for it", task["id"])
             if expect is None or task["state"] == CANCELLED:
                 continue
-            if task["state"] in (FAILED, DEAD) and kind not in MAY_END[expect]:
+            if task["state"] in (FAILED, DEAD) and not self.may_fail(task, expect, kind):
                 self.wrong("outcome", f"made to be '{expect}', failed with {task['error']}",
                            task["id"])
             if task["state"] == SUCCEEDED:
                 self.check_success(task, expect)
+
+    def may_fail(self, task, expect, kind):
+        if not self.run.strict:
+            return kind in MAY_END[expect]
+        if kind == "poison":
+            return sum(e["event"] in ("lost", "dead") for e in self.run.events[task["id"]]) > 1
+        if kind in ("killed", "oom"):
+            end = (task["finished_at"] or 0) - self.run.wall_minus_boot + CLOCK_SLACK
+            return kind in STRICT[expect] or any(
+                f["name"] == BY_HAND and f["injected"] and f["at"] < end for f in self.run.faults)
+        return kind in STRICT[expect]
 
     def check_success(self, task, expect):
         if expect in ("fails", "timeout", "oom"):
@@ -322,6 +343,15 @@ class Checker:
         for f in self.run.faults:
             if f["recovered"] is None:
                 self.wrong("stuck", f"no task ended in time after: {f['name']} ({f['node']})")
+            for what in f.get("unmet", ()):
+                self.wrong("stuck", f"{f['name']}: {what}")
+
+    def check_harmless(self):
+        """Where nothing was done but what must have no effect, no attempt is lost."""
+        if self.run.faults and all(f.get("harmless") for f in self.run.faults):
+            for task, of in self.run.events.items():
+                if any(e["event"] in ("lost", "dead") for e in of):
+                    self.wrong("harmless", "an attempt was lost, and nothing happened to it", task)
 
     def check(self):
         self.check_accepted()
@@ -333,6 +363,7 @@ class Checker:
         self.check_outcomes()
         self.check_processes()
         self.check_end()
+        self.check_harmless()
         return self.violations
 
     def counts(self):

@@ -31,30 +31,50 @@ def boot_ms():
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000000
 
 
+def program_of(pid):
+    """The first word of its command line."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
+    except OSError:
+        return b""
+
+
+def is_shim(pid):
+    return b"sje-shim" in program_of(pid)
+
+
+def is_executor(pid):
+    return program_of(pid).endswith(b"/sje-executor")
+
+
+def parent_of(pid):
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
 class Node:
     """One sje-executor, with the proxies of its connections."""
 
     def __init__(self, cluster, name, role, steady):
         self.cluster, self.name, self.role, self.steady = cluster, name, role, steady
         self.dir = cluster.dir / name
-        self.work = self.dir / "work"
-        # Managers share them: a point is for whichever comes there first.
-        shared = cluster.dir / "points"
-        self.points = self.work / "chaos" if role == "worker" else self.dir if steady else shared
+        self.works = []  # every workDir that it has had; the first is its own
         self.wall = self.dir / "wall-offset"
-        for d in (self.work, self.points):
-            d.mkdir(parents=True, exist_ok=True)
+        self.settings = {}
+        self.move("work")
         net, services = cluster.net, cluster.services
         self.broker = net.path(lambda: ("127.0.0.1", int(services.env["SJE_RABBITMQ_PORT"])))
-        self.settings = {**services.env, "SJE_RABBITMQ_PORT": str(self.broker.port),
-                         "SJE_RABBITMQ_HEARTBEAT_SECONDS": "5",
-                         "SJE_NODE_NODE_ID": name, "SJE_NODE_WORK_DIR": str(self.work),
+        self.settings = {**self.settings, **services.env, "SJE_RABBITMQ_PORT": str(self.broker.port),
+                         "SJE_RABBITMQ_HEARTBEAT_SECONDS": "5", "SJE_NODE_NODE_ID": name,
                          "SJE_NODE_SLOTS": str(SLOTS), "SJE_NODE_KILL_GRACE_SECONDS": "1",
                          "SJE_NODE_HEARTBEAT_SECONDS": str(BEAT),
                          "SJE_NODE_DEAD_AFTER_SECONDS": str(LEASE),
                          "SJE_MANAGER_MAX_LOSSES": "50",
                          "SJE_MANAGER_DATABASE_GRACE_SECONDS": str(GRACE),
-                         "SJE_CHAOS_DIR": str(self.points), "SJE_CHAOS_WALL": str(self.wall)}
+                         "SJE_CHAOS_WALL": str(self.wall),
+                         "SJE_BREAK": os.environ.get("SJE_BREAK", "")}
         if role == "manager":
             self.db = net.path(lambda: ("127.0.0.1", int(services.env["SJE_DB_PORT"])))
             self.settings["SJE_DB_PORT"] = str(self.db.port)
@@ -67,7 +87,9 @@ class Node:
             manager = random.choice([n for n in cluster.nodes if n.role == "manager"])
             self.http = net.path(lambda: ("127.0.0.1", int(manager.settings["SJE_API_PORT"])))
             self.settings["SJE_NODE_MANAGER_URL"] = f"http://127.0.0.1:{self.http.port}"
+        self.file = dict(self.settings)  # what it is to have again
         self.process = None
+        self.twin = None       # a second process with the same nodeId
         self.armed = set()     # names of the crash points that it may have died at
         self.restart_at = 0.0  # when it is to be started; monotonic
         self.down = False      # not to be started now
@@ -75,16 +97,54 @@ class Node:
         self.started = 0
         self.samples = []
 
-    def start(self):
+    def move(self, name):
+        """Another workDir, from the next start on."""
+        self.work = self.dir / name
+        if self.work not in self.works:
+            self.works.append(self.work)
+        # Managers share them: a point is for whichever comes there first.
+        self.points = self.work / "chaos" if self.role == "worker" else (
+            self.dir if self.steady else self.cluster.dir / "points")
+        self.points.mkdir(parents=True, exist_ok=True)
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.settings.update({"SJE_NODE_WORK_DIR": str(self.work), "SJE_CHAOS_DIR": str(self.points)})
+
+    def launch(self, settings, output):
         env = {k: v for k, v in os.environ.items() if not k.startswith("SJE_")}
-        env.update(self.settings)
+        env.update(settings)
         config = self.dir / "sje-config.yaml"  # or it would look for one elsewhere
         config.write_text("monitoring: {logLevel: debug}\n")
-        with open(self.dir / "output", "ab") as out:
-            self.process = subprocess.Popen(
+        with open(self.dir / output, "ab") as out:
+            return subprocess.Popen(
                 [str(self.cluster.bin / "sje-executor"), "--config", str(config), "--role", self.role],
                 cwd=self.dir, env=env, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+
+    def start(self):
+        self.process = self.launch(self.settings, "output")
         self.expected, self.started = False, boot_ms()
+
+    def start_twin(self):
+        """A second one of that name, with a workDir of its own."""
+        work = self.dir / "twin"
+        (work / "chaos").mkdir(parents=True, exist_ok=True)
+        if work not in self.works:
+            self.works.append(work)
+        self.twin = self.launch({**self.settings, "SJE_NODE_WORK_DIR": str(work),
+                                 "SJE_CHAOS_DIR": str(work / "chaos")}, "twin-output")
+
+    def stop_twin(self, sig):
+        twin, self.twin = self.twin, None
+        if twin is None:
+            return 0
+        if (code := twin.poll()) is None:
+            twin.send_signal(signal.SIGCONT)
+            twin.send_signal(sig)
+            try:
+                twin.wait(30)
+            except subprocess.TimeoutExpired:
+                twin.kill()
+                twin.wait()
+        return code
 
     def alive(self):
         return self.process is not None and self.process.poll() is None
@@ -101,19 +161,18 @@ class Node:
         self.signal(signal.SIGKILL)
 
     def family(self):
-        """Shims and tasks of this worker."""
-        own = self.process.pid if self.process else 0
-        return [p for p in processes_with(str(self.work) + "/") if p != own]
+        """Shims and tasks of this worker, in whichever workDir it had."""
+        own = [p.pid for p in (self.process, self.twin) if p]
+        return sorted({pid for work in self.works for pid in processes_with(f"{work}/")
+                       if pid not in own and not is_executor(pid)})
 
     def shims(self):
-        found = []
-        for pid in self.family():
-            try:
-                if b"sje-shim" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]:
-                    found.append(pid)
-            except OSError:
-                pass
-        return found
+        return [pid for pid in self.family() if is_shim(pid)]
+
+    def outer_shims(self):
+        """Of each shim the process that has no shim above it."""
+        shims = set(self.shims())
+        return [pid for pid in sorted(shims) if parent_of(pid) not in shims]
 
     def sample(self):
         try:
@@ -213,9 +272,42 @@ class Cluster:
                 return m
         return None
 
+    def strays(self):
+        """Processes of tasks, whatever they have done to be nobody's."""
+        found = []
+        for proc in Path("/proc").glob("[0-9]*"):
+            try:
+                if os.readlink(proc / "exe") == str(self.dir / "mark"):
+                    found.append(int(proc.name))
+            except OSError:
+                pass
+        return found
+
+    def change_settings(self, patch):
+        """True once a manager has taken it."""
+        for m in self.managers:
+            try:
+                if requests.patch(m.direct + "/mgmt/config", json=patch, timeout=5).status_code == 200:
+                    return True
+            except requests.RequestException:
+                pass
+        return False
+
+    def sees_up(self, node):
+        """Whether every manager sees that worker UP."""
+        for m in self.managers:
+            try:
+                workers = requests.get(m.direct + "/mgmt/workers", timeout=3).json()["workers"]
+            except (requests.RequestException, ValueError, KeyError):
+                return False
+            if not any(w["workerId"] == node.name and w["state"] == "UP" for w in workers):
+                return False
+        return True
+
     def heal(self):
         """Everything back to normal: paths, clocks, processes, services."""
         for n in self.nodes:
+            n.stop_twin(signal.SIGKILL)
             n.down = False
             for path in (n.broker, getattr(n, "db", None), getattr(n, "api", None),
                          getattr(n, "http", None)):
@@ -251,12 +343,11 @@ class Cluster:
                 code = n.process.wait()
             self.exits.append({"node": n.name, "at": boot_ms(), "code": code,
                                "expected": code == 0, "points": []})
-        for n in self.workers:
-            for pid in n.family():
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+        for pid in [p for n in self.workers for p in n.family()] + self.strays():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
         self.services.script("stop")
 
     def dump(self):

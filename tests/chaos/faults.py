@@ -12,7 +12,9 @@ import signal
 import subprocess
 import threading
 import time
+from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import pika
 import psycopg2
@@ -20,7 +22,7 @@ import requests
 
 from cluster import LEASE, boot_ms
 
-FAULTS = []   # (name, kind of target, function, cheap)
+FAULTS = []
 RECOVERY = 90  # seconds after which a cluster that was mended must work again
 
 WORK_QUEUES = tuple(f"sje.work.default.{c}" for c in ("high", "normal", "low"))
@@ -36,10 +38,19 @@ POINTS = {
 }
 
 
-def fault(name, on, cheap=False, kills=False):
-    """`on`: worker, manager, leader, broker or database; `kills`: not for the steady ones."""
+class Fault(NamedTuple):
+    name: str
+    on: str         # what it is done to: see Chaos.candidates
+    run: callable
+    cheap: bool     # part of a short run
+    kills: bool     # not for the steady ones
+    needs: str      # what the product must have to stand it: see mended.py
+    harmless: bool  # no task may be touched by it
+
+
+def fault(name, on, cheap=False, kills=False, needs=None, harmless=False):
     def register(fn):
-        FAULTS.append((name, on, fn, cheap, kills))
+        FAULTS.append(Fault(name, on, fn, cheap, kills, needs, harmless))
         return fn
     return register
 
@@ -281,18 +292,19 @@ def queues_deleted(chaos, _):
     delete_queues(chaos, chaos.rng.sample((*WORK_QUEUES, "sje.result"), 2))
 
 
-def delete_queues(chaos, names):
+def broker(chaos):
+    """A connection to the broker that is nobody's."""
     env = chaos.cluster.services.env
-    try:
-        broker = pika.BlockingConnection(pika.ConnectionParameters(
-            env["SJE_RABBITMQ_HOST"], int(env["SJE_RABBITMQ_PORT"]), credentials=pika.PlainCredentials(
-                env["SJE_RABBITMQ_USERNAME"], env["SJE_RABBITMQ_PASSWORD"])))
-        channel = broker.channel()
+    return pika.BlockingConnection(pika.ConnectionParameters(
+        env["SJE_RABBITMQ_HOST"], int(env["SJE_RABBITMQ_PORT"]), credentials=pika.PlainCredentials(
+            env["SJE_RABBITMQ_USERNAME"], env["SJE_RABBITMQ_PASSWORD"])))
+
+
+def delete_queues(chaos, names):
+    with broker(chaos) as connection:
+        channel = connection.channel()
         for name in names:
             channel.queue_delete(name)
-        broker.close()
-    except pika.exceptions.AMQPError as e:
-        raise OSError(f"queues are not deleted: {e!r}") from e
 
 
 @fault("SIGSTOP of the broker", "broker")
@@ -480,9 +492,13 @@ def die_at_return(chaos, leader):
 class Chaos:
     """Does faults to a cluster, one after the other and some side by side."""
 
-    def __init__(self, cluster, load, seed, short=False):
+    def __init__(self, cluster, load, seed, short=False, faults=FAULTS, patience=1.0):
         self.cluster, self.load, self.short = cluster, load, short
-        self.rng = random.Random(f"{seed}.faults")
+        self.patience = patience * float(os.environ.get("SJE_SLOW", "1"))
+        self.faults = [f for f in faults if f.cheap or not short]
+        self.own = threading.local()
+        self.seed, self.order = seed, random.Random(f"{seed}.faults")
+        self.times = Counter()  # how often each fault was begun
         self.stopping = threading.Event()
         self.busy, self.lock = set(), threading.Lock()
         self.threads, self.done = [], []
@@ -490,6 +506,11 @@ class Chaos:
         self.queue, self.moved = [], 0.0
 
     # ---- for the faults ----
+
+    @property
+    def rng(self):
+        """Of this fault alone: what it chooses does not depend on what goes on beside it."""
+        return self.own.rng
 
     def wait(self, seconds):
         self.stopping.wait(seconds)
@@ -499,6 +520,16 @@ class Chaos:
         while not (value := condition()) and time.monotonic() < end and not self.stopping.is_set():
             time.sleep(0.05)
         return value
+
+    def must(self, condition, within, text):
+        """What has to become true again after this fault; where it does not, the checker is told."""
+        end = time.monotonic() + within * self.patience
+        while not condition():  # also when the run is over: then all is being mended
+            if time.monotonic() > end:
+                self.own.unmet.append(f"not within {within * self.patience:.0f} s: {text}")
+                return False
+            time.sleep(0.2)
+        return True
 
     def service(self, *arguments):
         """A start is tried again: what was killed may have left something that is still going."""
@@ -539,10 +570,13 @@ class Chaos:
         c = self.cluster
         if on in ("broker", "database"):
             return [(None, {on})]
+        if on == "settings":
+            return [(None, {on})]
         if on == "memory":
             return [(None, set())] if self.load.has_memory else []
-        if on == "full":
-            return [(n, {n.name}) for n in c.workers if getattr(n, "small_disk", False)]
+        if on in ("full", "hung"):
+            has = "small_disk" if on == "full" else "loop_disk"
+            return [(n, {n.name}) for n in c.workers if getattr(n, has, False) and n.alive()]
         if on == "leader":
             leader = c.leader()
             if leader and kills and leader.steady:
@@ -555,9 +589,11 @@ class Chaos:
 
     def take_worker(self):
         """Another one for a fault that is under way, or None."""
+        return self.take([w for w in self.cluster.workers if not w.steady])
+
+    def take(self, nodes):
         with self.lock:
-            free = [w for w in self.cluster.workers
-                    if not w.steady and w.alive() and w.name not in self.busy]
+            free = [n for n in nodes if n.alive() and n.name not in self.busy]
             if not free:
                 return None
             self.busy.add(free[0].name)
@@ -572,21 +608,33 @@ class Chaos:
         with self.lock:
             for again in (False, True):
                 if again:  # the rest of the last round waits for its chance
-                    more = [f for f in FAULTS if f[3] or not self.short]
-                    self.rng.shuffle(more)
-                    self.queue = self.queue[:len(FAULTS)] + more
+                    more = list(self.faults)
+                    self.order.shuffle(more)
+                    self.queue = self.queue[:len(self.faults)] + more
                 for i, f in enumerate(self.queue):
-                    free = [t for t in self.candidates(f[1], f[4]) if not t[1] & self.busy]
+                    free = [t for t in self.candidates(f.on, f.kills) if not t[1] & self.busy]
                     if free:
                         del self.queue[i]
-                        node, resources = self.rng.choice(free)
+                        node, resources = self.order.choice(free)
                         self.busy |= resources
                         return f, node, resources
         return None
 
-    def move_lead(self):
+    def lead(self, wanted, within=20):
+        """Has one of these managers lead, and returns it; None where that did not come about."""
+        end = time.monotonic() + within
+        while time.monotonic() < end and not self.stopping.is_set():
+            leader = self.cluster.leader()
+            if leader in wanted:
+                return leader
+            if leader:
+                self.move_lead(2)
+            self.wait(0.2)
+        return None
+
+    def move_lead(self, rest=10):
         """Cuts the connection that holds the lead, not too often: perhaps another manager takes it."""
-        if time.monotonic() > self.moved + 10:
+        if time.monotonic() > self.moved + rest:
             self.moved = time.monotonic()
             try:
                 self.cluster.query("select pg_terminate_backend(pid) from pg_locks"
@@ -595,10 +643,15 @@ class Chaos:
                 pass  # it is away
 
     def run_one(self, f, node, resources):
-        name, begin, error = f[0], boot_ms(), None
+        begin, error = boot_ms(), None
+        with self.lock:
+            self.times[f.name] += 1
+            self.own.rng = random.Random(f"{self.seed}.{f.name}.{self.times[f.name]}")
+        self.own.unmet = unmet = []
         try:
-            injected = f[2](self, node) is not False
-        except (AssertionError, OSError, psycopg2.Error, subprocess.SubprocessError) as e:
+            injected = f.run(self, node) is not False
+        except (AssertionError, OSError, psycopg2.Error, subprocess.SubprocessError,
+                pika.exceptions.AMQPError) as e:
             injected, error = False, repr(e)[-300:]
         healed = boot_ms()
         if "broker" in resources or "database" in resources:
@@ -608,9 +661,10 @@ class Chaos:
                 error = repr(e)[-300:]
         with self.lock:
             self.busy -= resources
-        recovered = self.load.probe(RECOVERY * float(os.environ.get("SJE_SLOW", "1")))
-        entry = {"name": name, "node": node.name if node else None, "at": begin, "healed": healed,
-                 "injected": injected, "recovered": recovered, "error": error}
+        recovered = self.load.probe(RECOVERY * self.patience)
+        entry = {"name": f.name, "node": node.name if node else None, "at": begin, "healed": healed,
+                 "injected": injected, "recovered": recovered, "error": error, "unmet": unmet,
+                 "harmless": f.harmless}
         self.done.append(entry)
         self.file.write(json.dumps(entry) + "\n")
         self.file.flush()
@@ -624,9 +678,9 @@ class Chaos:
                 t = threading.Thread(target=self.run_one, args=chosen, daemon=True)
                 self.threads.append(t)
                 t.start()
-                self.stopping.wait(self.rng.uniform(*gap))
+                self.stopping.wait(self.order.uniform(*gap))
             else:
                 self.stopping.wait(0.2)
         self.stopping.set()
         for t in self.threads:
-            t.join(RECOVERY + 60)
+            t.join(2 * RECOVERY + 60)

@@ -12,6 +12,8 @@ import uuid
 
 import requests
 
+from cluster import LEASE
+
 FINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
 
 
@@ -45,12 +47,16 @@ class Log:
 
 
 class Load:
-    """Submits `rate` tasks a second with a few threads until told to stop."""
+    """Submits `rate` tasks a second with a few threads until told to stop.
 
-    def __init__(self, cluster, mark, seed, rate, threads=6):
+    long: the share of commands that go on for one to four leases; detach: of those that leave
+    descendants which nothing tells.
+    """
+
+    def __init__(self, cluster, mark, seed, rate, threads=6, long=0.0, detach=0.0):
         self.cluster, self.mark = cluster, str(mark)
         self.log = Log(cluster.dir / "client.jsonl")
-        self.rate, self.seed = rate, seed
+        self.rate, self.seed, self.long, self.detach = rate, seed, long, detach
         self.stopping = threading.Event()
         self.give_up = threading.Event()
         self.accepted = []  # (task, at)
@@ -88,6 +94,10 @@ class Load:
             way = rng.choice(("tree", "stubborn"))
         elif kind < 0.15:
             ms, more = rng.randint(20000, 60000), {"timeoutSeconds": 2}
+        elif self.long and rng.random() < self.long:
+            ms = rng.randint(1000 * LEASE, 4000 * LEASE)
+        if not way and self.detach and rng.random() < self.detach:
+            way = "detach"
         return {"jobType": "Command", **more,
                 "command": [self.mark, str(self.cluster.dir), str(ms), str(code), way]}
 

@@ -27,6 +27,11 @@ def mark(kind, task, attempt, boot, number=0, pid=None, place=PLACE):
     return f"{kind} {task} {attempt} t{attempt} {boot} {boot} {pid} {place} {number}"
 
 
+def fault(name, at, healed, **more):
+    return {"name": name, "node": "w1", "at": at, "healed": healed, "injected": True, "recovered": 0.1,
+            "error": None, "unmet": [], "harmless": False, **more}
+
+
 def good():
     """Five tasks: ended, lost once and ended, told to fail, cancelled in the queue, Noop."""
     client = [{"what": "send", "key": "k", "keyed": True,
@@ -52,8 +57,7 @@ def good():
              mark("S", "c", 1, 3100), mark("E", "c", 1, 3900, 3)]
     samples = [{"node": "m1", "pid": 7, "at": t, "age": t, "rss": 12000, "fds": 30}
                for t in (1000, 40000, 90000)]
-    faults = [{"name": "kill", "node": "w1", "at": 1, "healed": 2, "injected": True,
-               "recovered": 0.1, "error": None}]
+    faults = [fault("kill", at=1, healed=2)]
     exits = [{"node": "w1", "at": 1, "code": -9, "expected": True, "points": []}]
     return {"tasks": tasks, "events": events, "client": client, "marks": marks, "samples": samples,
             "faults": faults, "exits": exits, "end": {"queues": {"q": 0}, "left": []}}
@@ -153,6 +157,15 @@ def overlap(e):
     e["marks"].append(mark("B", "b", 1, 6500))
 
 
+def descendant_lived_on(e):
+    """It has nothing to do with the task any more, and is of the run all the same."""
+    e["marks"].append(mark("D", "b", 1, 6500))
+
+
+def descendant_outlived_its_end(e):
+    e["marks"].append(mark("D", "c", 1, 60000))
+
+
 def lock_was_taken(e):
     e["marks"].append(mark("O", "b", 2, 6100))
 
@@ -179,6 +192,7 @@ def ran_unknown(e):
 
 
 def failed_for_no_reason(e):
+    e["client"] = [x for x in e["client"] if x["what"] != "saw"]
     task(e, "a").update(state=6, error={"kind": "exit"})
     events(e, "a")[3].update({"to": 6, "event": "failed"})
 
@@ -228,23 +242,57 @@ def stuck(e):
     e["faults"][0]["recovered"] = None
 
 
+def did_not_come_back(e):
+    e["faults"][0]["unmet"] = ["not within 90 s: w1 is UP again"]
+
+
+def lost_for_nothing(e):
+    e["faults"] = [fault("forged beats", at=1, healed=8000, harmless=True)]
+
+
+def failed_by_its_node(e, kind="launch"):
+    e["strict"] = True
+    e["client"] = [x for x in e["client"] if x["what"] != "saw"]
+    task(e, "a").update(state=6, error={"kind": kind})
+    events(e, "a")[3].update({"to": 6, "event": "failed"})
+
+
+def failed_by_loss(e):
+    failed_by_its_node(e, "lost")
+
+
+def failed_to_launch_instead(e):
+    e["strict"] = True
+    task(e, "c").update(error={"kind": "launch"})
+
+
+def killed_by_nobody(e):
+    failed_by_its_node(e, "killed")
+
+
+def poison_of_one_node(e):
+    failed_by_its_node(e, "poison")
+
+
 SPOILED = {
     "lost": [drop_task, not_ended],
     "idempotency": [second_row, other_answer, half_a_batch, drop_task],
     "invented": [unknown_job, ran_unknown],
     "outcome": [client_saw_other, client_saw_nothing, cancelled_and_ran_on, second_outcome,
                 failed_for_no_reason, succeeded_by_itself, succeeded_though_told_to_fail,
-                output_of_another, cancelled_by_nobody],
+                output_of_another, cancelled_by_nobody, failed_by_its_node, failed_by_loss,
+                failed_to_launch_instead, killed_by_nobody, poison_of_one_node],
     "audit": [gap_in_audit, illegal_move, row_differs, wrong_attempt, loss_not_counted, open_grant,
               events_of_nothing],
     "twice": [ran_twice],
-    "overlap": [overlap, lock_was_taken],
+    "overlap": [overlap, lock_was_taken, descendant_lived_on],
     "ungranted": [ran_without_grant, ran_elsewhere, ran_too_early],
-    "after the end": [ran_on],
+    "after the end": [ran_on, descendant_outlived_its_end],
     "process": [died],
     "flat": [grew, too_big, leaked_descriptors],
     "left": [message_left, process_left],
-    "stuck": [stuck],
+    "stuck": [stuck, did_not_come_back],
+    "harmless": [lost_for_nothing],
 }
 
 
@@ -266,16 +314,39 @@ def test_output_that_could_not_be_written():
     assert rules(evidence) == set()
 
 
-def test_frozen_run_is_no_overlap():
-    """A task that was stopped together with its worker is there, and does not run."""
+@pytest.mark.parametrize("name", ["SIGSTOP of a worker and all its shims and tasks",
+                                  "workDir hung for 1 to 3 leases"])
+def test_frozen_run_is_no_overlap(name):
+    """A task that was stopped together with its worker, or that waits for its disk, is there, and
+    does not run."""
     evidence = good()
     evidence["marks"].append(mark("O", "b", 2, 6100))
-    evidence["faults"].append({"name": "SIGSTOP of a worker and all its shims and tasks", "node": "w1",
-                               "at": 3000, "healed": 8000, "injected": True, "recovered": 0.1,
-                               "error": None})
+    evidence["faults"].append(fault(name, at=3000, healed=8000))
     assert rules(evidence) == set()
     evidence["faults"][-1]["healed"] = 5000
     assert rules(evidence) == {"overlap"}
+
+
+def test_nothing_wrong_strictly():
+    evidence = {**good(), "strict": True}
+    assert rules(evidence) == set()
+
+
+@pytest.mark.parametrize("kind", ["killed", "oom"])
+def test_killed_by_hand(kind):
+    """Then it may have failed so, and not before."""
+    evidence = good()
+    failed_by_its_node(evidence, kind)
+    evidence["faults"].append(fault("kill -9 of a task", at=3900, healed=4000))
+    assert rules(evidence) == set()
+    evidence["faults"][-1]["at"] = 60000
+    assert rules(evidence) == {"outcome"}
+
+
+def test_a_loss_beside_a_fault_that_does_harm():
+    evidence = good()
+    evidence["faults"].append(fault("forged beats", at=1, healed=8000, harmless=True))
+    assert rules(evidence) == set()
 
 
 def test_evidence_from_files(tmp_path):
