@@ -23,8 +23,7 @@ __attribute__((constructor)) static void broken_choose(void)
     BROKEN_RULES(X)
     CHAOS_RULES(X)
 #undef X
-        if (sje_broken == BROKEN_NONE)
-    {
+    if (sje_broken == BROKEN_NONE) {
         fprintf(stderr, "SJE_BREAK=%s: no such rule, see internal/broken.h\n", name);
         abort();
     }

@@ -314,10 +314,14 @@ void plan_init(void)
     for (size_t i = chance(50) ? 4 : chance(600) ? 2 : 3; i; i--) {
         make_proc(PROC_WORKER, beat);
     }
-    if (chance(150)) { /* one more of the same name */
+    if (chance(150)) { /* one more of the same name, and size: only one of them is given work */
+        int64_t most = plan.most_slots;
+
         make_proc(PROC_WORKER, beat);
-        world->procs[world->n_procs - 1].config->node.node_id =
-            world->procs[world->n_managers].config->node.node_id;
+        struct config *twin = world->procs[world->n_procs - 1].config;
+        twin->node.node_id = world->procs[world->n_managers].config->node.node_id;
+        twin->node.slots = world->procs[world->n_managers].config->node.slots;
+        plan.most_slots = most;
     }
     plan.calm_at = between(15000, 90000);
     faults_init();

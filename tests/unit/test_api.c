@@ -426,7 +426,8 @@ static void test_view(void **state)
         "\"applicationId\":\"local-1\","
         "\"progress\":{\"done\":1,\"total\":2,\"text\":null},\"output\":[1],"
         "\"error\":{\"kind\":\"exit\",\"message\":\"m\",\"exitCode\":3,\"signal\":null},"
-        "\"waitingFor\":null,\"labels\":{\"a\":\"b\"},\"spec\":{\"jobType\":\"SparkApp\",\"labels\":{\"a\":\"b\"}}}");
+        "\"waitingFor\":null,\"labels\":{\"a\":\"b\"},\"spec\":{\"jobType\":\"SparkApp\","
+        "\"labels\":{\"a\":\"b\"}}}");
 }
 
 static void test_no_such_task(void **state)
