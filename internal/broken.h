@@ -25,7 +25,9 @@
     X(HINTS, "lost hints are never published again")                                               \
     X(LEASE_DATA, "a lease is as long as the setting of whoever asks, not as granted")             \
     X(IDENTITY, "workers are told apart by their names alone")                                     \
-    X(WITNESS, "the time of a machine that was stopped is its CLOCK_BOOTTIME's")
+    X(WITNESS, "the time of a machine that was stopped is its CLOCK_BOOTTIME's")                   \
+    X(CAPABLE, "a worker starts what does not fit, or what it does not offer")                     \
+    X(RETURN, "what a node could not start counts as a failure")
 
 /* Those that the simulation would not notice: in it nobody repeats what a dead worker said. */
 #define CHAOS_RULES(Y) Y(STALE, "a beat counts although a later one was heard")

@@ -440,7 +440,7 @@ static enum step_rc on_result(struct task *t, const struct task_event *ev, struc
         attempt_lost(t, ev, audit);
         break;
     case OUTCOME_RETURNED:
-        attempt_returned(t, ev, audit);
+        (BROKEN(RETURN) ? attempt_failed : attempt_returned)(t, ev, audit);
         break;
     }
     return STEP_APPLIED;

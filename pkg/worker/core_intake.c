@@ -295,9 +295,9 @@ bool wcore_fits(const struct wcore *c, const struct wcore_need *need)
 {
     const struct wcore_need *cap = &c->set.capacity;
 
-    return within(c->used.slots, need->slots, cap->slots) &&
-           within(c->used.cpus_milli, need->cpus_milli, cap->cpus_milli) &&
-           within(c->used.memory_mb, need->memory_mb, cap->memory_mb);
+    return BROKEN(CAPABLE) || (within(c->used.slots, need->slots, cap->slots) &&
+                               within(c->used.cpus_milli, need->cpus_milli, cap->cpus_milli) &&
+                               within(c->used.memory_mb, need->memory_mb, cap->memory_mb));
 }
 
 /* A claim may be made. */

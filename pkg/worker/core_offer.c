@@ -1,6 +1,7 @@
 /* What this node can do: by a look at it every few seconds, and by what became of the tasks that it
  * tried. A fault holds off a type, or everything; a time doubles with each, and ends with a look
  * that finds it well. */
+#include "internal/broken.h"
 #include "pkg/worker/core_priv.h"
 
 #include <stdlib.h>
@@ -110,6 +111,9 @@ const char *wcore_unable(const struct wcore *c, const char *type)
 {
     const struct wcore_offer *o = type ? find(c, type) : NULL;
 
+    if (BROKEN(CAPABLE)) {
+        return NULL;
+    }
     if (c->offers[0].why) {
         return c->offers[0].why;
     }

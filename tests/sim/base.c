@@ -184,7 +184,8 @@ static void check_outcome(const struct task *before, const struct change *c)
     static const struct {
         const char *event;
         enum truth truth;
-    } claims[] = {{"succeeded", TRUTH_SUCCEEDED}, {"retry", TRUTH_FAILED}};
+    } claims[] = {
+        {"succeeded", TRUTH_SUCCEEDED}, {"retry", TRUTH_FAILED}, {"returned", TRUTH_RETURNED}};
 
     if (task_state_final(before->state) && !requeued(c) && !same_outcome(before, t)) {
         violation("a final outcome was changed: %s to %s", task_state_name(before->state),
@@ -193,6 +194,12 @@ static void check_outcome(const struct task *before, const struct change *c)
     if (before->state == TASK_RUNNING && t->losses > before->losses &&
         node_runs_safely(&t->id, ended, before->token)) {
         violation("attempt %d was given up while it runs under its lease", ended);
+    }
+    if (t->failures > before->failures && !node_saw(&t->id, ended, before->token, TRUTH_FAILED)) {
+        violation("attempt %d counts as a failure, and did not fail", ended);
+    }
+    if (t->returns > before->returns && t->losses > before->losses) {
+        violation("attempt %d was returned and counts as lost too", ended);
     }
     for (size_t i = 0; i < c->n_audit; i++) {
         for (size_t k = 0; k < ARRAY_LEN(claims); k++) {

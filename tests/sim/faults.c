@@ -30,6 +30,7 @@ enum fault {
     F_IDENTITY,
     F_FORGE,
     F_STILL,
+    F_UNABLE,
     FAULTS
 };
 
@@ -131,31 +132,40 @@ static void stand_still_apart(void *arg)
     }
 }
 
-/* ---- what an operator changes ---- */
+/* ---- a node that cannot start what it is given ---- */
 
-static void use_settings(void *arg)
+static void heal_node(void *arg)
 {
-    struct proc *p = arg;
-
-    if (p->manager) {
-        manager_reconfigure(p->manager, p->config);
-    } else if (p->worker) {
-        worker_reconfigure(p->worker, p->config);
-    }
+    ((struct node *)arg)->unable = 0;
 }
 
+static void make_unable(struct node *n)
+{
+    static const unsigned what[] = {UNABLE_COMMAND, UNABLE_NOOP, UNABLE_ALL, UNABLE_ALL};
+
+    n->unable |= what[draw() % ARRAY_LEN(what)];
+    trace("node %s: cannot start tasks (%u)", n->id, n->unable);
+    sim_at(world->now + some_time(60000), NULL, heal_node, n);
+}
+
+/* ---- what an operator changes ---- */
+
 /* Of this process alone: nobody makes sure that they agree. */
-static void change_settings(struct proc *p)
+static void change_settings(void *arg)
 {
     static const int64_t dead_after[] = {3, 6, 10, 20, 40, 90};
+    struct proc *p = arg;
     struct config *c = p->config;
 
     c->node.dead_after_seconds = (int)dead_after[draw() % ARRAY_LEN(dead_after)];
     c->node.heartbeat_seconds = (int)between(1, MIN(c->node.dead_after_seconds / 3, 10));
-    trace("%s: deadAfterSeconds %d, heartbeatSeconds %d", p->name, c->node.dead_after_seconds,
-          c->node.heartbeat_seconds);
-    if (p->alive && !p->stopping) {
-        sim_at(world->now, p, use_settings, p);
+    c->node.slots = (int)MAX(c->node.slots + between(-1, 1), 3);
+    trace("%s: deadAfterSeconds %d, heartbeatSeconds %d, %d slots", p->name,
+          c->node.dead_after_seconds, c->node.heartbeat_seconds, c->node.slots);
+    if (p->manager) {
+        manager_reconfigure(p->manager, c);
+    } else if (p->worker) {
+        worker_reconfigure(p->worker, c);
     }
 }
 
@@ -266,7 +276,16 @@ static void fault_of_proc(enum fault f, struct proc *p)
         stand_still(p, some_time(70000));
         break;
     case F_SETTINGS:
-        change_settings(p);
+        if (p->alive && !p->stopping) {
+            sim_at(world->now, p, change_settings, p);
+        } else if (!p->alive) {
+            change_settings(p);
+        }
+        break;
+    case F_UNABLE:
+        if (p->node) {
+            make_unable(p->node);
+        }
         break;
     case F_DIR:
         if (p->node) {
@@ -340,6 +359,7 @@ static void fault(enum fault f)
     case F_DIR:
     case F_IDENTITY:
     case F_STILL:
+    case F_UNABLE:
     case FAULTS:
         fault_of_proc(f, &world->procs[draw() % world->n_procs]);
         break;

@@ -49,6 +49,7 @@ struct run {
     int64_t token;
     char *result;
     const char *outcome;
+    struct wcore_fault fault; /* where the outcome is returned */
     bool ended;
 };
 
@@ -66,11 +67,16 @@ void nodes_init(void)
 
 bool node_saw(const struct id *task, int32_t attempt, int64_t token, enum truth what)
 {
+    bool ran = false;
+
     for (size_t i = 0; i < n_all; i++) {
         const struct shim *s = all[i];
 
-        if (!id_eq(&s->key.task, task) || s->key.attempt != attempt || s->token != token ||
-            s->state != OVER || !s->has_record) {
+        if (!id_eq(&s->key.task, task) || s->key.attempt != attempt || s->token != token) {
+            continue;
+        }
+        ran = ran || s->started_at;
+        if (s->state != OVER || !s->has_record) {
             continue;
         }
         if ((what == TRUTH_SUCCEEDED && streq(s->reason, "exit") && s->exit_code == 0) ||
@@ -78,7 +84,7 @@ bool node_saw(const struct id *task, int32_t attempt, int64_t token, enum truth 
             return true;
         }
     }
-    return false;
+    return what == TRUTH_RETURNED && !ran;
 }
 
 bool node_runs_safely(const struct id *task, int32_t attempt, int64_t token)
@@ -103,6 +109,51 @@ bool node_runs(const struct id *task)
         }
     }
     return false;
+}
+
+static bool within(int64_t used, int64_t need, int64_t capacity)
+{
+    return need == 0 || used + need <= capacity;
+}
+
+static unsigned bit_of(const char *type)
+{
+    return !type ? UNABLE_ALL : streq(type, "Noop") ? UNABLE_NOOP : UNABLE_COMMAND;
+}
+
+static bool is_unable(const struct node *n, const char *type)
+{
+    return (n->unable | n->never) & bit_of(type);
+}
+
+/* A worker starts what it can, beside what it knows to run. */
+static void check_fit(const struct proc *p, const struct wcore_attempt *a)
+{
+    const struct row *r = base_row(&a->key.task);
+    struct wcore_need used = {0};
+
+    if (!r) {
+        return; /* check_start() tells */
+    }
+    for (size_t i = 0; i < p->dir->n_shims; i++) {
+        const struct shim *s = p->dir->shims[i];
+        const struct row *o = base_row(&s->key.task);
+
+        if (s->state != OVER && o) {
+            used.slots += o->t.slots;
+            used.cpus_milli += o->t.cpus_milli;
+            used.memory_mb += o->t.memory_mb;
+        }
+    }
+    if (!within(used.slots, r->t.slots, p->config->node.slots) ||
+        !within(used.cpus_milli, r->t.cpus_milli, p->config->node.cpus * 1000) ||
+        !within(used.memory_mb, r->t.memory_mb, p->config->node.memory_mb)) {
+        violation("attempt %d is started on %s, which has no room for it", a->key.attempt, p->name);
+    }
+    if (p->node->never & bit_of(r->t.job_type)) {
+        violation("attempt %d is started on %s, which does not offer %s", a->key.attempt, p->name,
+                  r->t.job_type);
+    }
 }
 
 static void check_start(const struct shim *s)
@@ -267,6 +318,10 @@ static void on_spawned(void *arg)
         shim_over(s, true, "lease", -1);
         return;
     }
+    if (is_unable(s->node, NULL)) {
+        shim_over(s, true, "node", -1);
+        return;
+    }
     check_start(s);
     s->state = LIVE;
     s->started_at = world->now;
@@ -310,6 +365,11 @@ static void make_result(struct run *r, const char *outcome, const char *kind)
     r->result = report_result(&out, &r->status);
 }
 
+static void blame(struct run *r, unsigned of)
+{
+    r->fault = (struct wcore_fault){.of = of, .reason = "as planned"};
+}
+
 static void judge(struct run *r)
 {
     const struct shim *s = r->shim;
@@ -317,8 +377,11 @@ static void judge(struct run *r)
     if (r->result) {
         return;
     }
-    if (!s->has_record || streq(s->reason, "lease") || streq(s->reason, "revoked") ||
-        streq(s->reason, "shutdown")) {
+    if (s->has_record && streq(s->reason, "node")) {
+        make_result(r, "returned", "node");
+        blame(r, WCORE_FAULT_NODE);
+    } else if (!s->has_record || streq(s->reason, "lease") || streq(s->reason, "revoked") ||
+               streq(s->reason, "shutdown")) {
         make_result(r, "lost", "lost");
     } else if (streq(s->reason, "cancel")) {
         make_result(r, "cancelled", "cancelled");
@@ -363,29 +426,28 @@ static void attach(struct shim *s, struct run *r)
 }
 
 /* Nothing of it has run. */
-static enum wcore_started give_back(struct run *r, struct wcore_fault *ret)
+static enum wcore_started give_back(struct run *r, unsigned of, struct wcore_fault *ret)
 {
     trace("    node %s cannot start task %02x attempt %d", world->cur->node->id, r->key.task.b[0],
           r->key.attempt);
     make_result(r, "returned", "node");
     r->ended = true;
-    *ret = (struct wcore_fault){.of = (unsigned)between(WCORE_FAULT_ATTEMPT, WCORE_FAULT_NODE),
-                                .reason = "as planned"};
+    blame(r, of);
+    *ret = r->fault;
     return WCORE_START_FAULT;
 }
 
 int run_able(const struct run_context *x, const char *type, struct err *reterr)
 {
     (void)x;
-    (void)type;
-    (void)reterr;
-    return 0;
+    return is_unable(world->cur->node, type) ? err_set(reterr, ERR_CONFIG, "as planned") : 0;
 }
 
 enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a, json_t *spec,
                              int32_t losses, struct wcore_fault *ret)
 {
     struct dir *d = world->cur->dir;
+    const struct node *n = world->cur->node;
     struct run *r = run_new(x, &a->key, a->token);
     struct shim *s;
 
@@ -393,13 +455,15 @@ enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a, jso
     (void)losses;
     a->user = r;
     r->attempt = a;
-    if (chance(30)) {
-        return give_back(r, ret);
+    check_fit(world->cur, a);
+    if (is_unable(n, NULL)) {
+        return give_back(r, WCORE_FAULT_NODE, ret);
+    }
+    if (is_unable(n, a->type)) {
+        return give_back(r, WCORE_FAULT_TYPE, ret);
     }
     if (find_shim(d, &a->key) || d->n_shims == DIR_SHIMS) {
-        make_result(r, "failed", "launch");
-        r->ended = true;
-        return WCORE_START_ENDED;
+        return give_back(r, WCORE_FAULT_ATTEMPT, ret);
     }
     s = xmalloc(sizeof(*s));
     *s = (struct shim){.node = world->cur->node,
@@ -547,8 +611,7 @@ const char *run_why(const struct run *r)
 
 const struct wcore_fault *run_fault(const struct run *r)
 {
-    (void)r;
-    return NULL; /* shims start what they are given, here */
+    return streq(r->outcome, "returned") ? &r->fault : NULL;
 }
 
 const struct report_status *run_status(const struct run *r)
@@ -738,7 +801,7 @@ int executors_look(const char *plugin_dir, struct err *reterr)
 
 const char *const *executor_names(void)
 {
-    static const char *const names[] = {"Command", NULL};
+    static const char *const names[] = {"Command", "Noop", NULL};
 
     return names;
 }

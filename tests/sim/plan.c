@@ -5,10 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define TASKS_MAX   24
-#define LOOK_MS     250
-#define PATIENCE_MS 400000 /* after the last fault, for everything to end */
-#define POST_MS     5000   /* a client waits so long for an answer */
+#define TASKS_MAX    24
+#define LOOK_MS      250
+#define PATIENCE_MS  400000 /* after the last fault, for everything to end */
+#define CAPABLE_CPUS 4
+#define CAPABLE_MB   4000
+#define POST_MS      5000 /* a client waits so long for an answer */
 
 struct posted {
     char key[16];
@@ -24,8 +26,9 @@ static struct {
     struct node nodes[SIM_PROCS];
     struct node_clock clocks[SIM_PROCS];
     int64_t calm_at;
-    bool slow; /* some tasks run for long */
-    bool rush; /* many tasks at once and large workers: hints with several tasks */
+    bool slow;  /* some tasks run for long */
+    bool mixed; /* tasks of several types, that ask for CPUs and memory; workers that differ */
+    bool rush;  /* many tasks at once and large workers: hints with several tasks */
     int64_t grace_s;
     int64_t most_slots; /* of a worker */
 } plan;
@@ -77,7 +80,7 @@ static void on_accepted(void *arg, const struct accept_reply *r)
 static void do_post(void *arg)
 {
     struct posted *t = arg;
-    static const char *const names[] = {"Command", NULL};
+    static const char *const names[] = {"Command", "Noop", NULL};
     static const struct task_types types = {names};
     struct task_problems problems = {0};
     json_t *j = NULL;
@@ -198,6 +201,28 @@ static void look(void *arg)
     sim_at(world->now + LOOK_MS, NULL, look, NULL);
 }
 
+static void use_offer(void *arg)
+{
+    struct proc *p = arg;
+
+    p->config->node.cpus = CAPABLE_CPUS;
+    p->config->node.memory_mb = CAPABLE_MB;
+    if (p->worker) {
+        worker_reconfigure(p->worker, p->config);
+    }
+}
+
+/* In the end every node can start everything. */
+static void make_capable(struct proc *p)
+{
+    p->node->unable = p->node->never = 0;
+    if (p->alive && !p->stopping) {
+        sim_at(world->now, p, use_offer, p);
+    } else if (!p->alive) {
+        use_offer(p);
+    }
+}
+
 static void calm(void *arg)
 {
     (void)arg;
@@ -206,6 +231,9 @@ static void calm(void *arg)
     for (size_t i = 0; i < world->n_procs; i++) {
         world->procs[i].no_broker = world->procs[i].no_base = false;
         world->procs[i].no_http = world->procs[i].apart = false;
+        if (world->procs[i].node) {
+            make_capable(&world->procs[i]);
+        }
     }
     broker_calm();
     base_calm();
@@ -233,17 +261,26 @@ static void make_task(struct posted *t, size_t i)
     if (chance(200)) {
         snprintf(lease, sizeof(lease), "\"leaseSeconds\":%d,", (int)between(10, 40));
     }
+    char more[64] = "";
+    bool noop = plan.mixed && chance(250);
+
+    if (plan.mixed && chance(400)) {
+        snprintf(more, sizeof(more), ",\"cpus\":%d.%d,\"memoryMb\":%d", (int)between(0, 3),
+                 (int)between(0, 9), (int)between(0, CAPABLE_MB));
+    }
     snprintf(t->key, sizeof(t->key), "k%d", (int)i);
     snprintf(t->spec, sizeof(t->spec),
-             "{\"jobType\":\"Command\",\"command\":[\"x\"],\"priority\":%d,\"maxAttempts\":%d,"
+             "{\"jobType\":%s,\"priority\":%d,\"maxAttempts\":%d,"
              "\"retryBackoffSeconds\":1,\"delaySeconds\":%d,\"queueTimeoutSeconds\":%d,%s"
-             "\"resources\":{\"slots\":%d}}",
-             (int)between(0, 9), (int)between(1, 3), chance(200) ? (int)between(1, 10) : 0,
+             "\"resources\":{\"slots\":%d%s}}",
+             noop ? "\"Noop\"" : "\"Command\",\"command\":[\"x\"]", (int)between(0, 9),
+             (int)between(1, 3), chance(200) ? (int)between(1, 10) : 0,
              chance(150) ? (int)between(20, 90) : 0, lease,
-             (int)(chance(150)   ? between(1, plan.most_slots) /* not every worker can take it */
-                   : plan.rush   ? between(1, 3)
-                   : chance(200) ? 2
-                                 : 1));
+             (int)(!plan.mixed && chance(150) ? between(1, plan.most_slots) /* few can take it */
+                   : plan.rush                ? between(1, 3)
+                   : chance(200)              ? 2
+                                              : 1),
+             more);
     post_later(t, between(0, plan.rush ? 3000 : plan.calm_at * 2 / 3));
     if (chance(150)) {
         post_later(t, between(0, plan.calm_at * 2 / 3));
@@ -264,6 +301,17 @@ static void load_configs(void)
     }
 }
 
+/* The first worker, and one of its name, can start everything. */
+static void make_offer(struct proc *p, bool capable)
+{
+    bool all = capable || !plan.mixed;
+
+    p->config->node.slots = (int)(plan.rush ? between(8, 20) : between(2, 4));
+    p->config->node.cpus = (int)(all ? CAPABLE_CPUS : between(1, CAPABLE_CPUS));
+    p->config->node.memory_mb = (int)(all ? CAPABLE_MB : between(100, CAPABLE_MB));
+    p->node->never = all || chance(500) ? 0 : (unsigned)between(UNABLE_COMMAND, UNABLE_NOOP);
+}
+
 static void make_proc(enum proc_kind kind, const int64_t *beat_and_lease)
 {
     size_t i = world->n_procs++;
@@ -275,7 +323,6 @@ static void make_proc(enum proc_kind kind, const int64_t *beat_and_lease)
     p->config->node.heartbeat_seconds = (int)beat_and_lease[0];
     p->config->node.dead_after_seconds = (int)beat_and_lease[1];
     p->config->manager.database_grace_seconds = (int)plan.grace_s;
-    p->config->node.slots = (int)(plan.rush ? between(8, 20) : between(2, 4));
     p->config->node.kill_grace_seconds = chance(500) ? 1 : 10;
     p->clock = &plan.clocks[i];
     if (kind == PROC_WORKER) {
@@ -284,6 +331,7 @@ static void make_proc(enum proc_kind kind, const int64_t *beat_and_lease)
         p->dir = p->next_dir = &p->node->dirs[0];
         p->clock = &p->node->clock;
         snprintf(p->node->id, sizeof(p->node->id), "w%d", (int)i);
+        make_offer(p, i == world->n_managers);
     }
     *p->clock = (struct node_clock){.boot_off = between(1000, 100000000),
                                     .wall_off = between(-50, 50),
@@ -307,6 +355,7 @@ void plan_init(void)
     const int64_t *beat = beats[draw() % ARRAY_LEN(beats)];
     plan.rush = chance(300);
     plan.slow = chance(200);
+    plan.mixed = chance(400);
     world->n_managers = chance(100) ? 1 : chance(600) ? 2 : 3;
     for (size_t i = 0; i < world->n_managers; i++) {
         make_proc(PROC_MANAGER, beat);
@@ -316,11 +365,12 @@ void plan_init(void)
     }
     if (chance(150)) { /* one more of the same name, and size: only one of them is given work */
         int64_t most = plan.most_slots;
+        struct proc *twin = &world->procs[world->n_procs];
 
         make_proc(PROC_WORKER, beat);
-        struct config *twin = world->procs[world->n_procs - 1].config;
-        twin->node.node_id = world->procs[world->n_managers].config->node.node_id;
-        twin->node.slots = world->procs[world->n_managers].config->node.slots;
+        make_offer(twin, true);
+        twin->config->node.node_id = world->procs[world->n_managers].config->node.node_id;
+        twin->config->node.slots = world->procs[world->n_managers].config->node.slots;
         plan.most_slots = most;
     }
     plan.calm_at = between(15000, 90000);

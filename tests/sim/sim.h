@@ -161,12 +161,16 @@ struct dir {
     size_t n_shims;
 };
 #define NODE_DIRS 2
+/* What a node cannot start. */
+enum { UNABLE_COMMAND = 1, UNABLE_NOOP = 2, UNABLE_ALL = 4 };
 struct node {
     char id[8];
     struct node_clock clock;
     struct dir dirs[NODE_DIRS];
+    unsigned unable; /* now */
+    unsigned never;
 };
-enum truth { TRUTH_NONE, TRUTH_SUCCEEDED, TRUTH_FAILED, TRUTH_CANCELLED, TRUTH_LOST };
+enum truth { TRUTH_SUCCEEDED, TRUTH_FAILED, TRUTH_RETURNED };
 void node_reboot(struct node *n);
 void node_kill_shim(struct node *n);
 /* What really became of that attempt. */

@@ -365,7 +365,7 @@ void proc_resume(struct proc *p)
 static void start_manager(void *arg)
 {
     struct proc *p = arg;
-    static const char *const names[] = {"Command", NULL};
+    static const char *const names[] = {"Command", "Noop", NULL};
     static const struct task_types types = {names};
 
     char url[32];
