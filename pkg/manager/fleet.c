@@ -521,7 +521,10 @@ static enum beat_verdict judge(struct fleet *f, struct fleet_worker *w, const st
     if (w->last_beat == INT64_MIN && b->who.inc >= w->who.inc) {
         return BEAT_TAKEN; /* the first that we hear */
     }
-    bool ahead = who_has_uuid(&b->who) && b->who.inc > w->who.inc + PROCESS_AHEAD;
+    /* A number out of nowhere waits until the process that is known is silent: it may be the same
+     * one, which another manager told to take it. */
+    bool ahead =
+        who_has_uuid(&b->who) && b->who.inc > w->who.inc + PROCESS_AHEAD && worker_lives(w->state);
     if (b->who.inc < w->who.inc || ahead || (other_process(w, b) && !BROKEN(IDENTITY))) {
         w->contested_until = now + f->dead_after_ms;
         return BEAT_OUTDATED;

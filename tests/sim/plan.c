@@ -320,18 +320,19 @@ static void make_proc(enum proc_kind kind, const int64_t *beat_and_lease)
     p->kind = kind;
     p->config = configs[i];
     p->config->node.node_id = names[i];
+    p->config->node.slots = 1; /* of a manager: nothing of an earlier schedule is left */
     p->config->node.heartbeat_seconds = (int)beat_and_lease[0];
     p->config->node.dead_after_seconds = (int)beat_and_lease[1];
     p->config->manager.database_grace_seconds = (int)plan.grace_s;
     p->config->node.kill_grace_seconds = chance(500) ? 1 : 10;
     p->clock = &plan.clocks[i];
     if (kind == PROC_WORKER) {
-        plan.most_slots = MAX(plan.most_slots, (int64_t)p->config->node.slots);
         p->node = &plan.nodes[i];
         p->dir = p->next_dir = &p->node->dirs[0];
         p->clock = &p->node->clock;
         snprintf(p->node->id, sizeof(p->node->id), "w%d", (int)i);
         make_offer(p, i == world->n_managers);
+        plan.most_slots = MAX(plan.most_slots, (int64_t)p->config->node.slots);
     }
     *p->clock = (struct node_clock){.boot_off = between(1000, 100000000),
                                     .wall_off = between(-50, 50),

@@ -549,6 +549,23 @@ static void test_numbers_out_of_nowhere(void **state)
     done(&t);
 }
 
+/* Another manager took a number out of nowhere, so the process has gone beyond it: here it is
+ * silent under the old one, and is not locked out. */
+static void test_a_number_out_of_nowhere_is_taken_at_last(void **state)
+{
+    int64_t far = (int64_t)1 << 40;
+    int64_t now = 0;
+
+    (void)state;
+    hear(home(1, 7), 1, 1, now, NULL, 0, NULL, 0);
+    for (int n = 2; now <= DEAD_MS; n++, now += BEAT_MS) {
+        assert_null(hear(home(1, far), 1, n, now, NULL, 0, NULL, 0));
+        tick(now);
+    }
+    tick(now + 1);
+    assert_int_equal(hear(home(1, far), 1, 99, now + 2, NULL, 0, NULL, 0)->state, WORKER_UP);
+}
+
 /* A worker that was upgraded has a UUID from then on, and brings its tasks along. */
 static void test_a_worker_gets_its_uuid(void **state)
 {
@@ -845,6 +862,7 @@ int main(void)
         T(test_another_directory_is_another_worker),
         T(test_a_restart_is_believed),
         T(test_numbers_out_of_nowhere),
+        T(test_a_number_out_of_nowhere_is_taken_at_last),
         T(test_a_worker_gets_its_uuid),
         T(test_a_grant_without_uuid),
         T(test_namesakes_are_bounded),
