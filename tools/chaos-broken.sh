@@ -23,15 +23,16 @@ clock stepped back, workDir empty|before|stuck|40
 forged beats of a live worker over HTTP|IDENTITY|harmless|40
 forged beats of a live worker through the broker|IDENTITY|harmless|40
 beats of a dead worker replayed|STALE|stuck|40
-workDir hung for 1 to 3 leases|before|overlap|45
+workDir hung for 1 to 3 leases|before|overlap|60
 SIGSTOP of a worker and its shims' outer processes|before|overlap|40
 node that fails everything|before|outcome|40
 kill -9 of a shim whose task left detached descendants|before|overlap|40"
 
 build_before() {
     [ ! -x "$TREE/build/chaos/bin/sje-executor" ] || return 0
-    git worktree prune
-    git worktree add --force --detach "$TREE" "$BEFORE"
+    rm -rf "$TREE"
+    mkdir -p "$TREE"
+    git archive "$BEFORE" | tar -x -C "$TREE"
     cp internal/chaos.h "$TREE/internal/"
     [ ! -d .deps ] || cp -r .deps "$TREE/"
     ln -sfn "$PWD/.venv" "$TREE/.venv"

@@ -182,7 +182,7 @@ def workdir_hung(chaos, node):
     chaos.must(lambda: chaos.cluster.sees_up(node), RECOVERY, f"{node.name} is UP again")
 
 
-@fault("SIGSTOP of a worker and its shims' outer processes", "worker", needs="keeper")
+@fault("SIGSTOP of a worker and its shims' outer processes", "worker", kills=True, needs="keeper")
 def keepers_paused(chaos, node):
     chaos.until(node.shims, 10)
     pids = [node.process.pid, *node.outer_shims()] if node.alive() else []
