@@ -86,6 +86,7 @@ void feed_hint_hold(struct feed_hint *e)
     if (e->lane) {
         heap_push(&e->lane->held, &e->heap);
     } else {
+        e->pool->fed_known = false; /* it may be marked: then only that scan finds it again */
         feed_hint_free(e->pool->feed, e);
     }
 }
@@ -294,6 +295,7 @@ static void look_at_pool(struct feed *f, struct offers_pool *o, int64_t now)
     p = p ? p : pool_get(f, o->name);
     if (workers && !p->served) {
         p->served = true;
+        feed_scan_fed(p);
     }
     if (workers < p->workers) {
         p->silent_at = now;

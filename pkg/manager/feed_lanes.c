@@ -47,6 +47,7 @@ void feed_lane_trim(struct feed_lane *l)
         last = CONTAINER_OF(h, struct feed_hint, heap);
         heap_push(&keep, h);
     }
+    l->pool->fed_known = false; /* what is marked is found again by that scan alone */
     for (; n; n--) {
         feed_hint_free(l->pool->feed, CONTAINER_OF(heap_min(&l->held), struct feed_hint, heap));
     }
@@ -110,6 +111,5 @@ void feed_lanes_make(struct feed_pool *p, struct offers_pool *o)
     while ((n = list_pop(&held))) {
         feed_hint_hold(CONTAINER_OF(n, struct feed_hint, node));
     }
-    p->fed_known = false; /* some of those that had no lane may be FED */
-    feed_scan_fed(p);
+    feed_scan_fed(p); /* of those that had no lane until now */
 }

@@ -78,9 +78,8 @@ struct feed_pool {
     bool due;        /* a step, at the end of this turn of the loop */
     bool paused;
     bool served;
-    bool fed_known; /* rows that are FED: by earlier leaders, or forgotten since */
+    bool fed_known; /* what earlier leaders fed */
     bool fed_asked;
-    int64_t fed_at; /* when they were asked for last; boot ms */
     bool declared;
     int scans; /* in flight */
     int64_t pause_until;
@@ -169,9 +168,7 @@ void feed_direct_check(struct feed_pool *p, int64_t now);
 /* feed_scan.c */
 void feed_scan_more(struct feed_lane *l);  /* behind the horizon */
 void feed_scan_again(struct feed_lane *l); /* from rescan_rank on */
-/* What is FED and not held: fed by an earlier leader, or dropped because nobody could take it. It
- * counts as outstanding. */
-void feed_scan_fed(struct feed_pool *p);
+void feed_scan_fed(struct feed_pool *p); /* hints of an earlier leader: they count as outstanding */
 
 /* feed_lost.c */
 void feed_lost_check(struct feed_pool *p, int64_t now);

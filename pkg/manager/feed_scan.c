@@ -6,9 +6,8 @@
 
 #include <stdlib.h>
 
-#define SCAN_LIMIT   1000
-#define FED_AGAIN_MS 60000
-#define REST         20 /* times as long as a scan took, before the same is looked for again */
+#define SCAN_LIMIT 1000
+#define REST       20 /* times as long as a scan took, before the same is looked for again */
 
 struct scan {
     struct feed *feed;
@@ -158,7 +157,7 @@ static void on_fed_scanned(void *arg, int rc, const struct task *rows, size_t n,
     f->open_calls--;
     if (s->run == f->run && p) {
         p->fed_asked = false;
-        p->fed_known = rc == 0;
+        p->fed_known = p->fed_known && rc == 0;
         for (size_t i = 0; rc == 0 && i < n; i++) {
             const struct task *known = ledger_peek(f->o.ledger, &rows[i].id);
 
@@ -179,18 +178,14 @@ void feed_scan_fed(struct feed_pool *p)
 {
     struct feed *f = p->feed;
 
-    int64_t now = clock_boot_ms();
-    bool old = now - p->fed_at >= FED_AGAIN_MS;
-
-    if ((p->fed_known && !old) || p->fed_asked) {
+    if (p->fed_known || p->fed_asked) {
         return;
     }
-    p->fed_at = now;
     struct scan *s = scan_new(p);
     if (store_scan_fed(f->o.db, p->name, FEED_WINDOW_MAX, on_fed_scanned, s) < 0) {
         scan_free(s);
         return; /* the next rescan asks again */
     }
-    p->fed_asked = true;
+    p->fed_asked = p->fed_known = true; /* unless one more is dropped before the answer comes */
     f->open_calls++;
 }
