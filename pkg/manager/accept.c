@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 
+#define TOLD_MAX      64 /* pools that a batch tells of */
 #define BATCH_TASKS   5000
 #define BATCH_BYTES   (8u << 20) /* a request with more goes alone */
 #define IN_FLIGHT     2
@@ -82,11 +83,16 @@ void accept_tell_ready(struct manager *m, const char *pool, int64_t rank)
     mgr_send(m, "sje.ctl", "", &b);
 }
 
-/* Each pool of which some are READY, with the best rank, to whoever leads. */
+/* Each pool of which some are READY, with the best rank, to whoever leads; of very many pools the
+ * first: the others are found by the next scan. */
 static void tell_pools(struct manager *m, const struct task *rows, size_t n)
 {
-    const struct task **best CLEANUP(freep) = xcalloc(n, sizeof(*best));
+    const struct task *best[TOLD_MAX];
     size_t pools = 0;
+
+    if (m->epoch) {
+        return;
+    }
 
     for (size_t i = 0; i < n; i++) {
         size_t k = 0;
@@ -94,7 +100,8 @@ static void tell_pools(struct manager *m, const struct task *rows, size_t n)
         while (k < pools && !streq(best[k]->pool, rows[i].pool)) {
             k++;
         }
-        if (rows[i].state == TASK_READY && (k == pools || rows[i].rank < best[k]->rank)) {
+        if (k < TOLD_MAX && rows[i].state == TASK_READY &&
+            (k == pools || rows[i].rank < best[k]->rank)) {
             best[k] = &rows[i];
             pools += k == pools;
         }

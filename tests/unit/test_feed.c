@@ -1,6 +1,7 @@
 /* The feeder over a broker and a database that live in this file: to whom a task goes, and what
  * becomes of a hint that nobody claims. Time is real: the waits are what is tested. */
 #include "internal/clock.h"
+#include "internal/str.h"
 #include "pkg/manager/feed.h"
 #include "pkg/manager/messages.h"
 #include "pkg/manager/store.h"
@@ -213,14 +214,14 @@ static void beat(const char *name, const char *types, int slots, int cpus, int m
     const struct beat_effects fx = {
         .role = FLEET_LEADS, .unknown = unknown, .revoke = unknown, .gone = gone_at_once};
     char reply[64];
-    char copy[64];
     json_auto_t *pools = json_pack("[s]", "p");
     json_auto_t *list = json_array();
 
     snprintf(reply, sizeof(reply), "sje.worker.%s", name);
-    snprintf(copy, sizeof(copy), "%s", types);
-    for (char *rest = copy, *t; (t = strtok_r(rest, " ", &rest));) {
-        json_array_append_new(list, json_string(t));
+    for (struct str rest = str_of(types); rest.len;) {
+        struct str type = str_cut(rest, ' ', &rest);
+
+        json_array_append_new(list, json_stringn(type.p, type.len));
     }
     struct beat b = {.who = who_of(name, NULL, 1),
                      .host = "h",
