@@ -56,6 +56,7 @@ void stop_task(struct shim *s, const char *reason, int64_t grace_ms)
     }
     s->kill_at = now + grace_ms < s->kill_at ? now + grace_ms : s->kill_at;
     if (!s->fate->reason) {
+        task_report(s); /* what is not executed by now never was */
         s->fate->reason = reason;
         if (s->kill_at > now) {
             tree_signal(SIGTERM);

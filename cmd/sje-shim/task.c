@@ -184,7 +184,8 @@ void task_report(struct shim *s)
     if (n == sizeof(r)) {
         refused(s, &r);
     } else {
-        s->fate->launched = !s->fate->killed; /* else we have killed it before */
+        /* Else it was ended before, by us or on our word. */
+        s->fate->launched = !s->fate->killed && !(s->fate->reason && s->fate->main_gone);
     }
     close(s->report);
     s->report = -1;

@@ -153,7 +153,8 @@ static void on_reply(void *arg, int rc, int status, struct str body, const struc
     struct detour *d = arg;
 
     d->under_way = false;
-    if (rc == 0 && status == 409 && memmem(body.p, body.len, OUTDATED, strlen(OUTDATED))) {
+    if (rc == 0 && status == 409 && body.len &&
+        memmem(body.p, body.len, OUTDATED, strlen(OUTDATED))) {
         (void)d->o.on_answer(d->o.arg, body);
     }
     if (rc == 0 && (status == 409 || (status == 200 && d->o.on_answer(d->o.arg, body)))) {
