@@ -125,6 +125,7 @@ struct manager {
     json_t *settings; /* as the database has them; NULL: not read yet */
     int64_t settings_version;
     bool seeding; /* the cluster's own values are being written down */
+    bool seeded;  /* they are there */
     settings_fn *on_settings;
     void *on_settings_arg;
     /* notices.c: to be told to the other managers */

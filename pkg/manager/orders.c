@@ -60,41 +60,6 @@ static void take_settings(struct manager *m, struct str text, int64_t version)
     }
 }
 
-/* What all must agree on is one value in the database. The first leader writes its own there; every
- * other manager goes by that, whatever its file says. */
-static void on_seeded(void *arg, int rc, const struct err *why)
-{
-    struct manager *m = arg;
-
-    m->seeding = false;
-    if (rc < 0 && rc != ERR_BUSY && rc != ERR_CLOSED) {
-        log_warn(NULL, "deadAfterSeconds is not written down yet: %s; trying again", why->text);
-    }
-}
-
-static void seed(struct manager *m)
-{
-    static const char section[] = "executorNodeConfig";
-    static const char key[] = "deadAfterSeconds";
-    json_auto_t *all = json_deep_copy(m->settings);
-    json_auto_t *what = NULL;
-
-    if (!m->epoch || m->seeding || !m->settings ||
-        json_object_get(json_object_get(all, section), key)) {
-        return;
-    }
-    what = json_pack("{s:{s:I}}", section, key, (json_int_t)(m->dead_after_ms / 1000));
-    MUST(what);
-    json_t *in = json_object_get(all, section);
-    if (!in) {
-        in = json_object();
-        MUST(json_object_set_new(all, section, in) == 0);
-    }
-    MUST(json_object_set_new(in, key, json_integer(m->dead_after_ms / 1000)) == 0);
-    m->seeding = true;
-    manager_change_settings(m, all, what, on_seeded, m);
-}
-
 static void on_settings(void *arg, int rc, const struct db_result *res, const struct err *why)
 {
     struct read_call *c CLEANUP(freep) = arg;
@@ -102,7 +67,6 @@ static void on_settings(void *arg, int rc, const struct db_result *res, const st
     (void)why;
     if (rc == 0 && c->orders == c->m->orders && db_rows(res) == 1) {
         take_settings(c->m, db_get_text(res, 0, 0), db_get_int(res, 0, 1));
-        seed(c->m);
     }
 }
 
@@ -116,11 +80,54 @@ static void read_with(struct manager *m, const char *sql, db_done_fn *cb)
     }
 }
 
+static void on_seeded(void *arg, int rc, const struct db_result *res, const struct err *why)
+{
+    struct manager *m = arg;
+
+    (void)res;
+    m->seeding = false;
+    m->seeded = m->seeded || rc == 0;
+    if (rc == 0 && !m->stopping) {
+        orders_read(m);
+    } else if (rc < 0 && rc != ERR_CLOSED) {
+        log_debug(NULL, "deadAfterSeconds is not written down yet: %s; trying again", why->text);
+    }
+}
+
+/* What all must agree on is one value in the database. The first manager writes its own there;
+ * every other one goes by that, whatever its file says. Before that no settings are read, so that
+ * nobody changes them in between. */
+static void seed(struct manager *m)
+{
+    static const char sql[] =
+        "with s as (update setting set version = version + 1, changed_at = now(), "
+        "value = jsonb_set(case when value::jsonb ? 'executorNodeConfig' then value::jsonb "
+        "else value::jsonb || '{\"executorNodeConfig\":{}}'::jsonb end, "
+        "'{executorNodeConfig,deadAfterSeconds}', to_jsonb($1::int))::json "
+        "where value::jsonb #> '{executorNodeConfig,deadAfterSeconds}' is null returning version) "
+        "insert into cluster_event (at, manager_id, event, detail) select now(), $2, "
+        "'settingsChanged', json_build_object('executorNodeConfig', "
+        "json_build_object('deadAfterSeconds', $1::int)) from s";
+    struct db_params p CLEANUP(db_params_free);
+
+    db_params_init(&p);
+    if (m->seeding) {
+        return;
+    }
+    db_add_int(&p, (int32_t)(m->dead_after_ms / 1000));
+    db_add_text(&p, m->id);
+    m->seeding = db_exec(m->db_read, sql, &p, on_seeded, m) == 0;
+}
+
 void orders_read(struct manager *m)
 {
     if (m->db_ready) {
         read_with(m, "select name, paused from pool", on_pools);
-        read_with(m, "select value::text, version from setting", on_settings);
+        if (m->seeded) {
+            read_with(m, "select value::text, version from setting", on_settings);
+        } else {
+            seed(m);
+        }
         read_with(m,
                   "select id, host, draining, last_seen_at, uuid, incarnation from worker "
                   "where last_seen_at > now() - interval '1 day' or draining limit 20000",
