@@ -544,18 +544,30 @@ void hint_write(struct buf *b, char message_id[HINT_ID_LEN], const struct hint_t
     snprintf(message_id, HINT_ID_LEN, "%s:%d", text, tasks[0].attempt);
 }
 
-void answer_begin(struct buf *b, const char *type, const char *manager, const char *url)
+void addressee_write(struct buf *b, const struct who *to)
+{
+    char uuid[ID_TEXT_LEN];
+
+    id_format(&to->uuid, uuid);
+    buf_addf(b, who_has_uuid(to) ? ",\"uuid\":\"%s\"" : ",\"uuid\":null", uuid);
+}
+
+void answer_begin(struct buf *b, const char *type, const char *manager, const char *url,
+                  const struct who *to)
 {
     buf_addf(b, "{\"v\":1,\"type\":\"%s\",\"manager\":\"%s\"", type, manager);
     if (*url) {
         buf_adds(b, ",\"url\":");
         json_add_string(b, url, strlen(url));
     }
+    if (to) {
+        addressee_write(b, to);
+    }
 }
 
-void grants_begin(struct buf *b, const char *manager, const char *url)
+void grants_begin(struct buf *b, const char *manager, const char *url, const struct who *to)
 {
-    answer_begin(b, "grants", manager, url);
+    answer_begin(b, "grants", manager, url, to);
     buf_adds(b, ",\"grants\":[");
 }
 

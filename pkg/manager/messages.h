@@ -116,10 +116,13 @@ int message_read(struct str body, struct message *m, struct err *reterr) NODISCA
 void message_free(struct message *m); /* for CLEANUP(message_free) */
 
 /* The head of an answer to a worker; url "": unknown. */
-void answer_begin(struct buf *b, const char *type, const char *manager, const char *url);
+void answer_begin(struct buf *b, const char *type, const char *manager, const char *url,
+                  const struct who *to);
+/* The member that says for whom a message is: whoever else gets it drops it. */
+void addressee_write(struct buf *b, const struct who *to);
 
 /* Parts of a grants message are appended one by one between begin and end. */
-void grants_begin(struct buf *b, const char *manager, const char *url);
+void grants_begin(struct buf *b, const char *manager, const char *url, const struct who *to);
 void grants_add(struct buf *b, bool first, const struct task *row, int64_t lease_ms);
 void grants_denies(struct buf *b);
 void deny_add(struct buf *b, bool first, const struct id *task, int32_t attempt,

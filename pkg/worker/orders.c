@@ -190,6 +190,21 @@ static int read_log(struct order *o, struct err *reterr)
 
 static int read_hint(struct order *o, struct err *reterr);
 
+static void read_addressee(struct order *o)
+{
+    const char *uuid = json_get_string(o->doc, "uuid");
+
+    o->addressed = json_object_get(o->doc, "uuid");
+    if (uuid && !id_parse(uuid, strlen(uuid), &o->to)) {
+        o->to = (struct id){{0}};
+    }
+}
+
+bool order_is_for(const struct order *o, const struct id *uuid)
+{
+    return !o->addressed || id_eq(&o->to, uuid);
+}
+
 int order_read(struct str body, struct order *o, struct err *reterr)
 {
     static const struct {
@@ -221,6 +236,7 @@ int order_read(struct str body, struct order *o, struct err *reterr)
     }
     const char *name = json_get_string(o->doc, "type");
     o->url = json_get_string(o->doc, "url");
+    read_addressee(o);
     for (size_t i = 0; i < ARRAY_LEN(types); i++) {
         if (streq(name, types[i].name)) {
             o->type = types[i].type;
