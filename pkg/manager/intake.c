@@ -248,9 +248,11 @@ static void take_claims(struct manager *m, const struct mq_delivery *md, const s
 static void on_claim(struct manager *m, const struct mq_delivery *md, const struct claim_msg *c)
 {
     bool ours = str_eq(md->routing_key, str_of(m->queue)) || m->epoch;
-    const char *objection = fleet_objection(&m->fleet, &c->who);
+    /* The leader's to say: others may have heard two of one name in another order, and would deny
+     * for ever what it lets pass. */
+    const char *objection = m->epoch ? fleet_objection(&m->fleet, &c->who) : NULL;
 
-    if (ours && objection) {
+    if (objection) {
         deny_all(m, c, objection);
     } else if (ours && m->claims_open < CLAIMS_OPEN_MAX) {
         CRASH_POINT("manager-claim");
