@@ -38,7 +38,7 @@ int32_t plan_run_ms(const struct id *task)
     (void)task;
     int kind = (int)(draw() % 10);
 
-    if (plan.slow && kind >= 6) {
+    if (plan.slow && kind >= 6 && !world->calm) {
         return (int32_t)between(30000, 120000);
     }
     return (int32_t)(kind < 5   ? between(20, 2000)
@@ -176,7 +176,9 @@ static const char *what_is_left(char text[200])
             return text;
         }
     }
-    return broker_has_work() ? "messages are left in the broker" : NULL;
+    /* What only a worker could take that does not know that it is deaf goes round among the others;
+     * they ask nobody about it. */
+    return broker_has_work(!(plan.mixed && world->deaf), text) ? text : NULL;
 }
 
 static void look(void *arg)
@@ -201,28 +203,6 @@ static void look(void *arg)
     sim_at(world->now + LOOK_MS, NULL, look, NULL);
 }
 
-static void use_offer(void *arg)
-{
-    struct proc *p = arg;
-
-    p->config->node.cpus = CAPABLE_CPUS;
-    p->config->node.memory_mb = CAPABLE_MB;
-    if (p->worker) {
-        worker_reconfigure(p->worker, p->config);
-    }
-}
-
-/* In the end every node can start everything. */
-static void make_capable(struct proc *p)
-{
-    p->node->unable = p->node->never = 0;
-    if (p->alive && !p->stopping) {
-        sim_at(world->now, p, use_offer, p);
-    } else if (!p->alive) {
-        use_offer(p);
-    }
-}
-
 static void calm(void *arg)
 {
     (void)arg;
@@ -232,7 +212,7 @@ static void calm(void *arg)
         world->procs[i].no_broker = world->procs[i].no_base = false;
         world->procs[i].no_http = world->procs[i].apart = false;
         if (world->procs[i].node) {
-            make_capable(&world->procs[i]);
+            world->procs[i].node->unable = 0;
         }
     }
     broker_calm();
@@ -301,10 +281,10 @@ static void load_configs(void)
     }
 }
 
-/* The first worker, and one of its name, can start everything. */
-static void make_offer(struct proc *p, bool capable)
+/* The first worker can start everything but what takes more slots than it has. */
+static void make_offer(struct proc *p, bool first)
 {
-    bool all = capable || !plan.mixed;
+    bool all = first || !plan.mixed;
 
     p->config->node.slots = (int)(plan.rush ? between(8, 20) : between(2, 4));
     p->config->node.cpus = (int)(all ? CAPABLE_CPUS : between(1, CAPABLE_CPUS));
@@ -343,6 +323,20 @@ static void make_proc(enum proc_kind kind, const int64_t *beat_and_lease)
     sim_at(between(0, plan.rush && kind == PROC_WORKER ? 20000 : 3000), NULL, restart, p);
 }
 
+/* One more of the name of the first worker, and as capable: only one of them is given work. */
+static void make_twin(const int64_t *beat_and_lease)
+{
+    const struct proc *first = &world->procs[world->n_managers];
+    struct proc *twin = &world->procs[world->n_procs];
+    int64_t most = plan.most_slots;
+
+    make_proc(PROC_WORKER, beat_and_lease);
+    make_offer(twin, true);
+    twin->config->node.node_id = first->config->node.node_id;
+    twin->config->node.slots = first->config->node.slots;
+    plan.most_slots = most;
+}
+
 void plan_init(void)
 {
     static const int64_t beats[][2] = {{2, 10}, {3, 15}, {5, 30}};
@@ -364,15 +358,8 @@ void plan_init(void)
     for (size_t i = chance(50) ? 4 : chance(600) ? 2 : 3; i; i--) {
         make_proc(PROC_WORKER, beat);
     }
-    if (chance(150)) { /* one more of the same name, and size: only one of them is given work */
-        int64_t most = plan.most_slots;
-        struct proc *twin = &world->procs[world->n_procs];
-
-        make_proc(PROC_WORKER, beat);
-        make_offer(twin, true);
-        twin->config->node.node_id = world->procs[world->n_managers].config->node.node_id;
-        twin->config->node.slots = world->procs[world->n_managers].config->node.slots;
-        plan.most_slots = most;
+    if (chance(150)) {
+        make_twin(beat);
     }
     plan.calm_at = between(15000, 90000);
     faults_init();

@@ -86,6 +86,7 @@ struct world {
     bool done;
     bool violated;
     char why[400];
+    bool deaf;               /* a consumer was not told that its queue is gone */
     int64_t last_bad_broker; /* when messages were last destroyed */
 };
 extern struct world *world;
@@ -123,7 +124,8 @@ void broker_start(void);
 void broker_alarm(bool on);
 void broker_delete_some_queue(void);
 void broker_calm(void);
-bool broker_has_work(void); /* hints, claims or results are left */
+/* Hints, claims or results are left; `stale_too`: also hints of tasks that have ended. */
+bool broker_has_work(bool stale_too, char text[200]);
 void broker_inject(const char *exchange, const char *key, const char *body, size_t len);
 
 /* ---- forge.c: messages that no process of the cluster sends ---- */
