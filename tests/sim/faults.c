@@ -23,6 +23,7 @@ enum fault {
     F_BASE_CUT,
     F_BASE_PARTITION,
     F_BASE_SLOW,
+    F_LEAD,
     F_WALL,
     F_SPLIT,
     F_SETTINGS,
@@ -310,6 +311,7 @@ static void fault_of_proc(enum fault f, struct proc *p)
     case F_QUEUE:
     case F_BASE:
     case F_BASE_SLOW:
+    case F_LEAD:
     case F_SPLIT:
     case F_FORGE:
     case FAULTS:
@@ -334,6 +336,14 @@ static void fault(enum fault f)
     case F_BASE:
         base_stop();
         sim_at(world->now + some_time(60000), NULL, start_base, NULL);
+        break;
+    case F_LEAD:
+        base_lose_lock();
+        if (chance(500)) {
+            break;
+        }
+        base_slow(true);
+        sim_at(world->now + between(1000, 6000), NULL, start_base, NULL);
         break;
     case F_BASE_SLOW:
         base_slow(true);

@@ -143,6 +143,7 @@ struct row {
 void base_init(void);
 void base_crash_of(struct proc *p);
 void base_cut(struct proc *p, bool silent);
+void base_lose_lock(void); /* its holder learns it later */
 void base_stop(void);
 void base_start(void);
 void base_slow(bool on);
