@@ -937,6 +937,11 @@ void base_cut(struct proc *p, bool silent)
     }
 }
 
+struct proc *base_leader(void)
+{
+    return base.lock ? base.lock->proc : NULL;
+}
+
 void base_lose_lock(void)
 {
     struct db *holder = base.lock;

@@ -26,9 +26,11 @@ static struct {
     struct node nodes[SIM_PROCS];
     struct node_clock clocks[SIM_PROCS];
     int64_t calm_at;
-    bool slow;  /* some tasks run for long */
-    bool mixed; /* tasks of several types, that ask for CPUs and memory; workers that differ */
-    bool rush;  /* many tasks at once and large workers: hints with several tasks */
+    bool uneven; /* not every worker can start every task */
+    bool unlike; /* each manager has its own deadAfterSeconds from the beginning */
+    bool slow;   /* some tasks run for long */
+    bool mixed;  /* tasks of several types, that ask for CPUs and memory; workers that differ */
+    bool rush;   /* many tasks at once and large workers: hints with several tasks */
     int64_t grace_s;
     int64_t most_slots; /* of a worker */
 } plan;
@@ -178,7 +180,7 @@ static const char *what_is_left(char text[200])
     }
     /* What only a worker could take that does not know that it is deaf goes round among the others;
      * they ask nobody about it. */
-    return broker_has_work(!(plan.mixed && world->deaf), text) ? text : NULL;
+    return broker_has_work(!(plan.uneven && world->deaf), text) ? text : NULL;
 }
 
 static void look(void *arg)
@@ -243,7 +245,9 @@ static void make_task(struct posted *t, size_t i)
     }
     char more[64] = "";
     bool noop = plan.mixed && chance(250);
+    bool large = !plan.mixed && chance(150);
 
+    plan.uneven = plan.uneven || plan.mixed || large;
     if (plan.mixed && chance(400)) {
         snprintf(more, sizeof(more), ",\"cpus\":%d.%d,\"memoryMb\":%d", (int)between(0, 3),
                  (int)between(0, 9), (int)between(0, CAPABLE_MB));
@@ -256,10 +260,10 @@ static void make_task(struct posted *t, size_t i)
              noop ? "\"Noop\"" : "\"Command\",\"command\":[\"x\"]", (int)between(0, 9),
              (int)between(1, 3), chance(200) ? (int)between(1, 10) : 0,
              chance(150) ? (int)between(20, 90) : 0, lease,
-             (int)(!plan.mixed && chance(150) ? between(1, plan.most_slots) /* few can take it */
-                   : plan.rush                ? between(1, 3)
-                   : chance(200)              ? 2
-                                              : 1),
+             (int)(large         ? between(1, plan.most_slots) /* few can take it */
+                   : plan.rush   ? between(1, 3)
+                   : chance(200) ? 2
+                                 : 1),
              more);
     post_later(t, between(0, plan.rush ? 3000 : plan.calm_at * 2 / 3));
     if (chance(150)) {
@@ -303,6 +307,9 @@ static void make_proc(enum proc_kind kind, const int64_t *beat_and_lease)
     p->config->node.slots = 1; /* of a manager: nothing of an earlier schedule is left */
     p->config->node.heartbeat_seconds = (int)beat_and_lease[0];
     p->config->node.dead_after_seconds = (int)beat_and_lease[1];
+    if (plan.unlike && kind == PROC_MANAGER) {
+        p->config->node.dead_after_seconds = (int)(beat_and_lease[1] * between(1, 8) / 2);
+    }
     p->config->manager.database_grace_seconds = (int)plan.grace_s;
     p->config->node.kill_grace_seconds = chance(500) ? 1 : 10;
     p->clock = &plan.clocks[i];
@@ -346,11 +353,13 @@ void plan_init(void)
     base_init();
     broker_init();
     nodes_init();
+    faults_init();
     plan.grace_s = chance(300) ? 0 : between(5, 60);
     const int64_t *beat = beats[draw() % ARRAY_LEN(beats)];
     plan.rush = chance(300);
-    plan.slow = chance(200);
+    plan.slow = chance(faults_need_time() ? 600 : 150);
     plan.mixed = chance(400);
+    plan.unlike = chance(250);
     world->n_managers = chance(100) ? 1 : chance(600) ? 2 : 3;
     for (size_t i = 0; i < world->n_managers; i++) {
         make_proc(PROC_MANAGER, beat);
@@ -361,8 +370,7 @@ void plan_init(void)
     if (chance(150)) {
         make_twin(beat);
     }
-    plan.calm_at = between(15000, 90000);
-    faults_init();
+    plan.calm_at = between(15000, plan.slow ? 150000 : 90000);
     plan.n = (size_t)(plan.rush ? between(8, TASKS_MAX) : between(3, 8));
     for (size_t i = 0; i < plan.n; i++) {
         make_task(&plan.tasks[i], i);
