@@ -528,12 +528,16 @@ static void hint_task_write(struct buf *b, const struct hint_task *t)
 }
 
 void hint_write(struct buf *b, char message_id[HINT_ID_LEN], const struct hint_task *tasks,
-                size_t n, const char *reply)
+                size_t n, const char *reply, int keep_ms)
 {
     char text[ID_TEXT_LEN];
 
     MUST(n > 0 && n <= HINT_TASKS);
-    buf_addf(b, "{\"v\":1,\"type\":\"hint\",\"reply\":\"%s\",\"tasks\":[", reply);
+    buf_addf(b, "{\"v\":1,\"type\":\"hint\",\"reply\":\"%s\"", reply);
+    if (keep_ms) {
+        buf_addf(b, ",\"keepMs\":%d", keep_ms);
+    }
+    buf_adds(b, ",\"tasks\":[");
     for (size_t i = 0; i < n; i++) {
         buf_adds(b, i ? "},{" : "{");
         hint_task_write(b, &tasks[i]);

@@ -35,10 +35,11 @@ struct hint_task {
 };
 /* At most so many bytes of a hint are this task's. */
 size_t hint_task_size(const struct hint_task *t);
-/* Appends the body and writes the message id. n: 1 to HINT_TASKS, the sum of their sizes at most
- * HINT_MAX - HINT_HEAD_SIZE. reply: the queue that takes the claims. */
+/* Appends the body (keep_ms 0: the worker gives back what it cannot start soon) and writes the
+ * message id. n: 1 to HINT_TASKS, the sum of their sizes at most HINT_MAX - HINT_HEAD_SIZE. reply:
+ * the queue that takes the claims. */
 void hint_write(struct buf *b, char message_id[HINT_ID_LEN], const struct hint_task *tasks,
-                size_t n, const char *reply);
+                size_t n, const char *reply, int keep_ms);
 
 struct claim_msg {
     struct who who;

@@ -5,6 +5,7 @@
 
 #define LEASE_MS_MAX (10 * 86400 * 1000LL)
 #define SLOTS_MAX    1000000
+#define KEEP_MAX_MS  10000
 
 static int broken(struct err *reterr, const char *what)
 {
@@ -301,6 +302,8 @@ static int read_hint(struct order *o, struct err *reterr)
     o->hint = xmalloc(sizeof(*o->hint));
     int rc = take_hint(o->doc, o->hint, reterr);
     o->hint->directed = true;
+    o->hint->keep_ms =
+        MIN(MAX(json_get_int(o->doc, "keepMs", 0), (int64_t)0), (int64_t)KEEP_MAX_MS);
     return rc;
 }
 

@@ -1,6 +1,7 @@
 /* What managers take from workers: bounds. */
 #include "pkg/manager/messages.h"
 
+#include <limits.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,7 +60,7 @@ static void test_the_largest_hint_is_written_whole(void **state)
         }
         struct buf body CLEANUP(buf_free) = {0};
         buf_init(&body, HINT_MAX);
-        hint_write(&body, id, tasks, n, reply);
+        hint_write(&body, id, tasks, n, reply, INT_MAX);
         assert_true(n == 1 || n * hint_task_size(&tasks[0]) >
                                   HINT_MAX - HINT_HEAD_SIZE - hint_task_size(&tasks[0]));
         assert_true(body.len <= n * hint_task_size(&tasks[0]) + HINT_HEAD_SIZE);
