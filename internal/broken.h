@@ -29,7 +29,8 @@
     X(CAPABLE, "a worker starts what does not fit, or what it does not offer")                     \
     X(RETURN, "what a node could not start counts as a failure")
 
-/* Those that the simulation would not notice: in it nobody repeats what a dead worker said. */
+/* Those that the simulation would not notice: in it nobody repeats for long what a
+ * dead worker said. */
 #define CHAOS_RULES(Y) Y(STALE, "a beat counts although a later one was heard")
 
 #ifdef SJE_BREAK

@@ -24,16 +24,18 @@ struct unknown_call {
     struct manager *m;
     struct task_ref ref;
     int64_t beat; /* that listed it */
+    struct who who;
     char *reply;
 };
 
-static void write_beat_ack(struct manager *m, struct buf *b, int64_t beat,
+static void write_beat_ack(struct manager *m, struct buf *b, const struct beat *beat,
                            const struct fleet_worker *w)
 {
     const struct fleet_worker *holder = w->node->holder;
 
-    answer_begin(b, "beat-ack", m->id, m->url);
-    buf_addf(b, ",\"beat\":%lld,\"drain\":%s", (long long)beat, w->node->drain ? "true" : "false");
+    answer_begin(b, "beat-ack", m->id, m->url, &beat->who);
+    buf_addf(b, ",\"beat\":%lld,\"drain\":%s", (long long)beat->beat,
+             w->node->drain ? "true" : "false");
     if (w->state == WORKER_REFUSED) {
         buf_adds(b, ",\"refused\":{\"host\":");
         json_add_string(b, holder->host, strlen(holder->host));
@@ -42,9 +44,10 @@ static void write_beat_ack(struct manager *m, struct buf *b, int64_t beat,
 }
 
 /* To a process that goes on although a later one of its worker was heard. */
-static void write_outdated(struct manager *m, struct buf *b, const struct fleet_worker *w)
+static void write_outdated(struct manager *m, struct buf *b, const struct beat *beat,
+                           const struct fleet_worker *w)
 {
-    answer_begin(b, "outdated", m->id, m->url);
+    answer_begin(b, "outdated", m->id, m->url, &beat->who);
     buf_addf(b, ",\"inc\":%lld}", (long long)w->who.inc);
 }
 
@@ -63,7 +66,9 @@ static void on_unknown_answer(void *arg, const struct ledger_answer *a)
     }
     struct buf b CLEANUP(buf_free) = {0};
     buf_init(&b, MESSAGE_MAX);
-    buf_addf(&b, "{\"v\":1,\"type\":\"revoke\",\"beat\":%lld,\"tasks\":", (long long)c->beat);
+    buf_addf(&b, "{\"v\":1,\"type\":\"revoke\",\"beat\":%lld", (long long)c->beat);
+    addressee_write(&b, &c->who);
+    buf_adds(&b, ",\"tasks\":");
     refs_write(&b, &c->ref, 1);
     buf_addc(&b, '}');
     mgr_send(m, "", reply, &b);
@@ -80,7 +85,7 @@ static void on_unknown(void *arg, const struct beat_run *r)
     }
     struct unknown_call *c = xmalloc(sizeof(*c));
     *c = (struct unknown_call){
-        bc->m, {r->task, r->attempt}, bc->beat->beat, xstrdup(bc->beat->reply)};
+        bc->m, {r->task, r->attempt}, bc->beat->beat, bc->beat->who, xstrdup(bc->beat->reply)};
     struct task_event ev = {.type = TE_SURVIVED,
                             .now = mgr_now(bc->m),
                             .attempt = r->attempt,
@@ -189,7 +194,7 @@ static void greet(struct manager *m, struct fleet_worker *w, int64_t now)
     w->greeted_inc = w->who.inc;
     w->greeted_at = now;
     buf_init(&b, MESSAGE_MAX);
-    grants_begin(&b, m->id, m->url);
+    grants_begin(&b, m->id, m->url, &w->who);
     grants_denies(&b);
     grants_end(&b);
     mgr_send(m, "", w->reply, &b);
@@ -214,7 +219,7 @@ static int not_taken(struct manager *m, const struct beat *b, const struct beat_
                       "replayed, or its workDir was copied or put back; telling it",
                       who_text(&b->who, text), (long long)heard->worker->who.inc);
         }
-        write_outdated(m, answer, heard->worker);
+        write_outdated(m, answer, b, heard->worker);
     } else if (heard->verdict == BEAT_TOO_MANY) {
         log_warn(NULL, "worker %s is not taken: there are too many, or too many of its name",
                  who_text(&b->who, text));
@@ -255,7 +260,7 @@ int beats_take(struct manager *m, const struct beat *b, struct buf *answer)
         greet(m, w, w->last_beat);
         return ERR_BUSY;
     }
-    write_beat_ack(m, answer, b->beat, w);
+    write_beat_ack(m, answer, b, w);
     buf_adds(answer, ",\"unsure\":");
     refs_write(answer, unsure, bc.n_unsure);
     buf_adds(answer, ",\"revoke\":");

@@ -7,7 +7,8 @@
 
 #include <stdlib.h>
 
-#define UNCLAIMED_MS  2000 /* then it goes elsewhere */
+#define KEEP_MS       2000 /* where there is room; then it goes elsewhere */
+#define KEEP_BUSY_MS  6000 /* where there is none yet */
 #define LOOK_AT       64   /* tasks of a lane, of which the first have no room */
 #define PAUSE_MS      1000 /* after a refused publish */
 #define PATIENCE_MS   3000 /* without room; doubled with each try */
@@ -56,7 +57,7 @@ static void on_confirm(void *arg, int rc)
     feed_pool_step(p);
 }
 
-static bool direct_to(struct feed_hint *e, struct offer *w, struct mq *mq)
+static bool direct_to(struct feed_hint *e, struct offer *w, struct mq *mq, int keep_ms)
 {
     struct feed *f = e->pool->feed;
     struct hint_task task = feed_hint_task(e);
@@ -66,7 +67,7 @@ static bool direct_to(struct feed_hint *e, struct offer *w, struct mq *mq)
     const struct fleet_worker *of = CONTAINER_OF(w, struct fleet_worker, offer);
     struct call *c = xmalloc(sizeof(*c));
     buf_init(&body, HINT_MAX);
-    hint_write(&body, message_id, &task, 1, f->o.reply);
+    hint_write(&body, message_id, &task, 1, f->o.reply, keep_ms);
     struct mq_message m = {.exchange = "",
                            .routing_key = of->reply,
                            .body = {body.data, body.len},
@@ -82,6 +83,7 @@ static bool direct_to(struct feed_hint *e, struct offer *w, struct mq *mq)
     METRIC_INC(hints_directed);
     feed_hint_set(e, DIRECTED);
     e->since = clock_boot_ms();
+    e->give_up = e->since + keep_ms;
     list_push(&w->hints, &e->at);
     offers_direct(w, &e->room, 1);
     return true;
@@ -93,10 +95,10 @@ bool feed_direct(struct feed_hint *e, struct mq *mq)
     struct need need = feed_need(e);
     struct offer *w = o && o->slots.available > 0 ? offers_pick(o, &need) : NULL;
 
-    return w && direct_to(e, w, mq);
+    return w && direct_to(e, w, mq, KEEP_MS);
 }
 
-/* The first of a lane finds no room, while smaller ones take what becomes free. A worker that holds
+/* The first of a lane finds no room, while smaller ones take what becomes free. A worker that keeps
  * it takes nothing of a later rank for a while, so that there will be room. */
 static void force(struct feed_lane *l, const struct offers_pool *o, struct mq *mq)
 {
@@ -111,7 +113,7 @@ static void force(struct feed_lane *l, const struct offers_pool *o, struct mq *m
 
         e->force_at = now + ((int64_t)PATIENCE_MS << MIN(e->tries, PATIENCE_MOST));
         if (w) {
-            (void)direct_to(e, w, mq);
+            (void)direct_to(e, w, mq, KEEP_BUSY_MS);
         }
     }
 }
@@ -158,7 +160,7 @@ void feed_direct_check(struct feed_pool *p, int64_t now)
         struct feed_hint *e = CONTAINER_OF(it, struct feed_hint, node);
         struct offer *w = target(e);
 
-        if (!w || !offers_is_live(w) || now - e->since >= UNCLAIMED_MS) {
+        if (!w || !offers_is_live(w) || now >= e->give_up) {
             back(e);
             n++;
         }

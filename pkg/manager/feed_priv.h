@@ -42,6 +42,7 @@ struct feed_hint {
     int tries; /* how often nobody claimed it */
     int64_t rank;
     int64_t since;    /* SENT, FED, DIRECTED: boot ms */
+    int64_t give_up;  /* DIRECTED: then it goes elsewhere; boot ms */
     int64_t force_at; /* HELD: then it goes to a worker that has no room; 0: it had its turn */
     struct room room;
     char type[]; /* of the task */

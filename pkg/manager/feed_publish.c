@@ -143,7 +143,7 @@ static int bunch_publish(struct feed_pool *p, struct mq *mq, struct bunch *b, en
 
     feed_queue_name(queue, p->name, c);
     buf_init(&body, HINT_MAX);
-    hint_write(&body, message_id, b->tasks, pub->n, f->o.reply);
+    hint_write(&body, message_id, b->tasks, pub->n, f->o.reply, 0);
     bunch_empty(b);
     CRASH_POINT("feed-before-publish");
     struct mq_message m = {.exchange = "",

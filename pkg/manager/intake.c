@@ -118,7 +118,7 @@ static void flush_grants(struct delivery *d)
         return;
     }
     buf_init(&b, GRANT_MAX + 2 * MESSAGE_MAX);
-    grants_begin(&b, d->m->id, d->m->url);
+    grants_begin(&b, d->m->id, d->m->url, &d->who);
     buf_add(&b, d->grants.data, d->grants.len);
     grants_denies(&b);
     buf_add(&b, d->denies.data, d->denies.len);
@@ -213,7 +213,7 @@ static void deny_all(struct manager *m, const struct claim_msg *c, const char *r
     struct buf b CLEANUP(buf_free) = {0};
 
     buf_init(&b, MESSAGE_MAX);
-    grants_begin(&b, m->id, m->url);
+    grants_begin(&b, m->id, m->url, &c->who);
     grants_denies(&b);
     for (size_t i = 0; i < c->n; i++) {
         METRIC_INC_BY(claims_denied, reason);
@@ -248,9 +248,11 @@ static void take_claims(struct manager *m, const struct mq_delivery *md, const s
 static void on_claim(struct manager *m, const struct mq_delivery *md, const struct claim_msg *c)
 {
     bool ours = str_eq(md->routing_key, str_of(m->queue)) || m->epoch;
-    const char *objection = fleet_objection(&m->fleet, &c->who);
+    /* The leader's to say: others may have heard two of one name in another order, and would deny
+     * for ever what it lets pass. */
+    const char *objection = m->epoch ? fleet_objection(&m->fleet, &c->who) : NULL;
 
-    if (ours && objection) {
+    if (objection) {
         deny_all(m, c, objection);
     } else if (ours && m->claims_open < CLAIMS_OPEN_MAX) {
         CRASH_POINT("manager-claim");

@@ -13,8 +13,11 @@
 
 #define TICK_MS          1000
 #define RESULTS_PREFETCH 200
-#define CLOCK_TICKS      10 /* the database's clock is read this often */
-#define CLOCK_TOOK_MS    ((int64_t)250)
+#define CLOCK_TICKS      10             /* the database's clock is read this often */
+#define CLOCK_NEW_MS     ((int64_t)250) /* another server may have another clock */
+#define CLOCK_GOOD_MS    10             /* an answer that took longer is asked for again soon */
+#define CLOCK_TRIES      4
+#define CLOCK_DRIFT      1000 /* 1 ms in so many */
 #define MIGRATE_TICKS    3
 #define WRITE_BATCHES    2
 #define CACHE_BYTES      (12u << 20)
@@ -109,6 +112,8 @@ static void on_batch(void *arg)
 
 /* ---- the database's clock ---- */
 
+static void read_clock(struct manager *m);
+
 static void on_clock(void *arg, int rc, const struct db_result *res, const struct err *why)
 {
     struct manager *m = arg;
@@ -117,12 +122,18 @@ static void on_clock(void *arg, int rc, const struct db_result *res, const struc
 
     (void)why;
     m->clock_asked = 0;
-    /* An answer that was held up, by the network or because we were stopped, tells an old time. */
+    /* An answer that was held up, by the network or because we were stopped, tells an old time:
+     * half of what it took is what it may be wrong by. An earlier one gets worse as the clocks
+     * drift. */
     if (rc == 0 && db_rows(res) == 1 &&
-        (!m->clock_known || took <= MAX(m->clock_took, CLOCK_TOOK_MS))) {
+        (!m->clock_known || took <= m->clock_took + (now - m->clock_at) / CLOCK_DRIFT)) {
         m->clock_offset = db_get_time(res, 0, 0) + took / 2 - now;
         m->clock_took = took;
+        m->clock_at = now;
         m->clock_known = true;
+    }
+    if (rc == 0 && took > CLOCK_GOOD_MS && m->clock_tries++ < CLOCK_TRIES) {
+        read_clock(m);
     }
 }
 
@@ -212,6 +223,7 @@ static void on_read_up(void *arg)
 {
     struct manager *m = arg;
 
+    m->clock_took = MAX(m->clock_took, CLOCK_NEW_MS);
     read_clock(m);
     if (m->db_ready) {
         orders_read(m);
@@ -287,7 +299,9 @@ static void on_tick(uv_timer_t *t)
     if (m->held_results.count && db_is_up(m->db)) {
         intake_retry(m);
     }
-    if (m->db_ready && (!m->clock_known || m->ticks % CLOCK_TICKS == 0)) {
+    if (m->db_ready &&
+        (!m->clock_known || m->clock_took > CLOCK_GOOD_MS || m->ticks % CLOCK_TICKS == 0)) {
+        m->clock_tries = 0;
         read_clock(m);
     }
     if (!m->db_ready && !m->migrating && db_is_up(m->db) && m->ticks % MIGRATE_TICKS == 0) {

@@ -528,12 +528,16 @@ static void hint_task_write(struct buf *b, const struct hint_task *t)
 }
 
 void hint_write(struct buf *b, char message_id[HINT_ID_LEN], const struct hint_task *tasks,
-                size_t n, const char *reply)
+                size_t n, const char *reply, int keep_ms)
 {
     char text[ID_TEXT_LEN];
 
     MUST(n > 0 && n <= HINT_TASKS);
-    buf_addf(b, "{\"v\":1,\"type\":\"hint\",\"reply\":\"%s\",\"tasks\":[", reply);
+    buf_addf(b, "{\"v\":1,\"type\":\"hint\",\"reply\":\"%s\"", reply);
+    if (keep_ms) {
+        buf_addf(b, ",\"keepMs\":%d", keep_ms);
+    }
+    buf_adds(b, ",\"tasks\":[");
     for (size_t i = 0; i < n; i++) {
         buf_adds(b, i ? "},{" : "{");
         hint_task_write(b, &tasks[i]);
@@ -544,18 +548,30 @@ void hint_write(struct buf *b, char message_id[HINT_ID_LEN], const struct hint_t
     snprintf(message_id, HINT_ID_LEN, "%s:%d", text, tasks[0].attempt);
 }
 
-void answer_begin(struct buf *b, const char *type, const char *manager, const char *url)
+void addressee_write(struct buf *b, const struct who *to)
+{
+    char uuid[ID_TEXT_LEN];
+
+    id_format(&to->uuid, uuid);
+    buf_addf(b, who_has_uuid(to) ? ",\"uuid\":\"%s\"" : ",\"uuid\":null", uuid);
+}
+
+void answer_begin(struct buf *b, const char *type, const char *manager, const char *url,
+                  const struct who *to)
 {
     buf_addf(b, "{\"v\":1,\"type\":\"%s\",\"manager\":\"%s\"", type, manager);
     if (*url) {
         buf_adds(b, ",\"url\":");
         json_add_string(b, url, strlen(url));
     }
+    if (to) {
+        addressee_write(b, to);
+    }
 }
 
-void grants_begin(struct buf *b, const char *manager, const char *url)
+void grants_begin(struct buf *b, const char *manager, const char *url, const struct who *to)
 {
-    answer_begin(b, "grants", manager, url);
+    answer_begin(b, "grants", manager, url, to);
     buf_adds(b, ",\"grants\":[");
 }
 

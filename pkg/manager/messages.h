@@ -35,10 +35,11 @@ struct hint_task {
 };
 /* At most so many bytes of a hint are this task's. */
 size_t hint_task_size(const struct hint_task *t);
-/* Appends the body and writes the message id. n: 1 to HINT_TASKS, the sum of their sizes at most
- * HINT_MAX - HINT_HEAD_SIZE. reply: the queue that takes the claims. */
+/* Appends the body (keep_ms 0: the worker gives back what it cannot start soon) and writes the
+ * message id. n: 1 to HINT_TASKS, the sum of their sizes at most HINT_MAX - HINT_HEAD_SIZE. reply:
+ * the queue that takes the claims. */
 void hint_write(struct buf *b, char message_id[HINT_ID_LEN], const struct hint_task *tasks,
-                size_t n, const char *reply);
+                size_t n, const char *reply, int keep_ms);
 
 struct claim_msg {
     struct who who;
@@ -116,10 +117,13 @@ int message_read(struct str body, struct message *m, struct err *reterr) NODISCA
 void message_free(struct message *m); /* for CLEANUP(message_free) */
 
 /* The head of an answer to a worker; url "": unknown. */
-void answer_begin(struct buf *b, const char *type, const char *manager, const char *url);
+void answer_begin(struct buf *b, const char *type, const char *manager, const char *url,
+                  const struct who *to);
+/* The member that says for whom a message is: whoever else gets it drops it. */
+void addressee_write(struct buf *b, const struct who *to);
 
 /* Parts of a grants message are appended one by one between begin and end. */
-void grants_begin(struct buf *b, const char *manager, const char *url);
+void grants_begin(struct buf *b, const char *manager, const char *url, const struct who *to);
 void grants_add(struct buf *b, bool first, const struct task *row, int64_t lease_ms);
 void grants_denies(struct buf *b);
 void deny_add(struct buf *b, bool first, const struct id *task, int32_t attempt,

@@ -93,6 +93,8 @@ struct manager {
     bool clock_known;
     int64_t clock_asked; /* boot ms; 0: no answer is awaited */
     int64_t clock_took;  /* how long the answer took that is in force */
+    int clock_tries;     /* at once, after one that took long */
+    int64_t clock_at;    /* when it came; boot ms */
     int64_t last_tick;
     bool workers_unsaved;
     bool reaper_held; /* most workers fell silent at once */

@@ -116,7 +116,7 @@ void notices_leader(struct manager *m)
     struct buf b CLEANUP(buf_free);
 
     buf_init(&b, 256);
-    answer_begin(&b, "leader", m->id, "");
+    answer_begin(&b, "leader", m->id, "", NULL);
     buf_addf(&b, ",\"epoch\":%lld}", (long long)m->epoch);
     mgr_send(m, "sje.ctl", "", &b);
 }

@@ -235,6 +235,7 @@ struct wcore_hint {
     char manager[WCORE_QUEUE_LEN]; /* queue of the one that fed it; "": unknown */
     struct wcore_delivery delivery;
     bool directed; /* there is no delivery: it came to this worker alone, and is dropped silently */
+    int64_t keep_ms; /* directed: so long it waits for room here; 0: as any other */
 };
 /* It is answered when each of its tasks was granted, denied or given back: acked, or nacked where
  * one was given back. */

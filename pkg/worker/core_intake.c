@@ -60,6 +60,12 @@ void wcore_close_hint(struct wcore *c, struct wcore_attempt *a, bool ack)
     }
 }
 
+static bool accepting(const struct wcore *c)
+{
+    return c->ready && c->beat > 0 && c->up[WCORE_LINK_CONSUME] && c->up[WCORE_LINK_PUBLISH] &&
+           !c->draining && !c->refused && !c->stopping && !wcore_is_holding_off(c);
+}
+
 static void take_task(struct wcore *c, int64_t now, const struct wcore_hint *h, size_t i,
                       struct wcore_message *m)
 {
@@ -67,9 +73,13 @@ static void take_task(struct wcore *c, int64_t now, const struct wcore_hint *h, 
 
     if (a && (a->state == WCORE_CLAIMING || a->state == WCORE_HELD) && !a->hint) {
         a->hint = m; /* by a new connection; or it was told to us alone before */
+        if (a->state == WCORE_HELD && m) {
+            wcore_set_timer(c, a, INT64_MAX);
+        }
         return;
     }
-    if (a || !c->consuming || c->in_state[WCORE_HELD].count >= WCORE_HELD_MAX) {
+    if (a || !(h->directed ? accepting(c) : c->consuming) ||
+        c->in_state[WCORE_HELD].count >= WCORE_HELD_MAX) {
         message_answer(c, m, a != NULL);
         return;
     }
@@ -83,6 +93,9 @@ static void take_task(struct wcore *c, int64_t now, const struct wcore_hint *h, 
     wcore_move(c, a, WCORE_HELD, "a hint came");
     if (!wcore_unable(c, a->type) && !wcore_oversized(c, &a->need)) {
         heap_push(&c->waiting, &a->order);
+        if (h->directed) {
+            wcore_set_timer(c, a, now + (h->keep_ms ? h->keep_ms : WCORE_HELD_MS));
+        }
     } else if (h->directed) {
         wcore_drop(c, a, "it could not be started here");
     } else {
@@ -127,14 +140,17 @@ void wcore_lose_hints(struct wcore *c)
     }
 }
 
-static void give_back(struct wcore *c, const char *why)
+/* But what was told to us alone and may wait for room: we pause to make it. */
+static void give_back(struct wcore *c)
 {
     LIST_EACH(&c->in_state[WCORE_HELD], it)
     {
         struct wcore_attempt *a = CONTAINER_OF(it, struct wcore_attempt, in_state);
 
-        wcore_close_hint(c, a, false);
-        wcore_drop(c, a, why);
+        if (a->hint || !c->paused) {
+            wcore_close_hint(c, a, false);
+            wcore_drop(c, a, c->paused ? "no slot became free" : "no work is taken now");
+        }
     }
 }
 
@@ -272,12 +288,6 @@ void wcore_on_deny(struct wcore *c, int64_t now, const struct wcore_key *k, enum
 
 /* ---- which hints we want ---- */
 
-static bool accepting(const struct wcore *c)
-{
-    return c->ready && c->beat > 0 && c->up[WCORE_LINK_CONSUME] && c->up[WCORE_LINK_PUBLISH] &&
-           !c->draining && !c->refused && !c->stopping && !wcore_is_holding_off(c);
-}
-
 static bool within(int64_t used, int64_t need, int64_t capacity)
 {
     return need == 0 || used + need <= capacity;
@@ -369,7 +379,7 @@ void wcore_intake(struct wcore *c, int64_t now)
         }
     }
     if (!want && c->in_state[WCORE_HELD].count) {
-        give_back(c, c->paused ? "no slot became free" : "no work is taken now");
+        give_back(c);
     }
 }
 

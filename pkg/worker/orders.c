@@ -5,6 +5,7 @@
 
 #define LEASE_MS_MAX (10 * 86400 * 1000LL)
 #define SLOTS_MAX    1000000
+#define KEEP_MAX_MS  10000
 
 static int broken(struct err *reterr, const char *what)
 {
@@ -190,6 +191,21 @@ static int read_log(struct order *o, struct err *reterr)
 
 static int read_hint(struct order *o, struct err *reterr);
 
+static void read_addressee(struct order *o)
+{
+    const char *uuid = json_get_string(o->doc, "uuid");
+
+    o->addressed = json_object_get(o->doc, "uuid");
+    if (uuid && !id_parse(uuid, strlen(uuid), &o->to)) {
+        o->to = (struct id){{0}};
+    }
+}
+
+bool order_is_for(const struct order *o, const struct id *uuid)
+{
+    return !o->addressed || id_eq(&o->to, uuid);
+}
+
 int order_read(struct str body, struct order *o, struct err *reterr)
 {
     static const struct {
@@ -221,6 +237,7 @@ int order_read(struct str body, struct order *o, struct err *reterr)
     }
     const char *name = json_get_string(o->doc, "type");
     o->url = json_get_string(o->doc, "url");
+    read_addressee(o);
     for (size_t i = 0; i < ARRAY_LEN(types); i++) {
         if (streq(name, types[i].name)) {
             o->type = types[i].type;
@@ -301,6 +318,8 @@ static int read_hint(struct order *o, struct err *reterr)
     o->hint = xmalloc(sizeof(*o->hint));
     int rc = take_hint(o->doc, o->hint, reterr);
     o->hint->directed = true;
+    o->hint->keep_ms =
+        MIN(MAX(json_get_int(o->doc, "keepMs", 0), (int64_t)0), (int64_t)KEEP_MAX_MS);
     return rc;
 }
 

@@ -64,6 +64,8 @@ struct order {
     struct order_deny *denies; /* GRANTS; owned */
     size_t n_denies;
     const char *url;        /* of the manager that sent it; NULL */
+    bool addressed;         /* it says for whom it is */
+    struct id to;           /* zero: for one that has no UUID */
     int64_t beat;           /* BEAT_ACK, REVOKE */
     bool drain;             /* BEAT_ACK, DRAIN */
     bool refused;           /* BEAT_ACK: another worker of our name lives */
@@ -81,6 +83,8 @@ struct order {
 /* Frees with order_free() in any case. */
 int order_read(struct str body, struct order *o, struct err *reterr) NODISCARD;
 void order_free(struct order *o); /* for CLEANUP(order_free) */
+/* Else it is for somebody who says that our queue is its own. */
+bool order_is_for(const struct order *o, const struct id *uuid);
 
 /* Fills all but delivery. `manager` is empty where it is not the name of such a queue.
  */

@@ -185,6 +185,11 @@ static bool take_message(struct worker *w, struct str body, bool by_broker)
         log_warn(NULL, "a manager's message is not understood: %s; dropping it", e.text);
         return false;
     }
+    if (!order_is_for(&o, &w->dir.uuid)) {
+        log_warn(NULL, "a manager's answer to another worker that calls itself %s; dropping it",
+                 w->config->node.node_id);
+        return false;
+    }
     w->silent = w->silent && !(by_broker && o.type == ORDER_BEAT_ACK);
     detour_learn(w->detour, o.url);
     take_order(w, clock_boot_ms(), &o);

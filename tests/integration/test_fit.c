@@ -196,7 +196,7 @@ static void test_delays_are_kept(void **state)
     memcpy(ids, all, sizeof(all));
     int64_t late = lateness(20);
     print_message("delays: at most %lld ms late\n", (long long)late);
-    assert_true(late < 300);
+    assert_true(late < 600);
     /* Accepted by a manager that does not lead. */
     assert_int_equal(manager_start(&loop, config, &types, &other, &e), 0);
     struct manager *leading = manager;
@@ -218,7 +218,7 @@ static void test_delays_are_kept(void **state)
     memcpy(ids, all, sizeof(all));
     late = lateness(20);
     print_message("delays, told by another manager: at most %lld ms late\n", (long long)late);
-    assert_true(late < 300);
+    assert_true(late < 600);
 }
 
 static void test_queue_timeouts_are_kept(void **state)
@@ -228,7 +228,7 @@ static void test_queue_timeouts_are_kept(void **state)
     for (int i = 0; i < 10; i++) {
         assert_int_equal(final_of(&ids[i]), TASK_FAILED);
         assert_true(seen.finished_at >= seen.queue_deadline);
-        assert_true(seen.finished_at - seen.queue_deadline < 300);
+        assert_true(seen.finished_at - seen.queue_deadline < 600);
     }
     submit(",\"delaySeconds\":5", 1, NULL, 0);
     assert_string_equal(code_of(&ids[0]), "notBefore");

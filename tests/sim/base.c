@@ -937,6 +937,23 @@ void base_cut(struct proc *p, bool silent)
     }
 }
 
+struct proc *base_leader(void)
+{
+    return base.lock ? base.lock->proc : NULL;
+}
+
+void base_lose_lock(void)
+{
+    struct db *holder = base.lock;
+
+    if (holder && holder->up && !holder->cut) {
+        trace("the connection with the lock of %s is lost", holder->proc->name);
+        holder->cut = true;
+        server_notices(holder, 0);
+        client_notices(holder, between(0, 8000));
+    }
+}
+
 void base_crash_of(struct proc *p)
 {
     LIST_EACH(&base.pools, n)

@@ -116,23 +116,64 @@ static bool is_hint(const struct message *m)
     return strncmp(m->queue->name, "sje.work.", 9) == 0;
 }
 
-bool broker_has_work(void)
+/* A hint that nobody needs any more. */
+static bool is_stale(const struct message *m)
 {
+    struct wcore_hint h;
+
+    if (!is_hint(m) || hint_read((struct str){m->body, m->len}, &h, NULL) < 0) {
+        return false;
+    }
+    for (size_t i = 0; i < h.n; i++) {
+        const struct row *r = base_row(&h.tasks[i].key.task);
+
+        if (r && !task_state_final(r->t.state)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static const struct message *first_of(const struct list *l, bool stale_too)
+{
+    LIST_EACH(l, n)
+    {
+        const struct message *m = CONTAINER_OF(n, struct message, node);
+
+        if (stale_too || !is_stale(m)) {
+            return m;
+        }
+    }
+    return NULL;
+}
+
+/* The first message that is left; NULL: none. */
+static const struct message *some_message(bool stale_too)
+{
+    const struct message *m = NULL;
+
     LIST_EACH(&broker.queues, n)
     {
         struct queue *q = CONTAINER_OF(n, struct queue, node);
 
-        if (q->messages.count && !q->owner) {
-            return true;
-        }
+        m = m || q->owner ? m : first_of(&q->messages, stale_too);
     }
     LIST_EACH(&broker.sessions, n)
     {
-        if (CONTAINER_OF(n, struct session, node)->unacked.count) {
-            return true;
-        }
+        m = m ? m : first_of(&CONTAINER_OF(n, struct session, node)->unacked, stale_too);
     }
-    return false;
+    return m;
+}
+
+bool broker_has_work(bool stale_too, char text[200])
+{
+    const struct message *m = some_message(stale_too);
+
+    if (m) {
+        snprintf(text, 200, "in the broker, queue %s%s: %.130s", m->queue->name,
+                 m->tag ? ", unacked" : "", m->body);
+    }
+    return m;
 }
 
 static bool names(const struct message *m, const struct wcore_key *k)
@@ -303,6 +344,9 @@ static void deliver(struct consumer *c, struct message *m)
     struct session *s = c->s;
     struct frame *f = xmalloc(sizeof(*f));
 
+    if (is_hint(m)) {
+        trace("    hint %.12s to %s", m->id, s->proc->name);
+    }
     m->tag = ++s->next_tag;
     *f = (struct frame){.s = s, .consumer = c, .m = message_copy(m)};
     sim_at(out_time(s), s->proc, on_delivery, f);
@@ -369,6 +413,7 @@ static void queue_delete(struct queue *q)
 {
     bool silent = q->quorum && chance(500);
 
+    world->deaf = world->deaf || silent;
     for (size_t i = 0; i < q->n_consumers; i++) {
         struct consumer *c = q->consumers[i];
 
@@ -784,6 +829,7 @@ static void do_ack(struct op *op)
             check_ack(m);
             message_free(m);
         } else {
+            trace("    hint %.12s given back by %s", m->id, op->s->proc->name);
             m->redelivered = true;
             list_push(&q->messages, n);
         }

@@ -23,6 +23,7 @@ enum fault {
     F_BASE_CUT,
     F_BASE_PARTITION,
     F_BASE_SLOW,
+    F_LEAD,
     F_WALL,
     F_SPLIT,
     F_SETTINGS,
@@ -128,7 +129,7 @@ static void stand_still_apart(void *arg)
     struct proc *p = arg;
 
     if (p->apart && !world->calm) {
-        stand_still(p, between(5000, 30000));
+        stand_still(p, between(5000, 20000));
     }
 }
 
@@ -186,23 +187,46 @@ static void spoil_identity(struct dir *d)
 
 /* ---- the network ---- */
 
+static void set_apart(struct proc *p)
+{
+    if (!p->apart) {
+        trace("%s: on the side without broker and database", p->name);
+        p->apart = p->no_broker = p->no_base = true;
+        broker_cut(p, chance(500));
+        base_cut(p, chance(500));
+    }
+}
+
 /* Some managers and workers see each other, but nothing else. */
 static void split(void)
 {
     for (size_t i = 0; i < world->n_procs; i++) {
-        struct proc *p = &world->procs[i];
-
-        if (!p->apart && chance(500)) {
-            trace("%s: on the side without broker and database", p->name);
-            p->apart = p->no_broker = p->no_base = true;
-            broker_cut(p, chance(500));
-            base_cut(p, chance(500));
-            if (has(F_STILL) && chance(700)) {
-                sim_at(world->now + between(0, 15000), NULL, stand_still_apart, p);
-            }
+        if (chance(500)) {
+            set_apart(&world->procs[i]);
         }
     }
     sim_at(world->now + some_time(90000), NULL, heal_split, NULL);
+}
+
+static struct proc *some_busy_worker(void)
+{
+    size_t n = world->n_procs - world->n_managers;
+    size_t first = draw() % n;
+    struct proc *p = NULL;
+
+    for (size_t i = 0; i < n && !(p && node_is_busy(p->node)); i++) {
+        p = &world->procs[world->n_managers + (first + i) % n];
+    }
+    return p;
+}
+
+/* The leader is left with one worker, which it alone keeps alive, and its machine is stopped. */
+static void strand(struct proc *leader)
+{
+    set_apart(leader);
+    set_apart(some_busy_worker());
+    sim_at(world->now + between(0, 4000), NULL, stand_still_apart, leader);
+    sim_at(world->now + between(20000, 90000), NULL, heal_split, NULL);
 }
 
 static void start_broker(void *arg)
@@ -273,7 +297,11 @@ static void fault_of_proc(enum fault f, struct proc *p)
         }
         break;
     case F_STILL:
-        stand_still(p, some_time(70000));
+        if (base_leader() && chance(500)) {
+            strand(base_leader());
+        } else {
+            stand_still(p, some_time(70000));
+        }
         break;
     case F_SETTINGS:
         if (p->alive && !p->stopping) {
@@ -310,6 +338,7 @@ static void fault_of_proc(enum fault f, struct proc *p)
     case F_QUEUE:
     case F_BASE:
     case F_BASE_SLOW:
+    case F_LEAD:
     case F_SPLIT:
     case F_FORGE:
     case FAULTS:
@@ -334,6 +363,14 @@ static void fault(enum fault f)
     case F_BASE:
         base_stop();
         sim_at(world->now + some_time(60000), NULL, start_base, NULL);
+        break;
+    case F_LEAD:
+        base_lose_lock();
+        if (chance(500)) {
+            break;
+        }
+        base_slow(true);
+        sim_at(world->now + between(1000, 6000), NULL, start_base, NULL);
         break;
     case F_BASE_SLOW:
         base_slow(true);
@@ -386,4 +423,9 @@ void faults_init(void)
     plan.pace_ms = chance(300) ? 2000 : 15000;
     forge_init(has(F_FORGE));
     sim_at(between(0, 5000), NULL, some_fault, NULL);
+}
+
+bool faults_need_time(void)
+{
+    return has(F_STILL);
 }

@@ -111,6 +111,16 @@ bool node_runs(const struct id *task)
     return false;
 }
 
+bool node_is_busy(const struct node *n)
+{
+    for (size_t i = 0; i < n_all; i++) {
+        if (all[i]->node == n && all[i]->state == LIVE) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool within(int64_t used, int64_t need, int64_t capacity)
 {
     return need == 0 || used + need <= capacity;

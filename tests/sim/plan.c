@@ -26,9 +26,11 @@ static struct {
     struct node nodes[SIM_PROCS];
     struct node_clock clocks[SIM_PROCS];
     int64_t calm_at;
-    bool slow;  /* some tasks run for long */
-    bool mixed; /* tasks of several types, that ask for CPUs and memory; workers that differ */
-    bool rush;  /* many tasks at once and large workers: hints with several tasks */
+    bool uneven; /* not every worker can start every task */
+    bool unlike; /* each manager has its own deadAfterSeconds from the beginning */
+    bool slow;   /* some tasks run for long */
+    bool mixed;  /* tasks of several types, that ask for CPUs and memory; workers that differ */
+    bool rush;   /* many tasks at once and large workers: hints with several tasks */
     int64_t grace_s;
     int64_t most_slots; /* of a worker */
 } plan;
@@ -38,7 +40,7 @@ int32_t plan_run_ms(const struct id *task)
     (void)task;
     int kind = (int)(draw() % 10);
 
-    if (plan.slow && kind >= 6) {
+    if (plan.slow && kind >= 6 && !world->calm) {
         return (int32_t)between(30000, 120000);
     }
     return (int32_t)(kind < 5   ? between(20, 2000)
@@ -176,7 +178,9 @@ static const char *what_is_left(char text[200])
             return text;
         }
     }
-    return broker_has_work() ? "messages are left in the broker" : NULL;
+    /* What only a worker could take that does not know that it is deaf goes round among the others;
+     * they ask nobody about it. */
+    return broker_has_work(!(plan.uneven && world->deaf), text) ? text : NULL;
 }
 
 static void look(void *arg)
@@ -201,28 +205,6 @@ static void look(void *arg)
     sim_at(world->now + LOOK_MS, NULL, look, NULL);
 }
 
-static void use_offer(void *arg)
-{
-    struct proc *p = arg;
-
-    p->config->node.cpus = CAPABLE_CPUS;
-    p->config->node.memory_mb = CAPABLE_MB;
-    if (p->worker) {
-        worker_reconfigure(p->worker, p->config);
-    }
-}
-
-/* In the end every node can start everything. */
-static void make_capable(struct proc *p)
-{
-    p->node->unable = p->node->never = 0;
-    if (p->alive && !p->stopping) {
-        sim_at(world->now, p, use_offer, p);
-    } else if (!p->alive) {
-        use_offer(p);
-    }
-}
-
 static void calm(void *arg)
 {
     (void)arg;
@@ -232,7 +214,7 @@ static void calm(void *arg)
         world->procs[i].no_broker = world->procs[i].no_base = false;
         world->procs[i].no_http = world->procs[i].apart = false;
         if (world->procs[i].node) {
-            make_capable(&world->procs[i]);
+            world->procs[i].node->unable = 0;
         }
     }
     broker_calm();
@@ -263,7 +245,9 @@ static void make_task(struct posted *t, size_t i)
     }
     char more[64] = "";
     bool noop = plan.mixed && chance(250);
+    bool large = !plan.mixed && chance(150);
 
+    plan.uneven = plan.uneven || plan.mixed || large;
     if (plan.mixed && chance(400)) {
         snprintf(more, sizeof(more), ",\"cpus\":%d.%d,\"memoryMb\":%d", (int)between(0, 3),
                  (int)between(0, 9), (int)between(0, CAPABLE_MB));
@@ -276,10 +260,10 @@ static void make_task(struct posted *t, size_t i)
              noop ? "\"Noop\"" : "\"Command\",\"command\":[\"x\"]", (int)between(0, 9),
              (int)between(1, 3), chance(200) ? (int)between(1, 10) : 0,
              chance(150) ? (int)between(20, 90) : 0, lease,
-             (int)(!plan.mixed && chance(150) ? between(1, plan.most_slots) /* few can take it */
-                   : plan.rush                ? between(1, 3)
-                   : chance(200)              ? 2
-                                              : 1),
+             (int)(large         ? between(1, plan.most_slots) /* few can take it */
+                   : plan.rush   ? between(1, 3)
+                   : chance(200) ? 2
+                                 : 1),
              more);
     post_later(t, between(0, plan.rush ? 3000 : plan.calm_at * 2 / 3));
     if (chance(150)) {
@@ -301,10 +285,10 @@ static void load_configs(void)
     }
 }
 
-/* The first worker, and one of its name, can start everything. */
-static void make_offer(struct proc *p, bool capable)
+/* The first worker can start everything but what takes more slots than it has. */
+static void make_offer(struct proc *p, bool first)
 {
-    bool all = capable || !plan.mixed;
+    bool all = first || !plan.mixed;
 
     p->config->node.slots = (int)(plan.rush ? between(8, 20) : between(2, 4));
     p->config->node.cpus = (int)(all ? CAPABLE_CPUS : between(1, CAPABLE_CPUS));
@@ -323,6 +307,9 @@ static void make_proc(enum proc_kind kind, const int64_t *beat_and_lease)
     p->config->node.slots = 1; /* of a manager: nothing of an earlier schedule is left */
     p->config->node.heartbeat_seconds = (int)beat_and_lease[0];
     p->config->node.dead_after_seconds = (int)beat_and_lease[1];
+    if (plan.unlike && kind == PROC_MANAGER) {
+        p->config->node.dead_after_seconds = (int)(beat_and_lease[1] * between(1, 8) / 2);
+    }
     p->config->manager.database_grace_seconds = (int)plan.grace_s;
     p->config->node.kill_grace_seconds = chance(500) ? 1 : 10;
     p->clock = &plan.clocks[i];
@@ -343,6 +330,20 @@ static void make_proc(enum proc_kind kind, const int64_t *beat_and_lease)
     sim_at(between(0, plan.rush && kind == PROC_WORKER ? 20000 : 3000), NULL, restart, p);
 }
 
+/* One more of the name of the first worker, and as capable: only one of them is given work. */
+static void make_twin(const int64_t *beat_and_lease)
+{
+    const struct proc *first = &world->procs[world->n_managers];
+    struct proc *twin = &world->procs[world->n_procs];
+    int64_t most = plan.most_slots;
+
+    make_proc(PROC_WORKER, beat_and_lease);
+    make_offer(twin, true);
+    twin->config->node.node_id = first->config->node.node_id;
+    twin->config->node.slots = first->config->node.slots;
+    plan.most_slots = most;
+}
+
 void plan_init(void)
 {
     static const int64_t beats[][2] = {{2, 10}, {3, 15}, {5, 30}};
@@ -352,11 +353,13 @@ void plan_init(void)
     base_init();
     broker_init();
     nodes_init();
+    faults_init();
     plan.grace_s = chance(300) ? 0 : between(5, 60);
     const int64_t *beat = beats[draw() % ARRAY_LEN(beats)];
     plan.rush = chance(300);
-    plan.slow = chance(200);
+    plan.slow = chance(faults_need_time() ? 600 : 150);
     plan.mixed = chance(400);
+    plan.unlike = chance(250);
     world->n_managers = chance(100) ? 1 : chance(600) ? 2 : 3;
     for (size_t i = 0; i < world->n_managers; i++) {
         make_proc(PROC_MANAGER, beat);
@@ -364,18 +367,10 @@ void plan_init(void)
     for (size_t i = chance(50) ? 4 : chance(600) ? 2 : 3; i; i--) {
         make_proc(PROC_WORKER, beat);
     }
-    if (chance(150)) { /* one more of the same name, and size: only one of them is given work */
-        int64_t most = plan.most_slots;
-        struct proc *twin = &world->procs[world->n_procs];
-
-        make_proc(PROC_WORKER, beat);
-        make_offer(twin, true);
-        twin->config->node.node_id = world->procs[world->n_managers].config->node.node_id;
-        twin->config->node.slots = world->procs[world->n_managers].config->node.slots;
-        plan.most_slots = most;
+    if (chance(150)) {
+        make_twin(beat);
     }
-    plan.calm_at = between(15000, 90000);
-    faults_init();
+    plan.calm_at = between(15000, plan.slow ? 150000 : 90000);
     plan.n = (size_t)(plan.rush ? between(8, TASKS_MAX) : between(3, 8));
     for (size_t i = 0; i < plan.n; i++) {
         make_task(&plan.tasks[i], i);

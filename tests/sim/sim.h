@@ -86,6 +86,7 @@ struct world {
     bool done;
     bool violated;
     char why[400];
+    bool deaf;               /* a consumer was not told that its queue is gone */
     int64_t last_bad_broker; /* when messages were last destroyed */
 };
 extern struct world *world;
@@ -123,7 +124,8 @@ void broker_start(void);
 void broker_alarm(bool on);
 void broker_delete_some_queue(void);
 void broker_calm(void);
-bool broker_has_work(void); /* hints, claims or results are left */
+/* Hints, claims or results are left; `stale_too`: also hints of tasks that have ended. */
+bool broker_has_work(bool stale_too, char text[200]);
 void broker_inject(const char *exchange, const char *key, const char *body, size_t len);
 
 /* ---- forge.c: messages that no process of the cluster sends ---- */
@@ -141,6 +143,8 @@ struct row {
 void base_init(void);
 void base_crash_of(struct proc *p);
 void base_cut(struct proc *p, bool silent);
+struct proc *base_leader(void); /* who holds the lock; NULL */
+void base_lose_lock(void);      /* its holder learns it later */
 void base_stop(void);
 void base_start(void);
 void base_slow(bool on);
@@ -176,13 +180,15 @@ void node_kill_shim(struct node *n);
 /* What really became of that attempt. */
 bool node_saw(const struct id *task, int32_t attempt, int64_t token, enum truth what);
 bool node_runs(const struct id *task);
+bool node_is_busy(const struct node *n);
 /* That attempt runs, and its lease is not over. */
 bool node_runs_safely(const struct id *task, int32_t attempt, int64_t token);
 void nodes_init(void);
 
 /* ---- faults.c ---- */
 void faults_init(void);
-void restart(void *arg); /* of a struct proc, as soon as it has ended */
+bool faults_need_time(void); /* some harm takes a task that runs for long */
+void restart(void *arg);     /* of a struct proc, as soon as it has ended */
 
 /* ---- plan.c: clients, the beginning, the end ---- */
 void plan_init(void);

@@ -1,6 +1,7 @@
 /* What managers take from workers: bounds. */
 #include "pkg/manager/messages.h"
 
+#include <limits.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,7 +60,7 @@ static void test_the_largest_hint_is_written_whole(void **state)
         }
         struct buf body CLEANUP(buf_free) = {0};
         buf_init(&body, HINT_MAX);
-        hint_write(&body, id, tasks, n, reply);
+        hint_write(&body, id, tasks, n, reply, INT_MAX);
         assert_true(n == 1 || n * hint_task_size(&tasks[0]) >
                                   HINT_MAX - HINT_HEAD_SIZE - hint_task_size(&tasks[0]));
         assert_true(body.len <= n * hint_task_size(&tasks[0]) + HINT_HEAD_SIZE);
@@ -266,6 +267,24 @@ static void test_a_result_is_bounded(void **state)
     message_free(&m);
 }
 
+static void test_an_answer_says_for_whom_it_is(void **state)
+{
+    struct id uuid;
+    struct buf b CLEANUP(buf_free) = {0};
+
+    (void)state;
+    assert_true(id_parse(TASK, strlen(TASK), &uuid));
+    struct who who = who_of("w", &uuid, 1);
+    struct who old = who_of("w", NULL, 1);
+    buf_init(&b, 4096);
+    grants_begin(&b, "m", "http://m", &who);
+    assert_string_equal(b.data, "{\"v\":1,\"type\":\"grants\",\"manager\":\"m\",\"url\":"
+                                "\"http://m\",\"uuid\":\"" TASK "\",\"grants\":[");
+    buf_reset(&b);
+    answer_begin(&b, "outdated", "m", "", &old);
+    assert_string_equal(b.data, "{\"v\":1,\"type\":\"outdated\",\"manager\":\"m\",\"uuid\":null");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -277,6 +296,7 @@ int main(void)
         cmocka_unit_test(test_what_only_describes_is_left_out_where_absurd),
         cmocka_unit_test(test_what_a_worker_holds_off),
         cmocka_unit_test(test_a_result_is_bounded),
+        cmocka_unit_test(test_an_answer_says_for_whom_it_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1701,10 +1701,50 @@ static void test_a_directed_hint_is_never_answered(void **unused)
     step(&f);
     assert_int_equal(state(&f, 4), WCORE_HELD);
     pass(&f, 200);
-    expect(&f, "consume off; ");
+    expect(&f, "");
     assert_int_equal(state(&f, 4), WCORE_GONE);
-    wcore_on_hint(f.c, f.now, &more);
-    assert_int_equal(state(&f, 4), WCORE_GONE);
+    close_worker(&f);
+}
+
+/* What may wait for room makes the worker pause, and goes first when there is some. */
+static void test_a_directed_hint_waits_for_room(void **unused)
+{
+    struct wcore_hint large = typed(9, "");
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 3);
+    for (int i = 1; i <= 3; i++) {
+        run(&f, i);
+    }
+    large.directed = true;
+    large.keep_ms = 3000;
+    large.tasks[0].need.slots = 3;
+    large.tasks[0].rank = 1;
+    wcore_on_hint(f.c, f.now, &large);
+    hint(&f, 4, 1, 5);
+    step(&f);
+    pass(&f, 200);
+    expect(&f, "consume off; nack 4; ");
+    ended(&f, 1);
+    ended(&f, 2);
+    step(&f);
+    assert_int_equal(state(&f, 9), WCORE_HELD);
+    ended(&f, 3);
+    step(&f);
+    buf_reset(&f.log);
+    hint(&f, 5, 1, 5);
+    pass(&f, WCORE_GATHER_MS);
+    assert_non_null(strstr(f.log.data, "claim 9.1; "));
+    assert_int_equal(state(&f, 5), WCORE_HELD);
+    deny(&f, 9, false);
+    /* Not for ever. */
+    run(&f, 6);
+    wcore_on_hint(f.c, f.now, &large);
+    pass(&f, 2999);
+    assert_int_equal(state(&f, 9), WCORE_HELD);
+    pass(&f, 1);
+    assert_int_equal(state(&f, 9), WCORE_GONE);
     close_worker(&f);
 }
 
@@ -2053,6 +2093,7 @@ int main(void)
         cmocka_unit_test(test_what_is_not_offered_goes_back),
         cmocka_unit_test(test_what_is_held_when_its_type_goes),
         cmocka_unit_test(test_a_directed_hint_is_never_answered),
+        cmocka_unit_test(test_a_directed_hint_waits_for_room),
         cmocka_unit_test(test_all_of_what_a_task_needs_has_to_be_free),
         cmocka_unit_test(test_a_grant_of_more_than_is_free),
         cmocka_unit_test(test_after_a_pause_all_classes_are_waited_for),

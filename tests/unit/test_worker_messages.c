@@ -96,6 +96,28 @@ static void test_orders(void **unused)
     order_free(&o);
 }
 
+static void test_for_whom_an_order_is(void **unused)
+{
+    static const char *const good[] = {"", ",\"uuid\":\"f81d4fae-7dec-41d0-a765-00a0c93f2a9c\""};
+    static const char *const bad[] = {",\"uuid\":\"f81d4fae-7dec-41d0-a765-00a0c93f2a9d\"",
+                                      ",\"uuid\":null", ",\"uuid\":\"x\"", ",\"uuid\":7"};
+    static const char us[] = "f81d4fae-7dec-41d0-a765-00a0c93f2a9c";
+    struct id uuid;
+
+    (void)unused;
+    assert_true(id_parse(us, strlen(us), &uuid));
+    for (size_t i = 0; i < ARRAY_LEN(good) + ARRAY_LEN(bad); i++) {
+        bool ours = i < ARRAY_LEN(good);
+        const char *member = ours ? good[i] : bad[i - ARRAY_LEN(good)];
+        char *text CLEANUP(freep) =
+            xasprintf("{\"v\":1,\"type\":\"outdated\",\"inc\":7%s}", member);
+        struct order o = read_good(text);
+
+        assert_int_equal(order_is_for(&o, &uuid), ours);
+        order_free(&o);
+    }
+}
+
 static void test_orders_that_are_refused(void **unused)
 {
     static const char *const bad[] = {
@@ -513,6 +535,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_grants),
         cmocka_unit_test(test_orders),
+        cmocka_unit_test(test_for_whom_an_order_is),
         cmocka_unit_test(test_orders_that_are_refused),
         cmocka_unit_test(test_too_many_entries),
         cmocka_unit_test(test_what_a_grant_takes),

@@ -1,0 +1,111 @@
+"""A task goes to a worker that can take it, and says what it waits for; a worker that is stopped keeps no
+task from those that are free."""
+import os
+import signal
+import time
+
+import pytest
+
+from sje import Server, until
+
+NOOP = {"jobType": "Noop"}
+
+
+def shell(text, **more):
+    return {"jobType": "Command", "command": ["sh", "-c", text], **more}
+
+
+@pytest.fixture
+def pair(own):
+    """A manager with the worker node1, and what makes further workers."""
+    cluster, servers = own(split=True, SJE_NODE_CPUS="4", SJE_NODE_MEMORY_MB="1000"), []
+
+    def add(name, **settings):
+        servers.append(Server(cluster.dir / name, {
+            **cluster.settings, "SJE_NODE_NODE_ID": name, "SJE_NODE_WORK_DIR": str(cluster.dir / name / "work"),
+            **settings}, "worker"))
+        until(lambda: any(w["workerId"] == name and w["state"] == "UP" for w in cluster.workers()), 30,
+              f"{name} is up")
+        return servers[-1]
+    cluster.add = add
+    yield cluster
+    for server in servers:
+        if server.process.poll() is None:
+            server.process.send_signal(signal.SIGCONT)
+            server.terminate()
+
+
+def waits_for(sje, task, code):
+    def look():
+        t = sje.task(task)
+        return t["state"] == "QUEUED" and t["waitingFor"] and t["waitingFor"]["code"] == code and t["waitingFor"]["text"]
+    return until(look, 10, f"it waits for {code}: {sje.task(task)}")
+
+
+def plugin(directory, name):
+    directory.mkdir()
+    path = directory / name
+    path.write_text("#!/bin/sh\nexit 0\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_the_type_and_the_size_decide(pair, tmp_path):
+    plugins = plugin(tmp_path / "plugins", "Extra").parent
+    pair.servers[0].terminate()  # it must know the type as well
+    pair.servers[0].env["SJE_NODE_PLUGIN_DIR"] = str(plugins)
+    pair.servers[0].start()
+    pair.ready()
+    extra = pair.submit({"jobType": "Extra"})
+    assert "offers Extra" in waits_for(pair, extra, "noWorkerOffersType")
+    large = pair.submit({**NOOP, "resources": {"slots": 7, "memoryMb": 3000}})
+    assert "7 slots, 3000 MiB" in waits_for(pair, large, "doesNotFit")
+    elsewhere = pair.submit({**NOOP, "pool": "none"})
+    assert "default" in waits_for(pair, elsewhere, "noWorkerOfPool")
+    later = pair.submit({**NOOP, "delaySeconds": 100})
+    waits_for(pair, later, "notBefore")
+    queues = {q["pool"]: q for q in pair.get("/mgmt/queues").json()["queues"]}
+    assert queues["none"]["waitingForCode"] == "noWorkerOfPool" and "none" in queues["none"]["waitingFor"]
+    # What fits is not kept back.
+    assert pair.end(pair.submit(NOOP), 10)["workerId"] == "node1"
+    pair.add("big", SJE_NODE_SLOTS="8", SJE_NODE_MEMORY_MB="4000", SJE_NODE_PLUGIN_DIR=str(plugins))
+    assert pair.end(extra, 20)["workerId"] == "big"
+    assert pair.end(large, 20)["workerId"] == "big"
+    many = [pair.submit({**NOOP, "resources": {"memoryMb": 2000}}) for _ in range(50)]
+    assert {pair.end(t, 30)["workerId"] for t in many} == {"big"}
+
+
+def test_memory_is_never_promised_twice(pair):
+    """Two at a time, by their memory, on the one worker that has any for them."""
+    pair.add("big", SJE_NODE_SLOTS="8", SJE_NODE_MEMORY_MB="4000")
+    tasks = [pair.submit(shell("sleep 0.5", resources={"memoryMb": 1500})) for _ in range(6)]
+    assert {pair.end(t, 30)["workerId"] for t in tasks} == {"big"}
+    with pair.database() as db, db.cursor() as c:
+        c.execute("select count(*) from task a where (select count(*) from task b where b.started_at <= a.started_at "
+                  "and b.finished_at > a.started_at) > 2")
+        assert c.fetchone()[0] == 0
+
+
+def test_a_stopped_worker_keeps_nothing_back(pair):
+    """It holds what it was given while the other is idle: everything starts well before it is found out."""
+    pair.add("node2")
+    assert pair.end(pair.submit(NOOP), 20)["state"] == "SUCCEEDED"
+    os.kill(pair.worker.process.pid, signal.SIGSTOP)
+    try:
+        start = time.monotonic()
+        tasks = [pair.submit(NOOP) for _ in range(4)]
+        for task in tasks:
+            assert pair.end(task, 30)["workerId"] == "node2"
+        assert time.monotonic() - start < 8
+    finally:
+        os.kill(pair.worker.process.pid, signal.SIGCONT)
+
+
+def test_a_large_one_is_not_starved(pair):
+    """Only one worker is large enough, and small tasks take each of its slots as it becomes free."""
+    pair.add("big", SJE_NODE_SLOTS="8")
+    pair.post("/tasks", [shell("sleep 0.3")] * 400)
+    until(lambda: sum(w["usedSlots"] for w in pair.workers()) == 12, 20, "all slots are taken")
+    large = pair.submit(shell("true", priority=9, resources={"slots": 7}))
+    assert pair.end(large, 25)["workerId"] == "big"
+    assert any(t["state"] == "QUEUED" for t in pair.get("/tasks?limit=1000").json()["tasks"]), "small ones are left"
