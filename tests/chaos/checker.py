@@ -380,10 +380,14 @@ class Checker:
 def main():
     checker = Checker(Run.load(sys.argv[1]))
     violations = checker.check()
-    for v in violations[:50]:
-        print(f"VIOLATION {v['rule']}: {v['text']}" + (f" (task {v['task']})" if v["task"] else ""))
-    if len(violations) > 50:
-        print(f"… and {len(violations) - 50} more")
+    printed = Counter()
+    for v in violations:
+        printed[v["rule"]] += 1
+        if printed[v["rule"]] <= 20:
+            print(f"VIOLATION {v['rule']}: {v['text']}" + (f" (task {v['task']})" if v["task"] else ""))
+    for rule, n in printed.items():
+        if n > 20:
+            print(f"… and {n - 20} more of '{rule}'")
     print(", ".join(f"{k} {v}" for k, v in checker.counts().items()))
     return 1 if violations else 0
 

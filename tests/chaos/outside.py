@@ -334,8 +334,9 @@ def forged_http(chaos, node):
     still_up(chaos, node)
 
 
-@fault("forged beats of a live worker through the broker", "worker", needs="identity", harmless=True)
+@fault("forged beats of a live worker through the broker", "worker", needs="answers", harmless=True)
 def forged_broker(chaos, node):
+    """The answer goes to the queue that the beat names: the live worker's."""
     if not (forged := forge(chaos, node)):
         return False
     say(chaos, forged)

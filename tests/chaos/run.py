@@ -161,9 +161,8 @@ def arguments():
     p.add_argument("--managers", type=int, default=3)
     p.add_argument("--rate", type=float, default=30, help="tasks a second")
     p.add_argument("--short", action="store_true", help="cheap faults, quickly one after the other")
-    p.add_argument("--only", type=lambda text: [x.strip().replace(";", ",") for x in text.split(",")], default=[],
-                   metavar="NAME,…", help="faults whose names begin so (a comma in one: ;), also those that are not "
-                   "stood yet")
+    p.add_argument("--only", type=lambda text: [x.strip() for x in text.split(",")], default=[],
+                   metavar="NAME,…", help="faults whose names begin so, also those that are not stood yet")
     p.add_argument("--long", type=float, default=0, metavar="SHARE",
                    help="share of the commands that last one to four leases")
     p.add_argument("--patience", type=float, default=1, metavar="FACTOR",
