@@ -47,9 +47,11 @@ static void find_queue(struct manager *m, char queue[96])
     json_t *j = NULL;
 
     buf_init(&b, 65536);
-    assert_true(manager_health(m, &b));
+    manager_status(m, &b);
     assert_int_equal(json_read(b.data, b.len, &j, NULL), 0);
-    snprintf(queue, 96, "sje.manager.%s", json_get_string(j, "managerId"));
+    const char *name = json_get_string(j, "managerId");
+    assert_non_null(name);
+    snprintf(queue, 96, "sje.manager.%s", name);
     json_decref(j);
 }
 
@@ -291,6 +293,56 @@ static void test_the_leader_is_told_of_a_cancel(void **state)
     assert_int_equal(final_of(&ids[0]), TASK_SUCCEEDED);
 }
 
+/* Two of one name live; each manager has heard another one first. */
+static void say_as(const char *queue, const char *uuid, const char *type, const char *more)
+{
+    char *text CLEANUP(freep) = xasprintf(
+        "{\"v\":1,\"type\":\"%s\",\"worker\":\"twin-%s\",\"inc\":%lld,\"uuid\":\"%s\",\"beat\":1,"
+        "\"reply\":\"%s\",%s}",
+        type, w.pool, (long long)w.inc, uuid, w.queue, more);
+
+    publish("", queue, text, false);
+}
+
+static void is_known(struct manager *m)
+{
+    char *name CLEANUP(freep) = xasprintf("twin-%s", w.pool);
+    struct buf b CLEANUP(buf_free) = {0};
+
+    buf_init(&b, 65536);
+    AWAIT((buf_reset(&b), manager_worker(m, name, &b, NULL)) == 0);
+}
+
+static void test_only_the_leader_refuses_a_worker(void **state)
+{
+    static const char *const first = "00000000-0000-4000-8000-000000000001";
+    static const char *const second = "00000000-0000-4000-8000-000000000002";
+    char task[ID_TEXT_LEN];
+
+    (void)state;
+    second_manager();
+    w.heard = NULL; /* nothing is claimed but by the twins */
+    char *beat_text CLEANUP(freep) =
+        xasprintf("\"host\":\"h\",\"pools\":[\"%s\"],\"jobTypes\":[\"Noop\"],\"slots\":1,"
+                  "\"running\":[],\"claiming\":[]",
+                  w.pool);
+    say_as(queues[0], first, "beat", beat_text);
+    say_as(queues[1], second, "beat", beat_text);
+    is_known(manager);
+    is_known(other);
+    submit("", 1, NULL, 0);
+    id_format(&ids[0], task);
+    char *claim_text CLEANUP(freep) =
+        xasprintf("\"claims\":[{\"task\":\"%s\",\"attempt\":1}]", task);
+    AWAIT(w.hints > 0);
+    say_as(queues[0], second, "claim", claim_text);
+    AWAIT(w.n_denies == 1);
+    assert_string_equal(w.deny, "refused");
+    say_as(queues[1], first, "claim", claim_text);
+    AWAIT(w.n_grants == 1 || w.n_denies == 2);
+    assert_int_equal(w.n_grants, 1);
+}
+
 static void test_a_leader_goes(void **state)
 {
     (void)state;
@@ -331,6 +383,7 @@ int main(void)
         T(test_attempts_go_through_either_manager),
         T(test_cancel_and_wait_at_the_other_manager),
         T(test_the_leader_is_told_of_a_cancel),
+        T(test_only_the_leader_refuses_a_worker),
         T(test_a_leader_goes),
         T(test_connections_are_cut),
     };
