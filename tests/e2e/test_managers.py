@@ -199,7 +199,8 @@ def test_settings_hold_for_all_managers(own):
     answer = both.clients[0].call("PATCH", "/mgmt/config", 200, json=change).json()
     assert answer["managerConfig"]["maxLosses"] == 7
     until(lambda: losses(1) == 7, 10, "the other has it too")
-    assert both.events("settingsChanged") == [(None, change)]
+    seeded = {"executorNodeConfig": {"deadAfterSeconds": 30}}  # by the first leader
+    assert both.events("settingsChanged") == [(None, seeded), (None, change)]
     for bad, field in [({"managerConfig": {"maxLosses": 0}}, "managerConfig.maxLosses"),
                        ({"apiConfig": {"port": 1}}, "apiConfig.port"), ({"x": {"y": 1}}, "x")]:
         refused = both.clients[1].call("PATCH", "/mgmt/config", 422, json=bad).json()
