@@ -1,7 +1,10 @@
 #include "api/call.h"
+#include "api/door.h"
+#include "internal/metrics.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #define QUERY_MAX 6
 
@@ -192,6 +195,22 @@ static void on_request(void *arg, struct http_request *r)
     route->handler(c);
 }
 
+/* ---- who may come in ---- */
+
+static int on_admit(void *arg, const struct http_request *r, struct err *reterr)
+{
+    const struct api *api = arg;
+    struct door_head h = {.host = http_header(r, "Host"),
+                          .origin = http_header(r, "Origin"),
+                          .fetch_site = http_header(r, "Sec-Fetch-Site")};
+    int rc = door_check(api->config, api->machine, &h, reterr);
+
+    if (rc < 0) {
+        METRIC_INC_BY(http_refused, "door");
+    }
+    return rc < 0 ? err_http_status(rc) : 0;
+}
+
 /* ---- life ---- */
 
 int api_start(uv_loop_t *loop, const struct config *c, struct manager *m,
@@ -204,10 +223,14 @@ int api_start(uv_loop_t *loop, const struct config *c, struct manager *m,
                              .max_connections = c->api.max_connections,
                              .timeout_s = c->api.timeout_seconds,
                              .handler = on_request,
+                             .admit = on_admit,
                              .arg = api};
 
     *api = (struct api){.loop = loop, .config = c, .manager = m, .types = types};
     list_init(&api->calls);
+    if (gethostname(api->machine, sizeof(api->machine) - 1) < 0) {
+        api->machine[0] = '\0';
+    }
     int rc = http_open(loop, &o, &api->http, reterr);
     if (rc < 0) {
         free(api);

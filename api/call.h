@@ -20,6 +20,7 @@ struct api {
     const struct task_types *types;
     struct http *http; /* NULL once closed; freed when there is no call either */
     struct list calls;
+    char machine[256]; /* the host's name; "": unknown */
     void (*on_stopped)(void *arg);
     void *stopped_arg;
 };

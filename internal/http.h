@@ -36,6 +36,9 @@ struct http;
 struct http_request;
 
 typedef void http_handler_fn(void *arg, struct http_request *r);
+/* Sees a request whose head is complete, before any of its body is read. 0: let it in; else the
+ * status to refuse it with, and why. */
+typedef int http_admit_fn(void *arg, const struct http_request *r, struct err *reterr);
 
 struct http_options {
     const char *bind; /* an address; "0.0.0.0" and "::" for all */
@@ -44,6 +47,7 @@ struct http_options {
     int max_connections;
     int timeout_s; /* for idle or slow clients; not for suspended requests */
     http_handler_fn *handler;
+    http_admit_fn *admit; /* NULL: all come in */
     void *arg;
 };
 

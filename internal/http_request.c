@@ -425,6 +425,7 @@ void http_request_head(struct http_request *r, const char *method, const char *v
 {
     struct conn *c = r->conn;
     struct head f = {0};
+    struct err e = {0};
     const char *why = NULL;
 
     r->head_at = clock_boot_ms();
@@ -434,6 +435,10 @@ void http_request_head(struct http_request *r, const char *method, const char *v
     snprintf(r->method, sizeof(r->method), "%s", streq(method, "HEAD") ? "GET" : method);
     MHD_get_connection_values(c->mhd, MHD_HEADER_KIND, on_header, &f);
     int status = check_head(r, version, &f, &why);
+    if (status == 0 && c->http->o.admit) {
+        status = c->http->o.admit(c->http->o.arg, r, &e);
+        why = e.text;
+    }
     if (status) {
         c->linger = f.lengths || f.encodings;
         http_refuse(r, status, why);

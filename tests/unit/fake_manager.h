@@ -425,7 +425,7 @@ static inline void request(const char *line, const char *headers, const char *te
     int fd = client();
 
     buf_init(&b, 64 * 1024 * 1024);
-    buf_addf(&b, "%s HTTP/1.1\r\nHost: h\r\n%s", line, headers);
+    buf_addf(&b, "%s HTTP/1.1\r\nHost: localhost\r\n%s", line, headers);
     if (text) {
         buf_addf(&b, "Content-Length: %zu\r\n", n);
     }
