@@ -236,6 +236,7 @@ int api_start(uv_loop_t *loop, const struct config *c, struct manager *m,
         free(api);
         return rc;
     }
+    submit_open(api);
     *ret = api;
     return 0;
 }
@@ -278,4 +279,5 @@ void api_stop(struct api *api, void (*on_stopped)(void *arg), void *arg)
             c->abort(c);
         }
     }
+    submit_close(api);
 }

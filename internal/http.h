@@ -63,6 +63,8 @@ void http_close(struct http *h, void (*on_closed)(void *arg), void *arg);
 const char *http_method(const struct http_request *r);
 const char *http_path(const struct http_request *r); /* percent-decoded, without query */
 struct str http_body(const struct http_request *r);
+/* Its memory is given back before the answer; it is empty from then on. */
+void http_body_drop(struct http_request *r);
 /* NULL where absent, or when the connection of a stream is gone. */
 const char *http_header(const struct http_request *r, const char *name);
 /* Query argument, decoded; NULL where absent; of several the first. */

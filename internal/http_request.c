@@ -308,6 +308,14 @@ struct str http_body(const struct http_request *r)
     return (struct str){r->body.data ? r->body.data : "", r->body.len};
 }
 
+void http_body_drop(struct http_request *r)
+{
+    if (r->conn) {
+        r->conn->http->body_bytes -= r->body.len;
+    }
+    buf_free(&r->body);
+}
+
 const char *http_header(const struct http_request *r, const char *name)
 {
     return r->conn ? MHD_lookup_connection_value(r->conn->mhd, MHD_HEADER_KIND, name) : NULL;

@@ -65,7 +65,7 @@ static void answer_error(struct request *r, int rc, const struct err *why)
 
 static void answer_ids(struct request *r, const struct id *ids, size_t n, bool replayed)
 {
-    struct accept_reply reply = {.tasks = ids, .count = n, .replayed = replayed};
+    struct accept_reply reply = {.tasks = ids, .rows = r->rows, .count = n, .replayed = replayed};
 
     r->cb(r->arg, &reply);
 }
@@ -307,28 +307,28 @@ static struct request *request_new(struct manager *m, struct accept_request *a, 
                                    void *arg)
 {
     struct request *r = xmalloc(sizeof(*r));
-    int64_t now = mgr_now(m);
 
     r->m = m;
     r->cb = cb;
     r->arg = arg;
     r->n = a->count;
-    r->rows = xcalloc(a->count, sizeof(*r->rows));
+    r->rows = STEAL(a->rows);
     r->key = xstrdup(a->idempotency_key);
     memcpy(r->hash, a->body_hash, sizeof(r->hash));
     for (size_t i = 0; i < a->count; i++) {
         struct task_audit audit;
 
-        task_from_spec(&r->rows[i], a->specs[i], now);
         task_accepted(&r->rows[i], &audit);
         task_audit_done(&audit);
-        task_spec_free(a->specs[i]);
         r->bytes += ROW_BYTES + strlen(r->rows[i].spec);
     }
-    free(a->specs);
-    a->specs = NULL;
     m->accept_bytes += r->bytes;
     return r;
+}
+
+void manager_row(const struct manager *m, const struct task_spec *s, struct task *ret)
+{
+    task_from_spec(ret, s, mgr_now(m));
 }
 
 void manager_accept(struct manager *m, struct accept_request *a, accept_done_fn *cb, void *arg)
