@@ -29,7 +29,7 @@
 #include <uv.h>
 
 #define HTTP_HEAD_MAX   (32 * 1024)
-#define HTTP_BODIES_MAX (256 * 1024 * 1024)
+#define HTTP_BODIES_MAX (32 * 1024 * 1024) /* or two of the largest, where that is more */
 #define HTTP_STREAM_MAX (4 * 1024 * 1024)
 
 struct http;

@@ -382,6 +382,11 @@ static enum MHD_Result on_header(void *cls, enum MHD_ValueKind kind, const char 
     return MHD_YES;
 }
 
+static size_t bodies_max(const struct http *h)
+{
+    return MAX(2 * h->o.max_body, (size_t)HTTP_BODIES_MAX);
+}
+
 /* 0, or the status to refuse with and why. */
 static int check_head(struct http_request *r, const char *version, struct head *f, const char **why)
 {
@@ -422,7 +427,7 @@ static int check_head(struct http_request *r, const char *version, struct head *
         *why = too_large_body;
         return MHD_HTTP_CONTENT_TOO_LARGE;
     }
-    if (h->closing || h->body_bytes + (size_t)length > HTTP_BODIES_MAX) {
+    if (h->closing || h->body_bytes + (size_t)length > bodies_max(h)) {
         *why = h->closing ? shutting_down : too_many_bodies;
         return MHD_HTTP_SERVICE_UNAVAILABLE;
     }
@@ -481,7 +486,7 @@ bool http_request_body(struct http_request *r, const char *p, size_t n)
     if (r->queued) {
         return true;
     }
-    if (h->body_bytes + n > HTTP_BODIES_MAX) {
+    if (h->body_bytes + n > bodies_max(h)) {
         refuse_body(r, MHD_HTTP_SERVICE_UNAVAILABLE, too_many_bodies);
         return false;
     }

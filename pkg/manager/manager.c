@@ -295,6 +295,7 @@ static void on_tick(uv_timer_t *t)
     lead_tick(m);
     look_tick(m);
     logs_tick(m);
+    accept_tick(m);
     mq_watch_look(&m->watch, clock_boot_ms());
     if (m->held_results.count && db_is_up(m->db)) {
         intake_retry(m);

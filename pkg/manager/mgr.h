@@ -107,7 +107,10 @@ struct manager {
     /* accept.c */
     struct list accept_waiting;
     size_t accept_waiting_tasks;
+    struct list accept_large; /* requests */
+    bool accept_large_sent;   /* the statement of one is under way */
     size_t accept_bytes; /* of all requests that are not answered */
+    size_t accept_freed; /* of answered ones, since memory was last given back */
     int accept_in_flight;
     uv_check_t accept_check;
     uv_idle_t accept_spin;
@@ -154,6 +157,7 @@ struct mq *mgr_publisher(void *arg);
 /* accept.c */
 void accept_init(struct manager *m);
 void accept_stop(struct manager *m); /* answers what waits */
+void accept_tick(struct manager *m);
 /* To the leader, where that is another manager. */
 void accept_tell_ready(struct manager *m, const char *pool, int64_t rank);
 
