@@ -7,39 +7,46 @@
 #include <unistd.h>
 
 #define QUERY_MAX 6
+#define BODY_MAX  (64 << 10)
+#define BEAT_MAX  (1 << 20)
 
 struct route {
     const char *method;
     const char *path; /* {taskId}, {workerId} and {pool} match one segment */
     call_fn *handler;
+    size_t max_body;              /* beside apiConfig.maxBodyMb */
     const char *query[QUERY_MAX]; /* the arguments that it knows */
 };
 
 static const struct route routes[] = {
-    {"POST", "/task", api_submit_task, {0}},
-    {"POST", "/tasks", api_submit_tasks, {0}},
-    {"GET", "/tasks", api_tasks_list, {"state", "jobId", "jobType", "limit", "after"}},
-    {"GET", "/task/{taskId}", api_task_get, {"wait"}},
-    {"DELETE", "/task/{taskId}", api_task_cancel, {0}},
-    {"GET", "/task/{taskId}/result", api_task_result, {"wait"}},
-    {"GET", "/task/{taskId}/events", api_task_events, {0}},
-    {"GET", "/task/{taskId}/log", api_task_log, {"stream", "offset", "limit", "follow", "attempt"}},
-    {"GET", "/health", api_health, {0}},
-    {"GET", "/health/live", api_health_live, {0}},
-    {"GET", "/health/ready", api_health_ready, {0}},
-    {"GET", "/metrics", api_metrics, {0}},
-    {"GET", "/mgmt/status", api_mgmt_status, {0}},
-    {"GET", "/mgmt/config", api_mgmt_config, {0}},
-    {"PATCH", "/mgmt/config", api_mgmt_config_patch, {0}},
-    {"GET", "/mgmt/workers", api_mgmt_workers, {0}},
-    {"GET", "/mgmt/workers/{workerId}", api_mgmt_worker, {0}},
-    {"POST", "/mgmt/workers/{workerId}/drain", api_mgmt_drain, {0}},
-    {"POST", "/mgmt/workers/{workerId}/resume", api_mgmt_undrain, {0}},
-    {"GET", "/mgmt/queues", api_mgmt_queues, {0}},
-    {"POST", "/mgmt/queues/{pool}/pause", api_mgmt_pause, {0}},
-    {"POST", "/mgmt/queues/{pool}/resume", api_mgmt_unpause, {0}},
-    {"POST", "/mgmt/tasks/{taskId}/requeue", api_task_requeue, {0}},
-    {"POST", "/internal/beat", api_beat, {0}},
+    {"POST", "/task", api_submit_task, SIZE_MAX, {0}},
+    {"POST", "/tasks", api_submit_tasks, SIZE_MAX, {0}},
+    {"GET", "/tasks", api_tasks_list, BODY_MAX, {"state", "jobId", "jobType", "limit", "after"}},
+    {"GET", "/task/{taskId}", api_task_get, BODY_MAX, {"wait"}},
+    {"DELETE", "/task/{taskId}", api_task_cancel, BODY_MAX, {0}},
+    {"GET", "/task/{taskId}/result", api_task_result, BODY_MAX, {"wait"}},
+    {"GET", "/task/{taskId}/events", api_task_events, BODY_MAX, {0}},
+    {"GET",
+     "/task/{taskId}/log",
+     api_task_log,
+     BODY_MAX,
+     {"stream", "offset", "limit", "follow", "attempt"}},
+    {"GET", "/health", api_health, BODY_MAX, {0}},
+    {"GET", "/health/live", api_health_live, BODY_MAX, {0}},
+    {"GET", "/health/ready", api_health_ready, BODY_MAX, {0}},
+    {"GET", "/metrics", api_metrics, BODY_MAX, {0}},
+    {"GET", "/mgmt/status", api_mgmt_status, BODY_MAX, {0}},
+    {"GET", "/mgmt/config", api_mgmt_config, BODY_MAX, {0}},
+    {"PATCH", "/mgmt/config", api_mgmt_config_patch, BODY_MAX, {0}},
+    {"GET", "/mgmt/workers", api_mgmt_workers, BODY_MAX, {0}},
+    {"GET", "/mgmt/workers/{workerId}", api_mgmt_worker, BODY_MAX, {0}},
+    {"POST", "/mgmt/workers/{workerId}/drain", api_mgmt_drain, BODY_MAX, {0}},
+    {"POST", "/mgmt/workers/{workerId}/resume", api_mgmt_undrain, BODY_MAX, {0}},
+    {"GET", "/mgmt/queues", api_mgmt_queues, BODY_MAX, {0}},
+    {"POST", "/mgmt/queues/{pool}/pause", api_mgmt_pause, BODY_MAX, {0}},
+    {"POST", "/mgmt/queues/{pool}/resume", api_mgmt_unpause, BODY_MAX, {0}},
+    {"POST", "/mgmt/tasks/{taskId}/requeue", api_task_requeue, BODY_MAX, {0}},
+    {"POST", "/internal/beat", api_beat, BEAT_MAX, {0}},
 };
 
 /* ---- routing ---- */
@@ -184,6 +191,12 @@ static void on_request(void *arg, struct http_request *r)
     }
     if (!route || !take_parameter(c, name, value)) {
         call_problem(c, 404, route ? "no such task" : "no such path");
+        return;
+    }
+    size_t max_body = route->max_body ? route->max_body : BODY_MAX;
+    if (http_body(r).len > max_body) {
+        call_problem(c, 413, "the body is larger than the %zu bytes that this path takes",
+                     max_body);
         return;
     }
     struct query_check q = {.request = r, .route = route};
