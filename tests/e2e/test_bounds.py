@@ -96,3 +96,4 @@ def test_a_client_that_leaves_while_its_body_is_read(manager):
     assert manager.manager.terminate() == 0
     manager.manager.start()
     manager.ready()
+
