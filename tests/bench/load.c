@@ -145,8 +145,9 @@ static void await_outcome(struct conn *c)
 {
     struct str id = after(&c->in, "\"taskId\":\"");
     char text[160];
-    int n = snprintf(text, sizeof(text), "GET /task/%.*s?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n",
-                     (int)id.len, id.p);
+    int n =
+        snprintf(text, sizeof(text), "GET /task/%.*s?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                 (int)id.len, id.p);
 
     buf_reset(&c->in);
     conn_request(c, WAITING, text, (size_t)n);
