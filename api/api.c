@@ -1,42 +1,52 @@
 #include "api/call.h"
+#include "api/door.h"
+#include "internal/metrics.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #define QUERY_MAX 6
+#define BODY_MAX  (64 << 10)
+#define BEAT_MAX  (1 << 20)
 
 struct route {
     const char *method;
     const char *path; /* {taskId}, {workerId} and {pool} match one segment */
     call_fn *handler;
+    size_t max_body;              /* beside apiConfig.maxBodyMb */
     const char *query[QUERY_MAX]; /* the arguments that it knows */
 };
 
 static const struct route routes[] = {
-    {"POST", "/task", api_submit_task, {0}},
-    {"POST", "/tasks", api_submit_tasks, {0}},
-    {"GET", "/tasks", api_tasks_list, {"state", "jobId", "jobType", "limit", "after"}},
-    {"GET", "/task/{taskId}", api_task_get, {"wait"}},
-    {"DELETE", "/task/{taskId}", api_task_cancel, {0}},
-    {"GET", "/task/{taskId}/result", api_task_result, {"wait"}},
-    {"GET", "/task/{taskId}/events", api_task_events, {0}},
-    {"GET", "/task/{taskId}/log", api_task_log, {"stream", "offset", "limit", "follow", "attempt"}},
-    {"GET", "/health", api_health, {0}},
-    {"GET", "/health/live", api_health_live, {0}},
-    {"GET", "/health/ready", api_health_ready, {0}},
-    {"GET", "/metrics", api_metrics, {0}},
-    {"GET", "/mgmt/status", api_mgmt_status, {0}},
-    {"GET", "/mgmt/config", api_mgmt_config, {0}},
-    {"PATCH", "/mgmt/config", api_mgmt_config_patch, {0}},
-    {"GET", "/mgmt/workers", api_mgmt_workers, {0}},
-    {"GET", "/mgmt/workers/{workerId}", api_mgmt_worker, {0}},
-    {"POST", "/mgmt/workers/{workerId}/drain", api_mgmt_drain, {0}},
-    {"POST", "/mgmt/workers/{workerId}/resume", api_mgmt_undrain, {0}},
-    {"GET", "/mgmt/queues", api_mgmt_queues, {0}},
-    {"POST", "/mgmt/queues/{pool}/pause", api_mgmt_pause, {0}},
-    {"POST", "/mgmt/queues/{pool}/resume", api_mgmt_unpause, {0}},
-    {"POST", "/mgmt/tasks/{taskId}/requeue", api_task_requeue, {0}},
-    {"POST", "/internal/beat", api_beat, {0}},
+    {"POST", "/task", api_submit_task, SIZE_MAX, {0}},
+    {"POST", "/tasks", api_submit_tasks, SIZE_MAX, {0}},
+    {"GET", "/tasks", api_tasks_list, BODY_MAX, {"state", "jobId", "jobType", "limit", "after"}},
+    {"GET", "/task/{taskId}", api_task_get, BODY_MAX, {"wait"}},
+    {"DELETE", "/task/{taskId}", api_task_cancel, BODY_MAX, {0}},
+    {"GET", "/task/{taskId}/result", api_task_result, BODY_MAX, {"wait"}},
+    {"GET", "/task/{taskId}/events", api_task_events, BODY_MAX, {0}},
+    {"GET",
+     "/task/{taskId}/log",
+     api_task_log,
+     BODY_MAX,
+     {"stream", "offset", "limit", "follow", "attempt"}},
+    {"GET", "/health", api_health, BODY_MAX, {0}},
+    {"GET", "/health/live", api_health_live, BODY_MAX, {0}},
+    {"GET", "/health/ready", api_health_ready, BODY_MAX, {0}},
+    {"GET", "/metrics", api_metrics, BODY_MAX, {0}},
+    {"GET", "/mgmt/status", api_mgmt_status, BODY_MAX, {0}},
+    {"GET", "/mgmt/config", api_mgmt_config, BODY_MAX, {0}},
+    {"PATCH", "/mgmt/config", api_mgmt_config_patch, BODY_MAX, {0}},
+    {"GET", "/mgmt/workers", api_mgmt_workers, BODY_MAX, {0}},
+    {"GET", "/mgmt/workers/{workerId}", api_mgmt_worker, BODY_MAX, {0}},
+    {"POST", "/mgmt/workers/{workerId}/drain", api_mgmt_drain, BODY_MAX, {0}},
+    {"POST", "/mgmt/workers/{workerId}/resume", api_mgmt_undrain, BODY_MAX, {0}},
+    {"GET", "/mgmt/queues", api_mgmt_queues, BODY_MAX, {0}},
+    {"POST", "/mgmt/queues/{pool}/pause", api_mgmt_pause, BODY_MAX, {0}},
+    {"POST", "/mgmt/queues/{pool}/resume", api_mgmt_unpause, BODY_MAX, {0}},
+    {"POST", "/mgmt/tasks/{taskId}/requeue", api_task_requeue, BODY_MAX, {0}},
+    {"POST", "/internal/beat", api_beat, BEAT_MAX, {0}},
 };
 
 /* ---- routing ---- */
@@ -183,6 +193,12 @@ static void on_request(void *arg, struct http_request *r)
         call_problem(c, 404, route ? "no such task" : "no such path");
         return;
     }
+    size_t max_body = route->max_body ? route->max_body : BODY_MAX;
+    if (http_body(r).len > max_body) {
+        call_problem(c, 413, "the body is larger than the %zu bytes that this path takes",
+                     max_body);
+        return;
+    }
     struct query_check q = {.request = r, .route = route};
     http_query_each(r, check_argument, &q);
     if (q.problems.count) {
@@ -190,6 +206,22 @@ static void on_request(void *arg, struct http_request *r)
         return;
     }
     route->handler(c);
+}
+
+/* ---- who may come in ---- */
+
+static int on_admit(void *arg, const struct http_request *r, struct err *reterr)
+{
+    const struct api *api = arg;
+    struct door_head h = {.host = http_header(r, "Host"),
+                          .origin = http_header(r, "Origin"),
+                          .fetch_site = http_header(r, "Sec-Fetch-Site")};
+    int rc = door_check(api->config, api->machine, &h, reterr);
+
+    if (rc < 0) {
+        METRIC_INC_BY(http_refused, "door");
+    }
+    return rc < 0 ? err_http_status(rc) : 0;
 }
 
 /* ---- life ---- */
@@ -204,15 +236,20 @@ int api_start(uv_loop_t *loop, const struct config *c, struct manager *m,
                              .max_connections = c->api.max_connections,
                              .timeout_s = c->api.timeout_seconds,
                              .handler = on_request,
+                             .admit = on_admit,
                              .arg = api};
 
     *api = (struct api){.loop = loop, .config = c, .manager = m, .types = types};
     list_init(&api->calls);
+    if (gethostname(api->machine, sizeof(api->machine) - 1) < 0) {
+        api->machine[0] = '\0';
+    }
     int rc = http_open(loop, &o, &api->http, reterr);
     if (rc < 0) {
         free(api);
         return rc;
     }
+    submit_open(api);
     *ret = api;
     return 0;
 }
@@ -255,4 +292,5 @@ void api_stop(struct api *api, void (*on_stopped)(void *arg), void *arg)
             c->abort(c);
         }
     }
+    submit_close(api);
 }

@@ -20,6 +20,9 @@ struct api {
     const struct task_types *types;
     struct http *http; /* NULL once closed; freed when there is no call either */
     struct list calls;
+    char machine[256];       /* the host's name; "": unknown */
+    struct list submissions; /* large bodies, in the order they came; see submit.c */
+    uv_idle_t *slicer;       /* turns while there are some */
     void (*on_stopped)(void *arg);
     void *stopped_arg;
 };
@@ -53,6 +56,10 @@ void call_free(struct call *c);
 bool call_query_int(struct call *c, const char *name, int64_t min, int64_t max, int64_t fallback,
                     int64_t *ret) NODISCARD;
 bool call_query_bool(struct call *c, const char *name, bool *ret) NODISCARD;
+
+/* submit.c: as the API starts, and once all calls were told to end. */
+void submit_open(struct api *api);
+void submit_close(struct api *api);
 
 /* The handlers: tasks.c, submit.c, logs.c, mgmt.c, settings.c */
 #define API_HANDLERS(X)                                                                            \

@@ -1,53 +1,58 @@
-/* POST /task and POST /tasks: check everything, then hand it to the manager in one piece. */
+/* POST /task and POST /tasks: check everything, then hand it to the manager in one piece.
+ *
+ * A large body is worked off in slices, one body at a time, so that the loop turns meanwhile. Its
+ * tasks are counted before anything is built of them, then each is read, checked and made a row by
+ * itself: there is never more than one task as a tree.
+ */
 #include "api/call.h"
 #include "api/view.h"
+#include "internal/json_list.h"
 
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#define TASKS_MAX 10000
-#define KEY_MAX   128 /* characters */
+#define TASKS_MAX     10000
+#define KEY_MAX       128 /* characters */
+#define AT_ONCE_BYTES (64 * 1024)
+#define SLICE_NS      4000000
+#define STRIDE_BYTES  (128 * 1024)        /* between two looks at the clock */
+#define SENT_MAX      (6 * TASK_SPEC_MAX) /* bytes of a task with every character escaped */
+#define REST_MAX      (64 * 1024)         /* bytes of a body besides its tasks */
+
+enum phase { HASHING, COUNTING, READING };
 
 struct submission {
-    json_t *body;
-    json_t *list; /* in body; NULL: the body is the one task */
+    struct list_node node; /* in api.submissions while there is work to do */
+    struct call *call;
+    bool many;
+    enum phase phase;
+    struct json_list list;
+    EVP_MD_CTX *digest; /* NULL: nobody needs it */
+    size_t digested;
+    char *key;
+    struct accept_request request; /* its rows as far as they are made */
+    size_t made;
+    struct task_problems problems;
 };
 
 static void submission_free(void *state)
 {
     struct submission *s = state;
 
-    json_decref(s->body);
+    if (list_linked(&s->node)) {
+        list_remove(&s->node);
+    }
+    for (size_t i = 0; s->request.rows && i < s->made; i++) {
+        task_done(&s->request.rows[i]);
+    }
+    free(s->request.rows);
+    EVP_MD_CTX_free(s->digest);
+    free(s->key);
     free(s);
 }
 
-/* The body stays with the call, because the answer repeats each jobId. */
-static struct submission *read_body(struct call *c)
-{
-    struct str body = http_body(c->request);
-    struct err why;
-    json_t *j = NULL;
-
-    if (body.len == 0) {
-        call_problem(c, 400, "the body is empty, JSON is expected");
-        return NULL;
-    }
-    if (json_read(body.p, body.len, &j, &why) < 0) {
-        call_problem(c, 400, "the body is not JSON: %s", why.text);
-        return NULL;
-    }
-    struct submission *s = xmalloc(sizeof(*s));
-    s->body = j;
-    c->state = s;
-    c->free_state = submission_free;
-    return s;
-}
-
-static const char *job_id_of(const struct submission *s, size_t i)
-{
-    return json_get_string(s->list ? json_array_get(s->list, i) : s->body, "jobId");
-}
+/* ---- answers ---- */
 
 static void answer_one(struct call *c, const struct accept_reply *reply)
 {
@@ -57,7 +62,7 @@ static void answer_one(struct call *c, const struct accept_reply *reply)
 
     id_format(&reply->tasks[0], location + 6);
     buf_init(&b, API_REPLY_MAX);
-    view_handle(&b, &reply->tasks[0], job_id_of(c->state, 0), "QUEUED");
+    view_handle(&b, &reply->tasks[0], reply->rows[0].job_id, "QUEUED");
     call_reply(c, 202, NULL, (struct str){b.data, b.len}, &field, 1);
 }
 
@@ -71,7 +76,7 @@ static void answer_many(struct call *c, const struct accept_reply *reply)
         if (i) {
             buf_addc(&b, ',');
         }
-        view_handle(&b, &reply->tasks[i], job_id_of(c->state, i), "QUEUED");
+        view_handle(&b, &reply->tasks[i], reply->rows[i].job_id, "QUEUED");
     }
     buf_adds(&b, "]}");
     call_json(c, 202, &b);
@@ -86,18 +91,20 @@ static void on_accepted(void *arg, const struct accept_reply *reply)
         call_problem(c, 409, "this Idempotency-Key was used with another body");
     } else if (reply->rc < 0) {
         call_error(c, reply->rc, &reply->why);
-    } else if (s->list) {
+    } else if (s->many) {
         answer_many(c, reply);
     } else {
         answer_one(c, reply);
     }
 }
 
+/* ---- the key ---- */
+
 /* False after a 422. */
-static bool take_key(struct call *c, struct accept_request *a)
+static bool take_key(struct submission *s)
 {
+    struct call *c = s->call;
     const char *key = http_header(c->request, "Idempotency-Key");
-    struct str body = http_body(c->request);
     size_t characters = 0;
     bool fine = key && str_is_utf8(key, strlen(key));
 
@@ -112,17 +119,115 @@ static bool take_key(struct call *c, struct accept_request *a)
         call_invalid(c, "Idempotency-Key", "must have 1 to %d characters of UTF-8 text", KEY_MAX);
         return false;
     }
-    a->idempotency_key = key;
-    MUST(EVP_Digest(body.p, body.len, a->body_hash, NULL, EVP_sha256(), NULL) == 1);
+    s->key = xstrdup(key); /* the client may be gone before it is needed */
+    s->request.idempotency_key = s->key;
+    s->digest = EVP_MD_CTX_new();
+    MUST(s->digest && EVP_DigestInit_ex(s->digest, EVP_sha256(), NULL) == 1);
     return true;
 }
 
-static void specs_free(struct task_spec **specs, size_t n)
+static void hash(struct submission *s)
 {
-    for (size_t i = 0; i < n; i++) {
-        task_spec_free(specs[i]);
+    struct str body = http_body(s->call->request);
+    size_t n = s->digest ? MIN(body.len - s->digested, (size_t)STRIDE_BYTES) : 0;
+
+    if (n) {
+        MUST(EVP_DigestUpdate(s->digest, body.p + s->digested, n) == 1);
+        s->digested += n;
+        return;
     }
-    free(specs);
+    if (s->digest) {
+        MUST(EVP_DigestFinal_ex(s->digest, s->request.body_hash, NULL) == 1);
+    }
+    s->phase = COUNTING;
+}
+
+/* ---- from text to rows ---- */
+
+static void PRINTF(3, 4) problem(struct submission *s, const char *field, const char *fmt, ...)
+{
+    struct task_problem *p = &s->problems.list[s->problems.count];
+    va_list ap;
+
+    if (s->problems.count == TASK_PROBLEMS_MAX) {
+        return;
+    }
+    s->problems.count++;
+    snprintf(p->field, sizeof(p->field), "%s", field);
+    va_start(ap, fmt);
+    vsnprintf(p->message, sizeof(p->message), fmt, ap);
+    va_end(ap);
+}
+
+/* What is around the tasks. False after an answer. */
+static bool check_rest(struct submission *s)
+{
+    struct call *c = s->call;
+    struct buf rest CLEANUP(buf_free) = {0};
+    struct err why = {0};
+    json_auto_t *j = NULL;
+    const char *key;
+    json_t *v;
+
+    buf_init(&rest, REST_MAX);
+    int rc = json_list_rest(&s->list, &rest);
+    if (rc == ERR_TOO_LARGE) {
+        call_problem(c, 413, "the body has more than %d bytes besides its tasks", REST_MAX);
+        return false;
+    }
+    if (rc < 0) {
+        call_problem(c, 400, "the body is not JSON: its list of tasks has no end");
+        return false;
+    }
+    if (json_read(rest.data, rest.len, &j, &why) < 0) {
+        call_problem(c, 400, "the body is not JSON: %s, without the tasks in it", why.text);
+        return false;
+    }
+    json_object_foreach(j, key, v)
+    {
+        if (!streq(key, "tasks")) {
+            char name[61];
+
+            snprintf(name, sizeof(name), "%s", key);
+            str_make_printable(name, sizeof(name));
+            problem(s, name, "is not a known field");
+            call_problems(c, 422, &s->problems);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* False after an answer. */
+static bool count(struct submission *s)
+{
+    struct call *c = s->call;
+    struct str element;
+    bool more = false;
+
+    if (!s->many) {
+        s->request.count = 1;
+    } else if (json_list_next(&s->list, STRIDE_BYTES, &element, &more)) {
+        if (s->list.count > TASKS_MAX) {
+            problem(s, "tasks", "has more than %d entries", TASKS_MAX);
+            call_problems(c, 413, &s->problems);
+            return false;
+        }
+        return true;
+    } else if (more) {
+        return true;
+    } else if (!check_rest(s)) {
+        return false;
+    } else if (s->list.count == 0) {
+        call_invalid(c, "tasks", "must not be empty");
+        return false;
+    } else {
+        s->request.count = s->list.count;
+        json_list_rewind(&s->list);
+    }
+    s->request.rows = xcalloc(s->request.count, sizeof(*s->request.rows));
+    s->phase = READING;
+    return true;
 }
 
 static bool too_large(const json_t *j)
@@ -130,107 +235,189 @@ static bool too_large(const json_t *j)
     return json_dumpb(j, NULL, 0, JSON_COMPACT) > TASK_SPEC_MAX;
 }
 
-/* NULL where there are problems. Stops at as many as can be told. */
-static struct task_spec **parse(struct call *c, size_t n, struct task_problems *problems)
+/* False after a 400. */
+static bool make_row(struct submission *s, struct str text)
 {
-    struct submission *s = c->state;
-    struct task_spec **specs = xcalloc(n, sizeof(struct task_spec *));
+    struct call *c = s->call;
+    struct task_spec *spec CLEANUP(task_spec_freep) = NULL;
+    json_auto_t *j = NULL;
+    struct err why = {0};
+    char entry[32] = "";
+    char prefix[sizeof(entry) + 1] = "";
+
+    if (s->many) {
+        snprintf(entry, sizeof(entry), "tasks[%zu]", s->made);
+        snprintf(prefix, sizeof(prefix), "%s.", entry);
+    }
+    if (text.len > SENT_MAX) {
+        problem(s, entry, "has more than %d bytes as it was sent", SENT_MAX);
+        return true;
+    }
+    if (json_read(text.p, text.len, &j, &why) < 0) {
+        call_problem(c, 400, "the body is not JSON: %s%s%s", entry, *entry ? ": " : "", why.text);
+        return false;
+    }
     /* A number such as 0.1 grows fivefold when it is written with all its digits. */
-    bool check_size = http_body(c->request).len > TASK_SPEC_MAX / 6;
-
-    for (size_t i = 0; i < n && problems->count < TASK_PROBLEMS_MAX; i++) {
-        json_t *j = s->list ? json_array_get(s->list, i) : s->body;
-        char prefix[32] = "";
-
-        if (s->list) {
-            snprintf(prefix, sizeof(prefix), "tasks[%zu].", i);
-        }
-        if (check_size && too_large(j)) {
-            struct task_problem *p = &problems->list[problems->count++];
-
-            snprintf(p->field, sizeof(p->field), "%.*s", (int)MAX((int)strlen(prefix) - 1, 0),
-                     prefix);
-            snprintf(p->message, sizeof(p->message), "has more than %d bytes as JSON",
-                     TASK_SPEC_MAX);
-        } else {
-            specs[i] = task_spec_parse(j, c->api->types, prefix, problems);
-        }
+    if (text.len > TASK_SPEC_MAX / 6 && too_large(j)) {
+        problem(s, entry, "has more than %d bytes as JSON", TASK_SPEC_MAX);
+        return true;
     }
-    if (problems->count) {
-        specs_free(specs, n);
-        return NULL;
+    spec = task_spec_parse(j, c->api->types, prefix, &s->problems);
+    if (spec) {
+        manager_row(c->api->manager, spec, &s->request.rows[s->made]);
     }
-    return specs;
+    return true;
 }
 
-static void submit(struct call *c, size_t n)
+static void hand_on(struct submission *s)
 {
-    struct task_problems problems = {0};
-    struct accept_request a = {.count = n};
+    struct accept_request request = s->request;
+    struct call *c = s->call;
 
-    if (!take_key(c, &a)) {
+    s->request.rows = NULL;
+    c->abort = NULL;
+    if (list_linked(&s->node)) {
+        list_remove(&s->node);
+    }
+    http_body_drop(c->request);
+    manager_accept(c->api->manager, &request, on_accepted, c);
+}
+
+/* False once there is nothing left to do. */
+static bool read_one(struct submission *s)
+{
+    struct str text = http_body(s->call->request);
+    bool more = false;
+
+    if (s->made < s->request.count && s->problems.count < TASK_PROBLEMS_MAX) {
+        if (s->many && !json_list_next(&s->list, STRIDE_BYTES, &text, &more)) {
+            MUST(more);
+            return true;
+        }
+        if (!make_row(s, text)) {
+            return false;
+        }
+        s->made++;
+        return true;
+    }
+    if (s->problems.count) {
+        call_problems(s->call, 422, &s->problems);
+    } else {
+        hand_on(s);
+    }
+    return false;
+}
+
+/* ---- slices ---- */
+
+/* Until this time; 0: to its end. False once it is answered or handed on. */
+static bool work(struct submission *s, uint64_t until)
+{
+    bool more = true;
+
+    while (more && (!until || uv_hrtime() < until)) {
+        switch (s->phase) {
+        case HASHING:
+            hash(s);
+            break;
+        case COUNTING:
+            more = count(s);
+            break;
+        case READING:
+            more = read_one(s);
+            break;
+        }
+    }
+    return more;
+}
+
+static void on_turn(uv_idle_t *idle)
+{
+    struct api *api = idle->data;
+    struct list_node *first = list_first(&api->submissions);
+
+    if (first) {
+        (void)work(CONTAINER_OF(first, struct submission, node), uv_hrtime() + SLICE_NS);
+    }
+    if (!list_first(&api->submissions)) {
+        uv_idle_stop(idle);
+    }
+}
+
+static void on_abort(struct call *c)
+{
+    call_error(c, ERR_CLOSED, NULL);
+}
+
+void submit_open(struct api *api)
+{
+    list_init(&api->submissions);
+    api->slicer = xmalloc(sizeof(*api->slicer));
+    api->slicer->data = api;
+    MUST(uv_idle_init(api->loop, api->slicer) == 0);
+}
+
+static void on_closed(uv_handle_t *h)
+{
+    free(h);
+}
+
+void submit_close(struct api *api)
+{
+    uv_close((uv_handle_t *)STEAL(api->slicer), on_closed);
+}
+
+/* It may still be no JSON at all. */
+static void refuse_no_list(struct call *c, struct str body)
+{
+    json_auto_t *j = NULL;
+    struct err why = {0};
+
+    if (body.len <= SENT_MAX && json_read(body.p, body.len, &j, &why) < 0) {
+        call_problem(c, 400, "the body is not JSON: %s", why.text);
+    } else {
+        call_invalid(c, "tasks", "must be an array of tasks, or the body itself");
+    }
+}
+
+static void submit(struct call *c, bool many)
+{
+    struct str body = http_body(c->request);
+    struct submission *s;
+
+    if (body.len == 0) {
+        call_problem(c, 400, "the body is empty, JSON is expected");
         return;
     }
-    a.specs = parse(c, n, &problems);
-    if (!a.specs) {
-        call_problems(c, 422, &problems);
+    s = xmalloc(sizeof(*s));
+    *s = (struct submission){.call = c, .many = many};
+    c->state = s;
+    c->free_state = submission_free;
+    if (many) {
+        json_list_init(&s->list, body, "tasks", REST_MAX);
+        if (!s->list.begin) {
+            refuse_no_list(c, body);
+            return;
+        }
+    }
+    if (!take_key(s)) {
         return;
     }
-    manager_accept(c->api->manager, &a, on_accepted, c);
+    if (body.len <= AT_ONCE_BYTES || !many) {
+        MUST(!work(s, 0));
+    } else {
+        c->abort = on_abort;
+        list_push(&c->api->submissions, &s->node);
+        MUST(uv_idle_start(c->api->slicer, on_turn) == 0);
+    }
 }
 
 void api_submit_task(struct call *c)
 {
-    if (read_body(c)) {
-        submit(c, 1);
-    }
-}
-
-/* The array, or NULL after a 422. */
-static json_t *find_list(struct call *c, json_t *body)
-{
-    struct task_problems p = {.count = 1};
-    const char *key;
-    json_t *v;
-
-    if (json_is_array(body)) {
-        return body;
-    }
-    if (!json_is_array(json_object_get(body, "tasks"))) {
-        call_invalid(c, "tasks", "must be an array of tasks, or the body itself");
-        return NULL;
-    }
-    json_object_foreach(body, key, v)
-    {
-        if (!streq(key, "tasks")) {
-            snprintf(p.list[0].field, sizeof(p.list[0].field), "%.60s", key);
-            snprintf(p.list[0].message, sizeof(p.list[0].message), "is not a known field");
-            call_problems(c, 422, &p);
-            return NULL;
-        }
-    }
-    return json_object_get(body, "tasks");
+    submit(c, false);
 }
 
 void api_submit_tasks(struct call *c)
 {
-    struct submission *s = read_body(c);
-    json_t *list = s ? find_list(c, s->body) : NULL;
-
-    if (!list) {
-        return;
-    }
-    size_t n = json_array_size(list);
-    s->list = list;
-    if (n == 0) {
-        call_invalid(c, "tasks", "must not be empty");
-    } else if (n > TASKS_MAX) {
-        struct task_problems p = {.count = 1, .list[0].field = "tasks"};
-
-        snprintf(p.list[0].message, sizeof(p.list[0].message),
-                 "has %zu entries, at most %d are allowed", n, TASKS_MAX);
-        call_problems(c, 413, &p);
-    } else {
-        submit(c, n);
-    }
+    submit(c, true);
 }

@@ -51,6 +51,7 @@ struct config {
     struct {
         char *bind;
         int port;
+        struct config_list hosts;
         int max_body_mb;
         int max_connections;
         int timeout_seconds;

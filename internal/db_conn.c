@@ -84,6 +84,7 @@ static void drop_socket(struct db_conn *c)
     db_pipeline_reset(c);
     c->fatal = (struct err){0};
     c->broken = false;
+    c->swollen = false;
 }
 
 static uint64_t retry_delay_ms(int failures)
@@ -284,6 +285,17 @@ static void lost(struct db_conn *c)
     db_conn_fail(c, &why);
 }
 
+/* Its memory goes back. Not where it is the last one: that would look like an outage. */
+static void renew(struct db_conn *c)
+{
+    struct err why = {0};
+
+    c->db->up--;
+    c->state = CONN_CONNECTING;
+    c->next--;
+    connect_next(c, &why);
+}
+
 /* With TLS, libpq before 2026 may leave decrypted bytes of a record behind, which no poll
  * announces. So it reads until the socket has been dry twice: there is room for half a record each
  * time. */
@@ -305,6 +317,8 @@ static void receive(struct db_conn *c)
     } while (c->state == CONN_UP && tls && dry < 2 && ++rounds < READ_ROUNDS);
     if (c->state == CONN_UP && rounds == READ_ROUNDS) {
         MUST(uv_timer_start(&c->timer, on_timer, 0, 0) == 0);
+    } else if (c->state == CONN_UP && c->swollen && c->pending.count == 0 && c->db->up > 1) {
+        renew(c);
     }
 }
 

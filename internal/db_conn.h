@@ -109,6 +109,7 @@ struct db_conn {
     unsigned last_name;
     int64_t progress_ms; /* uv_now() when the first of `pending` became the first */
     bool broken;         /* a send failed; the timer ends it */
+    bool swollen;        /* libpq keeps the memory of the largest statement that it has sent */
     struct err fatal;    /* last words of the server */
     PGresult *result;    /* of the first of `pending`, until its transaction has ended */
     struct err why;      /* code != 0: it failed */
@@ -121,6 +122,7 @@ void db_conn_fail(struct db_conn *c, const struct err *why);
 void db_conn_send(struct db_conn *c, const char *sql, const struct db_params *p, db_done_fn *cb,
                   void *arg);
 void db_conn_close(struct db_conn *c);
+#define DB_SWOLLEN_BYTES (4U << 20) /* a connection that sent such a statement is made anew */
 
 /* ---- db_pipeline.c ---- */
 /* False where libpq failed; the statement is in flight nevertheless. */

@@ -106,6 +106,7 @@ bool db_pipeline_send(struct db_conn *c, const char *sql, const struct db_params
         .stmt = find_statement(c, sql, p), .bytes = p ? p->bytes : 0, .cb = cb, .arg = arg};
     c->db->pending++;
     c->db->pending_bytes += r->bytes;
+    c->swollen = c->swollen || r->bytes > DB_SWOLLEN_BYTES;
     list_push(&c->pending, &r->node);
     return send_request(c, r, p);
 }

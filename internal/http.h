@@ -29,13 +29,16 @@
 #include <uv.h>
 
 #define HTTP_HEAD_MAX   (32 * 1024)
-#define HTTP_BODIES_MAX (256 * 1024 * 1024)
+#define HTTP_BODIES_MAX (32 * 1024 * 1024) /* or two of the largest, where that is more */
 #define HTTP_STREAM_MAX (4 * 1024 * 1024)
 
 struct http;
 struct http_request;
 
 typedef void http_handler_fn(void *arg, struct http_request *r);
+/* Sees a request whose head is complete, before any of its body is read. 0: let it in; else the
+ * status to refuse it with, and why. */
+typedef int http_admit_fn(void *arg, const struct http_request *r, struct err *reterr);
 
 struct http_options {
     const char *bind; /* an address; "0.0.0.0" and "::" for all */
@@ -44,6 +47,7 @@ struct http_options {
     int max_connections;
     int timeout_s; /* for idle or slow clients; not for suspended requests */
     http_handler_fn *handler;
+    http_admit_fn *admit; /* NULL: all come in */
     void *arg;
 };
 
@@ -59,6 +63,8 @@ void http_close(struct http *h, void (*on_closed)(void *arg), void *arg);
 const char *http_method(const struct http_request *r);
 const char *http_path(const struct http_request *r); /* percent-decoded, without query */
 struct str http_body(const struct http_request *r);
+/* Its memory is given back before the answer; it is empty from then on. */
+void http_body_drop(struct http_request *r);
 /* NULL where absent, or when the connection of a stream is gone. */
 const char *http_header(const struct http_request *r, const char *name);
 /* Query argument, decoded; NULL where absent; of several the first. */

@@ -308,6 +308,14 @@ struct str http_body(const struct http_request *r)
     return (struct str){r->body.data ? r->body.data : "", r->body.len};
 }
 
+void http_body_drop(struct http_request *r)
+{
+    if (r->conn) {
+        r->conn->http->body_bytes -= r->body.len;
+    }
+    buf_free(&r->body);
+}
+
 const char *http_header(const struct http_request *r, const char *name)
 {
     return r->conn ? MHD_lookup_connection_value(r->conn->mhd, MHD_HEADER_KIND, name) : NULL;
@@ -374,6 +382,11 @@ static enum MHD_Result on_header(void *cls, enum MHD_ValueKind kind, const char 
     return MHD_YES;
 }
 
+static size_t bodies_max(const struct http *h)
+{
+    return MAX(2 * h->o.max_body, (size_t)HTTP_BODIES_MAX);
+}
+
 /* 0, or the status to refuse with and why. */
 static int check_head(struct http_request *r, const char *version, struct head *f, const char **why)
 {
@@ -414,7 +427,7 @@ static int check_head(struct http_request *r, const char *version, struct head *
         *why = too_large_body;
         return MHD_HTTP_CONTENT_TOO_LARGE;
     }
-    if (h->closing || h->body_bytes + (size_t)length > HTTP_BODIES_MAX) {
+    if (h->closing || h->body_bytes + (size_t)length > bodies_max(h)) {
         *why = h->closing ? shutting_down : too_many_bodies;
         return MHD_HTTP_SERVICE_UNAVAILABLE;
     }
@@ -425,6 +438,7 @@ void http_request_head(struct http_request *r, const char *method, const char *v
 {
     struct conn *c = r->conn;
     struct head f = {0};
+    struct err e = {0};
     const char *why = NULL;
 
     r->head_at = clock_boot_ms();
@@ -434,6 +448,10 @@ void http_request_head(struct http_request *r, const char *method, const char *v
     snprintf(r->method, sizeof(r->method), "%s", streq(method, "HEAD") ? "GET" : method);
     MHD_get_connection_values(c->mhd, MHD_HEADER_KIND, on_header, &f);
     int status = check_head(r, version, &f, &why);
+    if (status == 0 && c->http->o.admit) {
+        status = c->http->o.admit(c->http->o.arg, r, &e);
+        why = e.text;
+    }
     if (status) {
         c->linger = f.lengths || f.encodings;
         http_refuse(r, status, why);
@@ -468,7 +486,7 @@ bool http_request_body(struct http_request *r, const char *p, size_t n)
     if (r->queued) {
         return true;
     }
-    if (h->body_bytes + n > HTTP_BODIES_MAX) {
+    if (h->body_bytes + n > bodies_max(h)) {
         refuse_body(r, MHD_HTTP_SERVICE_UNAVAILABLE, too_many_bodies);
         return false;
     }

@@ -2,20 +2,27 @@
 
 #include "internal/buf.h"
 #include "internal/clock.h"
+#include "internal/log_thread.h"
+#include "internal/metrics.h"
 #include "internal/str.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #define LINE_MAX_BYTES   4096
 #define FIELDS_MAX_BYTES 512
+#define WAITING_BYTES    (1024 * 1024)
+#define STOP_MS          1000
 
 static const char *const level_names[] = {"error", "warn", "info", "debug"};
 static enum log_level threshold = LOG_INFO;
 static enum log_format line_format = LOG_LOGFMT;
 static const char *process_name = "sje";
 static void (*line_sink)(const char *, size_t);
+static struct log_thread *thread;
+static uint64_t dropped; /* since the last line that was taken */
 
 void log_setup(enum log_level level, enum log_format format, const char *process)
 {
@@ -95,11 +102,59 @@ static void add_json_fields(struct buf *b, struct str fields)
     }
 }
 
+static void format(struct buf *line, enum log_level level, const char *fields, const char *text)
+{
+    char stamp[CLOCK_TEXT_LEN];
+
+    clock_format(clock_wall_ms(), stamp);
+    if (line_format == LOG_JSON) {
+        buf_addf(line, "{\"ts\":\"%s\",\"level\":\"%s\",\"proc\":\"%s\"", stamp, level_names[level],
+                 process_name);
+        add_json_fields(line, str_of(fields));
+        buf_adds(line, ",\"msg\":");
+        add_quoted(line, str_of(text));
+        buf_adds(line, "}\n");
+    } else {
+        buf_addf(line, "ts=%s level=%s proc=%s ", stamp, level_names[level], process_name);
+        if (fields) {
+            add_logfmt_fields(line, str_of(fields));
+        }
+        buf_adds(line, "msg=");
+        add_quoted(line, str_of(text));
+        buf_addc(line, '\n');
+    }
+}
+
+static bool put(enum log_level level, const char *fields, const char *text)
+{
+    struct buf line CLEANUP(buf_free);
+    bool taken = true;
+
+    buf_init(&line, LINE_MAX_BYTES);
+    format(&line, level, fields, text);
+    if (line_sink) {
+        line_sink(line.data, line.len);
+    } else if (thread) {
+        taken = log_thread_put(thread, line.data, line.len);
+    } else {
+        ssize_t ignored = write(STDERR_FILENO, line.data, line.len);
+        (void)ignored;
+    }
+    return taken;
+}
+
+static void tell_dropped(void)
+{
+    char text[128];
+
+    snprintf(text, sizeof(text), "%" PRIu64 " lines of the log were dropped here: nobody read them",
+             dropped);
+    dropped = put(LOG_WARN, NULL, text) ? 0 : dropped;
+}
+
 void log_write(enum log_level level, const char *fields, const char *fmt, ...)
 {
-    char storage[1024];
-    char stamp[CLOCK_TEXT_LEN];
-    struct buf line;
+    char text[1024];
     int saved_errno = errno;
     va_list ap;
 
@@ -107,32 +162,29 @@ void log_write(enum log_level level, const char *fields, const char *fmt, ...)
         return;
     }
     va_start(ap, fmt);
-    vsnprintf(storage, sizeof(storage), fmt, ap);
+    vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
-    clock_format(clock_wall_ms(), stamp);
-    buf_init(&line, LINE_MAX_BYTES);
-    if (line_format == LOG_JSON) {
-        buf_addf(&line, "{\"ts\":\"%s\",\"level\":\"%s\",\"proc\":\"%s\"", stamp,
-                 level_names[level], process_name);
-        add_json_fields(&line, str_of(fields));
-        buf_adds(&line, ",\"msg\":");
-        add_quoted(&line, str_of(storage));
-        buf_adds(&line, "}\n");
-    } else {
-        buf_addf(&line, "ts=%s level=%s proc=%s ", stamp, level_names[level], process_name);
-        if (fields) {
-            add_logfmt_fields(&line, str_of(fields));
-        }
-        buf_adds(&line, "msg=");
-        add_quoted(&line, str_of(storage));
-        buf_addc(&line, '\n');
+    if (dropped) {
+        tell_dropped();
     }
-    if (line_sink) {
-        line_sink(line.data, line.len);
-    } else {
-        ssize_t ignored = write(STDERR_FILENO, line.data, line.len);
-        (void)ignored;
+    if (dropped || !put(level, fields, text)) {
+        dropped++;
+        METRIC_INC(log_dropped);
     }
-    buf_free(&line);
     errno = saved_errno;
+}
+
+void log_start(void)
+{
+    thread = log_thread_start(STDERR_FILENO, WAITING_BYTES);
+}
+
+void log_stop(void)
+{
+    if (dropped) {
+        tell_dropped();
+    }
+    if (thread) {
+        (void)log_thread_stop(STEAL(thread), STOP_MS);
+    }
 }

@@ -16,6 +16,11 @@ enum log_format { LOG_LOGFMT, LOG_JSON };
 void log_setup(enum log_level level, enum log_format format, const char *process);
 bool log_level_parse(const char *text, enum log_level *ret);
 bool log_enabled(enum log_level level);
+/* From here on nobody waits for stderr: a thread writes. Lines beyond 1 MiB that nobody reads are
+ * dropped, counted (sje_log_dropped_total), and the log says so where they are missing. */
+void log_start(void);
+/* Waits a second for what is left; then lines are written at once again. */
+void log_stop(void);
 /* For tests: lines go there instead of stderr. NULL restores stderr. */
 void log_set_sink(void (*sink)(const char *line, size_t len));
 

@@ -5,6 +5,28 @@
 
 #define NS_PER_MS 1000000u
 #define SLOW_MS   1000u
+#define MINUTE_NS (60000u * (uint64_t)NS_PER_MS)
+
+/* Comes once a turn. */
+static void on_check(uv_check_t *h)
+{
+    struct loop_watch *w = h->data;
+    uint64_t now = uv_hrtime();
+    uint64_t idle = uv_metrics_idle_time(h->loop);
+    uint64_t waited = idle - w->idle_ns;
+    double worked = now - w->turn_ns > waited ? (double)(now - w->turn_ns - waited) / 1e9 : 0;
+
+    w->turn_ns = now;
+    w->idle_ns = idle;
+    METRIC_OBSERVE(loop_turn_seconds, worked);
+    if (now - w->minute_ns > MINUTE_NS) {
+        w->minute_ns = now;
+        w->longest[1] = w->longest[0];
+        w->longest[0] = 0;
+    }
+    w->longest[0] = MAX(w->longest[0], worked);
+    METRIC_SET(loop_longest_turn_seconds, MAX(w->longest[0], w->longest[1]));
+}
 
 static void on_timer(uv_timer_t *t)
 {
@@ -24,7 +46,7 @@ static void on_timer(uv_timer_t *t)
     }
 }
 
-static void on_timer_closed(uv_handle_t *h)
+static void on_check_closed(uv_handle_t *h)
 {
     struct loop_watch *w = h->data;
 
@@ -41,10 +63,18 @@ void loop_watch_start(struct loop_watch *w, uv_loop_t *loop, int64_t max_ms,
     w->timer.data = w;
     MUST(uv_timer_init(loop, &w->timer) == 0);
     MUST(uv_timer_start(&w->timer, on_timer, w->interval_ms, w->interval_ms) == 0);
+    (void)uv_loop_configure(loop, UV_METRICS_IDLE_TIME); /* else all time counts as work */
+    w->turn_ns = w->minute_ns = w->last_ns;
+    w->idle_ns = uv_metrics_idle_time(loop);
+    w->check.data = w;
+    MUST(uv_check_init(loop, &w->check) == 0);
+    MUST(uv_check_start(&w->check, on_check) == 0);
+    uv_unref((uv_handle_t *)&w->check);
 }
 
 void loop_watch_close(struct loop_watch *w, void (*on_closed)(void *arg))
 {
     w->on_closed = on_closed;
-    uv_close((uv_handle_t *)&w->timer, on_timer_closed);
+    uv_close((uv_handle_t *)&w->timer, NULL);
+    uv_close((uv_handle_t *)&w->check, on_check_closed);
 }

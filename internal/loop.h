@@ -1,7 +1,9 @@
-/* loop.h: watches that the loop turns. One timer; how late it fires is the loop's lag.
+/* loop.h: watches that the loop turns: how late a timer fires, and how long each turn works.
  *
  * The lag is observed as sje_loop_lag_seconds; a lag over a second is logged, because leases and
- * heartbeats live on this thread. Threads: the loop thread only.
+ * heartbeats live on this thread. A turn is what is done between two waits for something to happen:
+ * sje_loop_turn_seconds, and the longest of the last one to two minutes.
+ * Threads: the loop thread only.
  */
 #ifndef SJE_LOOP_H
 #define SJE_LOOP_H
@@ -14,6 +16,11 @@
 
 struct loop_watch {
     uv_timer_t timer;
+    uv_check_t check;
+    uint64_t turn_ns; /* when the present turn began */
+    uint64_t idle_ns; /* how long the loop had waited by then, in all */
+    uint64_t minute_ns;
+    double longest[2]; /* of this minute and of the one before; seconds */
     uint64_t interval_ms;
     uint64_t last_ns;
     void (*on_tick)(void *arg);

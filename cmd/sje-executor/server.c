@@ -300,6 +300,7 @@ int server_run(struct config *c, const struct server_options *o, struct err *ret
     s.base = c;
     s.config = c;
     use_log(c);
+    log_start();
     (void)signal(SIGPIPE, SIG_IGN);
     raise_open_files();
     int rc = preflight(c, reterr);
@@ -319,6 +320,7 @@ int server_run(struct config *c, const struct server_options *o, struct err *ret
     if (rc == 0) {
         log_info(NULL, "stopped");
     }
+    log_stop();
     metrics_reset();
     if (s.config != s.base && s.config != s.boot) {
         config_free(s.config);

@@ -6,15 +6,17 @@
 #include "internal/metrics.h"
 #include "pkg/manager/mgr.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 
 #define TOLD_MAX      64 /* pools that a batch tells of */
 #define BATCH_TASKS   5000
-#define BATCH_BYTES   (8u << 20) /* a request with more goes alone */
+#define BATCH_BYTES   (8u << 20) /* a request with more goes alone, one at a time */
 #define IN_FLIGHT     2
-#define WAITING_MAX   200000       /* tasks; above: 503 */
-#define BYTES_MAX     (256u << 20) /* of all that are not answered; above: 503 */
-#define ROW_BYTES     700          /* about, without the specification */
+#define WAITING_MAX   200000      /* tasks; above: 503 */
+#define BYTES_MAX     (40u << 20) /* of all that are not answered; above: 503 */
+#define ROW_BYTES     700         /* about, without the specification */
+#define TRIM_BYTES    (16u << 20)
 #define RETRIES       5
 #define KEYED_RETRIES 50
 
@@ -25,6 +27,7 @@ struct request {
     size_t n;
     size_t bytes;
     bool alone; /* a batch with it was refused */
+    bool sent;  /* a statement with it is under way */
     char *key;
     uint8_t hash[32];
     int tries;
@@ -39,12 +42,24 @@ struct accept_batch {
     size_t n;
 };
 
+static void wake(struct manager *m);
+
+static bool is_large(const struct request *r)
+{
+    return r->bytes > BATCH_BYTES;
+}
+
 static void request_free(struct request *r)
 {
+    if (r->sent && is_large(r)) {
+        r->m->accept_large_sent = false;
+        wake(r->m);
+    }
     for (size_t i = 0; i < r->n; i++) {
         task_done(&r->rows[i]);
     }
     r->m->accept_bytes -= r->bytes;
+    r->m->accept_freed += r->bytes;
     free(r->rows);
     free(r->key);
     free(r);
@@ -65,7 +80,7 @@ static void answer_error(struct request *r, int rc, const struct err *why)
 
 static void answer_ids(struct request *r, const struct id *ids, size_t n, bool replayed)
 {
-    struct accept_reply reply = {.tasks = ids, .count = n, .replayed = replayed};
+    struct accept_reply reply = {.tasks = ids, .rows = r->rows, .count = n, .replayed = replayed};
 
     r->cb(r->arg, &reply);
 }
@@ -141,12 +156,16 @@ static void request_done(struct request *r)
     request_free(r);
 }
 
-static void wake(struct manager *m);
-
 static void request_wait(struct request *r)
 {
-    list_push(&r->m->accept_waiting, &r->node);
-    r->m->accept_waiting_tasks += r->n;
+    if (is_large(r)) {
+        list_push(&r->m->accept_large, &r->node);
+        r->m->accept_large_sent = r->m->accept_large_sent && !r->sent;
+        r->sent = false;
+    } else {
+        list_push(&r->m->accept_waiting, &r->node);
+        r->m->accept_waiting_tasks += r->n;
+    }
 }
 
 /* Nothing was inserted. A conflict with another statement passes; what else the database refuses
@@ -190,17 +209,46 @@ static void on_inserted(void *arg, int rc, const struct err *why)
     wake(m);
 }
 
-static void send_batch(struct manager *m)
+static struct accept_batch *batch_new(struct manager *m, size_t max)
 {
     struct accept_batch *b = xmalloc(sizeof(*b));
-    struct list_node *n;
+
+    b->m = m;
+    b->n = 0;
+    list_init(&b->requests);
+    b->rows = xcalloc(max, sizeof(*b->rows));
+    return b;
+}
+
+static void batch_add(struct accept_batch *b, struct request *r)
+{
+    list_push(&b->requests, &r->node);
+    memcpy(b->rows + b->n, r->rows, r->n * sizeof(*r->rows));
+    memset(r->rows, 0, r->n * sizeof(*r->rows));
+    b->n += r->n;
+}
+
+static void batch_send(struct accept_batch *b)
+{
+    struct manager *m = b->m;
     struct err why = {0};
+
+    m->accept_in_flight++;
+    CRASH_POINT("accept-before-commit");
+    int rc = store_insert(m->db, b->rows, b->n, on_inserted, b);
+    if (rc < 0) {
+        err_set(&why, rc, "%s", err_text(rc));
+        on_inserted(b, rc, &why);
+    }
+}
+
+static void send_next(struct manager *m)
+{
+    struct accept_batch *b = batch_new(m, m->accept_waiting_tasks);
+    struct list_node *n;
     size_t bytes = 0;
     bool alone = false;
 
-    b->m = m;
-    list_init(&b->requests);
-    b->rows = xcalloc(m->accept_waiting_tasks, sizeof(*b->rows));
     while ((n = list_first(&m->accept_waiting))) {
         struct request *r = CONTAINER_OF(n, struct request, node);
 
@@ -211,18 +259,28 @@ static void send_batch(struct manager *m)
         alone = r->alone;
         bytes += r->bytes;
         list_remove(n);
-        list_push(&b->requests, n);
-        memcpy(b->rows + b->n, r->rows, r->n * sizeof(*r->rows));
-        memset(r->rows, 0, r->n * sizeof(*r->rows));
-        b->n += r->n;
         m->accept_waiting_tasks -= r->n;
+        batch_add(b, r);
     }
-    m->accept_in_flight++;
-    CRASH_POINT("accept-before-commit");
-    int rc = store_insert(m->db, b->rows, b->n, on_inserted, b);
-    if (rc < 0) {
-        err_set(&why, rc, "%s", err_text(rc));
-        on_inserted(b, rc, &why);
+    batch_send(b);
+}
+
+static void send_keyed(struct request *r);
+
+/* What a statement takes of memory, here and in libpq, is several times its size. */
+static void send_large(struct manager *m)
+{
+    struct request *r = CONTAINER_OF(list_pop(&m->accept_large), struct request, node);
+
+    r->sent = true;
+    m->accept_large_sent = true;
+    if (r->key) {
+        send_keyed(r);
+    } else {
+        struct accept_batch *b = batch_new(m, r->n);
+
+        batch_add(b, r);
+        batch_send(b);
     }
 }
 
@@ -232,7 +290,10 @@ static void on_check(uv_check_t *h)
 
     uv_idle_stop(&m->accept_spin);
     while (m->accept_waiting.count && m->accept_in_flight < IN_FLIGHT) {
-        send_batch(m);
+        send_next(m);
+    }
+    if (m->accept_large.count && !m->accept_large_sent) {
+        send_large(m);
     }
 }
 
@@ -243,7 +304,7 @@ static void on_spin(uv_idle_t *h)
 
 static void wake(struct manager *m)
 {
-    if (m->accept_waiting.count && !m->stopping) {
+    if ((m->accept_waiting.count || m->accept_large.count) && !m->stopping) {
         MUST(uv_idle_start(&m->accept_spin, on_spin) == 0);
     }
 }
@@ -285,6 +346,7 @@ static void on_keyed(void *arg, int rc, bool replayed, const struct id *ids, siz
 void accept_init(struct manager *m)
 {
     list_init(&m->accept_waiting);
+    list_init(&m->accept_large);
     MUST(uv_check_init(m->loop, &m->accept_check) == 0);
     MUST(uv_idle_init(m->loop, &m->accept_spin) == 0);
     m->accept_check.data = m;
@@ -297,7 +359,7 @@ void accept_stop(struct manager *m)
     static const struct err why = {ERR_CLOSED, "closing down"};
     struct list_node *n;
 
-    while ((n = list_pop(&m->accept_waiting))) {
+    while ((n = list_pop(&m->accept_waiting)) || (n = list_pop(&m->accept_large))) {
         answer_error(CONTAINER_OF(n, struct request, node), ERR_CLOSED, &why);
     }
     m->accept_waiting_tasks = 0;
@@ -307,28 +369,43 @@ static struct request *request_new(struct manager *m, struct accept_request *a, 
                                    void *arg)
 {
     struct request *r = xmalloc(sizeof(*r));
-    int64_t now = mgr_now(m);
 
     r->m = m;
     r->cb = cb;
     r->arg = arg;
     r->n = a->count;
-    r->rows = xcalloc(a->count, sizeof(*r->rows));
+    r->rows = STEAL(a->rows);
     r->key = xstrdup(a->idempotency_key);
     memcpy(r->hash, a->body_hash, sizeof(r->hash));
     for (size_t i = 0; i < a->count; i++) {
         struct task_audit audit;
 
-        task_from_spec(&r->rows[i], a->specs[i], now);
         task_accepted(&r->rows[i], &audit);
         task_audit_done(&audit);
-        task_spec_free(a->specs[i]);
         r->bytes += ROW_BYTES + strlen(r->rows[i].spec);
     }
-    free(a->specs);
-    a->specs = NULL;
     m->accept_bytes += r->bytes;
     return r;
+}
+
+/* The allocator keeps what lies between pieces that are in use, pages of it. */
+void accept_tick(struct manager *m)
+{
+    if (m->accept_freed > TRIM_BYTES) {
+        m->accept_freed = 0;
+        (void)malloc_trim(0);
+    }
+}
+
+void manager_row(const struct manager *m, const struct task_spec *s, struct task *ret)
+{
+    task_from_spec(ret, s, mgr_now(m));
+}
+
+/* A single one may be larger, where the configuration allows for such bodies. */
+static bool is_too_much(const struct manager *m, const struct request *r)
+{
+    return m->accept_bytes > BYTES_MAX && m->accept_bytes > r->bytes;
 }
 
 void manager_accept(struct manager *m, struct accept_request *a, accept_done_fn *cb, void *arg)
@@ -339,11 +416,11 @@ void manager_accept(struct manager *m, struct accept_request *a, accept_done_fn 
         answer_error(r, ERR_CLOSED, NULL);
     } else if (!m->db_ready || !db_is_up(m->db)) {
         answer_error(r, ERR_DB_DOWN, NULL);
-    } else if (m->accept_waiting_tasks + r->n > WAITING_MAX || m->accept_bytes > BYTES_MAX) {
+    } else if (m->accept_waiting_tasks + r->n > WAITING_MAX || is_too_much(m, r)) {
         answer_error(r, ERR_BUSY, NULL);
     } else if (r->n == 0) {
         request_done(r);
-    } else if (r->key) {
+    } else if (r->key && !is_large(r)) {
         send_keyed(r);
     } else {
         request_wait(r);

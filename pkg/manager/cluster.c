@@ -325,7 +325,7 @@ void manager_queues(struct manager *m, json_fn *cb, void *arg)
         db_array_text(&served, o->name);
     }
     db_add_array(&p, &served);
-    int rc = m->db_ready ? db_exec(m->db_read, sql, &p, on_queues, c) : ERR_DB_DOWN;
+    int rc = m->db_ready ? db_exec(m->db_people, sql, &p, on_queues, c) : ERR_DB_DOWN;
     if (rc < 0) {
         free(c);
         err_set(&e, rc, "%s", err_text(rc));

@@ -148,7 +148,7 @@ void manager_log(struct manager *m, const struct log_request *r, log_fn *cb, voi
     }
     db_add_id(&p, &r->id);
     db_add_int(&p, r->attempt);
-    int rc = m->db_ready ? db_exec(m->db_read, sql, &p, on_placed, c) : ERR_DB_DOWN;
+    int rc = m->db_ready ? db_exec(m->db_people, sql, &p, on_placed, c) : ERR_DB_DOWN;
     if (rc < 0) {
         answer_error(c, rc, err_text(rc));
         return;

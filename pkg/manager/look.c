@@ -71,7 +71,7 @@ void manager_get(struct manager *m, const struct id *id, task_fn *cb, void *arg)
     struct get_call *c = xmalloc(sizeof(*c));
 
     *c = (struct get_call){m, cb, arg};
-    int rc = m->db_ready ? store_load(m->db_read, id, 1, on_got, c) : ERR_DB_DOWN;
+    int rc = m->db_ready ? store_load(m->db_people, id, 1, on_got, c) : ERR_DB_DOWN;
     if (rc < 0) {
         free(c);
         answer_unsent(rc, cb, arg);
@@ -215,7 +215,7 @@ static int waiters_load(struct waiter_task *t)
         t->again = true;
         return 0;
     }
-    int rc = m->db_ready ? store_load(m->db_read, &t->id, 1, on_wait_loaded, t) : ERR_DB_DOWN;
+    int rc = m->db_ready ? store_load(m->db_people, &t->id, 1, on_wait_loaded, t) : ERR_DB_DOWN;
     if (rc == 0) {
         t->loading = true;
         t->holds++;
@@ -225,7 +225,7 @@ static int waiters_load(struct waiter_task *t)
 
 static void waiters_look(struct waiter_task *t)
 {
-    if (t->waiters.count && db_is_up(t->m->db_read) && waiters_load(t) < 0) {
+    if (t->waiters.count && db_is_up(t->m->db_people) && waiters_load(t) < 0) {
         log_debug(NULL, "a task that is waited for is looked at later");
     }
 }
@@ -360,7 +360,7 @@ void manager_list(struct manager *m, const struct list_filter *f, tasks_fn *cb, 
 
     *c = (struct list_call){m, f->limit, cb, arg};
     more.limit++; /* one more tells whether there is a next page */
-    int rc = m->db_ready ? store_list(m->db_read, &more, on_listed, c) : ERR_DB_DOWN;
+    int rc = m->db_ready ? store_list(m->db_people, &more, on_listed, c) : ERR_DB_DOWN;
     if (rc < 0) {
         free(c);
         err_set(&e, rc, "%s", err_text(rc));
@@ -371,7 +371,7 @@ void manager_list(struct manager *m, const struct list_filter *f, tasks_fn *cb, 
 void manager_events(struct manager *m, const struct id *id, events_fn *cb, void *arg)
 {
     struct err e = {0};
-    int rc = m->db_ready ? store_events(m->db_read, id, cb, arg) : ERR_DB_DOWN;
+    int rc = m->db_ready ? store_events(m->db_people, id, cb, arg) : ERR_DB_DOWN;
 
     if (rc < 0) {
         err_set(&e, rc, "%s", err_text(rc));

@@ -26,10 +26,10 @@
 
 /* Every statement here is meant for an index. A plan that was made while the tables were empty
  * would scan them whole, and a prepared statement keeps its plan. */
-#define PLAN_SETTINGS "-c enable_seqscan=off -c enable_mergejoin=off -c jit=off"
 /* Rows are inserted, or found by their key: the plan depends neither on which nor on how many, and
  * making it anew would take longer than writing one row. */
-#define WRITER_SETTINGS PLAN_SETTINGS " -c plan_cache_mode=force_generic_plan"
+#define WRITER_SETTINGS STORE_PLAN_SETTINGS " -c plan_cache_mode=force_generic_plan"
+#define PEOPLE_MS       5000
 
 int64_t mgr_now(const struct manager *m)
 {
@@ -295,6 +295,7 @@ static void on_tick(uv_timer_t *t)
     lead_tick(m);
     look_tick(m);
     logs_tick(m);
+    accept_tick(m);
     mq_watch_look(&m->watch, clock_boot_ms());
     if (m->held_results.count && db_is_up(m->db)) {
         intake_retry(m);
@@ -352,7 +353,7 @@ static struct db_options db_options_of(struct manager *m, const struct config *c
         .password = c->db.password,
         .ssl_mode = c->db.ssl_mode,
         .name = "sje-manager",
-        .settings = PLAN_SETTINGS,
+        .settings = STORE_PLAN_SETTINGS,
         .statement_timeout_ms = 30000,
         .max_queued = DB_QUEUE,
         .arg = m,
@@ -368,12 +369,17 @@ static void open_database(struct manager *m, const struct config *c)
     o.on_up = on_db_up;
     o.on_down = on_db_down;
     m->db = db_open(m->loop, &o);
-    o.settings = PLAN_SETTINGS;
+    o.settings = STORE_PLAN_SETTINGS;
     o.name = "sje-reader";
     o.connections = 2;
     o.on_up = on_read_up;
     o.on_down = NULL;
     m->db_read = db_open(m->loop, &o);
+    o.settings = STORE_LIST_SETTINGS;
+    o.name = "sje-people";
+    o.statement_timeout_ms = PEOPLE_MS;
+    o.on_up = NULL;
+    m->db_people = db_open(m->loop, &o);
 }
 
 static void open_broker(struct manager *m, const struct config *c)
@@ -526,7 +532,7 @@ static void close_connections(struct manager *m)
 
     logs_stop(m);
     intake_drop(m);
-    m->closing += 4;
+    m->closing += 5;
     m->sub = NULL;
     m->pub = NULL;
     mq_close(sub, part_closed, m);
@@ -535,6 +541,7 @@ static void close_connections(struct manager *m)
         m->closing++;
         db_lock_free(m->lock, part_closed, m);
     }
+    db_close(m->db_people, part_closed, m);
     db_close(m->db_read, part_closed, m);
     db_close(m->db, part_closed, m);
 }

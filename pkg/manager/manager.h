@@ -29,8 +29,10 @@ void manager_set_url(struct manager *m, const char *url);
 void manager_reconfigure(struct manager *m, const struct config *c);
 
 /* ---- accept ---- */
+/* The row of a task that is submitted now, not yet accepted. */
+void manager_row(const struct manager *m, const struct task_spec *s, struct task *ret);
 struct accept_request {
-    struct task_spec **specs; /* taken over */
+    struct task *rows; /* from manager_row(); taken over */
     size_t count;
     const char *idempotency_key; /* NULL: none */
     uint8_t body_hash[32];       /* SHA-256 of the body, for the key */
@@ -39,8 +41,9 @@ struct accept_reply {
     int rc; /* 0, ERR_DB_DOWN, ERR_BUSY, ERR_CONFLICT (key used with another body), ERR_CLOSED,
                ERR_DB */
     struct err why;
-    bool replayed;          /* the first answer to this key */
-    const struct id *tasks; /* in the order sent */
+    bool replayed;           /* the first answer to this key */
+    const struct id *tasks;  /* in the order sent */
+    const struct task *rows; /* as they were sent; of a replay the ids are others */
     size_t count;
 };
 typedef void accept_done_fn(void *arg, const struct accept_reply *reply);

@@ -79,7 +79,9 @@ struct manager {
     struct config *config;        /* not owned; the one in force */
 
     struct db *db;      /* accept and ledger */
-    struct db *db_read; /* everything that people ask: cannot delay a grant */
+    struct db *db_read; /* what the manager itself reads: cannot delay a grant */
+    struct db
+        *db_people; /* what people ask for: cannot delay either, and takes no longer than 5 s */
     struct mq *pub;
     struct mq *sub;
     bool db_ready; /* migrated */
@@ -107,7 +109,10 @@ struct manager {
     /* accept.c */
     struct list accept_waiting;
     size_t accept_waiting_tasks;
-    size_t accept_bytes; /* of all requests that are not answered */
+    struct list accept_large; /* requests */
+    bool accept_large_sent;   /* the statement of one is under way */
+    size_t accept_bytes;      /* of all requests that are not answered */
+    size_t accept_freed;      /* of answered ones, since memory was last given back */
     int accept_in_flight;
     uv_check_t accept_check;
     uv_idle_t accept_spin;
@@ -154,6 +159,7 @@ struct mq *mgr_publisher(void *arg);
 /* accept.c */
 void accept_init(struct manager *m);
 void accept_stop(struct manager *m); /* answers what waits */
+void accept_tick(struct manager *m);
 /* To the leader, where that is another manager. */
 void accept_tell_ready(struct manager *m, const char *pool, int64_t rank);
 

@@ -54,6 +54,7 @@ static const struct column {
     {"slots", K_INT, AT(slots), INSERTED, NULL},
     {"cpus_milli", K_INT, AT(cpus_milli), INSERTED, NULL},
     {"memory_mb", K_INT, AT(memory_mb), INSERTED, NULL},
+    {"spec_bytes", K_INT, AT(spec_bytes), INSERTED, NULL},
     {"lease_s", K_INT, AT(lease_s), INSERTED, NULL},
     {"queue_timeout_s", K_INT, AT(queue_timeout_s), INSERTED, NULL},
     {"claim_beat", K_INT, AT(claim_beat), WRITTEN, "0"},
@@ -84,9 +85,12 @@ static const struct column {
 #define OF_GRANT(name) (streq(name, "worker_uuid") || streq(name, "lease_ms"))
 
 /* Scans and lists read a thousand rows at once: without output and specification where these are
- * large, or, in a list, from the row on with which the page is. */
-#define BYTES    "octet_length(t.spec::text) + coalesce(octet_length(t.output::text), 0)"
-#define IS_SMALL BYTES " <= 16384"
+ * not in the row itself but beside it (TOAST), or, in a list, from the row on with which the page
+ * is. */
+#define BYTES                                                                                      \
+    "coalesce(t.spec_bytes, octet_length(t.spec::text)) + coalesce(octet_length(t.output::text), " \
+    "0)"
+#define IS_SMALL BYTES " <= 2048"
 #define IN_PAGE  "sum(" BYTES ") over page <= 16777216"
 
 /* A SELECT's columns, in the order of the table. large: when those marked so are given; NULL:
@@ -735,7 +739,7 @@ int store_scan_running(struct db *db, const struct id *after, int limit, store_r
     " and ($3::uuid is null or t.id < $3) "                                                        \
     "window page as (order by t.id desc rows unbounded preceding) order by t.id desc limit $4"
 
-int store_list(struct db *db, const struct list_filter *f, store_rows_fn *cb, void *arg)
+const char *store_list_sql(const struct list_filter *f)
 {
     static struct {
         const char *state; /* NULL: all */
@@ -751,20 +755,30 @@ int store_list(struct db *db, const struct list_filter *f, store_rows_fn *cb, vo
         {NULL, LIST("true"), NULL},
     };
     size_t kind = ARRAY_LEN(kinds_of) - (f->job_id ? 2 : 1);
-    struct db_params p CLEANUP(db_params_free);
 
     for (size_t i = 0; f->state && i < ARRAY_LEN(kinds_of); i++) {
         if (streq(f->state, kinds_of[i].state)) {
             kind = i;
         }
     }
-    const char *sql = sql_of(&kinds_of[kind].sql, kinds_of[kind].pattern);
-    db_params_init(&p);
-    db_add_text(&p, f->job_id);
-    db_add_text(&p, f->job_type);
-    db_add_id(&p, f->after);
-    db_add_int(&p, f->limit);
-    return select_rows(db, sql, &p, cb, arg);
+    return sql_of(&kinds_of[kind].sql, kinds_of[kind].pattern);
+}
+
+void store_list_params(struct db_params *p, const struct list_filter *f)
+{
+    db_params_init(p);
+    db_add_text(p, f->job_id);
+    db_add_text(p, f->job_type);
+    db_add_id(p, f->after);
+    db_add_int(p, f->limit);
+}
+
+int store_list(struct db *db, const struct list_filter *f, store_rows_fn *cb, void *arg)
+{
+    struct db_params p CLEANUP(db_params_free);
+
+    store_list_params(&p, f);
+    return select_rows(db, store_list_sql(f), &p, cb, arg);
 }
 
 static void on_events(void *arg, int rc, const struct db_result *res, const struct err *why)

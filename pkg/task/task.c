@@ -133,4 +133,5 @@ void task_from_spec(struct task *t, const struct task_spec *s, int64_t now_wall_
         .started_at = INT64_MIN,
         .finished_at = INT64_MIN,
     };
+    t->spec_bytes = (int32_t)strlen(t->spec);
 }

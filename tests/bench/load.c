@@ -145,8 +145,9 @@ static void await_outcome(struct conn *c)
 {
     struct str id = after(&c->in, "\"taskId\":\"");
     char text[160];
-    int n = snprintf(text, sizeof(text), "GET /task/%.*s?wait=60 HTTP/1.1\r\nHost: bench\r\n\r\n",
-                     (int)id.len, id.p);
+    int n =
+        snprintf(text, sizeof(text), "GET /task/%.*s?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                 (int)id.len, id.p);
 
     buf_reset(&c->in);
     conn_request(c, WAITING, text, (size_t)n);
@@ -276,7 +277,7 @@ static void make_request(const char *path, const char *task, long batch)
     buf_adds(&body, batch ? "]" : task);
     buf_init(&run.request, ANSWER_MAX);
     buf_addf(&run.request,
-             "POST %s HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
+             "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
              "Content-Length: %zu\r\n\r\n%s",
              path, body.len, body.data);
     MUST(!run.request.failed);

@@ -167,9 +167,9 @@ def test_endless_headers(sje):
 
 @pytest.mark.parametrize("data", [
     b"\x16\x03\x01\x02\x00\x01\x00", b"nonsense\r\n\r\n", b"GET\r\n\r\n", b"\x00" * 1000,
-    b"POST /task HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n",
-    b"POST /task HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n",
-    b"POST /task HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"POST /task HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+    b"POST /task HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999999999\r\n\r\n",
+    b"POST /task HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
 ])
 def test_what_is_no_http(sje, nothing_queued, data):
     answer = raw(sje, data, within=2)
@@ -185,7 +185,7 @@ def test_slow_clients_hold_nobody_up(own):
 
     def drip(s):
         try:
-            s.sendall(b"POST /task HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n{")
+            s.sendall(b"POST /task HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{")
             s.settimeout(30)
             while s.recv(4096):
                 pass

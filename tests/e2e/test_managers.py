@@ -218,7 +218,7 @@ def post_and_leave(url, body, key):
     """Sends a request and closes the connection without having read the answer."""
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=5) as s:
-        s.sendall(f"POST /task HTTP/1.1\r\nHost: x\r\nIdempotency-Key: {key}\r\n"
+        s.sendall(f"POST /task HTTP/1.1\r\nHost: localhost\r\nIdempotency-Key: {key}\r\n"
                   f"Content-Length: {len(body)}\r\n\r\n{body}".encode())
 
 

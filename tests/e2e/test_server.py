@@ -110,3 +110,16 @@ def test_an_interrupt_stops_the_tasks_too(server, tmp_path):
     command = f"sh -c touch {tmp_path}/up"
     listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert command not in listing
+
+
+def test_a_log_that_nobody_reads_holds_nothing_up(tmp_path, server):
+    os.mkfifo(tmp_path / "output")
+    pipe = os.open(tmp_path / "output", os.O_RDWR)  # of 64 KiB
+    try:
+        s = server(SJE_MONITORING_LOG_LEVEL="debug")
+        s.told("READY=1")
+        for _ in range(2000):  # a line of some 80 bytes each
+            assert s.api.get("/mgmt/status", timeout=5)
+        assert s.stop() == 0
+    finally:
+        os.close(pipe)

@@ -345,8 +345,9 @@ static void on_accepted(void *arg, const struct accept_reply *r)
 static void submit_text(const char *text, int n, const char *key, uint8_t hash, accept_done_fn *cb,
                         void *arg)
 {
-    struct accept_request a = {
-        .specs = xcalloc((size_t)n, sizeof(void *)), .count = (size_t)n, .idempotency_key = key};
+    struct accept_request a = {.rows = xcalloc((size_t)n, sizeof(struct task)),
+                               .count = (size_t)n,
+                               .idempotency_key = key};
     struct task_problems p = {0};
 
     a.body_hash[0] = hash;
@@ -354,9 +355,11 @@ static void submit_text(const char *text, int n, const char *key, uint8_t hash, 
         json_t *j = NULL;
 
         assert_int_equal(json_read(text, strlen(text), &j, NULL), 0);
-        a.specs[i] = task_spec_parse(j, &types, "", &p);
-        assert_non_null(a.specs[i]);
+        struct task_spec *spec = task_spec_parse(j, &types, "", &p);
+        assert_non_null(spec);
         json_decref(j);
+        manager_row(manager, spec, &a.rows[i]);
+        task_spec_free(spec);
     }
     manager_accept(manager, &a, cb, arg);
 }

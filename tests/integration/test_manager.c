@@ -534,7 +534,7 @@ static void pages_are_bounded(int n)
 /* Together they are more than one statement takes. */
 static void test_large_requests_do_not_share_a_statement(void **state)
 {
-    enum { TEXT = 900 * 1024, TASKS = 40 };
+    enum { TEXT = 900 * 1024, TASKS = 20 };
     char *text CLEANUP(freep) = xmalloc(TEXT + 1);
     int rc[3] = {1, 1, 1};
 

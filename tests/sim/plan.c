@@ -89,10 +89,12 @@ static void do_post(void *arg)
     struct accept_request a = {.count = 1, .idempotency_key = t->key};
 
     MUST(json_read(t->spec, strlen(t->spec), &j, NULL) == 0);
-    a.specs = xcalloc(1, sizeof(struct task_spec *));
-    a.specs[0] = task_spec_parse(j, &types, "", &problems);
+    struct task_spec *spec = task_spec_parse(j, &types, "", &problems);
     json_decref(j);
-    MUST(a.specs[0]);
+    MUST(spec);
+    a.rows = xcalloc(1, sizeof(*a.rows));
+    manager_row(world->cur->manager, spec, a.rows);
+    task_spec_free(spec);
     manager_accept(world->cur->manager, &a, on_accepted, t);
 }
 

@@ -467,7 +467,7 @@ static void test_wait(void **state)
 
     (void)state;
     fake.hold = true;
-    send_text(fd, "GET /task/" ID "?wait=60 HTTP/1.1\r\nHost: h\r\n\r\n");
+    send_text(fd, "GET /task/" ID "?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     run_until(one_call_held);
     assert_true(fake.wait_ms == 60000);
     fake.task.state = TASK_SUCCEEDED;
@@ -493,7 +493,7 @@ static void test_client_leaves_while_waiting(void **state)
 
     (void)state;
     fake.hold = true;
-    send_text(fd, "GET /task/" ID "?wait=60 HTTP/1.1\r\nHost: h\r\n\r\n");
+    send_text(fd, "GET /task/" ID "?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     run_until(one_call_held);
     close(fd);
     run_until(wait_cancelled);
@@ -506,9 +506,9 @@ static void test_stop_with_calls_under_way(void **state)
 
     (void)state;
     fake.hold = true;
-    send_text(waiting, "GET /task/" ID "?wait=60 HTTP/1.1\r\nHost: h\r\n\r\n");
+    send_text(waiting, "GET /task/" ID "?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     run_until(one_call_held);
-    send_text(accepting, "POST /task HTTP/1.1\r\nHost: h\r\nContent-Length: 18\r\n\r\n"
+    send_text(accepting, "POST /task HTTP/1.1\r\nHost: localhost\r\nContent-Length: 18\r\n\r\n"
                          "{\"jobType\":\"Noop\"}");
     for (int i = 0; i < 100 && fake_held() < 2; i++) {
         turn(accepting);

@@ -176,7 +176,7 @@ static void test_follow(void **state)
     fake.log_hold = true;
     fake.logs[1] = "one\n";
     fake.task.state = TASK_RUNNING;
-    send_text(fd, "GET /task/" ID "/log?follow=true HTTP/1.1\r\nHost: h\r\n\r\n");
+    send_text(fd, "GET /task/" ID "/log?follow=true HTTP/1.1\r\nHost: localhost\r\n\r\n");
     run_until(one_held); /* has "one", waits for more */
     fake.logs[1] = "one\ntwo\n";
     fake_release();
@@ -205,7 +205,7 @@ static void test_follow_before_the_start(void **state)
     (void)state;
     fake.log_hold = true;
     fake.hold = true;
-    send_text(fd, "GET /task/" ID "/log?follow=true HTTP/1.1\r\nHost: h\r\n\r\n");
+    send_text(fd, "GET /task/" ID "/log?follow=true HTTP/1.1\r\nHost: localhost\r\n\r\n");
     run_until(one_held); /* the first question */
     fake_release();
     assert_int_equal(fake_held(), 1); /* nothing yet: a pause */
@@ -236,7 +236,7 @@ static void test_follow_survives_a_lost_worker(void **state)
     (void)state;
     fake.log_hold = true;
     fake.logs[1] = "one\n";
-    send_text(fd, "GET /task/" ID "/log?follow=true&attempt=1 HTTP/1.1\r\nHost: h\r\n\r\n");
+    send_text(fd, "GET /task/" ID "/log?follow=true&attempt=1 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     run_until(one_held);
     fake.rc = ERR_TIMEOUT;
     fake.hold = true;
@@ -265,7 +265,7 @@ static void test_client_leaves_while_following(void **state)
     (void)state;
     fake.log_hold = true;
     fake.logs[1] = "one\n";
-    send_text(fd, "GET /task/" ID "/log?follow=true HTTP/1.1\r\nHost: h\r\n\r\n");
+    send_text(fd, "GET /task/" ID "/log?follow=true HTTP/1.1\r\nHost: localhost\r\n\r\n");
     run_until(one_held);
     close(fd);
     for (int i = 0; i < 300; i++) {
@@ -283,7 +283,7 @@ static void test_stop_while_following(void **state)
     (void)state;
     fake.log_hold = true;
     fake.logs[1] = "one\n";
-    send_text(fd, "GET /task/" ID "/log?follow=true HTTP/1.1\r\nHost: h\r\n\r\n");
+    send_text(fd, "GET /task/" ID "/log?follow=true HTTP/1.1\r\nHost: localhost\r\n\r\n");
     run_until(one_held);
     api_end();
     receive_until(fd, never);

@@ -1,11 +1,14 @@
 #include "internal/clock.h"
 #include "internal/json.h"
 #include "internal/log.h"
+#include "internal/metrics.h"
 #include "internal/str.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -137,12 +140,69 @@ static void errno_survives(void **state)
     assert_int_equal(errno, ENOSPC);
 }
 
+/* What the reader of this pipe finds, up to its end. */
+static char *read_all(int fd)
+{
+    static char all[4 << 20];
+    size_t len = 0;
+    ssize_t n;
+
+    while ((n = read(fd, all + len, sizeof(all) - 1 - len)) > 0) {
+        len += (size_t)n;
+    }
+    all[len] = '\0';
+    return all;
+}
+
+static char *found; /* by the reader */
+
+static void *reader(void *arg)
+{
+    found = read_all(*(int *)arg);
+    return NULL;
+}
+
+static void nobody_reads(void **state)
+{
+    int fds[2];
+    int kept = dup(STDERR_FILENO);
+    pthread_t t;
+    bool taken = false;
+
+    (void)state;
+    log_set_sink(NULL);
+    assert_int_equal(pipe(fds), 0);
+    assert_true(dup2(fds[1], STDERR_FILENO) >= 0);
+    close(fds[1]);
+    log_start();
+    double before = metric_value(METRIC_log_dropped, NULL);
+    for (int i = 0; i < 40000; i++) { /* 4 MiB */
+        log_info(NULL, "line %d, which is not a short one, so that the pipe is full soon", i);
+    }
+    assert_true(metric_value(METRIC_log_dropped, NULL) > before);
+    assert_int_equal(pthread_create(&t, NULL, reader, &fds[0]), 0);
+    while (!taken) { /* until it is written again */
+        log_info(NULL, "is there room?");
+        taken = metric_value(METRIC_log_dropped, NULL) == before;
+        before = metric_value(METRIC_log_dropped, NULL);
+    }
+    log_stop();
+    dup2(kept, STDERR_FILENO);
+    close(kept);
+    assert_int_equal(pthread_join(t, NULL), 0);
+    close(fds[0]);
+    const char *told = strstr(found, " lines of the log were dropped here: nobody read them");
+    assert_non_null(strstr(found, "\"line 0, which"));
+    assert_non_null(told);
+    assert_non_null(strstr(told, "is there room?"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(logfmt, setup),         cmocka_unit_test_setup(json_lines, setup),
         cmocka_unit_test_setup(levels, setup),         cmocka_unit_test_setup(hostile_texts, setup),
-        cmocka_unit_test_setup(errno_survives, setup),
+        cmocka_unit_test_setup(errno_survives, setup), cmocka_unit_test_setup(nobody_reads, setup),
     };
 
     return cmocka_run_group_tests_name("log", tests, NULL, NULL);

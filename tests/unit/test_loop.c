@@ -79,6 +79,8 @@ static void tells_of_a_lag(void **state)
     log_set_sink(NULL);
     assert_non_null(strstr(line, "level=warn"));
     assert_non_null(strstr(line, "the loop stood still for 1"));
+    double longest = metric_value(METRIC_loop_longest_turn_seconds, NULL);
+    assert_true(longest >= 1.1 && longest < 60);
     metrics_reset();
 }
 

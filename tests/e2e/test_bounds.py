@@ -1,0 +1,99 @@
+"""What a client sends costs no more memory and time than the server is made for."""
+import json
+import re
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+MIB = 1 << 20
+LIMIT_MIB = 128
+
+
+def peak_mib(sje):
+    text = Path(f"/proc/{sje.manager.process.pid}/status").read_text()
+    return int(text.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def post(sje, body, out=None):
+    r = requests.post(sje.url + "/tasks", data=body, timeout=120)
+    if out is not None:
+        out.append(r)
+    return r
+
+
+def longest_turn(sje):
+    return float(re.search(r"^sje_loop_longest_turn_seconds (\S+)", sje.get("/metrics").text, re.M)[1])
+
+
+@pytest.fixture
+def manager(own):
+    return own(worker=False, SJE_MONITORING_LOG_LEVEL="warn")
+
+
+def test_a_body_of_very_many_values(manager):
+    before = peak_mib(manager)
+    body = b"[" + b"{}," * (16 * MIB // 3 - 2) + b"{}]"
+    r = post(manager, body)
+    assert r.status_code == 413 and "more than 10000" in r.json()["detail"]
+    for bad in (b'[{"jobType":"Noop","parameters":{"a":[' + b"0," * (7 * MIB) + b"0]}}]", b'{"tasks":' + b"[" * (15 * MIB),
+                b'[{"jobType":"Noop","parameters":{"a":"' + b"x" * (15 * MIB) + b'"}}]',
+                b'{"x":[' + b"0," * (7 * MIB) + b'0],"tasks":[]}', b'[{"jobType":"Noop"}' + b" " * (15 * MIB)):
+        assert post(manager, bad).status_code in (400, 413, 422)
+    assert manager.call("PATCH", "/mgmt/config", data=b"[" + b"0," * (7 * MIB) + b"0]").status_code == 413
+    assert peak_mib(manager) < before + 48
+    assert longest_turn(manager) < 0.5  # it was 1.3 s; `make attack` asks for 50 ms
+
+
+def test_many_large_bodies_at_once(manager):
+    """They are all right; what is too much is told to come again."""
+    task = json.dumps({"jobType": "Noop", "parameters": {"x": "y" * 1300}})
+    body = ("[" + ",".join([task] * 9900) + "]").encode()
+    answers = []
+    clients = [threading.Thread(target=post, args=(manager, body, answers)) for _ in range(6)]
+    for c in clients:
+        c.start()
+    for c in clients:
+        c.join()
+    assert {r.status_code for r in answers} <= {202, 503} and 202 in {r.status_code for r in answers}
+    accepted = sum(r.json()["accepted"] for r in answers if r.status_code == 202)
+    assert all("Retry-After" in r.headers for r in answers if r.status_code == 503)
+    with manager.database() as db, db.cursor() as c:
+        c.execute("SELECT count(*) FROM task")
+        assert c.fetchone()[0] == accepted
+    assert peak_mib(manager) < LIMIT_MIB
+    assert longest_turn(manager) < 0.5  # it was 2.5 s
+
+
+def test_a_large_body_keeps_its_order_and_its_key(manager):
+    tasks = [{"jobType": "Noop", "jobId": f"j{i}", "parameters": {"x": "é" * 300}} for i in range(1000)]
+    body = json.dumps({"tasks": tasks}, indent=1)
+    headers = {"Idempotency-Key": "large"}
+    first = manager.call("POST", "/tasks", 202, data=body, headers=headers).json()
+    assert [t["jobId"] for t in first["tasks"]] == [t["jobId"] for t in tasks]
+    again = manager.call("POST", "/tasks", 202, data=body, headers=headers).json()
+    assert again == first
+    tasks[700]["priority"] = 77
+    r = manager.call("POST", "/tasks", 422, data=json.dumps(tasks)).json()
+    assert r["errors"][0]["field"] == "tasks[700].priority"
+    broken = json.dumps(tasks[:600]).removesuffix("]") + ', {"jobType": }]'
+    assert "tasks[600]" in manager.call("POST", "/tasks", 400, data=broken).json()["detail"]
+
+
+def test_a_client_that_leaves_while_its_body_is_read(manager):
+    task = json.dumps({"jobType": "Noop", "parameters": {"x": "y" * 1300}})
+    body = ("[" + ",".join([task] * 9900) + "]").encode()
+    host, port = manager.url.removeprefix("http://").split(":")
+    for pause in (0, 0.01, 0.05):
+        with socket.create_connection((host, int(port)), timeout=20) as s:
+            s.sendall(b"POST /tasks HTTP/1.1\r\nHost: localhost\r\nIdempotency-Key: k\r\n"
+                      b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            time.sleep(pause)  # somewhere in the middle of it
+    assert manager.submit({"jobType": "Noop"})
+    assert manager.manager.terminate() == 0
+    manager.manager.start()
+    manager.ready()
+

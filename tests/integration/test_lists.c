@@ -1,0 +1,103 @@
+/* Each filter of GET /tasks has an index: among very many rows that nobody asked for it reads
+ * little more than a page. */
+#include "pkg/manager/store.h"
+#include "tests/integration/manager_bench.h"
+
+#define LIMIT     100
+#define READS_MAX 2000 /* rows, of 200,000 */
+
+static json_t *plan;
+
+static void on_plan(void *arg, int rc, const struct db_result *res, const struct err *why)
+{
+    struct err e = {0};
+
+    (void)arg;
+    if (rc < 0) {
+        fail_msg("%s", why->text);
+    }
+    struct str text = db_get_text(res, 0, 0);
+    assert_int_equal(json_read(text.p, text.len, &plan, &e), 0);
+}
+
+/* Of this node and those below it: what it gives and what it reads in vain. */
+static double rows_read(const json_t *node)
+{
+    const json_t *below = json_object_get(node, "Plans");
+    double loops = json_number_value(json_object_get(node, "Actual Loops"));
+    double rows = json_number_value(json_object_get(node, "Actual Rows")) +
+                  json_number_value(json_object_get(node, "Rows Removed by Filter"));
+    double sum = rows * loops;
+    size_t i;
+    json_t *one;
+
+    json_array_foreach(below, i, one)
+    {
+        sum += rows_read(one);
+    }
+    return sum;
+}
+
+static void test_filters(void **state)
+{
+    static const char *const states[] = {NULL,        "QUEUED", "RUNNING",
+                                         "SUCCEEDED", "FAILED", "CANCELLED"};
+    static const char *const kinds[] = {NULL, "Noop", "Rare", "Never"};
+    static const char *const jobs[] = {NULL, "rare", "never"};
+    static char *sql[ARRAY_LEN(states) * ARRAY_LEN(kinds) * ARRAY_LEN(jobs)]; /* see db_exec() */
+    struct db_options o = {.host = config->db.host,
+                           .port = config->db.port,
+                           .database = config->db.database,
+                           .username = config->db.username,
+                           .password = config->db.password,
+                           .ssl_mode = config->db.ssl_mode,
+                           .name = "test",
+                           .settings = STORE_LIST_SETTINGS,
+                           .connections = 1};
+
+    (void)state;
+    run_sql("insert into task (id, seq, attempt, failures, losses, requeues, stale, priority, "
+            "max_attempts, backoff_s, slots, lease_s, queue_timeout_s, claim_beat, "
+            "cancel_requested, rank, incarnation, token, submitted_at, run_after, pool, spec, "
+            "finished_at, job_type, job_id, state) "
+            "select gen_random_uuid(), 1000000 + i, 1, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, false, "
+            "0, 0, 0, now(), now(), 'nobody', '{}', now(), "
+            "case when i % 30000 = 0 then 'Rare' else 'Noop' end, "
+            "case when i % 40000 = 0 then 'rare' end, "
+            "case when i % 50000 = 0 then 2 when i % 50001 = 0 then 6 "
+            "when i % 50002 = 0 then 7 else 5 end from generate_series(1, 200000) i");
+    run_sql("analyze task");
+    struct db *db = db_open(&loop, &o);
+    AWAIT(db_is_up(db));
+    for (size_t i = 0; i < ARRAY_LEN(sql); i++) {
+        struct list_filter f = {
+            .state = states[i % ARRAY_LEN(states)],
+            .job_type = kinds[i / ARRAY_LEN(states) % ARRAY_LEN(kinds)],
+            .job_id = jobs[i / ARRAY_LEN(states) / ARRAY_LEN(kinds)],
+            .limit = LIMIT,
+        };
+        struct db_params p CLEANUP(db_params_free);
+
+        store_list_params(&p, &f);
+        sql[i] = xasprintf("explain (analyze, format json) %s", store_list_sql(&f));
+        plan = NULL;
+        assert_int_equal(db_exec(db, sql[i], &p, on_plan, NULL), 0);
+        AWAIT(plan);
+        double n = rows_read(json_object_get(json_array_get(plan, 0), "Plan"));
+        json_decref(plan);
+        if (n > READS_MAX) {
+            fail_msg("state %s, jobType %s, jobId %s: reads %.0f rows", f.state, f.job_type,
+                     f.job_id, n);
+        }
+    }
+    db_close(db, NULL, NULL);
+    run_sql("delete from task where seq > 1000000");
+    run_sql("vacuum analyze task");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {T(test_filters)};
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
