@@ -168,11 +168,14 @@ static void answer_stopping(struct call *c, const struct task *t)
 
 static void on_cancelled(void *arg, int rc, const struct task *t, const struct err *why)
 {
-    if (rc == ERR_CONFLICT && t) {
+    bool ended = t && task_state_final(t->state) && t->state != TASK_CANCELLED;
+
+    /* A result may come in one batch with the request, and be first. */
+    if ((rc == ERR_CONFLICT && t) || (rc == 0 && ended)) {
         call_problem(arg, 409, "the task has already ended: %s", task_state_outside(t->state));
     } else if (rc < 0) {
         call_error(arg, rc, why);
-    } else if (task_state_final(t->state)) {
+    } else if (t->state == TASK_CANCELLED) {
         answer_view(arg, 200, t);
     } else {
         answer_stopping(arg, t);

@@ -352,7 +352,7 @@ class Cluster:
 
     def dump(self):
         """The task and event tables, the exits and the samples, as files for the checker."""
-        wall = int(time.time() * 1000)
+        wall_minus_boot = int(time.time() * 1000) - boot_ms()
         write = lambda name, value: (self.dir / name).write_text(json.dumps(value))  # noqa: E731
         db = self.database()
         with db.cursor() as c:
@@ -372,4 +372,4 @@ class Cluster:
             write("cluster.json", [list(row) for row in c.fetchall()])
         db.close()
         write("samples.json", [s for n in self.nodes for s in n.samples])
-        write("clock.json", {"wallMinusBoot": wall - boot_ms()})
+        write("clock.json", {"wallMinusBoot": wall_minus_boot})

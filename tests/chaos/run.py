@@ -47,7 +47,7 @@ def memory_group(directory):
 
 def small_disk(node):
     """A disk of its own for one worker, seen by this run alone; False where that is not allowed."""
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512m,mode=755", "none", node.work],
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2g,mode=755", "none", node.work],
                           capture_output=True)
     node.small_disk = done.returncode == 0 and os.environ.get("SJE_CHAOS_MOUNTS") == "1"
     if node.small_disk:
@@ -59,7 +59,7 @@ def loop_disk(node):
     """One that can be frozen. Like the small one it goes with the run."""
     image = node.dir / "disk"
     with open(image, "wb") as f:
-        f.truncate(512 << 20)
+        f.truncate(2 << 30)
     node.loop_disk = os.environ.get("SJE_CHAOS_MOUNTS") == "1" and all(
         subprocess.run(command, capture_output=True).returncode == 0 for command in (
             ("mkfs.ext4", "-q", "-O", "^has_journal", image),

@@ -568,8 +568,10 @@ static void test_cancel(void **state)
     fake.task.state = TASK_RUNNING;
     request("DELETE /task/" ID, "", NULL, 0);
     assert_int_equal(status(), 202);
+    fake.task.state = TASK_SUCCEEDED; /* the request was written, and behind it the result */
+    request("DELETE /task/" ID, "", NULL, 0);
+    assert_problem(409);
     fake.rc = ERR_CONFLICT;
-    fake.task.state = TASK_SUCCEEDED;
     request("DELETE /task/" ID, "", NULL, 0);
     assert_problem(409);
     assert_non_null(strstr(body(), "SUCCEEDED"));
