@@ -6,7 +6,7 @@
 
 #include <stdlib.h>
 
-#define POLL_TICKS 2 /* a waiter of a task that another manager ends is found so */
+#define POLL_TICKS 5
 
 /* ---- get ---- */
 
@@ -294,18 +294,35 @@ void look_final(struct manager *m, const struct id *id)
     }
 }
 
+static void on_polled(void *arg, int rc, const struct task *rows, size_t n, const struct err *why)
+{
+    struct manager *m = arg;
+
+    (void)why;
+    m->polling = false;
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        look_changed(m, &rows[i]);
+    }
+}
+
+/* Whoever waits is told by what we write, and by the notices of the other managers. One of these
+ * may have been lost: so all are looked at together now and then. */
 void look_tick(struct manager *m)
 {
+    unsigned waiting = HASH_COUNT(m->waiters);
     struct waiter_task *t;
     struct waiter_task *tmp;
+    size_t n = 0;
 
-    if (m->ticks % POLL_TICKS || !m->db_ready) {
+    if (m->ticks % POLL_TICKS || !m->db_ready || m->polling || waiting == 0) {
         return;
     }
+    struct id *ids CLEANUP(freep) = xcalloc(waiting, sizeof(*ids));
     HASH_ITER(hh, m->waiters, t, tmp)
     {
-        waiters_look(t);
+        ids[n++] = t->id;
     }
+    m->polling = store_load_final(m->db_people, ids, n, on_polled, m) == 0;
 }
 
 void look_stop(struct manager *m)

@@ -124,6 +124,7 @@ struct manager {
     struct mq_watch watch; /* of `sub` */
     /* look.c */
     struct waiter_task *waiters;
+    bool polling; /* for what is waited for */
     /* logs.c */
     struct log_call *log_calls;
     int64_t next_rid;

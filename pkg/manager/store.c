@@ -611,10 +611,9 @@ static int select_rows(struct db *db, const char *sql, struct db_params *p, stor
     return send_call(db, sql, p, on_rows, c);
 }
 
-int store_load(struct db *db, const struct id *ids, size_t n, store_rows_fn *cb, void *arg)
+static int load(struct db *db, const char *sql, const struct id *ids, size_t n, store_rows_fn *cb,
+                void *arg)
 {
-    static const char *ready;
-    const char *sql = sql_of(&ready, "select %C from task t where t.id = any($1::uuid[])");
     struct db_array a CLEANUP(db_array_free);
     struct db_params p CLEANUP(db_params_free);
 
@@ -625,6 +624,23 @@ int store_load(struct db *db, const struct id *ids, size_t n, store_rows_fn *cb,
     }
     db_add_array(&p, &a);
     return select_rows(db, sql, &p, cb, arg);
+}
+
+int store_load(struct db *db, const struct id *ids, size_t n, store_rows_fn *cb, void *arg)
+{
+    static const char *ready;
+    const char *sql = sql_of(&ready, "select %C from task t where t.id = any($1::uuid[])");
+
+    return load(db, sql, ids, n, cb, arg);
+}
+
+int store_load_final(struct db *db, const struct id *ids, size_t n, store_rows_fn *cb, void *arg)
+{
+    static const char *ready;
+    const char *sql = sql_of(
+        &ready, "select %C from task t where t.id = any($1::uuid[]) and t.state >= 5 limit 200");
+
+    return load(db, sql, ids, n, cb, arg);
 }
 
 /* One of these limits holds the row. A subquery of this form is evaluated row by row and cannot be
