@@ -144,7 +144,8 @@ int64_t db_affected(const struct db_result *r);
  * late: fence what a holder writes. Of `o`, callbacks, connections and timeouts are ignored. */
 struct db_lock;
 struct db_lock *db_lock_new(uv_loop_t *loop, const struct db_options *o, int64_t key, int retry_ms,
-                            void (*on_held)(void *arg), void (*on_lost)(void *arg), void *arg);
+                            void (*on_held)(void *arg),
+                            void (*on_lost)(void *arg, const struct err *why), void *arg);
 /* As db_exec, on the session that holds the lock: what it does is done while the lock is held.
  * ERR_DB_DOWN while it is not. */
 int db_lock_exec(struct db_lock *l, const char *sql, struct db_params *p, db_done_fn *cb,

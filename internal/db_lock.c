@@ -1,4 +1,5 @@
-/* db_lock.c: leadership is an advisory lock of a session of its own, here a pool of one. A server
+/* db_lock.c: leadership is an advisory lock of a session of its own, here a pool of one. Each ping
+ * looks whether it is still answered by the process that has the lock. A server
  * that loses this client lets go of the lock by its keepalives (see db_start_connect), and one
  * whose client is stopped because the pings stay away. */
 #include "internal/clock.h"
@@ -16,13 +17,14 @@ struct db_lock {
     int64_t key;
     uint64_t retry_ms;
     bool held;
-    bool asked; /* a try or a ping is in flight */
-    int missed; /* ticks since the ping */
+    int64_t backend; /* the server's process that has the lock */
+    bool asked;      /* a try or a ping is in flight */
+    int missed;      /* ticks since the ping */
     struct moment asked_at;
     struct moment proved_at; /* when the last try or ping that was answered well was sent */
     int closing;             /* parts still to be closed */
     void (*on_held)(void *arg);
-    void (*on_lost)(void *arg);
+    void (*on_lost)(void *arg, const struct err *why);
     void (*on_closed)(void *arg);
     void *arg; /* of on_closed once closing */
 };
@@ -44,6 +46,7 @@ static void on_tried(void *arg, int rc, const struct db_result *res, const struc
         return;
     }
     l->held = true;
+    l->backend = db_get_int(res, 0, 1);
     l->proved_at = l->asked_at;
     l->missed = 0;
     set_timer(l, TICK_MS);
@@ -57,16 +60,23 @@ static void try(struct db_lock *l)
     db_params_init(&p);
     db_add_bigint(&p, l->key);
     l->asked_at = clock_moment();
-    l->asked = db_exec(l->db, "select pg_try_advisory_lock($1)", &p, on_tried, l) == 0;
+    l->asked =
+        db_exec(l->db, "select pg_try_advisory_lock($1), pg_backend_pid()", &p, on_tried, l) == 0;
 }
 
 static void on_pong(void *arg, int rc, const struct db_result *res, const struct err *why)
 {
     struct db_lock *l = arg;
+    struct err pooled;
 
-    (void)res;
     l->asked = false;
     l->missed = 0;
+    if (rc == 0 && db_get_int(res, 0, 0) != l->backend) {
+        why = &pooled;
+        rc = err_set(&pooled, ERR_CONFIG,
+                     "a pooler between manager and database changes sessions: name the database "
+                     "itself, or a pool in session mode, in dbConfig.host");
+    }
     if (rc == 0) {
         l->proved_at = l->asked_at;
     } else if (!l->closing) {
@@ -80,7 +90,7 @@ static void ping(struct db_lock *l)
 
     if (!l->asked) {
         l->asked_at = clock_moment();
-        l->asked = db_exec(l->db, "select 1", NULL, on_pong, l) == 0;
+        l->asked = db_exec(l->db, "select pg_backend_pid()", NULL, on_pong, l) == 0;
     } else if (++l->missed >= MISSED_TICKS) {
         err_set(&why, ERR_DB_DOWN, "the connection that holds the lock does not answer");
         db_reset(l->db, &why);
@@ -111,16 +121,16 @@ static void on_down(void *arg, const struct err *why)
     struct db_lock *l = arg;
     bool was_held = l->held;
 
-    (void)why;
     l->held = false;
     uv_timer_stop(&l->timer);
     if (was_held) {
-        l->on_lost(l->arg);
+        l->on_lost(l->arg, why);
     }
 }
 
 struct db_lock *db_lock_new(uv_loop_t *loop, const struct db_options *o, int64_t key, int retry_ms,
-                            void (*on_held)(void *arg), void (*on_lost)(void *arg), void *arg)
+                            void (*on_held)(void *arg),
+                            void (*on_lost)(void *arg, const struct err *why), void *arg)
 {
     struct db_lock *l = xmalloc(sizeof(*l));
     struct db_options own = *o;

@@ -134,16 +134,16 @@ static void on_held(void *arg)
     elect(m);
 }
 
-static void on_lost(void *arg)
+static void on_lost(void *arg, const struct err *why)
 {
     struct manager *m = arg;
 
     m->term.electing = false;
     if (m->epoch) {
         log_warn(NULL,
-                 "this manager no longer leads: its connection with the lock was lost; what "
+                 "this manager no longer leads: its connection with the lock was lost (%s); what "
                  "runs is kept alive for up to %d s",
-                 m->grace_s);
+                 why->text, m->grace_s);
         /* Not that of a lock which is taken again: until the next epoch somebody between may act.
          */
         m->term.proved_at = db_lock_proved_at(m->lock);

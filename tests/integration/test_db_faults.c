@@ -157,8 +157,9 @@ static void on_held(void *arg)
     ((struct lock_counts *)arg)->held++;
 }
 
-static void on_lost(void *arg)
+static void on_lost(void *arg, const struct err *why)
 {
+    (void)why;
     ((struct lock_counts *)arg)->lost++;
 }
 

@@ -395,6 +395,9 @@ static void run_sql(struct stmt *s)
             base.lock = s->db;
             base.lock_life = s->life;
         }
+        s->value[1] = (int64_t)s->life;
+    } else if (strstr(s->sql, "pg_backend_pid")) {
+        s->value[0] = (int64_t)s->life;
     } else if (strstr(s->sql, "set epoch = l.epoch + 1")) {
         s->value[0] = ++base.epoch;
         s->value[1] = base.grace_s;
