@@ -18,6 +18,16 @@ const char *worker_state_name(enum worker_state s)
     return states[s].name;
 }
 
+enum worker_state worker_state_of(const char *name)
+{
+    for (int i = 0; i < WORKER_STATE_COUNT; i++) {
+        if (streq(states[i].name, name)) {
+            return (enum worker_state)i;
+        }
+    }
+    return WORKER_UNKNOWN;
+}
+
 bool worker_lives(enum worker_state s)
 {
     return states[s].lives;
@@ -620,7 +630,7 @@ bool fleet_drain(struct fleet *f, const char *node, bool drain)
     return true;
 }
 
-bool fleet_order(struct fleet *f, const struct fleet_row *r, int64_t now, int64_t wall)
+bool fleet_order(struct fleet *f, const struct fleet_row *r, int64_t now)
 {
     if (!fleet_find(f, r->who.node)) {
         if (is_full(f)) {
@@ -629,7 +639,9 @@ bool fleet_order(struct fleet *f, const struct fleet_row *r, int64_t now, int64_
         struct fleet_worker *w = worker_get(f, &r->who, now);
         str_replace_owned(&w->host, r->host);
         w->last_beat_wall = r->seen_wall;
-        w->state = wall - r->seen_wall < f->dead_after_ms ? WORKER_UNKNOWN : WORKER_DEAD;
+        w->slots = r->slots;
+        /* Of one that goes on as it was the row is written now and then only. */
+        w->state = r->state == WORKER_DEAD || r->state == WORKER_STOPPED ? r->state : WORKER_UNKNOWN;
     }
     return fleet_drain(f, r->who.node, r->drain);
 }

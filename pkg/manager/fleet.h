@@ -44,6 +44,7 @@ enum worker_state {
         WORKER_STATE_COUNT
 };
 const char *worker_state_name(enum worker_state s);
+enum worker_state worker_state_of(const char *name); /* UNKNOWN where there is none of that name */
 bool worker_lives(enum worker_state s);
 
 /* A nodeId, and the workers that go by it. */
@@ -177,16 +178,17 @@ struct beat {
     size_t n_claiming;
 };
 
-/* What the database knows of a worker. One that is not known here holds its name until it has been
- * silent for dead_after_ms from now on, if its row is younger than that. True where this changed
- * what it is given. */
+/* What the database knows of a worker. One that is not known here and lived holds its name until it
+ * has been silent for dead_after_ms from now on. True where this changed what it is given. */
 struct fleet_row {
     struct who who;
     const char *host;
     bool drain; /* its name is to be drained */
+    enum worker_state state;
+    int slots;
     int64_t seen_wall;
 };
-bool fleet_order(struct fleet *f, const struct fleet_row *r, int64_t now, int64_t wall);
+bool fleet_order(struct fleet *f, const struct fleet_row *r, int64_t now);
 /* The same order, just given. */
 bool fleet_drain(struct fleet *f, const char *node, bool drain);
 

@@ -355,7 +355,7 @@ static void test_workers_are_bounded(void **state)
     }
     assert_non_null(beat("n0", 1, 2, 0, NULL, 0, NULL, 0));
     struct fleet_row row = {.who = who_of("one more", NULL, 1), .host = "", .drain = true};
-    assert_false(fleet_order(&fleet, &row, 0, 0));
+    assert_false(fleet_order(&fleet, &row, 0));
     assert_null(fleet_find(&fleet, "one more"));
 }
 
@@ -389,12 +389,15 @@ static void test_most_come_back(void **state)
 static void test_orders(void **state)
 {
     struct offers_slots slots;
-    struct fleet_row row = {
-        .who = who_of("w1", NULL, 1), .host = "host1", .drain = true, .seen_wall = 77};
+    struct fleet_row row = {.who = who_of("w1", NULL, 1),
+                            .host = "host1",
+                            .drain = true,
+                            .state = WORKER_DEAD,
+                            .seen_wall = 77};
 
     (void)state;
     /* Read from the database before its first beat. */
-    fleet_order(&fleet, &row, 0, 77 + DEAD_MS);
+    fleet_order(&fleet, &row, 0);
     assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_DEAD);
     assert_string_equal(fleet_find(&fleet, "w1")->host, "host1");
     assert_int_equal(fleet_find(&fleet, "w1")->last_beat_wall, 77);
@@ -626,18 +629,26 @@ static void test_namesakes_are_bounded(void **state)
 /* A manager that has just been started has not heard it: it may well live. */
 static void test_unknown_until_heard(void **state)
 {
-    struct fleet_row row = {.who = home(1, 7), .host = "h", .seen_wall = 1000};
+    struct fleet_row row = {.who = home(1, 7), .host = "h", .state = WORKER_SUSPECT, .slots = 4};
 
     (void)state;
-    fleet_order(&fleet, &row, 0, 2000);
+    fleet_order(&fleet, &row, 0);
     assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_UNKNOWN);
     assert_int_equal(hear(home(2, 1), 2, 1, 10, NULL, 0, NULL, 0)->state, WORKER_REFUSED);
     assert_int_equal(hear(home(1, 7), 1, 1, 20, NULL, 0, NULL, 0)->state, WORKER_UP);
     fleet_done(&fleet);
     setup(state);
-    fleet_order(&fleet, &row, 0, 2000);
+    fleet_order(&fleet, &row, 0);
     tick(DEAD_MS + 1);
     assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_DEAD);
+    fleet_done(&fleet);
+    setup(state);
+    row.state = WORKER_STOPPED; /* it stays that, and its name is free */
+    fleet_order(&fleet, &row, 0);
+    tick(DEAD_MS + 1);
+    assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_STOPPED);
+    assert_int_equal(fleet_find(&fleet, "w1")->slots, 4);
+    assert_int_equal(hear(home(2, 1), 2, 1, DEAD_MS + 2, NULL, 0, NULL, 0)->state, WORKER_UP);
 }
 
 static void test_forgotten(void **state)
