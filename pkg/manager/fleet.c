@@ -641,7 +641,8 @@ bool fleet_order(struct fleet *f, const struct fleet_row *r, int64_t now)
         w->last_beat_wall = r->seen_wall;
         w->slots = r->slots;
         /* Of one that goes on as it was the row is written now and then only. */
-        w->state = r->state == WORKER_DEAD || r->state == WORKER_STOPPED ? r->state : WORKER_UNKNOWN;
+        w->state =
+            r->state == WORKER_DEAD || r->state == WORKER_STOPPED ? r->state : WORKER_UNKNOWN;
     }
     return fleet_drain(f, r->who.node, r->drain);
 }
@@ -706,18 +707,20 @@ static void drop_old_leases(struct fleet *f, int64_t now)
     }
 }
 
-/* As time alone makes it. */
+/* As time alone makes it. One that beats less often than the setting supposes, for its file says
+ * so, is not dead between two beats. */
 static enum worker_state aged(const struct fleet *f, const struct fleet_worker *w, int64_t now)
 {
     int64_t silent = w->last_beat == INT64_MIN ? INT64_MAX : now - w->last_beat;
+    int64_t two_missed = beats_every(f, w) * 5 / 2;
 
     if (w->state == WORKER_UNKNOWN) {
         return now > w->unknown_until ? WORKER_DEAD : WORKER_UNKNOWN;
     }
-    return silent > f->dead_after_ms            ? WORKER_DEAD
-           : w->node->holder != w               ? WORKER_REFUSED
-           : silent > beats_every(f, w) * 5 / 2 ? WORKER_SUSPECT
-                                                : state_of(w);
+    return silent > MAX(f->dead_after_ms, two_missed) ? WORKER_DEAD
+           : w->node->holder != w                     ? WORKER_REFUSED
+           : silent > two_missed                      ? WORKER_SUSPECT
+                                                      : state_of(w);
 }
 
 bool fleet_tick(struct fleet *f, int64_t now, bool reap,

@@ -225,7 +225,7 @@ struct beat_heard {
 struct beat_heard fleet_beat(struct fleet *f, const struct beat *b, int64_t now, int64_t wall,
                              const struct beat_effects *fx);
 
-/* Looks at silence: SUSPECT after two beats missed, DEAD after dead_after_ms, forgotten after
+/* Looks at silence: SUSPECT after two beats missed, DEAD then after dead_after_ms, forgotten after
  * WORKER_FORGET_MS; calls `on_state` for each change, and with `reap` (the leader) `gone` for every
  * lease that ran out. Others just drop leases that no beat renews. False: many workers fell silent
  * at once, nothing is taken from them yet. */

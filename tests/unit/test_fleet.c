@@ -171,6 +171,20 @@ static void test_silence(void **state)
     task_done(&t);
 }
 
+/* The cluster's setting is shorter than what the worker's file says. */
+static void test_a_slow_beat_is_no_silence(void **state)
+{
+    struct beat b = {
+        .who = who_of("w1", NULL, 1), .host = "h", .reply = "q", .beat = 1, .heartbeat_ms = 20000};
+
+    (void)state;
+    assert_int_equal(fleet_beat(&fleet, &b, 0, 0, &effects).verdict, BEAT_TAKEN);
+    tick(50000);
+    assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_UP);
+    tick(50001);
+    assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_DEAD);
+}
+
 static void test_task_with_a_lease_of_its_own(void **state)
 {
     struct task t = running_task("w1", 5);
@@ -856,6 +870,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(test_silence),
+        T(test_a_slow_beat_is_no_silence),
         T(test_task_with_a_lease_of_its_own),
         T(test_frozen_reaper),
         T(test_most_are_silent),
