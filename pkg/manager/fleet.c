@@ -272,7 +272,10 @@ struct lease *fleet_grant(struct fleet *f, const struct task *row, int64_t now)
     l->application_told = l->application_told ||
                           (row->application_id && streq(l->application_id, row->application_id));
     l->inc = row->who.inc;
-    l->claim_beat = MAX(l->claim_beat, row->claim_beat);
+    if (row->claim_beat > l->claim_beat) { /* claimed again: the worker counts from that claim */
+        l->claim_beat = row->claim_beat;
+        l->deadline = MAX(l->deadline, deadline_from(f, l, now));
+    }
     l->cancel = row->cancel_requested;
     return l;
 }

@@ -199,6 +199,24 @@ static void test_task_with_a_lease_of_its_own(void **state)
     task_done(&t);
 }
 
+/* The worker counts its lease from the later claim. */
+static void test_claimed_again(void **state)
+{
+    struct task t = running_task("w1", 5);
+
+    (void)state;
+    fleet_grant(&fleet, &t, 0);
+    fleet_grant(&fleet, &t, 20000); /* the row, read again: nothing new */
+    tick(DEAD_MS + LEASE_MARGIN_MS);
+    t.claim_beat = 2;
+    fleet_grant(&fleet, &t, 20000);
+    tick(20000 + DEAD_MS + LEASE_MARGIN_MS);
+    assert_int_equal(gone, 0);
+    tick(20000 + DEAD_MS + LEASE_MARGIN_MS + 1);
+    assert_int_equal(gone, 1);
+    task_done(&t);
+}
+
 static void test_frozen_reaper(void **state)
 {
     struct task t = running_task("w1", 5);
@@ -872,6 +890,7 @@ int main(void)
         T(test_silence),
         T(test_a_slow_beat_is_no_silence),
         T(test_task_with_a_lease_of_its_own),
+        T(test_claimed_again),
         T(test_frozen_reaper),
         T(test_most_are_silent),
         T(test_an_earlier_leader_may_renew),
