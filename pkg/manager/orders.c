@@ -54,6 +54,11 @@ static void take_settings(struct manager *m, struct str text, int64_t version)
         log_error(NULL, "the settings in the database are not understood: %s", why.text);
         return;
     }
+    m->seeded = json_object_get(json_object_get(fresh, "executorNodeConfig"), "deadAfterSeconds");
+    if (!m->seeded) { /* taken out: the one in force is written down again, and read with the rest */
+        json_decref(fresh);
+        return;
+    }
     json_decref(m->settings);
     m->settings = fresh;
     m->settings_version = version;
