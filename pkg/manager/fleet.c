@@ -486,19 +486,41 @@ static void take_name(struct fleet_worker *w)
     w->state = state_of(w);
 }
 
-/* Room for one more of this name: a silent one that has nothing goes. */
+/* Nothing is lost with it: it does not live, has nothing, and its row tells of an order. */
+static bool forget_if_silent(struct fleet *f, struct fleet_worker *w)
+{
+    bool silent = w->state == WORKER_DEAD || w->state == WORKER_STOPPED;
+
+    if (silent && w->leases.count == 0) {
+        worker_free(f, w);
+        return true;
+    }
+    return false;
+}
+
+/* Room for one more, of this name (NULL: a new one). */
 static bool make_room(struct fleet *f, struct fleet_node *n)
 {
-    if (!n || n->workers.count < NAMESAKES_MAX) {
-        return !is_full(f);
-    }
-    LIST_EACH(&n->workers, it)
-    {
-        struct fleet_worker *w = CONTAINER_OF(it, struct fleet_worker, of_node);
+    struct fleet_worker *w;
+    struct fleet_worker *wt;
 
-        if (w != n->holder && w->leases.count == 0) {
-            worker_free(f, w);
-            return !is_full(f);
+    if (n && n->workers.count >= NAMESAKES_MAX) {
+        LIST_EACH(&n->workers, it)
+        {
+            w = CONTAINER_OF(it, struct fleet_worker, of_node);
+            if (w != n->holder && forget_if_silent(f, w)) {
+                return true;
+            }
+        }
+        return false;
+    }
+    if (!is_full(f)) {
+        return true;
+    }
+    HASH_ITER(hh, f->workers, w, wt)
+    {
+        if (w->node != n && forget_if_silent(f, w)) {
+            return true;
         }
     }
     return false;

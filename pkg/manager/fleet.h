@@ -21,7 +21,7 @@
 
 #define LEASE_MARGIN_MS  5000
 #define WORKER_FORGET_MS (24 * 3600 * 1000)
-#define FLEET_MAX        10000   /* workers; a beat of one more is not taken */
+#define FLEET_MAX        10000   /* workers; of one more no beat is taken while all of them live */
 #define NAMESAKES_MAX    4       /* workers of one name; a beat of one more is not taken */
 #define PROCESS_AHEAD    1000000 /* numbers of processes that may be left out, no more */
 #define LEASE_MS_MAX     ((int64_t)86400 * 1000)
@@ -54,6 +54,7 @@ struct fleet_node {
     struct list workers;         /* of fleet_worker.of_node */
     struct fleet_worker *holder; /* never NULL */
     bool drain;                  /* as ordered by an operator */
+    int64_t refusal_at;          /* boot ms: not before that is it said again that one is refused */
 };
 
 struct fleet_worker {

@@ -99,6 +99,7 @@ struct manager {
     int clock_tries;     /* at once, after one that took long */
     int64_t clock_at;    /* when it came; boot ms */
     int64_t last_tick;
+    int64_t full_at; /* boot ms: not before that is it said again that there are too many workers */
     bool workers_unsaved;
     bool reaper_held; /* most workers fell silent at once */
     int ticks;

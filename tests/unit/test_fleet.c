@@ -389,6 +389,16 @@ static void test_workers_are_bounded(void **state)
     struct fleet_row row = {.who = who_of("one more", NULL, 1), .host = "", .drain = true};
     assert_false(fleet_order(&fleet, &row, 0));
     assert_null(fleet_find(&fleet, "one more"));
+    beat("n1", 1, 2, DEAD_MS, NULL, 0, NULL, 0);
+    fleet_tick(&fleet, DEAD_MS + 1, false, on_state, &effects, NULL);
+    for (int i = 2; i < FLEET_MAX; i += 97) { /* the silent ones make room */
+        char name[16];
+
+        snprintf(name, sizeof(name), "new%d", i);
+        assert_non_null(beat(name, 1, 1, DEAD_MS + 1, NULL, 0, NULL, 0));
+    }
+    assert_int_equal(HASH_COUNT(fleet.workers), FLEET_MAX);
+    assert_int_equal(fleet_find(&fleet, "n1")->state, WORKER_UP);
 }
 
 static void test_most_come_back(void **state)
@@ -649,7 +659,14 @@ static void test_namesakes_are_bounded(void **state)
     assert_int_equal(HASH_COUNT(fleet.workers), NAMESAKES_MAX);
     assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_UP);
     assert_non_null(fleet_lease(&fleet, &t.id));
+    assert_int_equal(verdict, BEAT_TOO_MANY); /* those that live stay */
+    for (int i = 2; i <= NAMESAKES_MAX; i++) {
+        struct who who = home((uint8_t)i, 1);
+
+        assert_int_equal(fleet_of(&fleet, &who)->state, WORKER_REFUSED);
+    }
     tick(DEAD_MS + 1);
+    assert_non_null(hear(home(99, 1), 1, 1, DEAD_MS + 1, NULL, 0, NULL, 0));
     tick(DEAD_MS + 2);
     tick(2 * DEAD_MS);
     fleet_release(&fleet, &t.id);
