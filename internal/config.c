@@ -359,8 +359,51 @@ bool config_has_role(const struct config *c, const char *role)
     return false;
 }
 
-/* `depth` follows the table; what is deeper in `obj` belongs to a value or is unknown. */
-static int patch_group(struct config *c, const char *group, const json_t *obj, struct err *reterr)
+/* Whether it is, or has in it, one value for the cluster. */
+static bool has_cluster_key(const char *path)
+{
+    for (size_t i = 0; i < config_rows_count; i++) {
+        const struct config_row *r = &config_rows[i];
+        size_t n = strlen(path);
+        char full[2 * CONFIG_NAME_MAX];
+
+        snprintf(full, sizeof(full), "%s.%s", r->section, r->key);
+        if ((r->flags & CONFIG_CLUSTER) == CONFIG_CLUSTER && strncmp(full, path, n) == 0 &&
+            (full[n] == '.' || !full[n])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int patch_group(struct config *c, const char *group, const json_t *obj, struct buf *skipped,
+                       struct err *reterr);
+
+static int patch_key(struct config *c, const char *path, const json_t *v, struct buf *skipped,
+                     struct err *reterr)
+{
+    const struct config_row *r = config_find(str_of(path));
+
+    if (!r && !config_is_group(str_of(path))) {
+        return err_set(reterr, ERR_INVALID, "%.120s: unknown key", path);
+    }
+    if (r && !(r->flags & CONFIG_RELOAD)) {
+        return err_set(reterr, ERR_INVALID, "%s: can only be changed by a restart", path);
+    }
+    if (json_is_null(v) && has_cluster_key(path)) {
+        return err_set(reterr, ERR_INVALID,
+                       "%s: %s one value for the cluster, kept in the database: %s", path,
+                       r ? "is" : "has", r ? "set another one" : "name the keys to give back");
+    }
+    return json_is_null(v) ? 0 /* as it is */
+           : r             ? config_set(c, r, v, NULL, reterr)
+                           : patch_group(c, path, v, skipped, reterr);
+}
+
+/* What is deeper in `obj` than the table belongs to a value or is unknown. What is wrong ends it,
+ * or is told in `skipped` where that is given. */
+static int patch_group(struct config *c, const char *group, const json_t *obj, struct buf *skipped,
+                       struct err *reterr)
 {
     const char *key;
     json_t *v;
@@ -371,31 +414,16 @@ static int patch_group(struct config *c, const char *group, const json_t *obj, s
     json_object_foreach((json_t *)(uintptr_t)obj, key, v)
     {
         char path[2 * CONFIG_NAME_MAX];
-        int rc = ERR_INVALID;
+        struct err why = {0};
         int n = snprintf(path, sizeof(path), "%s%s%s", group, *group ? "." : "", key);
-        const struct config_row *r = config_find(str_of(path));
+        int rc = n >= (int)sizeof(path) || !*key || strchr(key, '.')
+                     ? err_set(&why, ERR_INVALID, "%.120s: unknown key", path)
+                     : patch_key(c, path, v, skipped, &why);
 
-        if (n >= (int)sizeof(path) || !*key || strchr(key, '.') ||
-            (!r && !config_is_group(str_of(path)))) {
-            err_set(reterr, ERR_INVALID, "%.120s: unknown key", path);
-        } else if (r && !(r->flags & CONFIG_RELOAD)) {
-            err_set(reterr, ERR_INVALID, "%s: can only be changed by a restart", path);
-        } else if (r && json_is_null(v) && (r->flags & CONFIG_CLUSTER) == CONFIG_CLUSTER) {
-            err_set(reterr, ERR_INVALID,
-                    "%s: is one value for the cluster, kept in the database: set another one",
-                    path);
-        } else if (json_is_null(v)) {
-            rc = 0; /* as it is */
-        } else if (!r) {
-            rc = patch_group(c, path, v, reterr);
-        } else {
-            rc = config_set(c, r, v, NULL, reterr);
-        }
-        if (rc < 0) {
-            if (reterr) {
-                reterr->code = ERR_INVALID;
-            }
-            return ERR_INVALID;
+        if (rc < 0 && skipped) {
+            buf_addf(skipped, "%s%s", skipped->len ? "; " : "", why.text);
+        } else if (rc < 0) {
+            return err_set(reterr, ERR_INVALID, "%s", why.text);
         }
     }
     return 0;
@@ -405,7 +433,7 @@ int config_patch(const struct config *c, const json_t *patch, struct config **re
                  struct err *reterr)
 {
     struct config *fresh CLEANUP(config_freep) = config_copy(c);
-    int rc = patch_group(fresh, "", patch, reterr);
+    int rc = patch_group(fresh, "", patch, NULL, reterr);
 
     if (rc == 0 && (rc = check_together(fresh, reterr)) < 0) {
         rc = ERR_INVALID;
@@ -417,18 +445,17 @@ int config_patch(const struct config *c, const json_t *patch, struct config **re
     return rc;
 }
 
-int config_overlay(const struct config *c, const json_t *settings, struct config **ret,
-                   struct err *reterr)
+struct config *config_overlay(const struct config *c, const json_t *settings, struct buf *skipped)
 {
-    struct config *fresh CLEANUP(config_freep) = config_copy(c);
-    int rc = patch_group(fresh, "", settings, reterr);
+    struct config *fresh = config_copy(c);
+    struct err why = {0};
 
-    if (rc == 0) {
-        fresh->node.heartbeat_seconds =
-            MIN(fresh->node.heartbeat_seconds, fresh->node.dead_after_seconds / 3);
-        *ret = STEAL(fresh);
+    if (patch_group(fresh, "", settings, skipped, &why) < 0) {
+        buf_adds(skipped, why.text);
     }
-    return rc;
+    fresh->node.heartbeat_seconds =
+        MIN(fresh->node.heartbeat_seconds, fresh->node.dead_after_seconds / 3);
+    return fresh;
 }
 
 struct config *config_reload(const struct config *c, const struct config *fresh,

@@ -112,9 +112,9 @@ int config_override(struct config *c, const char *origin, const char *path, cons
 int config_patch(const struct config *c, const json_t *patch, struct config **ret,
                  struct err *reterr) NODISCARD;
 /* The settings of the cluster over a file: they win, and a heartbeat that is too slow for the
- * cluster's deadAfterSeconds is made faster. */
-int config_overlay(const struct config *c, const json_t *settings, struct config **ret,
-                   struct err *reterr) NODISCARD;
+ * cluster's deadAfterSeconds is made faster. What is wrong with single ones (a manager of another
+ * version may have written them) is appended to `skipped`, and all others count. */
+struct config *config_overlay(const struct config *c, const json_t *settings, struct buf *skipped);
 /* A copy of `c` with what may change at run time taken from `fresh`. The paths of the other keys
  * that differ (they need a restart) are appended to `skipped`, separated by ", ". */
 struct config *config_reload(const struct config *c, const struct config *fresh,

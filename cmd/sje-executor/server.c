@@ -66,11 +66,12 @@ static void use_config(struct server *s, struct config *base)
 {
     struct config *old_base = s->base;
     struct config *old = s->config;
-    struct config *c = base;
-    struct err why = {0};
+    struct buf skipped CLEANUP(buf_free);
 
-    if (s->settings && config_overlay(base, s->settings, &c, &why) < 0) {
-        log_error(NULL, "%s; what was changed at run time is not used", why.text);
+    buf_init(&skipped, 4096);
+    struct config *c = s->settings ? config_overlay(base, s->settings, &skipped) : base;
+    if (skipped.len) {
+        log_error(NULL, "of what was changed at run time this is not used: %s", skipped.data);
     }
     s->base = base;
     s->config = c;

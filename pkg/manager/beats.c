@@ -9,6 +9,7 @@
 
 #define GREET_MS 60000
 #define ALARM_MS 10000
+#define FULL_MS  60000 /* between two lines about workers that are not known */
 
 /* What one beat leads to, gathered for its answer. */
 struct beat_call {
@@ -28,19 +29,34 @@ struct unknown_call {
     char *reply;
 };
 
-static void write_beat_ack(struct manager *m, struct buf *b, const struct beat *beat,
-                           const struct fleet_worker *w)
+/* `for_whom` is who has its name; NULL: nobody, all places are taken. */
+static void write_refused(struct buf *b, const struct fleet_worker *for_whom)
 {
-    const struct fleet_worker *holder = w->node->holder;
+    const char *host = for_whom ? for_whom->host : "";
 
+    buf_adds(b, ",\"refused\":{\"host\":");
+    json_add_string(b, host, strlen(host));
+    buf_addf(b, ",\"pid\":%d}", for_whom ? for_whom->pid : 0);
+}
+
+static void write_beat_ack(struct manager *m, struct buf *b, const struct beat *beat, bool drain)
+{
     answer_begin(b, "beat-ack", m->id, m->url, &beat->who);
-    buf_addf(b, ",\"beat\":%lld,\"drain\":%s", (long long)beat->beat,
-             w->node->drain ? "true" : "false");
-    if (w->state == WORKER_REFUSED) {
-        buf_adds(b, ",\"refused\":{\"host\":");
-        json_add_string(b, holder->host, strlen(holder->host));
-        buf_addf(b, ",\"pid\":%d}", holder->pid);
+    buf_addf(b, ",\"beat\":%lld,\"drain\":%s", (long long)beat->beat, drain ? "true" : "false");
+}
+
+/* To one worker too many: it takes no work, and nothing is known of what it runs. */
+static void write_too_many(struct manager *m, struct buf *b, const struct beat *beat,
+                           struct task_ref *unsure)
+{
+    write_beat_ack(m, b, beat, false);
+    write_refused(b, fleet_find(&m->fleet, beat->who.node));
+    for (size_t i = 0; i < beat->n_running; i++) {
+        unsure[i] = (struct task_ref){beat->running[i].task, beat->running[i].attempt};
     }
+    buf_adds(b, ",\"unsure\":");
+    refs_write(b, unsure, beat->n_running);
+    buf_adds(b, ",\"revoke\":[],\"cancel\":[]}");
 }
 
 /* To a process that goes on although a later one of its worker was heard. */
@@ -201,17 +217,18 @@ static void greet(struct manager *m, struct fleet_worker *w, int64_t now)
 }
 
 /* Not taken. An outdated one is an alarm: its process lives, or somebody speaks in its name. */
-static int not_taken(struct manager *m, const struct beat *b, const struct beat_heard *heard,
-                     bool answers, struct buf *answer)
+static int not_taken(struct beat_call *bc, const struct beat_heard *heard, bool answers,
+                     struct buf *answer)
 {
+    struct manager *m = bc->m;
+    const struct beat *b = bc->beat;
     static const char *const reasons[] = {
         [BEAT_LATE] = "late", [BEAT_OUTDATED] = "outdated", [BEAT_TOO_MANY] = "tooMany"};
     char text[WHO_TEXT_LEN];
+    int64_t now = clock_boot_ms();
 
     METRIC_INC_BY(beats_refused, reasons[heard->verdict]);
     if (heard->verdict == BEAT_OUTDATED && answers) {
-        int64_t now = clock_boot_ms();
-
         if (now >= heard->worker->alarm_at) {
             heard->worker->alarm_at = now + ALARM_MS;
             log_error(NULL,
@@ -221,8 +238,17 @@ static int not_taken(struct manager *m, const struct beat *b, const struct beat_
         }
         write_outdated(m, answer, b, heard->worker);
     } else if (heard->verdict == BEAT_TOO_MANY) {
-        log_warn(NULL, "worker %s is not taken: there are too many, or too many of its name",
-                 who_text(&b->who, text));
+        if (now >= m->full_at) {
+            m->full_at = now + FULL_MS;
+            log_error(
+                NULL,
+                "worker %s is refused, and maybe others: %d workers live already, or %d of its "
+                "name",
+                who_text(&b->who, text), FLEET_MAX, NAMESAKES_MAX);
+        }
+        if (answers) {
+            write_too_many(m, answer, b, bc->unsure);
+        }
     }
     return ERR_CONFLICT;
 }
@@ -247,7 +273,7 @@ int beats_take(struct manager *m, const struct beat *b, struct buf *answer)
     bc.revoke = revoke;
     struct beat_heard heard = fleet_beat(&m->fleet, b, clock_boot_ms(), mgr_now(m), &fx);
     if (heard.verdict != BEAT_TAKEN) {
-        return not_taken(m, b, &heard, answers, answer);
+        return not_taken(&bc, &heard, answers, answer);
     }
     struct fleet_worker *w = heard.worker;
     if (w->state == WORKER_REFUSED) {
@@ -260,7 +286,10 @@ int beats_take(struct manager *m, const struct beat *b, struct buf *answer)
         greet(m, w, w->last_beat);
         return ERR_BUSY;
     }
-    write_beat_ack(m, answer, b, w);
+    write_beat_ack(m, answer, b, w->node->drain);
+    if (w->state == WORKER_REFUSED) {
+        write_refused(answer, w->node->holder);
+    }
     buf_adds(answer, ",\"unsure\":");
     refs_write(answer, unsure, bc.n_unsure);
     buf_adds(answer, ",\"revoke\":");

@@ -18,6 +18,16 @@ const char *worker_state_name(enum worker_state s)
     return states[s].name;
 }
 
+enum worker_state worker_state_of(const char *name)
+{
+    for (int i = 0; i < WORKER_STATE_COUNT; i++) {
+        if (streq(states[i].name, name)) {
+            return (enum worker_state)i;
+        }
+    }
+    return WORKER_UNKNOWN;
+}
+
 bool worker_lives(enum worker_state s)
 {
     return states[s].lives;
@@ -262,7 +272,10 @@ struct lease *fleet_grant(struct fleet *f, const struct task *row, int64_t now)
     l->application_told = l->application_told ||
                           (row->application_id && streq(l->application_id, row->application_id));
     l->inc = row->who.inc;
-    l->claim_beat = MAX(l->claim_beat, row->claim_beat);
+    if (row->claim_beat > l->claim_beat) { /* claimed again: the worker counts from that claim */
+        l->claim_beat = row->claim_beat;
+        l->deadline = MAX(l->deadline, deadline_from(f, l, now));
+    }
     l->cancel = row->cancel_requested;
     return l;
 }
@@ -473,19 +486,41 @@ static void take_name(struct fleet_worker *w)
     w->state = state_of(w);
 }
 
-/* Room for one more of this name: a silent one that has nothing goes. */
+/* Nothing is lost with it: it does not live, has nothing, and its row tells of an order. */
+static bool forget_if_silent(struct fleet *f, struct fleet_worker *w)
+{
+    bool silent = w->state == WORKER_DEAD || w->state == WORKER_STOPPED;
+
+    if (silent && w->leases.count == 0) {
+        worker_free(f, w);
+        return true;
+    }
+    return false;
+}
+
+/* Room for one more, of this name (NULL: a new one). */
 static bool make_room(struct fleet *f, struct fleet_node *n)
 {
-    if (!n || n->workers.count < NAMESAKES_MAX) {
-        return !is_full(f);
-    }
-    LIST_EACH(&n->workers, it)
-    {
-        struct fleet_worker *w = CONTAINER_OF(it, struct fleet_worker, of_node);
+    struct fleet_worker *w;
+    struct fleet_worker *wt;
 
-        if (w != n->holder && w->leases.count == 0) {
-            worker_free(f, w);
-            return !is_full(f);
+    if (n && n->workers.count >= NAMESAKES_MAX) {
+        LIST_EACH(&n->workers, it)
+        {
+            w = CONTAINER_OF(it, struct fleet_worker, of_node);
+            if (w != n->holder && forget_if_silent(f, w)) {
+                return true;
+            }
+        }
+        return false;
+    }
+    if (!is_full(f)) {
+        return true;
+    }
+    HASH_ITER(hh, f->workers, w, wt)
+    {
+        if (w->node != n && forget_if_silent(f, w)) {
+            return true;
         }
     }
     return false;
@@ -620,7 +655,7 @@ bool fleet_drain(struct fleet *f, const char *node, bool drain)
     return true;
 }
 
-bool fleet_order(struct fleet *f, const struct fleet_row *r, int64_t now, int64_t wall)
+bool fleet_order(struct fleet *f, const struct fleet_row *r, int64_t now)
 {
     if (!fleet_find(f, r->who.node)) {
         if (is_full(f)) {
@@ -629,7 +664,10 @@ bool fleet_order(struct fleet *f, const struct fleet_row *r, int64_t now, int64_
         struct fleet_worker *w = worker_get(f, &r->who, now);
         str_replace_owned(&w->host, r->host);
         w->last_beat_wall = r->seen_wall;
-        w->state = wall - r->seen_wall < f->dead_after_ms ? WORKER_UNKNOWN : WORKER_DEAD;
+        w->slots = r->slots;
+        /* Of one that goes on as it was the row is written now and then only. */
+        w->state =
+            r->state == WORKER_DEAD || r->state == WORKER_STOPPED ? r->state : WORKER_UNKNOWN;
     }
     return fleet_drain(f, r->who.node, r->drain);
 }
@@ -694,18 +732,20 @@ static void drop_old_leases(struct fleet *f, int64_t now)
     }
 }
 
-/* As time alone makes it. */
+/* As time alone makes it. One that beats less often than the setting supposes, for its file says
+ * so, is not dead between two beats. */
 static enum worker_state aged(const struct fleet *f, const struct fleet_worker *w, int64_t now)
 {
     int64_t silent = w->last_beat == INT64_MIN ? INT64_MAX : now - w->last_beat;
+    int64_t two_missed = beats_every(f, w) * 5 / 2;
 
     if (w->state == WORKER_UNKNOWN) {
         return now > w->unknown_until ? WORKER_DEAD : WORKER_UNKNOWN;
     }
-    return silent > f->dead_after_ms            ? WORKER_DEAD
-           : w->node->holder != w               ? WORKER_REFUSED
-           : silent > beats_every(f, w) * 5 / 2 ? WORKER_SUSPECT
-                                                : state_of(w);
+    return silent > MAX(f->dead_after_ms, two_missed) ? WORKER_DEAD
+           : w->node->holder != w                     ? WORKER_REFUSED
+           : silent > two_missed                      ? WORKER_SUSPECT
+                                                      : state_of(w);
 }
 
 bool fleet_tick(struct fleet *f, int64_t now, bool reap,

@@ -21,7 +21,7 @@
 
 #define LEASE_MARGIN_MS  5000
 #define WORKER_FORGET_MS (24 * 3600 * 1000)
-#define FLEET_MAX        10000   /* workers; a beat of one more is not taken */
+#define FLEET_MAX        10000   /* workers; of one more no beat is taken while all of them live */
 #define NAMESAKES_MAX    4       /* workers of one name; a beat of one more is not taken */
 #define PROCESS_AHEAD    1000000 /* numbers of processes that may be left out, no more */
 #define LEASE_MS_MAX     ((int64_t)86400 * 1000)
@@ -44,6 +44,7 @@ enum worker_state {
         WORKER_STATE_COUNT
 };
 const char *worker_state_name(enum worker_state s);
+enum worker_state worker_state_of(const char *name); /* UNKNOWN where there is none of that name */
 bool worker_lives(enum worker_state s);
 
 /* A nodeId, and the workers that go by it. */
@@ -53,6 +54,7 @@ struct fleet_node {
     struct list workers;         /* of fleet_worker.of_node */
     struct fleet_worker *holder; /* never NULL */
     bool drain;                  /* as ordered by an operator */
+    int64_t refusal_at;          /* boot ms: not before that is it said again that one is refused */
 };
 
 struct fleet_worker {
@@ -177,16 +179,17 @@ struct beat {
     size_t n_claiming;
 };
 
-/* What the database knows of a worker. One that is not known here holds its name until it has been
- * silent for dead_after_ms from now on, if its row is younger than that. True where this changed
- * what it is given. */
+/* What the database knows of a worker. One that is not known here and lived holds its name until it
+ * has been silent for dead_after_ms from now on. True where this changed what it is given. */
 struct fleet_row {
     struct who who;
     const char *host;
     bool drain; /* its name is to be drained */
+    enum worker_state state;
+    int slots;
     int64_t seen_wall;
 };
-bool fleet_order(struct fleet *f, const struct fleet_row *r, int64_t now, int64_t wall);
+bool fleet_order(struct fleet *f, const struct fleet_row *r, int64_t now);
 /* The same order, just given. */
 bool fleet_drain(struct fleet *f, const char *node, bool drain);
 
@@ -223,7 +226,7 @@ struct beat_heard {
 struct beat_heard fleet_beat(struct fleet *f, const struct beat *b, int64_t now, int64_t wall,
                              const struct beat_effects *fx);
 
-/* Looks at silence: SUSPECT after two beats missed, DEAD after dead_after_ms, forgotten after
+/* Looks at silence: SUSPECT after two beats missed, DEAD then after dead_after_ms, forgotten after
  * WORKER_FORGET_MS; calls `on_state` for each change, and with `reap` (the leader) `gone` for every
  * lease that ran out. Others just drop leases that no beat renews. False: many workers fell silent
  * at once, nothing is taken from them yet. */

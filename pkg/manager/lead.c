@@ -15,6 +15,7 @@
 #define ORDERS_TICKS  5
 #define FORGET_TICKS  600
 #define SAVED_FOR_MS  3600000 /* well below WORKER_FORGET_MS */
+#define REFUSAL_MS    60000   /* between two lines about one name */
 #define SAVES         500     /* of workers, each tick */
 
 /* ---- audit of the cluster ---- */
@@ -161,16 +162,19 @@ void lead_worker_seen(const struct fleet_worker *w)
              w->slots, w->host, w->version ? w->version : "?");
 }
 
-/* Said once, here and by the worker itself, which is told with each answer. */
+/* Said once of each, here and by the worker itself, which is told with each answer. */
 void lead_refuse(struct manager *m, struct fleet_worker *w)
 {
     const struct fleet_worker *holder = w->node->holder;
     char *fields CLEANUP(freep) = xasprintf("worker=%s", w->who.node);
 
-    if (w->refusal_told) {
+    int64_t now = clock_boot_ms();
+
+    if (w->refusal_told || now < w->node->refusal_at) {
         return;
     }
     w->refusal_told = true;
+    w->node->refusal_at = now + REFUSAL_MS;
     log_error(fields,
               "two workers call themselves %s: the one on %s (pid %d) is refused while the one on "
               "%s (pid %d) lives; give each its own executorNodeConfig.nodeId",

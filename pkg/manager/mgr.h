@@ -60,6 +60,7 @@ struct term {
     bool settled;            /* the row's grace is ours, not that of leaders before */
     bool settling;           /* a statement about it is in flight */
     bool answered;           /* beats, at the last tick */
+    bool looking;            /* for a later epoch in the row; in flight */
     int64_t epoch;           /* the last one in which we led; 0: none */
     int64_t heard;           /* the highest epoch that anybody told of */
     int64_t grace_ms;        /* as the row had it when we were elected */
@@ -98,6 +99,7 @@ struct manager {
     int clock_tries;     /* at once, after one that took long */
     int64_t clock_at;    /* when it came; boot ms */
     int64_t last_tick;
+    int64_t full_at; /* boot ms: not before that is it said again that there are too many workers */
     bool workers_unsaved;
     bool reaper_held; /* most workers fell silent at once */
     int ticks;

@@ -34,9 +34,11 @@ static void on_workers(void *arg, int rc, const struct db_result *res, const str
                                     who_of(db_get_text(res, i, 0).p, &uuid, db_get_int(res, i, 5)),
                                 .host = db_get_text(res, i, 1).p,
                                 .drain = db_get_bool(res, i, 2),
-                                .seen_wall = db_get_time(res, i, 3)};
+                                .seen_wall = db_get_time(res, i, 3),
+                                .state = worker_state_of(db_get_text(res, i, 6).p),
+                                .slots = (int)db_get_int(res, i, 7)};
 
-        fleet_order(&c->m->fleet, &row, clock_boot_ms(), mgr_now(c->m));
+        fleet_order(&c->m->fleet, &row, clock_boot_ms());
     }
 }
 
@@ -50,6 +52,11 @@ static void take_settings(struct manager *m, struct str text, int64_t version)
     }
     if (json_read(text.p, text.len, &fresh, &why) < 0) {
         log_error(NULL, "the settings in the database are not understood: %s", why.text);
+        return;
+    }
+    m->seeded = json_object_get(json_object_get(fresh, "executorNodeConfig"), "deadAfterSeconds");
+    if (!m->seeded) { /* taken out: the one in force is written down again, and read with the rest */
+        json_decref(fresh);
         return;
     }
     json_decref(m->settings);
@@ -129,7 +136,7 @@ void orders_read(struct manager *m)
             seed(m);
         }
         read_with(m,
-                  "select id, host, draining, last_seen_at, uuid, incarnation from worker "
+                  "select id, host, draining, last_seen_at, uuid, incarnation, state, slots from worker "
                   "where last_seen_at > now() - interval '1 day' or draining limit 20000",
                   on_workers);
     }

@@ -12,6 +12,7 @@
 #define LOCK_RETRY_MS 1000
 #define SURE_MS       (LEASE_MARGIN_MS - 1000) /* a lease's margin covers so much without a grace */
 #define NOTICE_TICKS  5
+#define EPOCHS_AHEAD  1000 /* elections that one may have missed while the database was away */
 
 /* ---- answering beats: the one act of a leader that no statement fences ---- */
 
@@ -24,24 +25,36 @@ bool term_answers(const struct manager *m)
            (clock_since(&proved_at) < MAX(t->grace_ms, SURE_MS) || BROKEN(GRACE_END));
 }
 
-void term_heard(struct manager *m, int64_t epoch)
-{
-    m->term.heard = MAX(m->term.heard, epoch);
-}
-
 static void on_row(void *arg, int rc, const struct db_result *res, const struct err *why)
 {
+    struct term *t = &((struct manager *)arg)->term;
+
     (void)why;
+    t->looking = false;
     if (rc == 0 && db_rows(res) == 1) {
-        term_heard(arg, db_get_int(res, 0, 0));
+        t->heard = MAX(t->heard, db_get_int(res, 0, 0));
     }
 }
 
 static void look_for_successor(struct manager *m)
 {
-    if (db_is_up(m->db_read) &&
-        db_exec(m->db_read, "select epoch from leader", NULL, on_row, m) < 0) {
-        log_debug(NULL, "the epoch is read later");
+    if (!m->term.looking && db_is_up(m->db_read)) {
+        m->term.looking = db_exec(m->db_read, "select epoch from leader", NULL, on_row, m) == 0;
+    }
+}
+
+/* Whoever may publish can say so, and nobody answers where a leader is silenced by it: the row
+ * tells. Only who cannot read that goes by the word alone; its answers end soon anyway. */
+void term_heard(struct manager *m, int64_t epoch)
+{
+    struct term *t = &m->term;
+
+    if (epoch <= t->epoch) {
+        return;
+    }
+    look_for_successor(m);
+    if (!m->epoch && !db_is_up(m->db_read) && epoch - t->epoch <= EPOCHS_AHEAD) {
+        t->heard = MAX(t->heard, epoch);
     }
 }
 

@@ -86,7 +86,10 @@ static void take_grants(struct worker *w, int64_t now, const struct order *o)
 
 static void take_refusal(struct worker *w, const struct order *o)
 {
-    if (o->refused && !wcore_is_refused(w->core)) {
+    if (o->refused && !wcore_is_refused(w->core) && !*o->other_host) {
+        log_error(NULL, "refused: the managers know as many workers as they can. This one takes no "
+                        "work until there is a place");
+    } else if (o->refused && !wcore_is_refused(w->core)) {
         log_error(
             NULL,
             "refused: another worker calls itself %s too, on %s (pid %lld). This one takes no "
@@ -94,8 +97,7 @@ static void take_refusal(struct worker *w, const struct order *o)
             "earlier one of this node that used another workDir, wait until it counts as dead",
             w->config->node.node_id, o->other_host, (long long)o->other_pid);
     } else if (!o->refused && wcore_is_refused(w->core)) {
-        log_info(NULL, "accepted: no other worker calls itself %s any more",
-                 w->config->node.node_id);
+        log_info(NULL, "accepted: %s is given work again", w->config->node.node_id);
     }
     wcore_on_refused(w->core, o->refused);
 }

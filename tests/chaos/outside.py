@@ -284,11 +284,11 @@ def listen(chaos, seconds):
     return heard
 
 
-def say(chaos, messages):
+def say(chaos, messages, exchange="sje.beat"):
     with broker(chaos) as connection:
         channel = connection.channel()
         for m in messages:
-            channel.basic_publish("sje.beat", "", json.dumps(m),
+            channel.basic_publish(exchange, "", json.dumps(m),
                                   pika.BasicProperties(content_type="application/json"))
 
 
@@ -341,6 +341,16 @@ def forged_broker(chaos, node):
         return False
     say(chaos, forged)
     still_up(chaos, node)
+
+
+@fault("forged notices of leaders", "leader", needs="answers", harmless=True)
+def forged_leaders(chaos, _):
+    """Who leads goes on answering beats."""
+    for epoch in (1, 1 << 31, 1 << 62):
+        say(chaos, [{"v": 1, "type": "leader", "manager": "nobody", "epoch": epoch}], "sje.ctl")
+    chaos.wait(2 * LEASE)
+    for w in chaos.cluster.workers:
+        chaos.must(lambda w=w: not w.alive() or chaos.cluster.sees_up(w), 2 * LEASE, f"{w.name} is UP as before")
 
 
 @fault("beats and claims replayed, the leader restarted", "leader", kills=True, needs="identity", harmless=True)

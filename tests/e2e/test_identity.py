@@ -62,8 +62,23 @@ def test_the_cluster_has_one_value_whatever_a_file_says(own):
     c.ready()
     until(lambda: c.get("/mgmt/config").json()["executorNodeConfig"]["deadAfterSeconds"] == 4, 15,
           "the cluster's value is in force")
-    answer = c.call("PATCH", "/mgmt/config", 422, json={"executorNodeConfig": {"deadAfterSeconds": None}})
-    assert "one value for the cluster" in answer.text
+    for taken in ({"deadAfterSeconds": None}, None):
+        answer = c.call("PATCH", "/mgmt/config", 422, json={"executorNodeConfig": taken})
+        assert "one value for the cluster" in answer.text
+    with c.database() as db, db.cursor() as cur:  # a manager of another version did it, and knows more
+        cur.execute("""update setting set version = version + 1, value = '{"newer":{"key":1}}'""")
+        db.commit()
+
+        def kept():
+            cur.execute("select value from setting")
+            return cur.fetchone()[0]
+        until(lambda: kept() == {"newer": {"key": 1}, "executorNodeConfig": {"deadAfterSeconds": 4}}, 15,
+              "the value in force is written down again")
+    c.manager.terminate()
+    c.manager.start()
+    c.ready()
+    until(lambda: c.get("/mgmt/config").json()["executorNodeConfig"]["deadAfterSeconds"] == 4, 15,
+          "what a manager does not know it leaves out alone")
 
 
 def test_another_work_directory_waits_for_the_leases_of_the_first(own, tmp_path):

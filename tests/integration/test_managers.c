@@ -297,6 +297,21 @@ static void test_the_leader_is_told_of_a_cancel(void **state)
     assert_int_equal(final_of(&ids[0]), TASK_SUCCEEDED);
 }
 
+/* Whoever may publish can say that another one leads. */
+static void test_a_forged_leader_changes_nothing(void **state)
+{
+    uint64_t until;
+
+    (void)state;
+    second_manager();
+    AWAIT(w.beat_acks > 0);
+    publish("sje.ctl", "", "{\"v\":1,\"type\":\"leader\",\"epoch\":4611686018427387904}", false);
+    until = uv_hrtime() + BEAT_NS;
+    AWAIT(uv_hrtime() > until); /* what was answered before it came */
+    w.beat_acks = 0;
+    AWAIT(w.beat_acks > 2);
+}
+
 /* Two of one name live; each manager has heard another one first. */
 static void say_as(const char *queue, const char *uuid, const char *type, const char *more)
 {
@@ -347,6 +362,29 @@ static void test_only_the_leader_refuses_a_worker(void **state)
     assert_int_equal(w.n_grants, 1);
 }
 
+static int refusals;
+
+static void count_refusals(const char *type, const json_t *j)
+{
+    refusals += streq(type, "beat-ack") && json_is_object(json_object_get(j, "refused"));
+}
+
+/* The fifth is not known, and told all the same. */
+static void test_too_many_of_one_name_are_told(void **state)
+{
+    (void)state;
+    second_manager();
+    refusals = 0;
+    w.heard = count_refusals;
+    for (int i = 1; i <= 5; i++) {
+        char *uuid CLEANUP(freep) = xasprintf("00000000-0000-4000-8000-00000000001%d", i);
+
+        say_as(queues[0], uuid, "beat",
+               "\"host\":\"h\",\"slots\":1,\"running\":[],\"claiming\":[]");
+    }
+    AWAIT(refusals == 4);
+}
+
 static void test_a_leader_goes(void **state)
 {
     (void)state;
@@ -387,7 +425,9 @@ int main(void)
         T(test_attempts_go_through_either_manager),
         T(test_cancel_and_wait_at_the_other_manager),
         T(test_the_leader_is_told_of_a_cancel),
+        T(test_a_forged_leader_changes_nothing),
         T(test_only_the_leader_refuses_a_worker),
+        T(test_too_many_of_one_name_are_told),
         T(test_a_leader_goes),
         T(test_connections_are_cut),
     };

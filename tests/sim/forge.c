@@ -128,10 +128,20 @@ static void forge_beat(void)
     broker_inject("sje.beat", "", body, strlen(body));
 }
 
+static void forge_leader(void)
+{
+    static const char body[] = "{\"v\":1,\"type\":\"leader\",\"epoch\":4611686018427387904}";
+
+    trace("forged: %s", body);
+    broker_inject("sje.ctl", "", body, strlen(body));
+}
+
 void forge_some(void)
 {
     for (int64_t n = between(1, 6); n; n--) {
-        if (chance(500)) {
+        if (chance(100)) {
+            forge_leader();
+        } else if (chance(500)) {
             replay();
         } else {
             forge_beat();

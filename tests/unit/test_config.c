@@ -552,6 +552,7 @@ static void patches(void **state)
         {"{\"monitoring\":1}", "monitoring: must be an object"},
         {"{\"monitoring\":{\"logLevel\":1}}", "monitoring.logLevel: is not a text"},
         {"{\"monitoring\":{\"logLevel\":\"loud\"}}", "allowed is one of error, warn"},
+        {"{\"executorNodeConfig\":null}", "one value for the cluster"},
         {"{\"monitoring\":{\"nonsense\":null}}", "monitoring.nonsense: unknown key"},
         {"{\"apiConfig\":{\"port\":null}}", "restart"},
         {"{\"monitoring.logLevel\":\"info\"}", "unknown key"},
@@ -583,6 +584,29 @@ static void patches(void **state)
 }
 
 /* What nobody has set comes from the machine, and the settings show it. */
+/* Written by a manager of a later version. */
+static void overlays(void **state)
+{
+    static const char text[] =
+        "{\"executorNodeConfig\":{\"new\":1,\"deadAfterSeconds\":6,\"spark\":{\"new\":2}},"
+        "\"newer\":{\"a\":1},\"monitoring\":{\"logLevel\":\"silly\"}}";
+    struct config *c CLEANUP(config_freep) = load_ok("executorNodeConfig: {heartbeatSeconds: 5}\n");
+    struct buf skipped CLEANUP(buf_free);
+    json_auto_t *j = NULL;
+
+    (void)state;
+    buf_init(&skipped, 4096);
+    assert_int_equal(json_read(text, strlen(text), &j, NULL), 0);
+    struct config *n CLEANUP(config_freep) = config_overlay(c, j, &skipped);
+    assert_int_equal(n->node.dead_after_seconds, 6);
+    assert_int_equal(n->node.heartbeat_seconds, 2);
+    assert_string_equal(n->monitoring.log_level, c->monitoring.log_level);
+    assert_non_null(strstr(skipped.data, "executorNodeConfig.new: unknown key"));
+    assert_non_null(strstr(skipped.data, "executorNodeConfig.spark.new: unknown key"));
+    assert_non_null(strstr(skipped.data, "newer: unknown key"));
+    assert_non_null(strstr(skipped.data, "monitoring.logLevel"));
+}
+
 static void offers_what_the_machine_has(void **state)
 {
     (void)state;
@@ -674,6 +698,7 @@ int main(void)
         cmocka_unit_test_setup(files, clear_env),
         cmocka_unit_test_setup(working_directory_first, clear_env),
         cmocka_unit_test_setup(patches, clear_env),
+        cmocka_unit_test_setup(overlays, clear_env),
         cmocka_unit_test_setup(reloads, clear_env),
         cmocka_unit_test_setup(offers_what_the_machine_has, clear_env),
         cmocka_unit_test_setup(override, clear_env),

@@ -171,6 +171,20 @@ static void test_silence(void **state)
     task_done(&t);
 }
 
+/* The cluster's setting is shorter than what the worker's file says. */
+static void test_a_slow_beat_is_no_silence(void **state)
+{
+    struct beat b = {
+        .who = who_of("w1", NULL, 1), .host = "h", .reply = "q", .beat = 1, .heartbeat_ms = 20000};
+
+    (void)state;
+    assert_int_equal(fleet_beat(&fleet, &b, 0, 0, &effects).verdict, BEAT_TAKEN);
+    tick(50000);
+    assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_UP);
+    tick(50001);
+    assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_DEAD);
+}
+
 static void test_task_with_a_lease_of_its_own(void **state)
 {
     struct task t = running_task("w1", 5);
@@ -181,6 +195,24 @@ static void test_task_with_a_lease_of_its_own(void **state)
     tick(300000);
     assert_int_equal(gone, 0);
     tick(300000 + LEASE_MARGIN_MS + 1);
+    assert_int_equal(gone, 1);
+    task_done(&t);
+}
+
+/* The worker counts its lease from the later claim. */
+static void test_claimed_again(void **state)
+{
+    struct task t = running_task("w1", 5);
+
+    (void)state;
+    fleet_grant(&fleet, &t, 0);
+    fleet_grant(&fleet, &t, 20000); /* the row, read again: nothing new */
+    tick(DEAD_MS + LEASE_MARGIN_MS);
+    t.claim_beat = 2;
+    fleet_grant(&fleet, &t, 20000);
+    tick(20000 + DEAD_MS + LEASE_MARGIN_MS);
+    assert_int_equal(gone, 0);
+    tick(20000 + DEAD_MS + LEASE_MARGIN_MS + 1);
     assert_int_equal(gone, 1);
     task_done(&t);
 }
@@ -355,8 +387,18 @@ static void test_workers_are_bounded(void **state)
     }
     assert_non_null(beat("n0", 1, 2, 0, NULL, 0, NULL, 0));
     struct fleet_row row = {.who = who_of("one more", NULL, 1), .host = "", .drain = true};
-    assert_false(fleet_order(&fleet, &row, 0, 0));
+    assert_false(fleet_order(&fleet, &row, 0));
     assert_null(fleet_find(&fleet, "one more"));
+    beat("n1", 1, 2, DEAD_MS, NULL, 0, NULL, 0);
+    fleet_tick(&fleet, DEAD_MS + 1, false, on_state, &effects, NULL);
+    for (int i = 2; i < FLEET_MAX; i += 97) { /* the silent ones make room */
+        char name[16];
+
+        snprintf(name, sizeof(name), "new%d", i);
+        assert_non_null(beat(name, 1, 1, DEAD_MS + 1, NULL, 0, NULL, 0));
+    }
+    assert_int_equal(HASH_COUNT(fleet.workers), FLEET_MAX);
+    assert_int_equal(fleet_find(&fleet, "n1")->state, WORKER_UP);
 }
 
 static void test_most_come_back(void **state)
@@ -389,12 +431,15 @@ static void test_most_come_back(void **state)
 static void test_orders(void **state)
 {
     struct offers_slots slots;
-    struct fleet_row row = {
-        .who = who_of("w1", NULL, 1), .host = "host1", .drain = true, .seen_wall = 77};
+    struct fleet_row row = {.who = who_of("w1", NULL, 1),
+                            .host = "host1",
+                            .drain = true,
+                            .state = WORKER_DEAD,
+                            .seen_wall = 77};
 
     (void)state;
     /* Read from the database before its first beat. */
-    fleet_order(&fleet, &row, 0, 77 + DEAD_MS);
+    fleet_order(&fleet, &row, 0);
     assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_DEAD);
     assert_string_equal(fleet_find(&fleet, "w1")->host, "host1");
     assert_int_equal(fleet_find(&fleet, "w1")->last_beat_wall, 77);
@@ -614,7 +659,14 @@ static void test_namesakes_are_bounded(void **state)
     assert_int_equal(HASH_COUNT(fleet.workers), NAMESAKES_MAX);
     assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_UP);
     assert_non_null(fleet_lease(&fleet, &t.id));
+    assert_int_equal(verdict, BEAT_TOO_MANY); /* those that live stay */
+    for (int i = 2; i <= NAMESAKES_MAX; i++) {
+        struct who who = home((uint8_t)i, 1);
+
+        assert_int_equal(fleet_of(&fleet, &who)->state, WORKER_REFUSED);
+    }
     tick(DEAD_MS + 1);
+    assert_non_null(hear(home(99, 1), 1, 1, DEAD_MS + 1, NULL, 0, NULL, 0));
     tick(DEAD_MS + 2);
     tick(2 * DEAD_MS);
     fleet_release(&fleet, &t.id);
@@ -626,18 +678,26 @@ static void test_namesakes_are_bounded(void **state)
 /* A manager that has just been started has not heard it: it may well live. */
 static void test_unknown_until_heard(void **state)
 {
-    struct fleet_row row = {.who = home(1, 7), .host = "h", .seen_wall = 1000};
+    struct fleet_row row = {.who = home(1, 7), .host = "h", .state = WORKER_SUSPECT, .slots = 4};
 
     (void)state;
-    fleet_order(&fleet, &row, 0, 2000);
+    fleet_order(&fleet, &row, 0);
     assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_UNKNOWN);
     assert_int_equal(hear(home(2, 1), 2, 1, 10, NULL, 0, NULL, 0)->state, WORKER_REFUSED);
     assert_int_equal(hear(home(1, 7), 1, 1, 20, NULL, 0, NULL, 0)->state, WORKER_UP);
     fleet_done(&fleet);
     setup(state);
-    fleet_order(&fleet, &row, 0, 2000);
+    fleet_order(&fleet, &row, 0);
     tick(DEAD_MS + 1);
     assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_DEAD);
+    fleet_done(&fleet);
+    setup(state);
+    row.state = WORKER_STOPPED; /* it stays that, and its name is free */
+    fleet_order(&fleet, &row, 0);
+    tick(DEAD_MS + 1);
+    assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_STOPPED);
+    assert_int_equal(fleet_find(&fleet, "w1")->slots, 4);
+    assert_int_equal(hear(home(2, 1), 2, 1, DEAD_MS + 2, NULL, 0, NULL, 0)->state, WORKER_UP);
 }
 
 static void test_forgotten(void **state)
@@ -845,7 +905,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(test_silence),
+        T(test_a_slow_beat_is_no_silence),
         T(test_task_with_a_lease_of_its_own),
+        T(test_claimed_again),
         T(test_frozen_reaper),
         T(test_most_are_silent),
         T(test_an_earlier_leader_may_renew),
