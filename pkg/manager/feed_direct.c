@@ -9,7 +9,8 @@
 
 #define KEEP_MS       2000 /* where there is room; then it goes elsewhere */
 #define KEEP_BUSY_MS  6000 /* where there is none yet */
-#define LOOK_AT       64   /* tasks of a lane, of which the first have no room */
+#define LOOK_AT       64   /* needs of a lane for which there is no room */
+#define PASS          512  /* tasks of a lane that have them */
 #define PAUSE_MS      1000 /* after a refused publish */
 #define PATIENCE_MS   3000 /* without room; doubled with each try */
 #define PATIENCE_MOST 5
@@ -124,13 +125,26 @@ static bool asks_as_much(const struct feed_hint *e, const struct feed_hint *than
            e->room.memory_mb >= than->room.memory_mb && streq(e->type, than->type);
 }
 
+/* Where there was no room for one of these there is none for it. */
+static bool is_hopeless(const struct feed_hint *e, struct feed_hint *const *tried, size_t n)
+{
+    for (; n; n--) {
+        if (asks_as_much(e, tried[n - 1])) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void feed_direct_lane(struct feed_lane *l, struct mq *mq)
 {
     struct offers_pool *o = feed_pool_offers(l->pool);
-    struct feed_hint *passed[LOOK_AT];
+    struct feed_hint *passed[PASS];
+    struct feed_hint *tried[LOOK_AT];
     size_t n = 0;
+    size_t tries = 0;
 
-    while (o && o->slots.available > 0 && l->held.count && n < LOOK_AT) {
+    while (o && o->slots.available > 0 && l->held.count && n < PASS && tries < LOOK_AT) {
         struct feed_hint *e = CONTAINER_OF(heap_min(&l->held), struct feed_hint, heap);
 
         if (e->tries >= FOR_ALL && e->tries % 2 == 0) {
@@ -138,10 +152,16 @@ void feed_direct_lane(struct feed_lane *l, struct mq *mq)
             if (feed_publish_one(e, mq) < 0) {
                 break;
             }
-        } else if ((n && asks_as_much(e, passed[n - 1])) || !feed_direct(e, mq)) {
-            heap_remove(&l->held, &e->heap);
-            passed[n++] = e;
+            continue;
         }
+        if (!is_hopeless(e, tried, tries)) {
+            if (feed_direct(e, mq)) {
+                continue;
+            }
+            tried[tries++] = e;
+        }
+        heap_remove(&l->held, &e->heap);
+        passed[n++] = e;
     }
     while (n) {
         heap_push(&l->held, &passed[--n]->heap);

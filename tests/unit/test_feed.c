@@ -41,7 +41,7 @@ struct answer {
     store_rows_fn *rows;
     void *arg;
     int rc;
-    struct task found[8];
+    struct task found[120];
     size_t n;
 };
 
@@ -125,7 +125,7 @@ bool mq_is_blocked(const struct mq *mq)
 
 /* ---- the database: what is READY ---- */
 
-static struct task rows[20];
+static struct task rows[200];
 static size_t n_rows;
 
 static int scan(const struct offers_filter *f, const char *pool, int64_t rank, store_rows_fn *cb,
@@ -569,6 +569,28 @@ static void test_a_large_one_gets_its_turn(void **state)
     grant(large, "w2");
 }
 
+/* What waits for one worker keeps nothing from another, however much it is. */
+static void test_what_waits_for_one_worker_blocks_no_other(void **state)
+{
+    struct task *cpus[100];
+
+    (void)state;
+    beat("small", "X", 8, 4, 1000);
+    beat("cpus", "X", 8, 32, 1000);
+    beat("memory", "X", 8, 4, 64000);
+    pass(20);
+    for (size_t i = 0; i < ARRAY_LEN(cpus); i++) {
+        cpus[i] = submit("X", 1, 24000, 0);
+    }
+    AWAIT(n_sent == 1);
+    grant(cpus[0], "cpus");
+    struct task *memory = submit("X", 1, 0, 30000);
+    struct task *less = submit("X", 1, 5000, 0);
+    AWAIT(n_sent == 3);
+    assert_string_equal(queue_of(memory), "sje.worker.memory");
+    assert_string_equal(queue_of(less), "sje.worker.cpus");
+}
+
 /* Beats that say nothing new lead to nothing. */
 static void test_beats_alone_do_not_wake_it(void **state)
 {
@@ -616,6 +638,7 @@ int main(void)
         T(test_a_hint_that_waits_in_its_queue_is_not_repeated),
         T(test_nothing_is_repeated_while_all_are_busy),
         T(test_a_large_one_gets_its_turn),
+        T(test_what_waits_for_one_worker_blocks_no_other),
         T(test_beats_alone_do_not_wake_it),
         T(test_tasks_of_another_manager),
     };
