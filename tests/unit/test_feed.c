@@ -21,6 +21,7 @@ static struct feed *feed;
 static uint32_t depth; /* of each shared queue */
 static int depths_asked;
 static int scans;
+static int scan_ms; /* so long does one take */
 static int confirm_with;
 static const char *gone; /* a queue that is not there */
 
@@ -134,6 +135,7 @@ static int scan(const struct offers_filter *f, const char *pool, int64_t rank, s
     struct answer *a = answer_later(arg);
 
     a->rows = cb;
+    assert_int_equal(uv_timer_start(&a->timer, on_answer, (uint64_t)scan_ms, 0), 0);
     for (size_t i = 0; f && i < n_rows; i++) {
         const struct task *t = &rows[i];
         struct need n = {t->job_type, {t->slots, t->cpus_milli, t->memory_mb}};
@@ -342,6 +344,7 @@ static int setup(void **state)
 
     (void)state;
     n_sent = depths_asked = scans = 0;
+    scan_ms = 1;
     depth = 0;
     confirm_with = 0;
     gone = NULL;
@@ -614,12 +617,42 @@ static void test_tasks_of_another_manager(void **state)
     pass(50);
     int before = scans;
     struct task *t = task("X", 1, 0, 0);
-    feed_ready(feed, "other", t->rank);
+    feed_ready(feed, "other", NULL, t->rank);
     pass(50);
     assert_int_equal(scans, before);
-    feed_ready(feed, "p", t->rank);
+    feed_ready(feed, "p", NULL, t->rank);
     AWAIT(n_sent == 1);
     assert_int_equal(scans, before + 1);
+}
+
+static void test_a_notice_reads_one_lane(void **state)
+{
+    const struct need x = {"X", {1, 0, 0}};
+    const struct need y = {"Y", {1, 0, 0}};
+    const struct need z = {"Z", {1, 0, 0}};
+
+    (void)state;
+    beat("w1", "X", 4, 4, 100);
+    beat("w2", "X Y", 4, 4, 200);
+    pass(50);
+    int before = scans;
+    struct task *t = task("Y", 1, 0, 0);
+    feed_ready(feed, "p", &z, 1);
+    feed_ready(feed, "p", &y, t->rank);
+    AWAIT(n_sent == 1);
+    assert_int_equal(scans, before + 1);
+    /* The longer it takes, the longer is the rest. */
+    scan_ms = 30;
+    feed_ready(feed, "p", &x, 1);
+    AWAIT(scans == before + 2);
+    pass(50);
+    for (int i = 0; i < 10; i++) {
+        feed_ready(feed, "p", &x, 1);
+        pass(20);
+    }
+    assert_int_equal(scans, before + 2);
+    AWAIT(scans == before + 3);
+    pass(50);
 }
 
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -641,6 +674,7 @@ int main(void)
         T(test_what_waits_for_one_worker_blocks_no_other),
         T(test_beats_alone_do_not_wake_it),
         T(test_tasks_of_another_manager),
+        T(test_a_notice_reads_one_lane),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
