@@ -43,7 +43,7 @@ struct feed_hint {
     int64_t rank;
     int64_t since;    /* SENT, FED, DIRECTED: boot ms */
     int64_t give_up;  /* DIRECTED: then it goes elsewhere; boot ms */
-    int64_t force_at; /* HELD: then it goes to a worker that has no room; 0: it had its turn */
+    int64_t renew_at; /* DIRECTED: then the worker that had no room is told again; boot ms */
     struct room room;
     char type[]; /* of the task */
 };

@@ -106,6 +106,8 @@ void offers_use(struct offer *w, const struct room *r, int sign);
 void offers_direct(struct offer *w, const struct room *r, int sign);
 void offers_deafen(struct offer *w);
 bool offers_is_live(const struct offer *w);
+/* Its leases leave room for it, whatever else is directed to it. */
+bool offers_has_room(const struct offer *w, const struct need *n);
 
 struct offers_pool *offers_find(const struct offers *o,
                                 const char *pool); /* NULL: nobody serves it */

@@ -439,13 +439,20 @@ static void test_nobody_gets_more_than_it_has_room_for(void **state)
     AWAIT(n_sent == 2);
     assert_string_equal(queue_of(a), "sje.worker.w2");
     assert_string_equal(queue_of(small), "sje.worker.w2");
-    grant(a, "w2");
-    grant(small, "w2");
     pass(200);
     assert_int_equal(n_sent, 2);
-    end(a);
+    grant(a, "w2");
+    grant(small, "w2");
+    struct task *c = submit("Y", 1, 0, 60);
+    /* But the first of those that wait is known where it will start. */
     AWAIT(n_sent == 3);
     assert_string_equal(queue_of(b), "sje.worker.w2");
+    pass(200);
+    assert_int_equal(n_sent, 3);
+    end(a);
+    grant(b, "w2");
+    AWAIT(n_sent == 4);
+    assert_string_equal(queue_of(c), "sje.worker.w2");
 }
 
 static void test_what_is_not_claimed_goes_to_another(void **state)
@@ -554,7 +561,8 @@ static void test_nothing_is_repeated_while_all_are_busy(void **state)
     (void)b;
 }
 
-/* Small ones take what becomes free: after a while a worker is told of it that has no room yet. */
+/* Small ones would take what becomes free: the worker is told of it that has no room yet, again and
+ * again, as long as nothing else comes before it. */
 static void test_a_large_one_gets_its_turn(void **state)
 {
     (void)state;
@@ -565,11 +573,35 @@ static void test_a_large_one_gets_its_turn(void **state)
     AWAIT(n_sent == 1);
     grant(small, "w2");
     struct task *large = submit("X", 8, 0, 0);
-    pass(2500);
-    assert_int_equal(n_sent, 1);
     AWAIT(n_sent == 2);
     assert_string_equal(queue_of(large), "sje.worker.w2");
+    AWAIT(n_sent == 3);
+    AWAIT(n_sent == 4);
+    assert_string_equal(queue_of(large), "sje.worker.w2");
+    assert_true(id_eq(&sent[2].task, &large->id) && id_eq(&sent[3].task, &large->id));
+    end(small);
     grant(large, "w2");
+}
+
+/* A large one makes no worker wait while there is something before it for all. */
+static void test_a_late_large_one_keeps_no_worker(void **state)
+{
+    struct task *small[20];
+
+    (void)state;
+    beat("w1", "X", 4, 4, 100);
+    beat("w2", "X", 8, 4, 100);
+    pass(20);
+    for (size_t i = 0; i < ARRAY_LEN(small); i++) {
+        small[i] = submit("X", 4, 0, 0);
+    }
+    AWAIT(n_sent > 0);
+    grant(small[0], "w1");
+    grant(small[1], "w2");
+    grant(small[2], "w2");
+    struct task *large = submit("X", 8, 0, 0);
+    pass(4000);
+    assert_string_equal(queue_of(large), "");
 }
 
 /* What waits for one worker keeps nothing from another, however much it is. */
@@ -671,6 +703,7 @@ int main(void)
         T(test_a_hint_that_waits_in_its_queue_is_not_repeated),
         T(test_nothing_is_repeated_while_all_are_busy),
         T(test_a_large_one_gets_its_turn),
+        T(test_a_late_large_one_keeps_no_worker),
         T(test_what_waits_for_one_worker_blocks_no_other),
         T(test_beats_alone_do_not_wake_it),
         T(test_tasks_of_another_manager),
