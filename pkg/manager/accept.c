@@ -9,7 +9,7 @@
 #include <malloc.h>
 #include <stdlib.h>
 
-#define TOLD_MAX      64 /* pools that a batch tells of */
+#define TOLD_MAX      64 /* notices of a batch */
 #define BATCH_TASKS   5000
 #define BATCH_BYTES   (8u << 20) /* a request with more goes alone, one at a time */
 #define IN_FLIGHT     2
@@ -85,45 +85,58 @@ static void answer_ids(struct request *r, const struct id *ids, size_t n, bool r
     r->cb(r->arg, &reply);
 }
 
-void accept_tell_ready(struct manager *m, const char *pool, int64_t rank)
+static void tell(struct manager *m, const struct task *row, bool need)
 {
     struct buf b CLEANUP(buf_free) = {0};
 
-    if (m->epoch) {
-        return;
-    }
-    buf_init(&b, 256);
-    buf_addf(&b, "{\"v\":1,\"type\":\"ready\",\"pool\":\"%s\",\"rank\":%lld}", pool,
-             (long long)rank);
+    buf_init(&b, MESSAGE_MAX);
+    ready_write(&b, row, need);
     mgr_send(m, "sje.ctl", "", &b);
 }
 
-/* Each pool of which some are READY, with the best rank, to whoever leads; of very many pools the
- * first: the others are found by the next scan. */
-static void tell_pools(struct manager *m, const struct task *rows, size_t n)
+void accept_tell_ready(struct manager *m, const struct task *row)
+{
+    if (!m->epoch) {
+        tell(m, row, true);
+    }
+}
+
+static bool is_alike(const struct task *a, const struct task *b)
+{
+    return a->slots == b->slots && a->cpus_milli == b->cpus_milli && a->memory_mb == b->memory_mb &&
+           streq(a->job_type, b->job_type);
+}
+
+/* Each pool of which some are READY, and what they need, with the best rank, to whoever leads.
+ * False: that is too much to tell. */
+static bool tell_pools(struct manager *m, const struct task *rows, size_t n, bool need)
 {
     const struct task *best[TOLD_MAX];
-    size_t pools = 0;
-
-    if (m->epoch) {
-        return;
-    }
+    size_t told = 0;
 
     for (size_t i = 0; i < n; i++) {
         size_t k = 0;
 
-        while (k < pools && !streq(best[k]->pool, rows[i].pool)) {
+        if (rows[i].state != TASK_READY) {
+            continue;
+        }
+        while (k < told &&
+               !(streq(best[k]->pool, rows[i].pool) && (!need || is_alike(best[k], &rows[i])))) {
             k++;
         }
-        if (k < TOLD_MAX && rows[i].state == TASK_READY &&
-            (k == pools || rows[i].rank < best[k]->rank)) {
+        if (k == TOLD_MAX) {
+            if (need) {
+                return false;
+            }
+        } else if (k == told || rows[i].rank < best[k]->rank) {
             best[k] = &rows[i];
-            pools += k == pools;
+            told += k == told;
         }
     }
-    for (size_t k = 0; k < pools; k++) {
-        accept_tell_ready(m, best[k]->pool, best[k]->rank);
+    for (size_t k = 0; k < told; k++) {
+        tell(m, best[k], need);
     }
+    return true;
 }
 
 /* The rows are durable: everybody who can use them right away gets them. */
@@ -138,8 +151,9 @@ static void publish_rows(struct manager *m, const struct task *rows, size_t n)
         }
         due_row(m, &rows[i]);
     }
-    if (!m->epoch) {
-        tell_pools(m, rows, n);
+    /* Of very many pools the first are told: the others are found by the next scan. */
+    if (!m->epoch && !tell_pools(m, rows, n, true)) {
+        (void)tell_pools(m, rows, n, false);
     }
 }
 

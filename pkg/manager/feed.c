@@ -190,6 +190,8 @@ static void lane_read(struct feed_lane *l)
         feed_scan_more(l);
     } else if (l->rescan && clock_boot_ms() >= l->rescan_at) {
         feed_scan_again(l);
+    } else if (l->told && clock_boot_ms() >= l->told_at) {
+        feed_scan_told(l);
     }
 }
 
@@ -518,24 +520,15 @@ void feed_forget(struct feed *f, const struct id *id)
     }
 }
 
-static void lane_again(struct feed_lane *l, int64_t rank)
-{
-    static const struct id first = {{0}};
-
-    if (!l->complete && feed_before(l->horizon_rank, &l->horizon_id, rank, &first)) {
-        return; /* it will be read */
-    }
-    l->rescan_rank = l->rescan ? MIN(l->rescan_rank, rank) : rank;
-    l->rescan = l->filter.n_in > 0;
-}
-
-void feed_ready(struct feed *f, const char *pool, int64_t rank)
+void feed_ready(struct feed *f, const char *pool, const struct need *n, int64_t rank)
 {
     struct feed_pool *p = f->epoch ? feed_pool_find(f, pool) : NULL;
+    const struct feed_lane *only = p && n ? feed_lane_of(p, n) : NULL;
 
     for (size_t i = 0; p && i < p->n_lanes; i++) {
-        lane_again(&p->lanes[i], rank);
-        p->lanes[i].rescan_at = rank == INT64_MIN ? p->lanes[i].rescan_at : 0;
+        if (!n || &p->lanes[i] == only) {
+            feed_lane_told(&p->lanes[i], rank);
+        }
     }
     if (p) {
         feed_pool_step(p);
@@ -548,7 +541,10 @@ void feed_rescan(struct feed *f)
         if (p->served) {
             feed_scan_fed(p);
         }
-        feed_ready(f, p->name, INT64_MIN);
+        for (size_t i = 0; i < p->n_lanes; i++) {
+            p->lanes[i].rescan = p->lanes[i].filter.n_in > 0;
+        }
+        feed_pool_step(p);
     }
 }
 

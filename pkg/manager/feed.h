@@ -41,8 +41,9 @@ void feed_granted(struct feed *f, const struct id *id, int32_t attempt);
 /* The task needs no hint any more: another manager granted or ended it, or there is no such task.
  */
 void feed_forget(struct feed *f, const struct id *id);
-/* Somebody else made tasks of the pool ready, the best of them of this rank; INT64_MIN: unknown. */
-void feed_ready(struct feed *f, const char *pool, int64_t rank);
+/* Somebody else made tasks of the pool ready that need this (NULL: not told), the best of them of
+ * this rank (INT64_MIN: not told). */
+void feed_ready(struct feed *f, const char *pool, const struct need *n, int64_t rank);
 /* The same may be so for any pool. */
 void feed_rescan(struct feed *f);
 /* The publishing connection is new: queues are declared again. */

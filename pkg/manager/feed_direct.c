@@ -7,13 +7,13 @@
 
 #include <stdlib.h>
 
-#define KEEP_MS       2000 /* where there is room; then it goes elsewhere */
-#define KEEP_BUSY_MS  6000 /* where there is none yet */
-#define LOOK_AT       64   /* tasks of a lane, of which the first have no room */
-#define PAUSE_MS      1000 /* after a refused publish */
-#define PATIENCE_MS   3000 /* without room; doubled with each try */
-#define PATIENCE_MOST 5
-#define FOR_ALL       4 /* tries; then each second one goes through the shared queue */
+#define KEEP_MS      2000 /* where there is room; then it goes elsewhere */
+#define KEEP_BUSY_MS 6000 /* where there is none yet, unless it is said again */
+#define RENEW_MS     3000
+#define LOOK_AT      64   /* needs of a lane for which there is no room */
+#define PASS         512  /* tasks of a lane that have them */
+#define PAUSE_MS     1000 /* after a refused publish */
+#define FOR_ALL      4    /* tries; then each second one goes through the shared queue */
 
 struct call {
     struct feed *feed;
@@ -84,6 +84,7 @@ static bool direct_to(struct feed_hint *e, struct offer *w, struct mq *mq, int k
     feed_hint_set(e, DIRECTED);
     e->since = clock_boot_ms();
     e->give_up = e->since + keep_ms;
+    e->renew_at = keep_ms == KEEP_BUSY_MS ? e->since + RENEW_MS : INT64_MAX;
     list_push(&w->hints, &e->at);
     offers_direct(w, &e->room, 1);
     return true;
@@ -98,23 +99,53 @@ bool feed_direct(struct feed_hint *e, struct mq *mq)
     return w && direct_to(e, w, mq, KEEP_MS);
 }
 
-/* The first of a lane finds no room, while smaller ones take what becomes free. A worker that keeps
- * it takes nothing of a later rank for a while, so that there will be room. */
+static bool is_before(const struct feed_hint *a, const struct feed_hint *b)
+{
+    return feed_before(a->rank, &a->id, b->rank, &b->id);
+}
+
+/* Nothing that all workers take comes before it, here or in the broker. */
+static bool is_next(const struct feed_hint *e)
+{
+    const struct heap *held = &e->pool->lanes[0].held;
+    struct list *sent = &e->pool->outstanding;
+
+    return !(held->count && is_before(CONTAINER_OF(heap_min(held), struct feed_hint, heap), e)) &&
+           !(sent->count && is_before(CONTAINER_OF(list_first(sent), struct feed_hint, node), e));
+}
+
+/* The first of a lane finds no room, while later ones would take what becomes free. A worker that
+ * keeps it takes nothing else until there is room. */
 static void force(struct feed_lane *l, const struct offers_pool *o, struct mq *mq)
 {
     struct feed_hint *e = CONTAINER_OF(heap_min(&l->held), struct feed_hint, heap);
     struct need need = feed_need(e);
-    int64_t now = clock_boot_ms();
+    struct offer *w = is_next(e) ? offers_pick_busy(o, &need) : NULL;
 
-    if (e->force_at == 0) {
-        e->force_at = now + PATIENCE_MS;
-    } else if (now >= e->force_at) {
-        struct offer *w = offers_pick_busy(o, &need);
+    if (w) {
+        (void)direct_to(e, w, mq, KEEP_BUSY_MS);
+    }
+}
 
-        e->force_at = now + ((int64_t)PATIENCE_MS << MIN(e->tries, PATIENCE_MOST));
-        if (w) {
-            (void)direct_to(e, w, mq, KEEP_BUSY_MS);
-        }
+/* It stays with that worker, unless another has room, or something comes before it now. What the
+ * worker has room for it must claim soon. */
+static void renew(struct feed_hint *e, struct offer *w)
+{
+    struct feed_pool *p = e->pool;
+    struct offers_pool *o = feed_pool_offers(p);
+    struct mq *mq = p->feed->o.publisher(p->feed->o.arg);
+    struct need need = feed_need(e);
+
+    if (!mq || !o || p->n_lanes == 0) {
+        return;
+    }
+    if (offers_has_room(w, &need)) {
+        (void)direct_to(e, w, mq, KEEP_MS);
+    } else if (!is_next(e) || offers_pick(o, &need)) {
+        feed_hint_hold(e);
+        feed_pool_step(p);
+    } else {
+        (void)direct_to(e, w, mq, KEEP_BUSY_MS);
     }
 }
 
@@ -124,13 +155,26 @@ static bool asks_as_much(const struct feed_hint *e, const struct feed_hint *than
            e->room.memory_mb >= than->room.memory_mb && streq(e->type, than->type);
 }
 
+/* Where there was no room for one of these there is none for it. */
+static bool is_hopeless(const struct feed_hint *e, struct feed_hint *const *tried, size_t n)
+{
+    for (; n; n--) {
+        if (asks_as_much(e, tried[n - 1])) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void feed_direct_lane(struct feed_lane *l, struct mq *mq)
 {
     struct offers_pool *o = feed_pool_offers(l->pool);
-    struct feed_hint *passed[LOOK_AT];
+    struct feed_hint *passed[PASS];
+    struct feed_hint *tried[LOOK_AT];
     size_t n = 0;
+    size_t tries = 0;
 
-    while (o && o->slots.available > 0 && l->held.count && n < LOOK_AT) {
+    while (o && o->slots.available > 0 && l->held.count && n < PASS && tries < LOOK_AT) {
         struct feed_hint *e = CONTAINER_OF(heap_min(&l->held), struct feed_hint, heap);
 
         if (e->tries >= FOR_ALL && e->tries % 2 == 0) {
@@ -138,10 +182,16 @@ void feed_direct_lane(struct feed_lane *l, struct mq *mq)
             if (feed_publish_one(e, mq) < 0) {
                 break;
             }
-        } else if ((n && asks_as_much(e, passed[n - 1])) || !feed_direct(e, mq)) {
-            heap_remove(&l->held, &e->heap);
-            passed[n++] = e;
+            continue;
         }
+        if (!is_hopeless(e, tried, tries)) {
+            if (feed_direct(e, mq)) {
+                continue;
+            }
+            tried[tries++] = e;
+        }
+        heap_remove(&l->held, &e->heap);
+        passed[n++] = e;
     }
     while (n) {
         heap_push(&l->held, &passed[--n]->heap);
@@ -163,6 +213,8 @@ void feed_direct_check(struct feed_pool *p, int64_t now)
         if (!w || !offers_is_live(w) || now >= e->give_up) {
             back(e);
             n++;
+        } else if (now >= e->renew_at) {
+            renew(e, w);
         }
     }
     if (n) {

@@ -43,7 +43,7 @@ struct feed_hint {
     int64_t rank;
     int64_t since;    /* SENT, FED, DIRECTED: boot ms */
     int64_t give_up;  /* DIRECTED: then it goes elsewhere; boot ms */
-    int64_t force_at; /* HELD: then it goes to a worker that has no room; 0: it had its turn */
+    int64_t renew_at; /* DIRECTED: then the worker that had no room is told again; boot ms */
     struct room room;
     char type[]; /* of the task */
 };
@@ -60,9 +60,11 @@ struct feed_lane {
     bool missed; /* a task became READY during a scan, which may not have seen it: the best one */
     int64_t missed_rank;
     struct id missed_id;
-    bool rescan; /* from this rank on something may be there that we do not know */
-    int64_t rescan_rank;
+    bool rescan;       /* something may be there that we do not know */
     int64_t rescan_at; /* not before; boot ms */
+    bool told;         /* that it is so, from this rank on */
+    int64_t told_rank;
+    int64_t told_at; /* not before; boot ms */
 };
 
 struct feed_pool {
@@ -168,7 +170,9 @@ void feed_direct_check(struct feed_pool *p, int64_t now);
 
 /* feed_scan.c */
 void feed_scan_more(struct feed_lane *l);  /* behind the horizon */
-void feed_scan_again(struct feed_lane *l); /* from rescan_rank on */
+void feed_scan_again(struct feed_lane *l); /* all of it */
+void feed_scan_told(struct feed_lane *l);  /* from told_rank on */
+void feed_lane_told(struct feed_lane *l, int64_t rank);
 void feed_scan_fed(struct feed_pool *p); /* hints of an earlier leader: they count as outstanding */
 
 /* feed_lost.c */

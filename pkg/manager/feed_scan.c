@@ -16,6 +16,7 @@ struct scan {
     /* of one lane */
     uint64_t shape;
     size_t lane;
+    bool told;
     int64_t rank;
     struct id after;
     int64_t sent; /* boot ms */
@@ -75,16 +76,15 @@ static void lane_scanned(struct feed_lane *l, const struct scan *s, const struct
     struct feed_pool *p = l->pool;
     int64_t now = clock_boot_ms();
 
-    l->rescan_at = now + REST * (now - s->sent);
+    *(s->told ? &l->told_at : &l->rescan_at) = now + REST * (now - s->sent);
     for (size_t i = 0; i < n; i++) {
         take_row(p->feed, p, &rows[i]);
     }
     move_horizon(l, s, rows, n);
     if (l->missed && (l->complete || !feed_before(l->horizon_rank, &l->horizon_id, l->missed_rank,
                                                   &l->missed_id))) {
-        l->rescan_rank = l->rescan ? MIN(l->rescan_rank, l->missed_rank) : l->missed_rank;
-        l->rescan = true;
-        l->rescan_at = 0;
+        feed_lane_told(l, l->missed_rank);
+        l->told_at = 0;
     }
     l->missed = l->missed && l->scans;
     for (size_t i = 0; i < p->n_lanes; i++) {
@@ -113,12 +113,13 @@ static void on_scanned(void *arg, int rc, const struct task *rows, size_t n, con
     scan_free(s);
 }
 
-static void scan(struct feed_lane *l, int64_t rank, const struct id *after)
+static void scan(struct feed_lane *l, int64_t rank, const struct id *after, bool told)
 {
     struct feed_pool *p = l->pool;
     struct scan *s = scan_new(p);
 
     s->lane = (size_t)(l - p->lanes);
+    s->told = told;
     s->rank = rank;
     s->after = *after;
     if (store_scan_ready(p->feed->o.db, p->name, rank, after, &l->filter, SCAN_LIMIT, on_scanned,
@@ -133,16 +134,35 @@ static void scan(struct feed_lane *l, int64_t rank, const struct id *after)
 
 void feed_scan_more(struct feed_lane *l)
 {
-    scan(l, l->horizon_rank, &l->horizon_id);
+    scan(l, l->horizon_rank, &l->horizon_id, false);
 }
+
+static const struct id first;
 
 void feed_scan_again(struct feed_lane *l)
 {
-    static const struct id first = {{0}};
+    l->rescan = l->told = false;
+    scan(l, INT64_MIN, &first, false);
+}
 
-    l->rescan = false;
-    if (l->complete || !feed_before(l->horizon_rank, &l->horizon_id, l->rescan_rank, &first)) {
-        scan(l, l->rescan_rank, &first);
+static bool will_be_read(const struct feed_lane *l, int64_t rank)
+{
+    return !l->complete && feed_before(l->horizon_rank, &l->horizon_id, rank, &first);
+}
+
+void feed_scan_told(struct feed_lane *l)
+{
+    l->told = false;
+    if (!will_be_read(l, l->told_rank)) {
+        scan(l, l->told_rank, &first, true);
+    }
+}
+
+void feed_lane_told(struct feed_lane *l, int64_t rank)
+{
+    if (l->filter.n_in && !will_be_read(l, rank)) {
+        l->told_rank = l->told ? MIN(l->told_rank, rank) : rank;
+        l->told = true;
     }
 }
 

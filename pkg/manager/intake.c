@@ -477,7 +477,7 @@ static void on_own_message(void *arg, const struct mq_delivery *md)
         }
         break;
     case MSG_READY:
-        feed_ready(m->feed, msg.pool, msg.rank);
+        feed_ready(m->feed, msg.pool, msg.need.type ? &msg.need : NULL, msg.rank);
         break;
     case MSG_DUE:
         due_heard(m, msg.at);

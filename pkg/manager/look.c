@@ -410,7 +410,7 @@ static void on_changed(void *arg, const struct ledger_answer *a)
         c->cb(c->arg, ERR_CONFLICT, a->task, &e);
     } else {
         if (a->task->state == TASK_READY) {
-            accept_tell_ready(c->m, a->task->pool, a->task->rank);
+            accept_tell_ready(c->m, a->task);
         }
         c->cb(c->arg, 0, a->task, NULL);
     }

@@ -378,6 +378,9 @@ static int read_ready(struct message *m, struct err *reterr)
 {
     m->pool = json_get_string(m->doc, "pool");
     m->rank = json_get_int(m->doc, "rank", INT64_MIN);
+    m->need = (struct need){json_get_string(m->doc, "jobType"),
+                            {json_get_int(m->doc, "slots", 0), json_get_int(m->doc, "cpusMilli", 0),
+                             json_get_int(m->doc, "memoryMb", 0)}};
     return m->pool ? 0 : broken(reterr, "pool");
 }
 
@@ -546,6 +549,19 @@ void hint_write(struct buf *b, char message_id[HINT_ID_LEN], const struct hint_t
     MUST(!b->failed);
     id_format(&tasks[0].id, text);
     snprintf(message_id, HINT_ID_LEN, "%s:%d", text, tasks[0].attempt);
+}
+
+void ready_write(struct buf *b, const struct task *row, bool need)
+{
+    buf_addf(b, "{\"v\":1,\"type\":\"ready\",\"pool\":\"%s\",\"rank\":%lld", row->pool,
+             (long long)row->rank);
+    if (need && row->job_type) {
+        buf_adds(b, ",\"jobType\":");
+        add_type(b, row->job_type, strlen(row->job_type));
+        buf_addf(b, ",\"slots\":%d,\"cpusMilli\":%d,\"memoryMb\":%d", row->slots, row->cpus_milli,
+                 row->memory_mb);
+    }
+    buf_addc(b, '}');
 }
 
 void addressee_write(struct buf *b, const struct who *to)

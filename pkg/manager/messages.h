@@ -99,6 +99,7 @@ struct message {
     struct result_msg results;
     const char *pool;  /* MSG_READY */
     int64_t rank;      /* MSG_READY: of the best one; INT64_MIN: unknown */
+    struct need need;  /* MSG_READY; type NULL: unknown */
     int64_t at;        /* MSG_DUE; wall ms */
     int64_t epoch;     /* MSG_LEADER */
     struct id *finals; /* MSG_FINAL; owned */
@@ -129,6 +130,9 @@ void grants_denies(struct buf *b);
 void deny_add(struct buf *b, bool first, const struct id *task, int32_t attempt,
               const char *reason);
 void grants_end(struct buf *b);
+
+/* A task of the pool is ready; `need`: one that asks for as much as this one. */
+void ready_write(struct buf *b, const struct task *row, bool need);
 
 /* {"v":1,"type":TYPE,"tasks":[{task,attempt}…]} for "cancel", "applied" and "granted". */
 void tasks_write(struct buf *b, const char *type, const struct task_ref *refs, size_t n);

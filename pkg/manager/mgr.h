@@ -164,7 +164,7 @@ void accept_init(struct manager *m);
 void accept_stop(struct manager *m); /* answers what waits */
 void accept_tick(struct manager *m);
 /* To the leader, where that is another manager. */
-void accept_tell_ready(struct manager *m, const char *pool, int64_t rank);
+void accept_tell_ready(struct manager *m, const struct task *row);
 
 /* intake.c */
 void intake_up(struct manager *m);     /* the consuming connection is new: declare and consume */

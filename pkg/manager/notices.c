@@ -91,7 +91,7 @@ void notices_change(struct manager *m, enum task_state from, const struct task *
     bool granted = row->state == TASK_RUNNING && from != TASK_RUNNING;
 
     if (from == TASK_RUNNING && row->state == TASK_READY) {
-        accept_tell_ready(m, row->pool, row->rank); /* returned */
+        accept_tell_ready(m, row); /* returned */
     }
 
     if (m->epoch || (!granted && !task_state_final(row->state))) {

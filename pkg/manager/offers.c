@@ -363,6 +363,14 @@ struct room offers_most(const struct offers_pool *p, const char *type)
     return r;
 }
 
+bool offers_has_room(const struct offer *w, const struct need *n)
+{
+    struct room left = w->class->room;
+
+    room_add(&left, &w->used, -1);
+    return room_within(&n->room, &left);
+}
+
 static bool has_room(const struct offer *w, const struct room *r)
 {
     struct room left = free_room(w);

@@ -6,8 +6,9 @@
  * worker serves, and what a pool can take is asked of a few classes and not of a thousand workers.
  *
  * A lane is a part of a pool's tasks that the same workers can take: those that every live worker
- * can (they go through the shared queues), and for each type that only some offer, or in sizes that
- * only some have, those of this type. What is in no lane fits no live worker.
+ * can (they go through the shared queues), and of each type one for each set of workers that can
+ * take the same sizes. So no task waits behind one that only other workers could take. What is in
+ * no lane fits no live worker.
  */
 #ifndef SJE_MANAGER_OFFERS_H
 #define SJE_MANAGER_OFFERS_H
@@ -18,7 +19,7 @@
 #include <uthash.h>
 
 #define OFFERS_LANES_MAX 64 /* of a pool; the last one takes what is left */
-#define OFFERS_SIZES_MAX 16 /* of a type, none of which has all of another */
+#define OFFERS_SIZES_MAX 16 /* of a type; more are not told apart */
 
 struct room {
     int64_t slots;
@@ -105,6 +106,8 @@ void offers_use(struct offer *w, const struct room *r, int sign);
 void offers_direct(struct offer *w, const struct room *r, int sign);
 void offers_deafen(struct offer *w);
 bool offers_is_live(const struct offer *w);
+/* Its leases leave room for it, whatever else is directed to it. */
+bool offers_has_room(const struct offer *w, const struct need *n);
 
 struct offers_pool *offers_find(const struct offers *o,
                                 const char *pool); /* NULL: nobody serves it */

@@ -82,41 +82,55 @@ void offers_lanes_clear(struct offers_pool *p)
 
 /* ---- lanes ---- */
 
-/* One type, over the live classes that offer it. */
+/* One type, over the live classes that offer it. Its sizes are those of the classes, and for any
+ * two what both have. So of the sizes that hold a task one is the smallest, and tells who can take
+ * it: the classes that have as much. */
 struct type_sizes {
     const char *type;
     size_t classes;
-    struct room all;                     /* each of them has this */
-    struct room sizes[OFFERS_SIZES_MAX]; /* of which none has all of another */
+    struct room all; /* each of them has this */
+    struct room most;
+    struct room sizes[OFFERS_SIZES_MAX]; /* not once there are more of them */
     size_t n;
+    bool many;
 };
 
-static void add_size(struct type_sizes *t, const struct room *r)
+static void add_one(struct type_sizes *t, const struct room *r)
 {
-    size_t kept = 0;
-
-    t->all = t->classes++ ? room_least(&t->all, r) : *r;
     for (size_t i = 0; i < t->n; i++) {
-        if (room_within(r, &t->sizes[i])) {
+        if (room_eq(r, &t->sizes[i])) {
             return;
         }
     }
-    for (size_t i = 0; i < t->n; i++) {
-        if (!room_within(&t->sizes[i], r)) {
-            t->sizes[kept++] = t->sizes[i];
-        }
-    }
-    t->n = kept;
-    if (t->n < OFFERS_SIZES_MAX) {
+    if (t->n == OFFERS_SIZES_MAX) {
+        t->many = true;
+    } else {
         t->sizes[t->n++] = *r;
-        return;
     }
-    /* Too many to tell apart: as if one worker had the most of each. */
-    for (size_t i = 1; i < t->n; i++) {
-        t->sizes[0] = room_most(&t->sizes[0], &t->sizes[i]);
+}
+
+static void add_size(struct type_sizes *t, const struct room *r)
+{
+    size_t before = t->n;
+
+    t->all = t->classes ? room_least(&t->all, r) : *r;
+    t->most = t->classes++ ? room_most(&t->most, r) : *r;
+    add_one(t, r);
+    for (size_t i = 0; i < before; i++) {
+        struct room both = room_least(&t->sizes[i], r);
+
+        add_one(t, &both);
     }
-    t->sizes[0] = room_most(&t->sizes[0], r);
-    t->n = 1;
+}
+
+/* Too many to tell apart: as if one worker had the most of each. */
+static void join_many(struct type_sizes *t)
+{
+    if (t->many) {
+        t->n = 0;
+        add_one(t, &t->all);
+        add_one(t, &t->most);
+    }
 }
 
 static struct type_sizes *sizes_of(struct type_sizes **list, size_t *n, const char *type)
@@ -131,43 +145,44 @@ static struct type_sizes *sizes_of(struct type_sizes **list, size_t *n, const ch
     return &(*list)[(*n)++];
 }
 
-/* Tasks of one type within one of these sizes, and not within `less`; NULL: nothing is excepted. */
-static void lane_add(struct offers_pool *p, const char *type, const struct room *sizes, size_t n,
-                     const struct room *less)
+/* Tasks of the type within its size k, and within none that is smaller. */
+static void lane_add(struct offers_pool *p, const struct type_sizes *t, size_t k)
 {
     bool full = p->n_lanes == OFFERS_LANES_MAX; /* the last one takes what is left, of any type */
     struct offers_filter *f = &p->lanes[full ? p->n_lanes - 1 : p->n_lanes++];
 
-    for (size_t i = 0; i < n; i++) {
-        limit_add(&f->in, &f->n_in, type, &sizes[i]);
+    limit_add(&f->in, &f->n_in, t->type, &t->sizes[k]);
+    for (size_t i = 0; i < k && !full; i++) {
+        if (room_within(&t->sizes[i], &t->sizes[k])) {
+            limit_add(&f->out, &f->n_out, t->type, &t->sizes[i]);
+        }
     }
-    if (less && !full) {
-        limit_add(&f->out, &f->n_out, type, less);
-    }
+}
+
+static int compare_types(const void *a, const void *b)
+{
+    return strcmp(((const struct type_sizes *)a)->type, ((const struct type_sizes *)b)->type);
+}
+
+/* A smaller one first. */
+static int compare_rooms(const void *a, const void *b)
+{
+    const struct room *x = a;
+    const struct room *y = b;
+
+    return x->slots != y->slots             ? (x->slots > y->slots ? 1 : -1)
+           : x->cpus_milli != y->cpus_milli ? (x->cpus_milli > y->cpus_milli ? 1 : -1)
+           : x->memory_mb != y->memory_mb   ? (x->memory_mb > y->memory_mb ? 1 : -1)
+                                            : 0;
 }
 
 /* The order in which workers came must not make another shape of the same offers. */
 static void sort_sizes(struct type_sizes *list, size_t n)
 {
-    for (size_t i = 1; i < n; i++) {
-        for (size_t k = i; k && strcmp(list[k].type, list[k - 1].type) < 0; k--) {
-            struct type_sizes t = list[k];
-
-            list[k] = list[k - 1];
-            list[k - 1] = t;
-        }
-    }
+    qsort(list, n, sizeof(*list), compare_types);
     for (size_t i = 0; i < n; i++) {
-        struct room *r = list[i].sizes;
-
-        for (size_t j = 1; j < list[i].n; j++) {
-            for (size_t k = j; k && memcmp(&r[k], &r[k - 1], sizeof(*r)) < 0; k--) {
-                struct room t = r[k];
-
-                r[k] = r[k - 1];
-                r[k - 1] = t;
-            }
-        }
+        join_many(&list[i]);
+        qsort(list[i].sizes, list[i].n, sizeof(struct room), compare_rooms);
     }
 }
 
@@ -182,13 +197,8 @@ static void make_lanes(struct offers_pool *p, const struct type_sizes *list, siz
         }
     }
     for (size_t i = 0; i < n; i++) {
-        const struct type_sizes *t = &list[i];
-
-        if (t->classes < classes) {
-            lane_add(p, t->type, &t->all, 1, NULL);
-        }
-        if (t->n > 1 || !room_eq(&t->sizes[0], &t->all)) {
-            lane_add(p, t->type, t->sizes, t->n, &t->all);
+        for (size_t k = list[i].classes == classes ? 1 : 0; k < list[i].n; k++) {
+            lane_add(p, &list[i], k);
         }
     }
 }

@@ -66,6 +66,11 @@ static bool accepting(const struct wcore *c)
            !c->draining && !c->refused && !c->stopping && !wcore_is_holding_off(c);
 }
 
+static int64_t keep_ms(const struct wcore_hint *h)
+{
+    return h->keep_ms ? h->keep_ms : WCORE_HELD_MS;
+}
+
 static void take_task(struct wcore *c, int64_t now, const struct wcore_hint *h, size_t i,
                       struct wcore_message *m)
 {
@@ -73,8 +78,8 @@ static void take_task(struct wcore *c, int64_t now, const struct wcore_hint *h, 
 
     if (a && (a->state == WCORE_CLAIMING || a->state == WCORE_HELD) && !a->hint) {
         a->hint = m; /* by a new connection; or it was told to us alone before */
-        if (a->state == WCORE_HELD && m) {
-            wcore_set_timer(c, a, INT64_MAX);
+        if (a->state == WCORE_HELD) {
+            wcore_set_timer(c, a, m ? INT64_MAX : now + keep_ms(h));
         }
         return;
     }
@@ -94,7 +99,7 @@ static void take_task(struct wcore *c, int64_t now, const struct wcore_hint *h, 
     if (!wcore_unable(c, a->type) && !wcore_oversized(c, &a->need)) {
         heap_push(&c->waiting, &a->order);
         if (h->directed) {
-            wcore_set_timer(c, a, now + (h->keep_ms ? h->keep_ms : WCORE_HELD_MS));
+            wcore_set_timer(c, a, now + keep_ms(h));
         }
     } else if (h->directed) {
         wcore_drop(c, a, "it could not be started here");

@@ -109,3 +109,15 @@ def test_a_large_one_is_not_starved(pair):
     large = pair.submit(shell("true", priority=9, resources={"slots": 7}))
     assert pair.end(large, 25)["workerId"] == "big"
     assert any(t["state"] == "QUEUED" for t in pair.get("/tasks?limit=1000").json()["tasks"]), "small ones are left"
+
+
+def test_what_only_one_worker_takes_comes_in_its_order(pair):
+    """Tasks for all keep every slot busy; those before them, which one worker alone can take, do not wait for them."""
+    pair.add("big", SJE_NODE_SLOTS="4", SJE_NODE_MEMORY_MB="100000")
+    pair.post("/tasks", [shell("sleep 1")] * 200)
+    until(lambda: sum(w["usedSlots"] for w in pair.workers()) == 8, 20, "all slots are taken")
+    start = time.monotonic()
+    first = [pair.submit(shell("sleep 1", priority=9, resources={"memoryMb": 2000})) for _ in range(8)]
+    assert {pair.end(t, 30)["workerId"] for t in first} == {"big"}
+    assert time.monotonic() - start < 12, "about one after the other on each slot"
+    assert any(t["state"] == "QUEUED" for t in pair.get("/tasks?limit=1000").json()["tasks"]), "the others are left"

@@ -21,6 +21,7 @@ static struct feed *feed;
 static uint32_t depth; /* of each shared queue */
 static int depths_asked;
 static int scans;
+static int scan_ms; /* so long does one take */
 static int confirm_with;
 static const char *gone; /* a queue that is not there */
 
@@ -41,7 +42,7 @@ struct answer {
     store_rows_fn *rows;
     void *arg;
     int rc;
-    struct task found[8];
+    struct task found[120];
     size_t n;
 };
 
@@ -125,7 +126,7 @@ bool mq_is_blocked(const struct mq *mq)
 
 /* ---- the database: what is READY ---- */
 
-static struct task rows[20];
+static struct task rows[200];
 static size_t n_rows;
 
 static int scan(const struct offers_filter *f, const char *pool, int64_t rank, store_rows_fn *cb,
@@ -134,6 +135,7 @@ static int scan(const struct offers_filter *f, const char *pool, int64_t rank, s
     struct answer *a = answer_later(arg);
 
     a->rows = cb;
+    assert_int_equal(uv_timer_start(&a->timer, on_answer, (uint64_t)scan_ms, 0), 0);
     for (size_t i = 0; f && i < n_rows; i++) {
         const struct task *t = &rows[i];
         struct need n = {t->job_type, {t->slots, t->cpus_milli, t->memory_mb}};
@@ -342,6 +344,7 @@ static int setup(void **state)
 
     (void)state;
     n_sent = depths_asked = scans = 0;
+    scan_ms = 1;
     depth = 0;
     confirm_with = 0;
     gone = NULL;
@@ -436,13 +439,20 @@ static void test_nobody_gets_more_than_it_has_room_for(void **state)
     AWAIT(n_sent == 2);
     assert_string_equal(queue_of(a), "sje.worker.w2");
     assert_string_equal(queue_of(small), "sje.worker.w2");
-    grant(a, "w2");
-    grant(small, "w2");
     pass(200);
     assert_int_equal(n_sent, 2);
-    end(a);
+    grant(a, "w2");
+    grant(small, "w2");
+    struct task *c = submit("Y", 1, 0, 60);
+    /* But the first of those that wait is known where it will start. */
     AWAIT(n_sent == 3);
     assert_string_equal(queue_of(b), "sje.worker.w2");
+    pass(200);
+    assert_int_equal(n_sent, 3);
+    end(a);
+    grant(b, "w2");
+    AWAIT(n_sent == 4);
+    assert_string_equal(queue_of(c), "sje.worker.w2");
 }
 
 static void test_what_is_not_claimed_goes_to_another(void **state)
@@ -551,7 +561,8 @@ static void test_nothing_is_repeated_while_all_are_busy(void **state)
     (void)b;
 }
 
-/* Small ones take what becomes free: after a while a worker is told of it that has no room yet. */
+/* Small ones would take what becomes free: the worker is told of it that has no room yet, again and
+ * again, as long as nothing else comes before it. */
 static void test_a_large_one_gets_its_turn(void **state)
 {
     (void)state;
@@ -562,11 +573,57 @@ static void test_a_large_one_gets_its_turn(void **state)
     AWAIT(n_sent == 1);
     grant(small, "w2");
     struct task *large = submit("X", 8, 0, 0);
-    pass(2500);
-    assert_int_equal(n_sent, 1);
     AWAIT(n_sent == 2);
     assert_string_equal(queue_of(large), "sje.worker.w2");
+    AWAIT(n_sent == 3);
+    AWAIT(n_sent == 4);
+    assert_string_equal(queue_of(large), "sje.worker.w2");
+    assert_true(id_eq(&sent[2].task, &large->id) && id_eq(&sent[3].task, &large->id));
+    end(small);
     grant(large, "w2");
+}
+
+/* A large one makes no worker wait while there is something before it for all. */
+static void test_a_late_large_one_keeps_no_worker(void **state)
+{
+    struct task *small[20];
+
+    (void)state;
+    beat("w1", "X", 4, 4, 100);
+    beat("w2", "X", 8, 4, 100);
+    pass(20);
+    for (size_t i = 0; i < ARRAY_LEN(small); i++) {
+        small[i] = submit("X", 4, 0, 0);
+    }
+    AWAIT(n_sent > 0);
+    grant(small[0], "w1");
+    grant(small[1], "w2");
+    grant(small[2], "w2");
+    struct task *large = submit("X", 8, 0, 0);
+    pass(4000);
+    assert_string_equal(queue_of(large), "");
+}
+
+/* What waits for one worker keeps nothing from another, however much it is. */
+static void test_what_waits_for_one_worker_blocks_no_other(void **state)
+{
+    struct task *cpus[100];
+
+    (void)state;
+    beat("small", "X", 8, 4, 1000);
+    beat("cpus", "X", 8, 32, 1000);
+    beat("memory", "X", 8, 4, 64000);
+    pass(20);
+    for (size_t i = 0; i < ARRAY_LEN(cpus); i++) {
+        cpus[i] = submit("X", 1, 24000, 0);
+    }
+    AWAIT(n_sent == 1);
+    grant(cpus[0], "cpus");
+    struct task *memory = submit("X", 1, 0, 30000);
+    struct task *less = submit("X", 1, 5000, 0);
+    AWAIT(n_sent == 3);
+    assert_string_equal(queue_of(memory), "sje.worker.memory");
+    assert_string_equal(queue_of(less), "sje.worker.cpus");
 }
 
 /* Beats that say nothing new lead to nothing. */
@@ -592,12 +649,42 @@ static void test_tasks_of_another_manager(void **state)
     pass(50);
     int before = scans;
     struct task *t = task("X", 1, 0, 0);
-    feed_ready(feed, "other", t->rank);
+    feed_ready(feed, "other", NULL, t->rank);
     pass(50);
     assert_int_equal(scans, before);
-    feed_ready(feed, "p", t->rank);
+    feed_ready(feed, "p", NULL, t->rank);
     AWAIT(n_sent == 1);
     assert_int_equal(scans, before + 1);
+}
+
+static void test_a_notice_reads_one_lane(void **state)
+{
+    const struct need x = {"X", {1, 0, 0}};
+    const struct need y = {"Y", {1, 0, 0}};
+    const struct need z = {"Z", {1, 0, 0}};
+
+    (void)state;
+    beat("w1", "X", 4, 4, 100);
+    beat("w2", "X Y", 4, 4, 200);
+    pass(50);
+    int before = scans;
+    struct task *t = task("Y", 1, 0, 0);
+    feed_ready(feed, "p", &z, 1);
+    feed_ready(feed, "p", &y, t->rank);
+    AWAIT(n_sent == 1);
+    assert_int_equal(scans, before + 1);
+    /* The longer it takes, the longer is the rest. */
+    scan_ms = 30;
+    feed_ready(feed, "p", &x, 1);
+    AWAIT(scans == before + 2);
+    pass(50);
+    for (int i = 0; i < 10; i++) {
+        feed_ready(feed, "p", &x, 1);
+        pass(20);
+    }
+    assert_int_equal(scans, before + 2);
+    AWAIT(scans == before + 3);
+    pass(50);
 }
 
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
@@ -616,8 +703,11 @@ int main(void)
         T(test_a_hint_that_waits_in_its_queue_is_not_repeated),
         T(test_nothing_is_repeated_while_all_are_busy),
         T(test_a_large_one_gets_its_turn),
+        T(test_a_late_large_one_keeps_no_worker),
+        T(test_what_waits_for_one_worker_blocks_no_other),
         T(test_beats_alone_do_not_wake_it),
         T(test_tasks_of_another_manager),
+        T(test_a_notice_reads_one_lane),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -39,6 +39,33 @@ static void test_a_start_time_that_no_column_holds_is_unknown(void **state)
     message_free(&m);
 }
 
+static void test_what_is_ready_and_what_it_needs(void **state)
+{
+    char pool[] = "p";
+    char type[] = "a \"b\"";
+    struct task row = {.pool = pool, .job_type = type, .rank = -7, .slots = 2, .memory_mb = 300};
+    struct buf body CLEANUP(buf_free) = {0};
+    struct message m;
+
+    (void)state;
+    buf_init(&body, MESSAGE_MAX);
+    ready_write(&body, &row, true);
+    assert_int_equal(message_read((struct str){body.data, body.len}, &m, NULL), 0);
+    assert_string_equal(m.pool, "p");
+    assert_true(m.rank == -7);
+    assert_string_equal(m.need.type, row.job_type);
+    assert_int_equal(m.need.room.slots, 2);
+    assert_int_equal(m.need.room.cpus_milli, 0);
+    assert_int_equal(m.need.room.memory_mb, 300);
+    message_free(&m);
+    /* As earlier versions say it. */
+    buf_reset(&body);
+    ready_write(&body, &row, false);
+    assert_int_equal(message_read((struct str){body.data, body.len}, &m, NULL), 0);
+    assert_null(m.need.type);
+    message_free(&m);
+}
+
 static void test_the_largest_hint_is_written_whole(void **state)
 {
     struct hint_task tasks[HINT_TASKS];
@@ -288,6 +315,7 @@ static void test_an_answer_says_for_whom_it_is(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_is_ready_and_what_it_needs),
         cmocka_unit_test(test_the_largest_hint_is_written_whole),
         cmocka_unit_test(test_a_start_time_that_no_column_holds_is_unknown),
         cmocka_unit_test(test_what_a_beat_lists_fits_into_its_answer),

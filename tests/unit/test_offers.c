@@ -147,7 +147,7 @@ static void test_alike_workers_share_everything(void **state)
     assert_int_equal(lane_of("a", ask("Z", 1, 0, 0)), -1);
 }
 
-/* Shared: Command up to the small one. By themselves: Spark, and what only the large ones take. */
+/* Shared: Command up to the small one. Else each set of workers has what it alone can take. */
 static void test_lanes(void **state)
 {
     struct offers_pool *p;
@@ -157,16 +157,23 @@ static void test_lanes(void **state)
     say(1, true, NAMES("a"), NAMES("Command", "Spark"), 8, 8000, 50);
     say(2, true, NAMES("a"), NAMES("Command", "Spark"), 4, 4000, 1000);
     p = offers_find(&offers, "a");
-    assert_int_equal(offers_lanes(p), 4);
+    assert_int_equal(offers_lanes(p), 8);
     assert_int_equal(lane_of("a", ask("Command", 2, 2000, 50)), 0);
-    int large = lane_of("a", ask("Command", 1, 0, 60));
-    assert_true(large > 0);
-    assert_int_equal(lane_of("a", ask("Command", 8, 0, 0)), large);
-    int spark = lane_of("a", ask("Spark", 4, 4000, 50));
-    assert_true(spark > 0 && spark != large);
-    int large_spark = lane_of("a", ask("Spark", 5, 0, 0));
-    assert_true(large_spark > 0 && large_spark != spark && large_spark != large);
-    assert_int_equal(lane_of("a", ask("Spark", 1, 0, 1000)), large_spark);
+    int lanes[] = {0,
+                   lane_of("a", ask("Command", 1, 0, 60)), /* 0, 2 */
+                   lane_of("a", ask("Command", 3, 0, 0)),  /* 1, 2 */
+                   lane_of("a", ask("Command", 8, 0, 0)),
+                   lane_of("a", ask("Command", 1, 0, 1000)),
+                   lane_of("a", ask("Spark", 4, 4000, 50)),
+                   lane_of("a", ask("Spark", 5, 0, 0)),
+                   lane_of("a", ask("Spark", 1, 0, 1000))};
+    for (size_t i = 1; i < ARRAY_LEN(lanes); i++) {
+        for (size_t k = 0; k < i; k++) {
+            assert_true(lanes[i] > 0 && lanes[i] != lanes[k]);
+        }
+    }
+    assert_int_equal(lane_of("a", ask("Command", 3, 3000, 50)), lanes[2]);
+    assert_int_equal(lane_of("a", ask("Spark", 5, 8000, 50)), lanes[6]);
     /* Each has a part of it, none has all. */
     assert_int_equal(lane_of("a", ask("Spark", 5, 0, 60)), -1);
     struct need both = ask("Spark", 5, 0, 60);
@@ -177,7 +184,7 @@ static void test_lanes(void **state)
     /* The one without Spark goes: what was for some is for all. */
     say(0, false, NAMES("a"), NAMES("Command"), 2, 2000, 100);
     assert_int_equal(lane_of("a", ask("Spark", 4, 4000, 50)), 0);
-    assert_int_equal(lane_of("a", ask("Spark", 5, 0, 0)), lane_of("a", ask("Spark", 1, 0, 60)));
+    assert_true(lane_of("a", ask("Spark", 5, 0, 0)) != lane_of("a", ask("Spark", 1, 0, 60)));
     say(1, false, NAMES("a"), NAMES("Command", "Spark"), 8, 8000, 50);
     say(2, false, NAMES("a"), NAMES("Command", "Spark"), 4, 4000, 1000);
     assert_int_equal(offers_lanes(p), 0);
@@ -206,6 +213,20 @@ static void test_the_order_of_arrival_does_not_matter(void **state)
         assert_true(offers_filter_eq(&before[i], &offers_find(&offers, "a")->lanes[i]));
         offers_filter_done(&before[i]);
     }
+}
+
+/* Of more sizes than are told apart each task that fits somebody still has a lane. */
+static void test_sizes_are_bounded(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < 100; i++) {
+        say(i, true, NAMES("a"), NAMES("X"), 1 + (int)i, 100 - (int)i, 50);
+    }
+    assert_int_equal(offers_lanes(offers_find(&offers, "a")), 2);
+    for (size_t i = 0; i < 100; i++) {
+        assert_true(lane_of("a", ask("X", 1 + (int)i, 100 - (int)i, 50)) >= 0);
+    }
+    assert_int_equal(lane_of("a", ask("X", 1, 1, 51)), -1);
 }
 
 /* More kinds than lanes: every task that fits somebody is still in one. */
@@ -287,6 +308,7 @@ int main(void)
         T(test_alike_workers_share_everything),
         T(test_lanes),
         T(test_the_order_of_arrival_does_not_matter),
+        T(test_sizes_are_bounded),
         T(test_lanes_are_bounded),
         T(test_who_has_room),
         T(test_names_said_twice),

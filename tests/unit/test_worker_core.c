@@ -1741,6 +1741,8 @@ static void test_a_directed_hint_waits_for_room(void **unused)
     /* Not for ever. */
     run(&f, 6);
     wcore_on_hint(f.c, f.now, &large);
+    pass(&f, 1000);
+    wcore_on_hint(f.c, f.now, &large); /* but from when it was said last */
     pass(&f, 2999);
     assert_int_equal(state(&f, 9), WCORE_HELD);
     pass(&f, 1);
