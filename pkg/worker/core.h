@@ -111,11 +111,12 @@ struct wcore_attempt {
     struct wcore_need need; /* as the hint says, then the grant */
     int64_t rank;
     struct wcore_message *hint; /* NULL: answered, lost with its connection, or it needs none */
-    char *type;                 /* jobType; NULL: the hint did not say */
-    char *manager;              /* its queue gets the next claim; NULL: all managers do */
-    bool cancelled;             /* a cancel came while the claim was open */
-    bool forget;                /* revoked: no result */
-    bool lease_over;            /* stopped because of it */
+    bool spare; /* HELD: it was given back before, and its manager feeds again what nobody claims */
+    char *type; /* jobType; NULL: the hint did not say */
+    char *manager;   /* its queue gets the next claim; NULL: all managers do */
+    bool cancelled;  /* a cancel came while the claim was open */
+    bool forget;     /* revoked: no result */
+    bool lease_over; /* stopped because of it */
     int64_t claimed_at;
     int64_t claim_beat; /* number of the last beat before that */
     int64_t token;      /* of the grant */
@@ -131,7 +132,7 @@ struct wcore_attempt {
     struct heap_node timer;
     struct heap_node order;    /* HELD: place among the hints that wait */
     struct list_node in_state; /* see wcore_in_state() */
-    struct list_node outgoing; /* a claim or a result that the next step sends */
+    struct list_node outgoing; /* a claim or a result that the next step sends; HELD: its own use */
     UT_hash_handle hh;
 };
 
@@ -234,9 +235,13 @@ struct wcore_hint {
     } tasks[WCORE_HINT_TASKS];
     char manager[WCORE_QUEUE_LEN]; /* queue of the one that fed it; "": unknown */
     struct wcore_delivery delivery;
+    bool redelivered; /* it was with a worker before */
     bool directed; /* there is no delivery: it came to this worker alone, and is dropped silently */
     int64_t keep_ms; /* directed: so long it waits for room here; 0: as any other */
 };
+/* How many unanswered hints of a class are wanted. They may hold a quarter of our slots each, and
+ * 32 at most: so large ones fill a worker twice, and small ones come fast enough. */
+size_t wcore_prefetch(int slots);
 /* It is answered when each of its tasks was granted, denied or given back: acked, or nacked where
  * one was given back. */
 void wcore_on_hint(struct wcore *c, int64_t now, const struct wcore_hint *h);
