@@ -26,8 +26,9 @@
 #define WCORE_SILENT_MS        10000 /* a manager that did not answer is not asked by itself */
 #define WCORE_HELD_MS          200   /* without a free slot, then the hints go back */
 #define WCORE_PAUSE_MS         5000  /* before anything smaller than the blocked head is taken */
-#define WCORE_GATHER_MS        5    /* after a pause: hints of all classes before the first claim */
-#define WCORE_OVERSIZED_MS     1000 /* a hint for what could never be started is kept so long */
+#define WCORE_GATHER_MS        5 /* after a pause: hints of all classes before the first claim */
+#define WCORE_OVERSIZED_MS                                                                         \
+    1000 /* what could never be started, of a manager that may not feed it again */
 #define WCORE_RESULT_RESEND_MS 10000
 #define WCORE_RETRY_MS         1000 /* after a send that failed */
 #define WCORE_EAGER_BEATS                                                                          \

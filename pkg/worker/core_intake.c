@@ -97,7 +97,9 @@ static void take_task(struct wcore *c, int64_t now, const struct wcore_hint *h, 
         if (h->directed) {
             wcore_set_timer(c, a, now + (h->keep_ms ? h->keep_ms : WCORE_HELD_MS));
         }
-    } else if (h->directed) {
+    } else if (h->directed || a->type) {
+        wcore_close_hint(c, a,
+                         a->spare); /* to others; if it was there, its manager feeds it again */
         wcore_drop(c, a, "it could not be started here");
     } else {
         /* Kept apart for a moment, so that it does not come back to us in a circle. */
@@ -161,7 +163,7 @@ void wcore_give_back_unable(struct wcore *c)
     {
         struct wcore_attempt *a = CONTAINER_OF(it, struct wcore_attempt, in_state);
 
-        if (heap_linked(&a->order) && wcore_unable(c, a->type)) {
+        if (heap_linked(&a->order) && (wcore_unable(c, a->type) || wcore_oversized(c, &a->need))) {
             wcore_close_hint(c, a, false);
             wcore_drop(c, a, "it cannot be started here any more");
         }

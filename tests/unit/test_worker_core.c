@@ -1501,6 +1501,16 @@ static void hint_typed(struct fake *f, int task, const char *type)
     wcore_on_hint(f->c, f->now, &h);
 }
 
+/* As the broker gives it after somebody gave it back. */
+static void hint_again(struct fake *f, int task, struct wcore_need need)
+{
+    struct wcore_hint h = typed(task, "Command");
+
+    h.tasks[0].need = need;
+    h.redelivered = true;
+    wcore_on_hint(f->c, f->now, &h);
+}
+
 static void grant_typed(struct fake *f, int task, const char *type)
 {
     struct wcore_grant g = grant_of(task);
@@ -1635,11 +1645,7 @@ static void test_what_is_not_offered_goes_back(void **unused)
     hint_typed(&f, 2, "Report");
     hint_typed(&f, 3, "Command");
     step(&f);
-    expect(&f, "claim 3.1; ");
-    pass(&f, 999);
-    expect(&f, "");
-    pass(&f, 1); /* not at once, or it would come back in a circle */
-    expect(&f, "nack 1; nack 2; ");
+    expect(&f, "nack 1; nack 2; claim 3.1; ");
     grant_typed(&f, 3, "Command");
     expect(&f, "ack 3; start 3.1 spec; ");
     hint_typed(&f, 4, ""); /* of an older manager */
@@ -1649,6 +1655,51 @@ static void test_what_is_not_offered_goes_back(void **unused)
     step(&f);
     expect(&f, "ack 4; conclude 4 returned; result 4.1; ");
     assert_int_equal(wcore_slots_free(f.c), 1);
+    close_worker(&f);
+}
+
+/* It would stand before the others: it goes round once, then its manager gives it again. */
+static void test_what_nobody_can_take_does_not_go_in_a_circle(void **unused)
+{
+    struct wcore_hint h = typed(1, "SparkApp");
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 2);
+    look(&f, "SparkApp", "no Spark");
+    step(&f);
+    buf_reset(&f.log);
+    wcore_on_hint(f.c, f.now, &h);
+    expect(&f, "nack 1; ");
+    h.redelivered = true;
+    wcore_on_hint(f.c, f.now, &h);
+    expect(&f, "ack 1; ");
+    hint_again(&f, 2, (struct wcore_need){1, 0, 3000}); /* more than there is */
+    expect(&f, "ack 2; ");
+    h.tasks[0].type[0] = '\0'; /* of a manager that may not give it again */
+    h.tasks[0].need.slots = 3;
+    wcore_on_hint(f.c, f.now, &h);
+    pass(&f, WCORE_OVERSIZED_MS);
+    expect(&f, "nack 1; ");
+    close_worker(&f);
+}
+
+/* Or it would keep for ever what it lacks. */
+static void test_what_is_held_when_the_node_gets_smaller(void **unused)
+{
+    struct wcore_settings s = {
+        .capacity = {2, 2000, 1000}, .heartbeat_ms = 5000, .grace_ms = 10000};
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 2);
+    look(&f, NULL, NULL);
+    run(&f, 9);
+    hint_again(&f, 1, (struct wcore_need){2, 0, 1500});
+    step(&f);
+    buf_reset(&f.log);
+    wcore_configure(f.c, &s);
+    expect(&f, "nack 1; ");
     close_worker(&f);
 }
 
@@ -1791,16 +1842,6 @@ static void test_all_of_what_a_task_needs_has_to_be_free(void **unused)
     assert_non_null(strstr(f.log.data, "nack 7; "));
     assert_non_null(strstr(f.log.data, "nack 8; "));
     close_worker(&f);
-}
-
-/* As the broker gives it after somebody gave it back. */
-static void hint_again(struct fake *f, int task, struct wcore_need need)
-{
-    struct wcore_hint h = typed(task, "Command");
-
-    h.tasks[0].need = need;
-    h.redelivered = true;
-    wcore_on_hint(f->c, f->now, &h);
 }
 
 static void run_for(struct fake *f, int task, struct wcore_need need)
@@ -2222,6 +2263,8 @@ int main(void)
         cmocka_unit_test(test_the_time_off_doubles),
         cmocka_unit_test(test_a_fault_that_shows_later),
         cmocka_unit_test(test_what_is_not_offered_goes_back),
+        cmocka_unit_test(test_what_nobody_can_take_does_not_go_in_a_circle),
+        cmocka_unit_test(test_what_is_held_when_the_node_gets_smaller),
         cmocka_unit_test(test_what_is_held_when_its_type_goes),
         cmocka_unit_test(test_a_directed_hint_is_never_answered),
         cmocka_unit_test(test_a_directed_hint_waits_for_room),
