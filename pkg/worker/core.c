@@ -535,6 +535,7 @@ void wcore_configure(struct wcore *c, const struct wcore_settings *s)
     check_settings(s);
     c->set = *s;
     c->news = true;
+    wcore_give_back_unable(c);
 }
 
 struct wcore_attempt *wcore_adopt(struct wcore *c, int64_t now, const struct wcore_key *k,

@@ -26,8 +26,9 @@
 #define WCORE_SILENT_MS        10000 /* a manager that did not answer is not asked by itself */
 #define WCORE_HELD_MS          200   /* without a free slot, then the hints go back */
 #define WCORE_PAUSE_MS         5000  /* before anything smaller than the blocked head is taken */
-#define WCORE_GATHER_MS        5    /* after a pause: hints of all classes before the first claim */
-#define WCORE_OVERSIZED_MS     1000 /* a hint for what could never be started is kept so long */
+#define WCORE_GATHER_MS        5 /* after a pause: hints of all classes before the first claim */
+#define WCORE_OVERSIZED_MS                                                                         \
+    1000 /* what could never be started, of a manager that may not feed it again */
 #define WCORE_RESULT_RESEND_MS 10000
 #define WCORE_RETRY_MS         1000 /* after a send that failed */
 #define WCORE_EAGER_BEATS                                                                          \
@@ -111,11 +112,12 @@ struct wcore_attempt {
     struct wcore_need need; /* as the hint says, then the grant */
     int64_t rank;
     struct wcore_message *hint; /* NULL: answered, lost with its connection, or it needs none */
-    char *type;                 /* jobType; NULL: the hint did not say */
-    char *manager;              /* its queue gets the next claim; NULL: all managers do */
-    bool cancelled;             /* a cancel came while the claim was open */
-    bool forget;                /* revoked: no result */
-    bool lease_over;            /* stopped because of it */
+    bool spare; /* HELD: it was given back before, and its manager feeds again what nobody claims */
+    char *type; /* jobType; NULL: the hint did not say */
+    char *manager;   /* its queue gets the next claim; NULL: all managers do */
+    bool cancelled;  /* a cancel came while the claim was open */
+    bool forget;     /* revoked: no result */
+    bool lease_over; /* stopped because of it */
     int64_t claimed_at;
     int64_t claim_beat; /* number of the last beat before that */
     int64_t token;      /* of the grant */
@@ -131,7 +133,7 @@ struct wcore_attempt {
     struct heap_node timer;
     struct heap_node order;    /* HELD: place among the hints that wait */
     struct list_node in_state; /* see wcore_in_state() */
-    struct list_node outgoing; /* a claim or a result that the next step sends */
+    struct list_node outgoing; /* a claim or a result that the next step sends; HELD: its own use */
     UT_hash_handle hh;
 };
 
@@ -234,9 +236,13 @@ struct wcore_hint {
     } tasks[WCORE_HINT_TASKS];
     char manager[WCORE_QUEUE_LEN]; /* queue of the one that fed it; "": unknown */
     struct wcore_delivery delivery;
+    bool redelivered; /* it was with a worker before */
     bool directed; /* there is no delivery: it came to this worker alone, and is dropped silently */
     int64_t keep_ms; /* directed: so long it waits for room here; 0: as any other */
 };
+/* How many unanswered hints of a class are wanted. They may hold a quarter of our slots each, and
+ * 32 at most: so large ones fill a worker twice, and small ones come fast enough. */
+size_t wcore_prefetch(int slots);
 /* It is answered when each of its tasks was granted, denied or given back: acked, or nacked where
  * one was given back. */
 void wcore_on_hint(struct wcore *c, int64_t now, const struct wcore_hint *h);

@@ -95,13 +95,16 @@ static void take_task(struct wcore *c, int64_t now, const struct wcore_hint *h, 
     a->type = *h->tasks[i].type ? xstrdup(h->tasks[i].type) : NULL;
     a->manager = *h->manager ? xstrdup(h->manager) : NULL;
     a->hint = m;
+    a->spare = h->redelivered && a->type;
     wcore_move(c, a, WCORE_HELD, "a hint came");
     if (!wcore_unable(c, a->type) && !wcore_oversized(c, &a->need)) {
         heap_push(&c->waiting, &a->order);
         if (h->directed) {
             wcore_set_timer(c, a, now + keep_ms(h));
         }
-    } else if (h->directed) {
+    } else if (h->directed || a->type) {
+        wcore_close_hint(c, a,
+                         a->spare); /* to others; if it was there, its manager feeds it again */
         wcore_drop(c, a, "it could not be started here");
     } else {
         /* Kept apart for a moment, so that it does not come back to us in a circle. */
@@ -165,7 +168,7 @@ void wcore_give_back_unable(struct wcore *c)
     {
         struct wcore_attempt *a = CONTAINER_OF(it, struct wcore_attempt, in_state);
 
-        if (heap_linked(&a->order) && wcore_unable(c, a->type)) {
+        if (heap_linked(&a->order) && (wcore_unable(c, a->type) || wcore_oversized(c, &a->need))) {
             wcore_close_hint(c, a, false);
             wcore_drop(c, a, "it cannot be started here any more");
         }
@@ -298,6 +301,16 @@ static bool within(int64_t used, int64_t need, int64_t capacity)
     return need == 0 || used + need <= capacity;
 }
 
+static bool has_room(const struct wcore *c, const struct wcore_room *kept,
+                     const struct wcore_need *need)
+{
+    const struct wcore_need *cap = &c->set.capacity;
+
+    return within(c->used.slots + kept->slots, need->slots, cap->slots) &&
+           within(c->used.cpus_milli + kept->cpus_milli, need->cpus_milli, cap->cpus_milli) &&
+           within(c->used.memory_mb + kept->memory_mb, need->memory_mb, cap->memory_mb);
+}
+
 bool wcore_oversized(const struct wcore *c, const struct wcore_need *need)
 {
     const struct wcore_need *cap = &c->set.capacity;
@@ -306,24 +319,23 @@ bool wcore_oversized(const struct wcore *c, const struct wcore_need *need)
            need->memory_mb > cap->memory_mb;
 }
 
+static const struct wcore_room nothing_kept = {0};
+
 bool wcore_fits(const struct wcore *c, const struct wcore_need *need)
 {
-    const struct wcore_need *cap = &c->set.capacity;
-
-    return BROKEN(CAPABLE) || (within(c->used.slots, need->slots, cap->slots) &&
-                               within(c->used.cpus_milli, need->cpus_milli, cap->cpus_milli) &&
-                               within(c->used.memory_mb, need->memory_mb, cap->memory_mb));
+    return BROKEN(CAPABLE) || has_room(c, &nothing_kept, need);
 }
 
 /* A claim may be made. */
-static bool may_claim(const struct wcore *c, const struct wcore_need *need)
+static bool may_claim(const struct wcore *c, const struct wcore_room *kept,
+                      const struct wcore_need *need)
 {
     size_t open = 0;
 
     for (enum wcore_state s = WCORE_CLAIMING; s <= WCORE_ENDED; s++) {
         open += c->in_state[s].count;
     }
-    return open < WCORE_ATTEMPTS_MAX && wcore_fits(c, need);
+    return open < WCORE_ATTEMPTS_MAX && (BROKEN(CAPABLE) || has_room(c, kept, need));
 }
 
 void wcore_pause(struct wcore *c, int64_t now, const struct wcore_need *need)
@@ -334,30 +346,104 @@ void wcore_pause(struct wcore *c, int64_t now, const struct wcore_need *need)
     c->paused_until = now + WCORE_PAUSE_MS;
 }
 
+/* What the smallest task takes. */
+static const struct wcore_need one_slot = {.slots = 1};
+
+static bool is_asked_for(const struct wcore *c, const struct wcore_room *kept,
+                         const struct wcore_need *need)
+{
+    const struct wcore_need *cap = &c->set.capacity;
+
+    return (need->cpus_milli && c->used.cpus_milli + kept->cpus_milli > cap->cpus_milli) ||
+           (need->memory_mb && c->used.memory_mb + kept->memory_mb > cap->memory_mb);
+}
+
+/* It has no room. What it asks for is kept for it, so that nobody of a later rank is given what it
+ * lacks, nor so much of the rest that it could not start; but who asks for what another lacks
+ * waits behind that one, and keeps nothing. Where slots are not what it lacks, one of them comes
+ * with the room that somebody leaves. */
+static void keep_room(const struct wcore *c, struct wcore_room *kept, const struct wcore_need *need)
+{
+    int64_t comes = within(c->used.slots + kept->slots, need->slots, c->set.capacity.slots);
+
+    if (!is_asked_for(c, kept, need)) {
+        kept->slots += need->slots - comes;
+        kept->cpus_milli += need->cpus_milli;
+        kept->memory_mb += need->memory_mb;
+    }
+}
+
+size_t wcore_prefetch(int slots)
+{
+    return (size_t)MIN(MIN(slots, MAX(8, slots / 16)), UINT16_MAX);
+}
+
+/* What waits for CPUs or memory, in its order. The hints of others are behind it in the broker, so
+ * it must not fill the prefetch: it goes to other workers once, then we keep the first of it. */
+static void wait_for_room(struct wcore *c, int64_t now, struct list *passed, bool blocked)
+{
+    size_t left = MAX(wcore_prefetch(c->set.capacity.slots) / 2, (size_t)1);
+    struct list_node *n;
+
+    while ((n = list_pop(passed))) {
+        struct wcore_attempt *a = CONTAINER_OF(n, struct wcore_attempt, outgoing);
+
+        heap_push(&c->waiting, &a->order);
+        if (!a->hint || blocked) {
+            continue;
+        }
+        if (!a->spare) {
+            wcore_set_timer(c, a, MIN(a->due, now + WCORE_HELD_MS));
+        } else if (left) {
+            left--;
+        } else {
+            wcore_close_hint(c, a, true);
+            wcore_drop(c, a, "others wait for the same before it");
+        }
+    }
+}
+
+/* Until there are slots for the first that lacks them. */
+static void pause_for_slots(struct wcore *c, int64_t now, const struct wcore_room *kept)
+{
+    const struct wcore_need *first =
+        &CONTAINER_OF(heap_min(&c->waiting), struct wcore_attempt, order)->need;
+    int32_t cap = c->set.capacity.slots;
+    int64_t slots = c->used.slots + kept->slots > cap ? kept->slots : kept->slots + first->slots;
+    struct wcore_need need = {.slots = (int32_t)MIN(slots, (int64_t)cap)};
+
+    wcore_pause(c, now, &need);
+}
+
 static void claim_what_fits(struct wcore *c, int64_t now)
 {
-    struct heap_node *first = NULL;
+    struct wcore_room kept = nothing_kept;
+    struct heap_node *first;
+    struct list passed;
 
-    while ((first = heap_min(&c->waiting))) {
+    list_init(&passed);
+    while ((first = heap_min(&c->waiting)) && may_claim(c, &kept, &one_slot)) {
         struct wcore_attempt *a = CONTAINER_OF(first, struct wcore_attempt, order);
 
-        if (!may_claim(c, &a->need)) {
-            break;
+        if (may_claim(c, &kept, &a->need)) {
+            claim(c, now, a);
+            c->blocked_since = INT64_MAX;
+        } else {
+            keep_room(c, &kept, &a->need);
+            heap_remove(&c->waiting, first);
+            list_push(&passed, &a->outgoing);
         }
-        claim(c, now, a);
-        c->blocked_since = INT64_MAX;
     }
-    if (!first) {
+    bool blocked = (first || passed.count) && !may_claim(c, &kept, &one_slot);
+    wait_for_room(c, now, &passed, blocked);
+    if (!blocked) {
         c->blocked_since = INT64_MAX;
     } else if (c->blocked_since == INT64_MAX) {
         c->blocked_since = now;
     } else if (now - c->blocked_since >= WCORE_HELD_MS) {
-        wcore_pause(c, now, &CONTAINER_OF(first, struct wcore_attempt, order)->need);
+        pause_for_slots(c, now, &kept);
     }
 }
-
-/* What the smallest task takes. */
-static const struct wcore_need one_slot = {.slots = 1};
 
 void wcore_intake(struct wcore *c, int64_t now)
 {
@@ -365,8 +451,8 @@ void wcore_intake(struct wcore *c, int64_t now)
     if (!open) {
         c->paused = false;
     } else if (c->paused) {
-        c->paused =
-            !may_claim(c, &c->pause_need) && !(may_claim(c, &one_slot) && now >= c->paused_until);
+        c->paused = !may_claim(c, &nothing_kept, &c->pause_need) &&
+                    !(may_claim(c, &nothing_kept, &one_slot) && now >= c->paused_until);
         /* The classes come by queues of their own: not whoever is the first of them is. */
         c->gather_until = now + WCORE_GATHER_MS;
     }
@@ -395,7 +481,7 @@ int64_t wcore_intake_due(const struct wcore *c)
     if (c->blocked_since != INT64_MAX) {
         due = MIN(due, c->blocked_since + WCORE_HELD_MS);
     }
-    if (c->paused && may_claim(c, &one_slot)) {
+    if (c->paused && may_claim(c, &nothing_kept, &one_slot)) {
         due = MIN(due, c->paused_until);
     }
     return due;

@@ -18,7 +18,7 @@ struct wcore {
     struct heap timers;
     struct list claims;  /* to be sent in this step */
     struct list results; /* the same */
-    struct wcore_used {  /* by CLAIMING to STOPPING */
+    struct wcore_room {  /* by CLAIMING to STOPPING */
         int64_t slots;
         int64_t cpus_milli;
         int64_t memory_mb;
@@ -36,7 +36,7 @@ struct wcore {
     struct heap waiting;          /* HELD, first what is to be claimed first */
     bool consuming;               /* what the owner was told last */
     bool full;                    /* too many attempts are open */
-    bool paused;                  /* hints were given back because the first did not fit */
+    bool paused;                  /* hints were given back, for want of slots */
     struct wcore_need pause_need; /* what it needs */
     int64_t paused_until;
     int64_t gather_until;  /* no claims before */

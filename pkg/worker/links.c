@@ -394,13 +394,6 @@ static void on_look(uv_timer_t *t)
     mq_watch_look(&CONTAINER_OF(t, struct links, timer)->watch, clock_boot_ms());
 }
 
-/* Hints of one class. They may hold a quarter of our slots each, and 32 at most: so large ones fill
- * a worker twice, and small ones come fast enough. */
-static uint16_t prefetch(int slots)
-{
-    return (uint16_t)MIN(MIN(slots, MAX(8, slots / 16)), UINT16_MAX);
-}
-
 /* Its worker's own: in the queue of another one that has the same name and number, answers would go
  * to the wrong one. */
 static char *queue_of(const struct who *w)
@@ -414,8 +407,9 @@ static char *queue_of(const struct who *w)
 struct links *links_open(uv_loop_t *loop, const struct links_options *o)
 {
     struct links *l = xcalloc(1, sizeof(*l));
-    struct mq_options sub = {
-        .on_up = on_sub_up, .on_down = on_sub_down, .prefetch = prefetch(o->config->node.slots)};
+    struct mq_options sub = {.on_up = on_sub_up,
+                             .on_down = on_sub_down,
+                             .prefetch = (uint16_t)wcore_prefetch(o->config->node.slots)};
     struct mq_options pub = {
         .on_up = on_pub_up, .on_down = on_pub_down, .on_blocked = on_pub_blocked, .confirms = true};
 

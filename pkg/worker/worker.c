@@ -51,6 +51,7 @@ static void on_hint(void *arg, int urgency, const struct mq_delivery *d)
         return;
     }
     h.delivery = delivery;
+    h.redelivered = d->redelivered;
     wcore_on_hint(w->core, clock_boot_ms(), &h);
 }
 

@@ -86,6 +86,21 @@ def test_memory_is_never_promised_twice(pair):
         assert c.fetchone()[0] == 0
 
 
+@pytest.mark.parametrize("scarce", [{"memoryMb": 800}, {"cpus": 3}])
+def test_who_asks_for_a_slot_alone_is_not_held_up(pair, scarce):
+    """The room that some wait for is no matter of those that ask for nothing of it."""
+    pair.end(pair.submit(NOOP), 20)
+    first = pair.submit(shell("sleep 60", resources=scarce))
+    until(lambda: pair.task(first)["state"] == "RUNNING", 10, "it runs")
+    large = pair.submit(shell("true", resources=scarce))
+    start = time.monotonic()
+    for task in [pair.submit(shell("sleep 0.2")) for _ in range(12)]:
+        pair.end(task, 20)
+    assert time.monotonic() - start < 4
+    pair.cancel(first)
+    pair.end(large, 30)
+
+
 def test_a_stopped_worker_keeps_nothing_back(pair):
     """It holds what it was given while the other is idle: everything starts well before it is found out."""
     pair.add("node2")

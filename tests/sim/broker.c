@@ -218,12 +218,13 @@ static bool another_copy(const struct message *m, const struct wcore_key *key)
     return false;
 }
 
-/* A hint may only be acked when none of its attempts waits any more. */
+/* A hint may only be acked when none of its attempts waits any more; or when it was given back
+ * before: then the manager feeds them again. */
 static void check_ack(const struct message *m)
 {
     struct wcore_hint h;
 
-    if (!is_hint(m) || hint_read((struct str){m->body, m->len}, &h, NULL) < 0) {
+    if (!is_hint(m) || m->redelivered || hint_read((struct str){m->body, m->len}, &h, NULL) < 0) {
         return;
     }
     for (size_t i = 0; i < h.n; i++) {

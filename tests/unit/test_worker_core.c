@@ -1501,6 +1501,16 @@ static void hint_typed(struct fake *f, int task, const char *type)
     wcore_on_hint(f->c, f->now, &h);
 }
 
+/* As the broker gives it after somebody gave it back. */
+static void hint_again(struct fake *f, int task, struct wcore_need need)
+{
+    struct wcore_hint h = typed(task, "Command");
+
+    h.tasks[0].need = need;
+    h.redelivered = true;
+    wcore_on_hint(f->c, f->now, &h);
+}
+
 static void grant_typed(struct fake *f, int task, const char *type)
 {
     struct wcore_grant g = grant_of(task);
@@ -1635,11 +1645,7 @@ static void test_what_is_not_offered_goes_back(void **unused)
     hint_typed(&f, 2, "Report");
     hint_typed(&f, 3, "Command");
     step(&f);
-    expect(&f, "claim 3.1; ");
-    pass(&f, 999);
-    expect(&f, "");
-    pass(&f, 1); /* not at once, or it would come back in a circle */
-    expect(&f, "nack 1; nack 2; ");
+    expect(&f, "nack 1; nack 2; claim 3.1; ");
     grant_typed(&f, 3, "Command");
     expect(&f, "ack 3; start 3.1 spec; ");
     hint_typed(&f, 4, ""); /* of an older manager */
@@ -1649,6 +1655,51 @@ static void test_what_is_not_offered_goes_back(void **unused)
     step(&f);
     expect(&f, "ack 4; conclude 4 returned; result 4.1; ");
     assert_int_equal(wcore_slots_free(f.c), 1);
+    close_worker(&f);
+}
+
+/* It would stand before the others: it goes round once, then its manager gives it again. */
+static void test_what_nobody_can_take_does_not_go_in_a_circle(void **unused)
+{
+    struct wcore_hint h = typed(1, "SparkApp");
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 2);
+    look(&f, "SparkApp", "no Spark");
+    step(&f);
+    buf_reset(&f.log);
+    wcore_on_hint(f.c, f.now, &h);
+    expect(&f, "nack 1; ");
+    h.redelivered = true;
+    wcore_on_hint(f.c, f.now, &h);
+    expect(&f, "ack 1; ");
+    hint_again(&f, 2, (struct wcore_need){1, 0, 3000}); /* more than there is */
+    expect(&f, "ack 2; ");
+    h.tasks[0].type[0] = '\0'; /* of a manager that may not give it again */
+    h.tasks[0].need.slots = 3;
+    wcore_on_hint(f.c, f.now, &h);
+    pass(&f, WCORE_OVERSIZED_MS);
+    expect(&f, "nack 1; ");
+    close_worker(&f);
+}
+
+/* Or it would keep for ever what it lacks. */
+static void test_what_is_held_when_the_node_gets_smaller(void **unused)
+{
+    struct wcore_settings s = {
+        .capacity = {2, 2000, 1000}, .heartbeat_ms = 5000, .grace_ms = 10000};
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 2);
+    look(&f, NULL, NULL);
+    run(&f, 9);
+    hint_again(&f, 1, (struct wcore_need){2, 0, 1500});
+    step(&f);
+    buf_reset(&f.log);
+    wcore_configure(f.c, &s);
+    expect(&f, "nack 1; ");
     close_worker(&f);
 }
 
@@ -1790,7 +1841,128 @@ static void test_all_of_what_a_task_needs_has_to_be_free(void **unused)
     hint_for(&f, 8, (struct wcore_need){1, 0, 9999999});
     step(&f);
     pass(&f, 1000);
-    assert_non_null(strstr(f.log.data, "nack 7; nack 8; "));
+    assert_non_null(strstr(f.log.data, "nack 7; "));
+    assert_non_null(strstr(f.log.data, "nack 8; "));
+    close_worker(&f);
+}
+
+static void run_for(struct fake *f, int task, struct wcore_need need)
+{
+    hint_for(f, task, need);
+    step(f);
+    assert_true(grant(f, task));
+    wcore_on_started(f->c, f->now, find(f, task));
+    step(f);
+    buf_reset(&f->log);
+    buf_adds(&f->log, "");
+}
+
+static void test_who_asks_for_nothing_scarce_goes_past(void **unused)
+{
+    struct wcore_need large[] = {{1, 0, 3000}, {1, 3000, 0}};
+
+    (void)unused;
+    for (size_t i = 0; i < ARRAY_LEN(large); i++) {
+        struct fake f; /* 4 slots, 4 CPUs, 4000 MiB */
+
+        open_ready(&f, 4);
+        run_for(&f, 1, large[i]);
+        hint_again(&f, 2, large[i]);
+        step(&f);
+        expect(&f, "");
+        for (int k = 3; k <= 6; k++) {
+            hint_again(&f, k, (struct wcore_need){1, 0, 0});
+        }
+        step(&f);
+        expect(&f, "claim 3.1 4.1 5.1; "); /* each slot */
+        for (int k = 3; k <= 5; k++) {
+            deny(&f, k, false);
+        }
+        step(&f);
+        expect(&f, "ack 3; ack 4; ack 5; claim 6.1; ");
+        deny(&f, 6, false);
+        pass(&f, 20000);
+        assert_null(strstr(f.log.data, "consume off")); /* nothing is held up by what is held */
+        assert_int_equal(state(&f, 2), WCORE_HELD);
+        buf_reset(&f.log);
+        ended(&f, 1);
+        step(&f);
+        assert_non_null(strstr(f.log.data, "claim 2.1; "));
+        close_worker(&f);
+    }
+}
+
+static void test_what_the_first_lacks_is_kept_for_it(void **unused)
+{
+    struct fake f; /* 4 slots, 4 CPUs, 4000 MiB */
+
+    (void)unused;
+    open_ready(&f, 4);
+    run_for(&f, 1, (struct wcore_need){1, 1000, 3000});
+    hint_again(&f, 2, (struct wcore_need){1, 2000, 2000}); /* lacks memory */
+    hint_again(&f, 3, (struct wcore_need){1, 0, 100});     /* there is as much, but not for it */
+    hint_again(&f, 4, (struct wcore_need){1, 1000, 0});    /* 2 needs the others */
+    step(&f);
+    expect(&f, "claim 4.1; ");
+    assert_int_equal(state(&f, 3), WCORE_HELD);
+    deny(&f, 4, false);
+    ended(&f, 1);
+    step(&f);
+    expect(&f, "ack 4; claim 2.1 3.1; result 1.1; ");
+    close_worker(&f);
+}
+
+/* Of its slots one comes with the room that it waits for. */
+static void test_slots_are_kept_for_one_that_lacks_memory(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 4);
+    run_for(&f, 1, (struct wcore_need){1, 0, 3000});
+    hint_again(&f, 2, (struct wcore_need){3, 0, 2000});
+    hint_again(&f, 3, (struct wcore_need){1, 0, 0});
+    hint_again(&f, 4, (struct wcore_need){1, 0, 0});
+    step(&f);
+    expect(&f, "claim 3.1; ");
+    grant(&f, 3);
+    ended(&f, 1);
+    step(&f);
+    expect(&f, "ack 3; start 3.1 spec; claim 2.1; result 1.1; ");
+    close_worker(&f);
+}
+
+/* It must not fill the prefetch, behind which the hints of others are. */
+static void test_few_hints_that_lack_memory_are_kept(void **unused)
+{
+    struct wcore_need large = {1, 0, 3000};
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 4);
+    look(&f, NULL, NULL);
+    run_for(&f, 1, large);
+    for (int i = 2; i <= 5; i++) {
+        hint_for(&f, i, large); /* of a manager that may not feed it again */
+    }
+    pass(&f, WCORE_HELD_MS - 1);
+    expect(&f, "");
+    f.now++;
+    step(&f); /* others may have room */
+    assert_int_equal(wcore_count(f.c, WCORE_HELD), 0);
+    assert_non_null(strstr(f.log.data, "nack 2; "));
+    assert_null(strstr(f.log.data, "consume"));
+    buf_reset(&f.log);
+    for (int i = 5; i >= 2; i--) {
+        hint_again(&f, i, large);
+    }
+    step(&f);
+    expect(&f, "ack 4; ack 5; "); /* the manager feeds them again */
+    assert_int_equal(state(&f, 2), WCORE_HELD);
+    assert_int_equal(state(&f, 3), WCORE_HELD);
+    ended(&f, 1);
+    step(&f);
+    expect(&f, "claim 2.1; result 1.1; ");
     close_worker(&f);
 }
 
@@ -2093,10 +2265,16 @@ int main(void)
         cmocka_unit_test(test_the_time_off_doubles),
         cmocka_unit_test(test_a_fault_that_shows_later),
         cmocka_unit_test(test_what_is_not_offered_goes_back),
+        cmocka_unit_test(test_what_nobody_can_take_does_not_go_in_a_circle),
+        cmocka_unit_test(test_what_is_held_when_the_node_gets_smaller),
         cmocka_unit_test(test_what_is_held_when_its_type_goes),
         cmocka_unit_test(test_a_directed_hint_is_never_answered),
         cmocka_unit_test(test_a_directed_hint_waits_for_room),
         cmocka_unit_test(test_all_of_what_a_task_needs_has_to_be_free),
+        cmocka_unit_test(test_who_asks_for_nothing_scarce_goes_past),
+        cmocka_unit_test(test_what_the_first_lacks_is_kept_for_it),
+        cmocka_unit_test(test_slots_are_kept_for_one_that_lacks_memory),
+        cmocka_unit_test(test_few_hints_that_lack_memory_are_kept),
         cmocka_unit_test(test_a_grant_of_more_than_is_free),
         cmocka_unit_test(test_after_a_pause_all_classes_are_waited_for),
         cmocka_unit_test(test_stop_leaves_tasks_to_the_next_process),
