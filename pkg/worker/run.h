@@ -52,6 +52,7 @@ void run_conclude(struct run_context *x, struct wcore_attempt *a, enum wcore_ver
 
 /* Its directory is marked: nothing more has to be reported. */
 bool run_is_done(const char *tasks_dir, const struct id *task, int32_t attempt);
+void run_disown(const char *tasks_dir, const struct id *task, int32_t attempt); /* marks it */
 /* Another attempt found in tasks_dir. NULL where no grant was kept. Else fill in what wcore_adopt()
  * needs, then run_attach(). */
 struct run_found {

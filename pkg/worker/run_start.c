@@ -326,6 +326,16 @@ bool run_is_done(const char *tasks_dir, const struct id *task, int32_t attempt)
     return lstat(mark, &st) == 0;
 }
 
+void run_disown(const char *tasks_dir, const struct id *task, int32_t attempt)
+{
+    char *dir CLEANUP(freep) = shimdir_path(tasks_dir, task, attempt);
+    struct err e = {0};
+
+    if (shimdir_write_file(dir, RUN_DONE_FILE, "", 0, &e) < 0) {
+        log_warn(NULL, "%s", e.text);
+    }
+}
+
 struct run *run_adopt(struct run_context *x, const struct wcore_key *k, struct run_found *ret)
 {
     struct run *r = run_new(x, k, 0);

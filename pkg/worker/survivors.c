@@ -49,6 +49,20 @@ static void adopt(struct wcore *core, int64_t now, struct candidate *c, struct s
     (*count)++;
 }
 
+static void disown(void *arg, const struct id *task, int32_t attempt)
+{
+    const struct search *s = arg;
+
+    run_disown(s->tasks_dir, task, attempt);
+}
+
+int survivors_disown(const char *tasks_dir, struct err *reterr)
+{
+    struct search s = {.tasks_dir = tasks_dir};
+
+    return shimdir_list(tasks_dir, disown, &s, reterr);
+}
+
 int survivors_find(struct run_context *x, struct wcore *core, int64_t now, struct survivors *ret,
                    struct err *reterr)
 {
