@@ -202,7 +202,7 @@ static const char *parse_identity(struct workdir *w, struct str rest, int64_t *r
 }
 
 /* A new worker speaks for none of the tasks that an earlier one left here, which end with their
- * leases. */
+ * leases. An identity that could not be read may be good, so it is not replaced. */
 static int take_identity(struct workdir *w, struct err *reterr)
 {
     char *path CLEANUP(freep) = xasprintf("%s/identity", w->path);
@@ -210,8 +210,15 @@ static int take_identity(struct workdir *w, struct err *reterr)
     int64_t last = 0;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     ssize_t n = fd < 0 ? -1 : pread(fd, text, sizeof(text) - 1, 0);
+    int error = errno;
     if (fd >= 0) {
         close(fd);
+    }
+    if (n < 0 && error != ENOENT) {
+        return err_errno(reterr, ERR_CONFIG, error,
+                         "cannot read %.150s: let this user read it, or remove it once no task "
+                         "of this worker runs",
+                         path);
     }
     const char *why = n < 0 ? "" : parse_identity(w, (struct str){text, (size_t)n}, &last);
     if (why) {

@@ -232,6 +232,23 @@ static void test_a_shim_without_its_directory(void **unused)
     assert_int_equal(next_number(base), 2);
 }
 
+/* It may be good: who it cannot be read by must not become another. */
+static void test_an_identity_that_cannot_be_read(void **unused)
+{
+    struct workdir w = {.lock_fd = -1};
+    struct err e = {0};
+
+    (void)unused;
+    assert_int_equal(next_number(base), 1);
+    run_shell("mv identity aside && mkdir identity");
+    assert_int_equal(workdir_open(base, &w, &e), ERR_CONFIG);
+    assert_non_null(strstr(e.text, "/identity: let this user read it"));
+    run_shell("rmdir identity && ln -s identity identity");
+    assert_int_equal(workdir_open(base, &w, NULL), ERR_CONFIG);
+    run_shell("mv aside identity");
+    assert_int_equal(next_number(base), 2);
+}
+
 /* What a version before this left goes on. */
 static void test_an_earlier_version_left_a_number(void **unused)
 {
@@ -346,6 +363,7 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_what_a_copy_has_is_not_reported, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_shim_without_its_directory, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_identity_that_cannot_be_read, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_earlier_version_left_a_number, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_cannot_be_used, setup, teardown),
         cmocka_unit_test_setup_teardown(test_old_attempts_go, setup, teardown),
