@@ -74,15 +74,19 @@ int shimdir_list(const char *tasks_dir,
         return errno == ENOENT ? 0
                                : err_errno(reterr, ERR_IO, errno, "cannot read %.150s", tasks_dir);
     }
-    for (struct dirent *e = readdir(d); e; e = readdir(d)) {
+    for (;;) {
         struct id task;
         int32_t attempt = 0;
 
+        errno = 0;
+        const struct dirent *e = readdir(d);
+        if (!e) {
+            return errno ? err_errno(reterr, ERR_IO, errno, "cannot read %.150s", tasks_dir) : 0;
+        }
         if (parse_name(e->d_name, &task, &attempt)) {
             found(arg, &task, attempt);
         }
     }
-    return 0;
 }
 
 /* ---- files ---- */

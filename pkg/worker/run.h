@@ -52,15 +52,18 @@ void run_conclude(struct run_context *x, struct wcore_attempt *a, enum wcore_ver
 
 /* Its directory is marked: nothing more has to be reported. */
 bool run_is_done(const char *tasks_dir, const struct id *task, int32_t attempt);
-/* Another attempt found in tasks_dir. NULL where no grant was kept. Else fill in what wcore_adopt()
+void run_disown(const char *tasks_dir, const struct id *task, int32_t attempt); /* marks it */
+/* Another attempt found in tasks_dir; opens nothing yet. *ret_run is NULL where no grant was kept.
+ * An error where that cannot be told: it may run. Else run_adopt(), fill in what wcore_adopt()
  * needs, then run_attach(). */
 struct run_found {
     struct wcore_need need;
     int64_t token;
     int64_t lease_ms;
-    bool ended;
 };
-struct run *run_adopt(struct run_context *x, const struct wcore_key *k, struct run_found *ret);
+int run_find(struct run_context *x, const struct wcore_key *k, struct run_found *ret,
+             struct run **ret_run, struct err *reterr) NODISCARD;
+bool run_adopt(struct run *r); /* true: it has ended */
 void run_attach(struct run *r, struct wcore_attempt *a);
 
 void run_lease(struct run *r, int64_t deadline);

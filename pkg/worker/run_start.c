@@ -293,28 +293,38 @@ int run_able(const struct run_context *x, const char *type, struct err *reterr)
 
 /* ---- survivors ---- */
 
-static json_t *read_grant(const struct run *r, struct run_found *ret, int64_t *ret_token)
+static bool parse_grant(const json_t *j, struct run_found *ret)
+{
+    *ret = (struct run_found){.need = {.slots = (int32_t)json_get_int(j, "slots", 0),
+                                       .cpus_milli = (int32_t)json_get_int(j, "cpusMilli", 0),
+                                       .memory_mb = (int32_t)json_get_int(j, "memoryMb", 0)},
+                              .lease_ms = json_get_int(j, "leaseMs", 0)};
+    return ret->need.slots >= 1 && ret->need.cpus_milli >= 0 && ret->need.memory_mb >= 0 &&
+           ret->lease_ms >= 1 && json_is_object(json_object_get(j, "spec")) &&
+           str_to_i64(str_of(json_get_string(j, "token")), INT64_MIN, INT64_MAX, &ret->token);
+}
+
+/* ERR_NOT_FOUND: nothing runs, or ran, that has to be told. Whoever left out another one would
+ * disown what may run. */
+static int read_grant(const struct run *r, struct run_found *ret, json_t **ret_doc,
+                      struct err *reterr)
 {
     struct buf b CLEANUP(buf_free);
     json_t *j = NULL;
 
     buf_init(&b, RUN_GRANT_MAX);
-    if (shimdir_read_file(r->dir, RUN_GRANT_FILE, &b, NULL) < 0 ||
-        json_read(b.data ? b.data : "", b.len, &j, NULL) < 0) {
-        return NULL;
+    int rc = shimdir_read_file(r->dir, RUN_GRANT_FILE, &b, reterr);
+    if (rc < 0) {
+        return rc;
     }
-    *ret = (struct run_found){.need = {.slots = (int32_t)json_get_int(j, "slots", 0),
-                                       .cpus_milli = (int32_t)json_get_int(j, "cpusMilli", 0),
-                                       .memory_mb = (int32_t)json_get_int(j, "memoryMb", 0)},
-                              .lease_ms = json_get_int(j, "leaseMs", 0)};
-    if (ret->need.slots < 1 || ret->need.cpus_milli < 0 || ret->need.memory_mb < 0 ||
-        ret->lease_ms < 1 || !json_is_object(json_object_get(j, "spec")) ||
-        !str_to_i64(str_of(json_get_string(j, "token")), INT64_MIN, INT64_MAX, ret_token)) {
-        json_decref(j);
-        return NULL;
+    rc = json_read(b.data ? b.data : "", b.len, &j, NULL);
+    if (rc == 0 && parse_grant(j, ret)) {
+        *ret_doc = j;
+        return 0;
     }
-    ret->token = *ret_token;
-    return j;
+    json_decref(j);
+    rc = shim_fence(r->dir, reterr);
+    return rc < 0 ? rc : err_set(reterr, ERR_NOT_FOUND, "%.150s holds no grant", r->dir);
 }
 
 bool run_is_done(const char *tasks_dir, const struct id *task, int32_t attempt)
@@ -326,31 +336,56 @@ bool run_is_done(const char *tasks_dir, const struct id *task, int32_t attempt)
     return lstat(mark, &st) == 0;
 }
 
-struct run *run_adopt(struct run_context *x, const struct wcore_key *k, struct run_found *ret)
+void run_disown(const char *tasks_dir, const struct id *task, int32_t attempt)
 {
-    struct run *r = run_new(x, k, 0);
+    char *dir CLEANUP(freep) = shimdir_path(tasks_dir, task, attempt);
     struct err e = {0};
 
+    if (shimdir_write_file(dir, RUN_DONE_FILE, "", 0, &e) < 0) {
+        log_warn(NULL, "%s", e.text);
+    }
+}
+
+int run_find(struct run_context *x, const struct wcore_key *k, struct run_found *ret,
+             struct run **ret_run, struct err *reterr)
+{
+    struct run *r = run_new(x, k, 0);
+    json_auto_t *grant = NULL;
+    struct err e = {0};
+
+    *ret_run = NULL;
     r->dir = shimdir_path(x->tasks_dir, &k->task, k->attempt);
     r->exec.dir = r->dir;
-    json_auto_t *grant = read_grant(r, ret, &r->token);
-    if (!grant) { /* the grant is written before anything is started */
-        log_warn(NULL, "%s holds no grant; ignoring it", r->dir);
+    int rc = read_grant(r, ret, &grant, &e);
+    if (rc == ERR_NOT_FOUND) { /* the grant is written before anything is started */
+        log_warn(NULL, "%s; ignoring it", e.text);
         run_forget(r);
-        return NULL;
+        return 0;
     }
-    r->exec.token = r->token;
+    if (rc < 0) {
+        run_release(r);
+        return err_set(reterr, rc,
+                       "what may run here is not known: %.300s. Let this user read it, or remove "
+                       "the attempt's directory once no process of it is left",
+                       e.text);
+    }
+    r->token = r->exec.token = ret->token;
     if (read_spec(r, json_object_get(grant, "spec"), &e) < 0) {
         log_warn(NULL, "%s: %s; it goes on, but its result cannot be judged", r->dir, e.text);
     }
-    ret->ended = run_settle(r);
-    r->ended = ret->ended;
-    if (ret->ended) {
+    *ret_run = r;
+    return 0;
+}
+
+bool run_adopt(struct run *r)
+{
+    r->ended = run_settle(r);
+    if (r->ended) {
         run_close_handles(r);
     } else if (!r->has_pipe) {
         run_look_again(r);
     }
-    return r;
+    return r->ended;
 }
 
 void run_attach(struct run *r, struct wcore_attempt *a)

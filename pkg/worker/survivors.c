@@ -9,6 +9,7 @@ struct candidate {
     struct wcore_key key;
     struct run *run; /* NULL: nothing to be reported */
     struct run_found found;
+    bool ended;
 };
 
 struct search {
@@ -34,7 +35,7 @@ static void on_found(void *arg, const struct id *task, int32_t attempt)
 
 static void adopt(struct wcore *core, int64_t now, struct candidate *c, struct survivors *ret)
 {
-    size_t *count = c->found.ended ? &ret->ended : &ret->live;
+    size_t *count = c->ended ? &ret->ended : &ret->live;
 
     if (ret->live + ret->ended == WCORE_ATTEMPTS_MAX) {
         run_release(c->run);
@@ -42,11 +43,25 @@ static void adopt(struct wcore *core, int64_t now, struct candidate *c, struct s
         return;
     }
     struct wcore_attempt *a = wcore_adopt(core, now, &c->key, &c->found.need, c->found.token,
-                                          c->found.lease_ms, c->found.ended, c->run);
+                                          c->found.lease_ms, c->ended, c->run);
     MUST(a); /* directories have different names */
     run_attach(c->run, a);
     CRASH_POINT("worker-survivors");
     (*count)++;
+}
+
+static void disown(void *arg, const struct id *task, int32_t attempt)
+{
+    const struct search *s = arg;
+
+    run_disown(s->tasks_dir, task, attempt);
+}
+
+int survivors_disown(const char *tasks_dir, struct err *reterr)
+{
+    struct search s = {.tasks_dir = tasks_dir};
+
+    return shimdir_list(tasks_dir, disown, &s, reterr);
 }
 
 int survivors_find(struct run_context *x, struct wcore *core, int64_t now, struct survivors *ret,
@@ -57,11 +72,18 @@ int survivors_find(struct run_context *x, struct wcore *core, int64_t now, struc
 
     *ret = (struct survivors){0};
     for (size_t i = 0; rc == 0 && i < s.n; i++) {
-        s.list[i].run = run_adopt(x, &s.list[i].key, &s.list[i].found);
+        rc = run_find(x, &s.list[i].key, &s.list[i].found, &s.list[i].run, reterr);
+    }
+    for (size_t i = 0; i < s.n; i++) {
+        if (s.list[i].run && rc < 0) {
+            run_release(s.list[i].run);
+        } else if (s.list[i].run) {
+            s.list[i].ended = run_adopt(s.list[i].run);
+        }
     }
     for (int ended = 0; rc == 0 && ended <= 1; ended++) {
         for (size_t i = 0; i < s.n; i++) {
-            if (s.list[i].run && s.list[i].found.ended == (ended != 0)) {
+            if (s.list[i].run && s.list[i].ended == (ended != 0)) {
                 adopt(core, now, &s.list[i], ret);
             }
         }

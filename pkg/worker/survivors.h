@@ -14,5 +14,7 @@ struct survivors {
 };
 int survivors_find(struct run_context *x, struct wcore *core, int64_t now, struct survivors *ret,
                    struct err *reterr) NODISCARD;
+/* Marks all as done: they are copies of what lives, or ended, elsewhere. */
+int survivors_disown(const char *tasks_dir, struct err *reterr) NODISCARD;
 
 #endif

@@ -2,7 +2,9 @@
 
 #include "internal/log.h"
 #include "internal/str.h"
+#include "pkg/worker/run.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -11,6 +13,9 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#define SHIM_NAME            "sje-shim"
+#define WORKDIR_IDENTITY_MAX (ID_TEXT_LEN + 32 + WORKDIR_PLACE_LEN)
 
 static int make_dirs(const char *path, struct err *reterr)
 {
@@ -73,6 +78,26 @@ static int sync_dir(const char *path)
     return rc;
 }
 
+/* What a copy does not have: the machine, and the directory with the attempts that an identity
+ * speaks for. It stays the same when that is renamed or mounted elsewhere. */
+static int read_place(struct workdir *w, struct err *reterr)
+{
+    struct statx st = {0};
+    char machine[64] = "";
+    int fd = open("/etc/machine-id", O_RDONLY | O_CLOEXEC);
+
+    if (fd >= 0) {
+        read_line(fd, machine, sizeof(machine));
+        close(fd);
+    }
+    if (statx(AT_FDCWD, w->tasks, 0, STATX_INO | STATX_BTIME, &st) != 0) {
+        return err_errno(reterr, ERR_CONFIG, errno, "cannot look at %.150s", w->tasks);
+    }
+    snprintf(w->place, sizeof(w->place), "%s %llu %lld.%09u", *machine ? machine : "-",
+             (unsigned long long)st.stx_ino, (long long)st.stx_btime.tv_sec, st.stx_btime.tv_nsec);
+    return 0;
+}
+
 /* Under another name first, and on the disk before it counts: a number once used never comes back.
  */
 static int write_identity(const struct workdir *w, struct err *reterr)
@@ -80,10 +105,11 @@ static int write_identity(const struct workdir *w, struct err *reterr)
     char *path CLEANUP(freep) = xasprintf("%s/identity", w->path);
     char *fresh CLEANUP(freep) = xasprintf("%s.new", path);
     char uuid[ID_TEXT_LEN];
-    char text[ID_TEXT_LEN + 32];
+    char text[WORKDIR_IDENTITY_MAX];
 
     id_format(&w->uuid, uuid);
-    int n = snprintf(text, sizeof(text), "%s\n%lld\n", uuid, (long long)w->incarnation);
+    int n =
+        snprintf(text, sizeof(text), "%s\n%lld\n%s\n", uuid, (long long)w->incarnation, w->place);
     int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     bool good = fd >= 0 && write(fd, text, (size_t)n) == n && fsync(fd) == 0;
     int error = errno;
@@ -112,25 +138,94 @@ static int64_t read_incarnation(const struct workdir *w)
     return str_to_i64(str_of(text), 0, WORKDIR_INC_MAX, &n) ? n : 0;
 }
 
-/* A file that is not there, or holds something else, makes a new worker: it speaks for none of the
- * tasks that an earlier one left here, which end with their leases. */
-static int take_identity(struct workdir *w, struct err *reterr)
+/* A shim of an attempt below `tasks` whose directory was taken away since. */
+static bool is_astray(const struct workdir *w, const char *pid)
 {
-    char *path CLEANUP(freep) = xasprintf("%s/identity", w->path);
-    char text[ID_TEXT_LEN + 32] = "";
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    ssize_t n = fd < 0 ? -1 : pread(fd, text, sizeof(text) - 1, 0);
-    int64_t last = 0;
+    char *path CLEANUP(freep) = xasprintf("/proc/%s/cmdline", pid);
+    char *below CLEANUP(freep) = xasprintf("%s/", w->tasks);
+    char text[2 * PATH_MAX];
+    struct stat st = {0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    bool ours = fd >= 0 && fstat(fd, &st) == 0 && st.st_uid == geteuid();
+    ssize_t n = ours ? read(fd, text, sizeof(text) - 1) : -1;
 
     if (fd >= 0) {
         close(fd);
     }
     struct str rest = {text, n > 0 ? (size_t)n : 0};
+    if (!str_ends(str_cut(rest, '\0', &rest), STR(SHIM_NAME))) {
+        return false;
+    }
+    while (rest.len) {
+        struct str word = str_cut(rest, '\0', &rest);
+        char *grant CLEANUP(freep) =
+            xasprintf("%.*s/" RUN_GRANT_FILE, (int)word.len, word.len ? word.p : "");
+        if (str_starts(word, str_of(below)) && lstat(grant, &st) != 0 && errno == ENOENT) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Something of the last process lives that we could not take back, so it is not ours to speak for.
+ */
+static bool has_stray_shim(const struct workdir *w)
+{
+    DIR *d = opendir("/proc");
+    bool found = false;
+
+    for (struct dirent *e = d ? readdir(d) : NULL; e && !found; e = readdir(d)) {
+        found = e->d_name[0] >= '1' && e->d_name[0] <= '9' && is_astray(w, e->d_name);
+    }
+    if (d) {
+        closedir(d);
+    }
+    return found;
+}
+
+/* NULL: the identity is ours, `w` has it; else why this is a new worker. */
+static const char *parse_identity(struct workdir *w, struct str rest, int64_t *ret_last)
+{
     struct str uuid = str_cut(rest, '\n', &rest);
     struct str number = str_cut(rest, '\n', &rest);
-    if (!id_parse(uuid.p, uuid.len, &w->uuid) || !str_to_i64(number, 0, WORKDIR_INC_MAX, &last)) {
-        if (fd >= 0) {
-            log_warn(NULL, "%s does not hold an identity: this is a new worker from now on", path);
+    struct str where = str_cut(rest, '\n', &rest);
+
+    if (!id_parse(uuid.p, uuid.len, &w->uuid) ||
+        !str_to_i64(number, 0, WORKDIR_INC_MAX, ret_last)) {
+        return "it is not one";
+    }
+    w->copied = where.len && !str_eq(where, str_of(w->place)); /* once there was no place */
+    if (w->copied) {
+        return "it was copied, or tasks/ is another directory than it was";
+    }
+    return has_stray_shim(w) ? "a shim runs whose directory below tasks/ is gone" : NULL;
+}
+
+/* A new worker speaks for none of the tasks that an earlier one left here, which end with their
+ * leases. An identity that could not be read may be good, so it is not replaced. */
+static int take_identity(struct workdir *w, struct err *reterr)
+{
+    char *path CLEANUP(freep) = xasprintf("%s/identity", w->path);
+    char text[WORKDIR_IDENTITY_MAX] = "";
+    int64_t last = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    ssize_t n = fd < 0 ? -1 : pread(fd, text, sizeof(text) - 1, 0);
+    int error = errno;
+    if (fd >= 0) {
+        close(fd);
+    }
+    if (n < 0 && error != ENOENT) {
+        return err_errno(reterr, ERR_CONFIG, error,
+                         "cannot read %.150s: let this user read it, or remove it once no task "
+                         "of this worker runs",
+                         path);
+    }
+    const char *why = n < 0 ? "" : parse_identity(w, (struct str){text, (size_t)n}, &last);
+    if (why) {
+        if (*why) {
+            log_warn(NULL,
+                     "the identity in %s does not count: %s. This is a new worker from now on",
+                     path, why);
         }
         random_bytes(&w->uuid, sizeof(w->uuid));
         last = read_incarnation(w);
@@ -167,6 +262,7 @@ int workdir_open(const char *path, struct workdir *ret, struct err *reterr)
         }
     }
     rc = rc < 0 ? rc : take_lock(&w, reterr);
+    rc = rc < 0 ? rc : read_place(&w, reterr);
     rc = rc < 0 ? rc : take_identity(&w, reterr);
     if (rc < 0) {
         workdir_close(&w);

@@ -1,7 +1,8 @@
 /* workdir.h: the directory that a worker owns: who uses it, which start this is, what is in it.
  *
  *   lock          held (flock) as long as the process lives, holds its pid
- *   identity      its UUID, and the number of the last process that used it: two lines, see
+ *   identity      its UUID, the number of the last process that used it, and where that was (the
+ *                 machine, and the inode of tasks/ with its birth): three lines, see
  *                 docs/protocol.md, Identity. Written to the disk before the number is used.
  *   incarnation   the same number, of versions before there was `identity`; read once
  *   managers      where managers were heard of, see detour.h
@@ -13,7 +14,8 @@
 #include "internal/err.h"
 #include "internal/id.h"
 
-#define WORKDIR_INC_MAX ((int64_t)1 << 53) /* what a number in JSON holds */
+#define WORKDIR_INC_MAX   ((int64_t)1 << 53) /* what a number in JSON holds */
+#define WORKDIR_PLACE_LEN 128
 
 struct workdir {
     char *path;  /* absolute, without symbolic links; owned */
@@ -21,6 +23,8 @@ struct workdir {
     int lock_fd;
     struct id uuid;
     int64_t incarnation; /* of this process */
+    char place[WORKDIR_PLACE_LEN];
+    bool copied; /* the attempts that were found belong to another directory's worker */
 };
 
 /* Makes it where it is missing. ERR_CONFIG or ERR_IO with a sentence that names the path. */

@@ -492,8 +492,9 @@ static int take_back(struct worker *w, struct err *reterr)
 {
     int64_t now = clock_boot_ms();
     struct survivors s = {0};
-    int rc = survivors_find(&w->runs, w->core, now, &s, reterr);
+    int rc = w->dir.copied ? survivors_disown(w->dir.tasks, reterr) : 0;
 
+    rc = rc < 0 ? rc : survivors_find(&w->runs, w->core, now, &s, reterr);
     if (rc < 0) {
         return rc;
     }

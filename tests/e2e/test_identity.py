@@ -1,8 +1,10 @@
 """Who a worker is, and how long a lease is: data, whatever settings, directories and peers say."""
 import json
 import os
+import shutil
 import signal
 
+import pytest
 from test_faults import shell
 from test_survivors import QUICK, begun, marker, runs
 
@@ -95,6 +97,22 @@ def test_another_work_directory_waits_for_the_leases_of_the_first(own, tmp_path)
     c.cancel(task_id)
     assert c.end(task_id)["state"] == "CANCELLED"
     second.terminate()
+
+
+@pytest.mark.parametrize("lose", [lambda tasks: tasks.rename(tasks.with_name("elsewhere")),
+                                  lambda tasks: [shutil.rmtree(d) for d in tasks.glob("*.1")]],
+                         ids=["tasks", "attempt"])
+def test_who_has_lost_what_ran_is_another_worker(own, tmp_path, lose):
+    c = own(split=True, **QUICK)
+    marks = tmp_path / "marks"
+    task_id = c.submit(marker(marks, 60))
+    begun(marks)
+    c.worker.kill()
+    lose(c.work / "tasks")
+    c.worker.start()
+    first_then_second(marks, 60)
+    c.cancel(task_id)
+    assert c.end(task_id)["state"] == "CANCELLED"
 
 
 def test_a_second_one_of_the_same_name_is_refused(own, tmp_path):

@@ -519,13 +519,30 @@ bool run_is_done(const char *tasks_dir, const struct id *task, int32_t attempt)
     return !s || s->done || BROKEN(SURVIVORS);
 }
 
-struct run *run_adopt(struct run_context *x, const struct wcore_key *k, struct run_found *ret)
+void run_disown(const char *tasks_dir, const struct id *task, int32_t attempt)
+{
+    (void)tasks_dir;
+    (void)task;
+    (void)attempt;
+    UNREACHABLE("no directory is copied here");
+}
+
+int run_find(struct run_context *x, const struct wcore_key *k, struct run_found *ret,
+             struct run **ret_run, struct err *reterr)
 {
     struct shim *s = find_shim(world->cur->dir, k);
-    struct run *r = run_new(x, k, s->token);
 
+    (void)reterr;
+    *ret_run = run_new(x, k, s->token);
     *ret = (struct run_found){.need = s->need, .token = s->token, .lease_ms = s->lease_ms};
-    attach(s, r);
+    attach(s, *ret_run);
+    return 0;
+}
+
+bool run_adopt(struct run *r)
+{
+    struct shim *s = r->shim;
+
     if (s->state == SPAWNING) {
         s->fenced = true; /* nobody listens yet, and nobody will */
         shim_over(s, false, "fenced", -1);
@@ -534,11 +551,10 @@ struct run *run_adopt(struct run_context *x, const struct wcore_key *k, struct r
     if (s->state == OVER) {
         judge(r);
         r->ended = true;
-        ret->ended = true;
-        return r;
+        return true;
     }
     to_worker(s, on_hello);
-    return r;
+    return false;
 }
 
 void run_attach(struct run *r, struct wcore_attempt *a)

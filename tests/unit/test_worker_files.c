@@ -3,6 +3,7 @@
 #include "internal/str.h"
 #include "pkg/executors/shimdir.h"
 #include "pkg/worker/run.h"
+#include "pkg/worker/survivors.h"
 #include "pkg/worker/tidy.h"
 #include "pkg/worker/workdir.h"
 
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -124,6 +126,129 @@ static void test_an_identity_stays_and_its_numbers_grow(void **unused)
     workdir_close(&w);
 }
 
+/* Opens and closes: the number that it takes, 1 for a new worker. */
+static int64_t next_number(const char *path)
+{
+    struct workdir w = {.lock_fd = -1};
+
+    assert_int_equal(workdir_open(path, &w, NULL), 0);
+    int64_t n = w.incarnation;
+    workdir_close(&w);
+    return n;
+}
+
+static void run_shell(const char *script)
+{
+    char *command CLEANUP(freep) = xasprintf("cd %s && %s", base, script);
+
+    assert_int_equal(system(command), 0); /* NOLINT(bugprone-command-processor) */
+}
+
+/* Whoever lacks the directories of the attempts cannot speak for them. */
+static void test_an_identity_is_that_of_its_tasks(void **unused)
+{
+    char *copy CLEANUP(freep) = xasprintf("%s/copy", base);
+    char *moved CLEANUP(freep) = xasprintf("%s/moved", base);
+    char *work CLEANUP(freep) = xasprintf("%s/work", base);
+
+    (void)unused;
+    assert_int_equal(next_number(work), 1);
+    run_shell("cp -a work copy");
+    assert_int_equal(next_number(copy), 1);
+    assert_int_equal(next_number(copy), 2);
+    run_shell("mv work moved");
+    assert_int_equal(next_number(moved), 2);
+    run_shell("mv moved/tasks tasks");
+    assert_int_equal(next_number(moved), 1);
+    run_shell("rm -r moved/tasks && mkdir moved/tasks");
+    assert_int_equal(next_number(moved), 1);
+    assert_int_equal(next_number(moved), 2);
+    /* By a link, as long as that leads to the same place. */
+    run_shell("mv moved/tasks far && ln -s ../far moved/tasks");
+    assert_int_equal(next_number(moved), 3);
+}
+
+static void test_an_identity_of_an_earlier_version_is_completed(void **unused)
+{
+    char *path CLEANUP(freep) = xasprintf("%s/identity", base);
+    char *copy CLEANUP(freep) = xasprintf("%s/copy", base);
+    struct workdir w = {.lock_fd = -1};
+    char uuid[ID_TEXT_LEN];
+
+    (void)unused;
+    write_text(path, "01a221bb-43e5-7000-b71b-3bacdbef3fbe\n7\n");
+    assert_int_equal(workdir_open(base, &w, NULL), 0);
+    id_format(&w.uuid, uuid);
+    assert_string_equal(uuid, "01a221bb-43e5-7000-b71b-3bacdbef3fbe");
+    assert_int_equal(w.incarnation, 8);
+    workdir_close(&w);
+    run_shell("mkdir copy && cp -a identity tasks copy");
+    assert_int_equal(next_number(copy), 1);
+    assert_int_equal(next_number(base), 9);
+}
+
+static void test_what_a_copy_has_is_not_reported(void **unused)
+{
+    struct id id = {{7}};
+    char *dir CLEANUP(freep) = shimdir_path(base, &id, 1);
+
+    (void)unused;
+    assert_int_equal(shimdir_create(dir, NULL), 0);
+    assert_false(run_is_done(base, &id, 1));
+    assert_int_equal(survivors_disown(base, NULL), 0);
+    assert_true(run_is_done(base, &id, 1));
+}
+
+/* A shim goes on whose directory was taken away: so its attempt is not listed, and who lists
+ * nothing must not be the worker that was granted it. */
+static void test_a_shim_without_its_directory(void **unused)
+{
+    struct workdir w = {.lock_fd = -1};
+    struct id id = {{7}};
+
+    (void)unused;
+    assert_int_equal(workdir_open(base, &w, NULL), 0);
+    char *dir CLEANUP(freep) = shimdir_path(w.tasks, &id, 1);
+    workdir_close(&w);
+    assert_int_equal(shimdir_create(dir, NULL), 0);
+    assert_int_equal(shimdir_write_file(dir, RUN_GRANT_FILE, "{}", 2, NULL), 0);
+    int hold[2];
+    assert_int_equal(pipe(hold), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(hold[0], STDIN_FILENO);
+        close(hold[0]);
+        close(hold[1]);
+        execl("/bin/sh", "any/sje-shim", "-c", "read -r word", dir, NULL);
+        _exit(1);
+    }
+    close(hold[0]);
+    usleep(200000); /* until it is what it seems */
+    assert_int_equal(next_number(base), 2);
+    assert_int_equal(shimdir_remove(dir, NULL), 0);
+    assert_int_equal(next_number(base), 1);
+    close(hold[1]);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    assert_int_equal(next_number(base), 2);
+}
+
+/* It may be good: who it cannot be read by must not become another. */
+static void test_an_identity_that_cannot_be_read(void **unused)
+{
+    struct workdir w = {.lock_fd = -1};
+    struct err e = {0};
+
+    (void)unused;
+    assert_int_equal(next_number(base), 1);
+    run_shell("mv identity aside && mkdir identity");
+    assert_int_equal(workdir_open(base, &w, &e), ERR_CONFIG);
+    assert_non_null(strstr(e.text, "/identity: let this user read it"));
+    run_shell("rmdir identity && ln -s identity identity");
+    assert_int_equal(workdir_open(base, &w, NULL), ERR_CONFIG);
+    run_shell("mv aside identity");
+    assert_int_equal(next_number(base), 2);
+}
+
 /* What a version before this left goes on. */
 static void test_an_earlier_version_left_a_number(void **unused)
 {
@@ -233,6 +358,12 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_one_worker_at_a_time, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_identity_stays_and_its_numbers_grow, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_an_identity_is_that_of_its_tasks, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_identity_of_an_earlier_version_is_completed, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_what_a_copy_has_is_not_reported, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_shim_without_its_directory, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_identity_that_cannot_be_read, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_earlier_version_left_a_number, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_cannot_be_used, setup, teardown),
         cmocka_unit_test_setup_teardown(test_old_attempts_go, setup, teardown),

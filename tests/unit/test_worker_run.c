@@ -39,6 +39,7 @@ static struct run_context context;
 static struct wcore_attempt attempt;
 static struct run *run;
 static struct run_found found;
+static bool found_ended;
 static struct wcore_fault fault; /* of the last start */
 static int n_started;
 static int n_ended;
@@ -141,8 +142,9 @@ static int teardown(void **state)
 
 static void adopt(void)
 {
-    run = run_adopt(&context, &attempt.key, &found);
+    assert_int_equal(run_find(&context, &attempt.key, &found, &run, NULL), 0);
     assert_non_null(run);
+    found_ended = run_adopt(run);
     run_attach(run, &attempt);
 }
 
@@ -177,7 +179,7 @@ static void adopt_live(const char *hello)
 {
     listen_as_shim();
     adopt();
-    assert_false(found.ended);
+    assert_false(found_ended);
     shim = accept(listener, NULL, NULL);
     assert_true(shim >= 0);
     say(hello);
@@ -216,7 +218,7 @@ static void test_an_ended_attempt_of_version_1(void **state)
     (void)state;
     take_fixture("exit.json");
     adopt();
-    assert_true(found.ended && found.token == 8123456789 && found.need.slots == 2);
+    assert_true(found_ended && found.token == 8123456789 && found.need.slots == 2);
     assert_int_equal(found.lease_ms, 30000);
     assert_string_equal(run_outcome(run), "succeeded");
     assert_non_null(strstr(run_result(run), "\"output\":\"hello\\n\""));
@@ -226,6 +228,33 @@ static void test_an_ended_attempt_of_version_1(void **state)
     assert_true(offset == 1 && size == 5);
     assert_string_equal(b.data, "ops\n");
     assert_int_equal(n_ended, 0); /* adoption itself says so */
+}
+
+/* Only where there is no grant was nothing started; what cannot be told may run. */
+static void test_a_grant_that_cannot_be_read(void **state)
+{
+    char *path CLEANUP(freep) = xasprintf("%s/" RUN_GRANT_FILE, dir);
+    struct err e = {0};
+
+    (void)state;
+    n_made = 4;
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(symlink(path, path), 0);
+    assert_int_equal(run_find(&context, &attempt.key, &found, &run, &e), ERR_IO);
+    assert_non_null(strstr(e.text, path));
+    assert_false(run_is_done(tasks_dir, &attempt.key.task, 1));
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(shimdir_write_file(dir, RUN_GRANT_FILE, "{}", 2, NULL), 0);
+    listen_as_shim();
+    assert_int_equal(run_find(&context, &attempt.key, &found, &run, &e), ERR_BUSY);
+    assert_false(run_is_done(tasks_dir, &attempt.key.task, 1));
+    leave();
+    assert_int_equal(run_find(&context, &attempt.key, &found, &run, NULL), 0);
+    assert_null(run);
+    assert_true(run_is_done(tasks_dir, &attempt.key.task, 1));
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(run_find(&context, &attempt.key, &found, &run, NULL), 0);
+    assert_null(run);
 }
 
 static void test_a_live_shim_of_version_1(void **state)
@@ -290,7 +319,7 @@ static void test_an_ended_attempt_of_a_newer_version(void **state)
     (void)state;
     put("exit.json", NEWER);
     adopt();
-    assert_true(found.ended);
+    assert_true(found_ended);
     assert_string_equal(run_outcome(run), "lost");
     assert_non_null(strstr(run_result(run), "version 2"));
     assert_false(run_is_done(tasks_dir, &attempt.key.task, 1)); /* a newer worker may come back */
@@ -715,7 +744,7 @@ static void test_the_session_that_was_written_down(void **state)
     run_release(first); /* it saw nothing of that */
     n_made = 2;
     adopt();
-    if (!found.ended) {
+    if (!found_ended) {
         await(&n_ended);
     }
     assert_string_equal(run_outcome(run), "lost");
@@ -728,6 +757,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(test_an_ended_attempt_of_version_1),
+        T(test_a_grant_that_cannot_be_read),
         T(test_a_live_shim_of_version_1),
         T(test_lines_in_pieces),
         T(test_a_live_shim_of_a_newer_version),
