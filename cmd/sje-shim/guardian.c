@@ -286,12 +286,14 @@ static void begin(struct shim *s)
     s->kill_at = NEVER;
     s->report = -1;
     s->no_child = true;
+    s->clock_set = -1;
     s->wall_ahead = wall_ms() - boot_ms();
-    if (prctl(PR_SET_CHILD_SUBREAPER, 1) != 0 || !alarm_open(&s->alarm)) { /* not inherited */
-        _exit(1);
-    }
-    s->clock_set = open_clock_set();
-    if (s->plan_error) {
+    close(s->alarm.fd);                                  /* the keeper's */
+    bool able = prctl(PR_SET_CHILD_SUBREAPER, 1) == 0 && /* not inherited */
+                alarm_open(&s->alarm) && (s->clock_set = open_clock_set()) >= 0;
+    if (!able) {
+        launch_failed(s, "setup", "cannot set up the shim", errno);
+    } else if (s->plan_error) {
         s->fate->reason = "launch";
         s->fate->stage = "plan";
         note(s, "%s", s->plan_error);

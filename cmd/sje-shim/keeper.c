@@ -18,22 +18,29 @@
 
 /* ---- beginning ---- */
 
-/* False where there is no guardian. */
+/* False, and says why, where there is no guardian: all that we need ourselves is made before. */
 static bool fork_guardian(struct shim *s)
 {
     int link[2];
     int out[2];
     int err[2];
+    struct fate *shared =
+        mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
-    s->fate =
-        mmap(NULL, sizeof(*s->fate), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (s->fate == MAP_FAILED || pipe2(out, O_CLOEXEC) != 0 || pipe2(err, O_CLOEXEC) != 0 ||
+    if (shared == MAP_FAILED || !alarm_open(&s->alarm) || pipe2(out, O_CLOEXEC) != 0 ||
+        pipe2(err, O_CLOEXEC) != 0 ||
         socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, link) != 0) {
+        launch_failed(s, "setup", "cannot set up the shim", errno);
         return false;
     }
+    s->fate = shared;
     s->fate->lease_until = s->plan.lease_until;
     s->fate->started_wall = wall_ms();
     s->guardian = fork();
+    if (s->guardian < 0) {
+        launch_failed(s, "fork", "cannot fork the shim", errno);
+        return false;
+    }
     bool in_guardian = s->guardian == 0;
     s->link = link[in_guardian];
     close(link[!in_guardian]);
@@ -46,7 +53,7 @@ static bool fork_guardian(struct shim *s)
     }
     stream_open(&s->out, out[0]);
     stream_open(&s->err, err[0]);
-    return s->guardian > 0;
+    return true;
 }
 
 /* ---- the guardian's end ---- */
@@ -185,6 +192,24 @@ static void tell_recorded(struct shim *s)
     kill_guardian(s);
 }
 
+/* The exit status. An attempt of which nothing was started is the node's to answer for, and not
+ * lost: where no record can say so, the status does. */
+static int leave(struct shim *s)
+{
+    bool recorded = record_write(s);
+    bool started = s->fate->pid || strcmp(s->fate->reason ? s->fate->reason : "", "launch") != 0;
+
+    CRASH_POINT("shim-recorded");
+    control_close();
+    return recorded ? 0 : started ? 1 : SHIM_UNABLE;
+}
+
+int keeper_unable(struct shim *s)
+{
+    s->fate->started_wall = s->fate->finished_wall = wall_ms();
+    return leave(s);
+}
+
 int keeper_run(struct shim *s)
 {
     s->overdue_at = NEVER;
@@ -193,13 +218,10 @@ int keeper_run(struct shim *s)
     stream_init(&s->err, "stderr", s->plan.log_limit);
     group_name(s);
     if (!fork_guardian(s)) {
-        return 1;
+        return keeper_unable(s);
     }
     control_leave(s);
     record_reserve();
-    if (!alarm_open(&s->alarm)) {
-        return 1; /* which ends the guardian */
-    }
     s->tell_at = boot_ms() + STARTED_AFTER_MS;
     while (decide(s)) {
         wait_and_note(s);
@@ -210,9 +232,7 @@ int keeper_run(struct shim *s)
     stream_finish(&s->out, record_is_dear(s));
     stream_finish(&s->err, record_is_dear(s));
     CRASH_POINT("shim-before-record");
-    bool recorded = record_write(s);
-    CRASH_POINT("shim-recorded");
-    control_close();
+    int status = leave(s);
     tell_recorded(s);
-    return recorded ? 0 : 1;
+    return status;
 }

@@ -3,6 +3,7 @@
  * input, and the process list then shows it in place of TITLE. */
 #include "cmd/sje-shim/shim.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,17 +14,16 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Nothing of the worker is kept but its end of a socket as our standard input. Returns that or -1.
- */
-static int shed_descriptors(void)
+/* Nothing of the worker is kept but its end of a socket as our standard input: that or -1. */
+static bool shed_descriptors(int *ret_socket)
 {
     struct stat st;
     int null = -1;
-    int in = -1;
 
+    *ret_socket = -1;
     syscall(SYS_close_range, 3, ~0U, 0);
     if (fstat(STDIN_FILENO, &st) == 0 && S_ISSOCK(st.st_mode)) {
-        in = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
+        *ret_socket = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
     }
     null = open("/dev/null", O_RDWR);
     for (int fd = 0; fd < 3 && null >= 0; fd++) {
@@ -32,7 +32,7 @@ static int shed_descriptors(void)
     if (null > 2) {
         close(null);
     }
-    return in;
+    return null >= 0;
 }
 
 static bool take_place(struct shim *s)
@@ -58,10 +58,10 @@ static bool take_place(struct shim *s)
     return s->signals >= 0 && prctl(PR_SET_CHILD_SUBREAPER, 1) == 0;
 }
 
-/* False where the worker went away, or has no use for us. It says nothing else before our hello. */
-static bool await_directory(char *title)
+/* NULL where the worker went away, or has no use for us. It says nothing else before our hello. */
+static const char *await_directory(char *title)
 {
-    char dir[4096];
+    static char dir[4096];
     size_t len = 0;
     ssize_t n = 0;
 
@@ -70,33 +70,43 @@ static bool await_directory(char *title)
         len += n > 0 ? (size_t)n : 0;
     } while (n > 0 && dir[len - 1]);
     if (n <= 0) {
-        return false;
+        return NULL;
     }
     size_t shown = strlen(title);
     memset(title, 0, shown);
     memcpy(title, dir, len < shown ? len : shown);
-    return chdir(dir) == 0;
+    return dir;
 }
 
 int main(int argc, char **argv)
 {
-    static struct shim s;
+    static struct fate alone; /* until there is one that is shared */
+    static struct shim s = {.fate = &alone};
+    const char *dir = argc > 1 ? argv[1] : "";
+    int stdin_fd = -1;
 
     if (argc == 2 && strcmp(argv[1], "--version") == 0) {
         puts("sje-shim " SJE_VERSION);
         return 0;
     }
     if (argc == 3 && strcmp(argv[1], "--wait") == 0) {
-        if (!await_directory(argv[2])) {
+        dir = await_directory(argv[2]);
+        if (!dir) {
             return 1;
         }
-    } else if (argc != 2 || chdir(argv[1]) != 0) {
+    } else if (argc != 2) {
         fprintf(stderr, "usage: sje-shim DIRECTORY (started by sje-executor)\n");
         return 2;
     }
-    int stdin_fd = shed_descriptors();
-    if (!take_place(&s) || !control_open(&s, stdin_fd)) {
-        return 1;
+    if (chdir(dir) != 0) {
+        return SHIM_UNABLE;
+    }
+    if (!shed_descriptors(&stdin_fd) || !take_place(&s) || !control_open(&s, stdin_fd)) {
+        if (errno == EEXIST) {
+            return 1; /* the attempt is another's, or given up */
+        }
+        launch_failed(&s, "setup", "cannot set up the shim", errno);
+        return keeper_unable(&s);
     }
     return keeper_run(&s);
 }

@@ -164,6 +164,8 @@ int64_t wall_ms(void);
 /* Decimal digits alone, about NUMBER_MAX at most: sums of a few do not overflow. */
 bool parse_number(const char *text, int64_t *ret);
 void note(struct shim *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The same for what keeps anything from being started. */
+void launch_failed(struct shim *s, const char *stage, const char *what, int error);
 /* Reads at most n - 1 bytes of a small file and terminates them; bytes read or -1. */
 ssize_t read_text(const char *path, char *text, size_t n);
 bool write_text(const char *path, const char *text);
@@ -179,6 +181,8 @@ const char *plan_load(struct plan *ret);
 /* ---- keeper.c ---- */
 /* Everything from the plan to the record. Returns the exit status. */
 int keeper_run(struct shim *s);
+/* In its place after launch_failed(): the record alone. */
+int keeper_unable(struct shim *s);
 
 /* ---- guardian.c ---- */
 /* In the process of its own that keeper_run() forks. */

@@ -131,14 +131,6 @@ static void become_task(const struct shim *s, int report)
 
 /* ---- in the guardian ---- */
 
-static void failed(struct shim *s, const char *stage, const char *what, int error)
-{
-    s->fate->reason = "launch";
-    s->fate->stage = stage;
-    s->fate->error = error;
-    note(s, "%s: %s", what, strerror(error));
-}
-
 static void refused(struct shim *s, const struct report *r)
 {
     static const char *const stages[] = {[STAGE_SETUP] = "setup",
@@ -196,7 +188,7 @@ void task_start(struct shim *s)
     int report[2];
 
     if (pipe2(report, O_CLOEXEC | O_NONBLOCK) != 0) {
-        failed(s, "pipe", "cannot make a pipe", errno);
+        launch_failed(s, "pipe", "cannot make a pipe", errno);
         return;
     }
     group_make(s);
@@ -210,7 +202,7 @@ void task_start(struct shim *s)
     if (pid < 0) {
         int error = errno;
         close(report[0]);
-        failed(s, "fork", "cannot fork", error);
+        launch_failed(s, "fork", "cannot fork", error);
         return;
     }
     s->report = report[0];

@@ -55,6 +55,14 @@ void note(struct shim *s, const char *fmt, ...)
     }
 }
 
+void launch_failed(struct shim *s, const char *stage, const char *what, int error)
+{
+    s->fate->reason = "launch";
+    s->fate->stage = stage;
+    s->fate->error = error;
+    note(s, "%s: %s", what, strerror(error));
+}
+
 ssize_t read_text(const char *path, char *text, size_t n)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);

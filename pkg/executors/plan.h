@@ -41,6 +41,9 @@
 #define PLAN_LINE_MAX   128   /* of a control line, with its newline */
 #define PLAN_RECORD_MAX 4096  /* of exit.json */
 
+/* Exit status of a shim that has started nothing and could not write that down. */
+#define SHIM_UNABLE 3
+
 /* The manager grants a lost attempt anew 5 s after the worker's deadline (docs/protocol.md,
  * Leases). */
 #define PLAN_LEASE_GRACE_MS 2000

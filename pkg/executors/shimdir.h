@@ -60,6 +60,8 @@ int shim_exit_parse(const char *p, size_t n, struct exec_exit *ret, struct err *
 /* What to judge where no shim and no record is left, or none that is understood: reason "crash".
  * why NULL: the usual one. */
 void shim_exit_crashed(struct exec_exit *ret, const char *why);
+/* The same after the exit status SHIM_UNABLE: nothing was started. */
+void shim_exit_unable(struct exec_exit *ret);
 
 /* The log. `stream` is "stdout" or "stderr". */
 bool shim_log_is_stream(const char *stream);

@@ -134,3 +134,11 @@ void shim_exit_crashed(struct exec_exit *ret, const char *why)
     snprintf(ret->message, sizeof(ret->message), "%s",
              why ? why : "its shim was killed or the machine restarted");
 }
+
+void shim_exit_unable(struct exec_exit *ret)
+{
+    *ret = (struct exec_exit){.exit_code = -1,
+                              .reason = "launch",
+                              .stage = "setup",
+                              .message = "the shim could neither begin nor write down why"};
+}

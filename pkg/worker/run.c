@@ -551,11 +551,15 @@ bool run_settle(struct run *r)
     if (take_record(r)) {
         return true;
     }
-    if (kill_rest(r) > 0) {
-        return false; /* until none of it is left */
+    if (kill_rest(r) > 0 || r->has_process) {
+        return false; /* until none of it is left, and its exit status is known */
     }
     struct exec_exit e = {0};
-    shim_exit_crashed(&e, NULL);
+    if (r->unable) {
+        shim_exit_unable(&e);
+    } else {
+        shim_exit_crashed(&e, NULL);
+    }
     run_judge(r, &e);
     return true;
 }
@@ -600,7 +604,7 @@ void run_on_exit(uv_process_t *p, int64_t status, int sig)
 {
     struct run *r = p->data;
 
-    (void)status;
+    r->unable = sig == 0 && status == SHIM_UNABLE;
     r->process.pid = 0; /* reaped: the number is free */
     close_handle(r, &r->has_process, (uv_handle_t *)&r->process);
     if (sig && r->has_pipe && r->dir && !r->ended && !r->closing) {

@@ -42,6 +42,7 @@ struct run {
     char line[PLAN_LINE_MAX];
     size_t len;
     bool orphaned; /* its shim was killed, but the other half of that holds our connection */
+    bool unable;   /* its shim has started nothing, and could not even write that down */
     bool fenced;   /* no shim can come alive any more */
     bool ended;    /* told */
     bool closing;  /* to be freed with its last handle */

@@ -2,12 +2,15 @@
 #include "tests/unit/shimrun.h"
 
 #include "internal/str.h"
+#include "pkg/executors/fault.h"
 #include "pkg/executors/plan.h"
 
 #include <inttypes.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+
+#define NOBODY 65534
 
 static int setup(void **state)
 {
@@ -260,6 +263,83 @@ static void test_hostile_plan(void **state)
     struct exec_exit e;
     run_end(r, &e);
     assert_string_equal(e.message, "the plan cannot be opened");
+}
+
+/* Starts it, as nobody, with a limit of its own. */
+static void spawn_limited(struct run *r, int resource, rlim_t most)
+{
+    char *program CLEANUP(freep) = shim_program();
+    char *plan CLEANUP(freep) = xasprintf("%s/plan", r->dir);
+    const struct rlimit limit = {most, most};
+    int fd = open(program, O_RDONLY | O_CLOEXEC);
+
+    run_plan(r);
+    assert_true(fd >= 0);
+    if (geteuid() == 0) {
+        assert_int_equal(chown(r->dir, NOBODY, NOBODY), 0);
+        assert_int_equal(chown(plan, NOBODY, NOBODY), 0);
+    }
+    r->shim = fork();
+    if (r->shim == 0) {
+        int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+        dup2(null, STDIN_FILENO);
+        if ((geteuid() != 0 || setuid(NOBODY) == 0) &&
+            setrlimit((__rlimit_resource_t)resource, &limit) == 0) {
+            fexecve(fd, (char *[]){program, r->dir, NULL}, (char *[]){NULL});
+        }
+        _exit(99);
+    }
+    close(fd);
+}
+
+/* A node that has no room for another process. */
+static void test_no_guardian(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    run_sh(r, "touch ran");
+    spawn_limited(r, RLIMIT_NPROC, 0);
+    assert_int_equal(run_wait(r), 0);
+    assert_int_equal(shim_exit_read(r->dir, &e, NULL), 0);
+    assert_false(e.launched);
+    assert_string_equal(e.reason, "launch");
+    assert_string_equal(e.stage, "fork");
+    assert_int_equal(e.error, EAGAIN);
+}
+
+/* Wherever it runs out of them: the task runs, or the node is to blame. */
+static void test_few_descriptors(void **state)
+{
+    int unable = 0;
+    int launched = 0;
+    int refused = 0;
+
+    (void)state;
+    for (rlim_t most = 0; most < 24; most++) {
+        struct run r;
+        struct exec_exit e = {0};
+
+        run_init(&r);
+        run_arg(&r, "/bin/true");
+        freep(&r.plan.cwd);
+        r.plan.cwd = NULL;
+        spawn_limited(&r, RLIMIT_NOFILE, most);
+        int status = run_wait(&r);
+        if (status == SHIM_UNABLE) {
+            unable++;
+            assert_int_equal(shim_exit_read(r.dir, &e, NULL), ERR_NOT_FOUND);
+            shim_exit_unable(&e);
+        } else {
+            assert_int_equal(status, 0);
+            assert_int_equal(shim_exit_read(r.dir, &e, NULL), 0);
+            launched += e.launched;
+            refused += !e.launched;
+        }
+        assert_true(e.launched || exec_fault_of_exit(JOB_COMMAND, false, &e) == EXEC_FAULT_NODE);
+        run_done(&r);
+    }
+    assert_true(unable && refused && launched);
 }
 
 static void test_fence(void **state)
@@ -947,7 +1027,7 @@ static void test_started_in_advance_for_nothing(void **state)
     close(r->conn);
     await_task(r, title);
     assert_int_equal(send(r->conn, "/nowhere", 9, MSG_NOSIGNAL), 9);
-    assert_int_equal(run_wait(r), 1);
+    assert_int_equal(run_wait(r), SHIM_UNABLE);
 }
 
 /* A worker that is not there at all when the task ends. */
@@ -1082,6 +1162,8 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_no_cwd, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_stdin, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hostile_plan, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_guardian, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_few_descriptors, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fence, setup, teardown),
         cmocka_unit_test_setup_teardown(test_timeout, setup, teardown),
         cmocka_unit_test_setup_teardown(test_timeout_heard, setup, teardown),

@@ -501,6 +501,24 @@ static void test_a_shim_that_is_gone(void **state)
     assert_non_null(strstr(e.text, "/nonexistent/sje-shim"));
 }
 
+/* It can neither begin nor write why: its exit status is all there is. */
+static void test_a_shim_that_is_unable(void **state)
+{
+    char *path CLEANUP(freep) = xasprintf("%s/shim", tasks_dir);
+    FILE *f = fopen(path, "w");
+
+    (void)state;
+    assert_non_null(f);
+    assert_true(fprintf(f, "#!/bin/sh\nexec <&-\nsleep 0.2\nexit %d\n", SHIM_UNABLE) > 0);
+    assert_int_equal(fclose(f), 0);
+    assert_int_equal(chmod(path, 0700), 0);
+    context.shim_path = path;
+    assert_int_equal(start(COMMAND), WCORE_START_UNDER_WAY);
+    await(&n_ended);
+    assert_string_equal(run_outcome(run), "returned");
+    assert_int_equal(run_fault(run)->of, WCORE_FAULT_NODE);
+}
+
 static void test_a_directory_that_is_there_already(void **state)
 {
     char *second CLEANUP(freep) = shimdir_path(tasks_dir, &attempt.key.task, 2);
@@ -770,6 +788,7 @@ int main(void)
         T(test_a_spare_that_has_just_ended),
         T(test_a_directory_that_is_gone),
         T(test_a_shim_that_is_gone),
+        T(test_a_shim_that_is_unable),
         T(test_a_directory_that_is_there_already),
         T(test_what_is_the_tasks_own_fault),
         T(test_an_interpreter_that_is_missing),
