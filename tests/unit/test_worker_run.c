@@ -487,7 +487,8 @@ static void test_what_is_the_tasks_own_fault(void **state)
     (void)state;
     use_real_shim();
     assert_int_equal(start("{\"jobType\":\"Command\",\"command\":[\"true\"],\"cwd\":\"/no/such\"}"),
-                     WCORE_START_ENDED);
+                     WCORE_START_UNDER_WAY); /* its own process finds out */
+    await(&n_ended);
     assert_string_equal(run_outcome(run), "failed");
     assert_non_null(strstr(run_why(run), "/no/such"));
     assert_null(run_fault(run));
