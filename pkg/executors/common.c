@@ -234,7 +234,7 @@ void exec_finish_process(const struct exec_attempt *a, const struct exec_exit *e
     char text[160];
 
     *ret = (struct exec_result){.outcome = EXEC_FAILED};
-    if (exec_fault_of_exit(a->spec->job_type, !a->spec->cwd, e) != EXEC_FAULT_NONE) {
+    if (exec_fault_of_exit(a, e) != EXEC_FAULT_NONE) {
         ret->outcome = EXEC_RETURNED;
         ret->error = error_json("node", e->message, e);
     } else if (streq(e->reason, "cancel")) {

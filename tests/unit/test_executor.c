@@ -536,10 +536,18 @@ static void test_whose_fault_it_is(void **state)
         {JOB_COMMAND, "interpreter", ENOENT, true, EXEC_FAULT_NONE},
         {JOB_COMMAND, "cwd", ENOENT, false, EXEC_FAULT_NONE},
         {JOB_COMMAND, "cwd", EACCES, false, EXEC_FAULT_NONE},
-        {JOB_COMMAND, "cwd", EIO, false, EXEC_FAULT_NODE},
+        {JOB_COMMAND, "cwd", ELOOP, false, EXEC_FAULT_NONE},
+        {JOB_COMMAND, "cwd", EIO, false, EXEC_FAULT_ATTEMPT},
+        {JOB_COMMAND, "cwd", ENOTCONN, false, EXEC_FAULT_ATTEMPT},
+        {JOB_COMMAND, "cwd", ESTALE, false, EXEC_FAULT_ATTEMPT},
+        {JOB_COMMAND, "cwd", ENOMEM, false, EXEC_FAULT_NODE},
         {JOB_COMMAND, "cwd", ENOENT, true, EXEC_FAULT_NODE},
         {JOB_COMMAND, "exec", ENOSPC, true, EXEC_FAULT_NODE},
-        {JOB_COMMAND, "exec", EIO, true, EXEC_FAULT_NODE},
+        {JOB_COMMAND, "exec", EIO, true, EXEC_FAULT_ATTEMPT}, /* also a program that is cut off */
+        {JOB_COMMAND, "exec", ENOTCONN, true, EXEC_FAULT_ATTEMPT},
+        {JOB_COMMAND, "exec", ETIMEDOUT, true, EXEC_FAULT_ATTEMPT},
+        {JOB_COMMAND, "exec", EHOSTDOWN, true, EXEC_FAULT_ATTEMPT},
+        {JOB_COMMAND, "exec", ENAMETOOLONG, true, EXEC_FAULT_NONE},
         {JOB_COMMAND, "exec", EROFS, true, EXEC_FAULT_NODE},
         {JOB_COMMAND, "exec", EMFILE, true, EXEC_FAULT_NODE},
         {JOB_COMMAND, "exec", EAGAIN, true, EXEC_FAULT_NODE},
@@ -553,6 +561,11 @@ static void test_whose_fault_it_is(void **state)
         {JOB_SPARK, "exec", ENOENT, true, EXEC_FAULT_TYPE},
         {JOB_SPARK, "exec", E2BIG, true, EXEC_FAULT_NONE},
         {JOB_SPARK, "exec", ENOSPC, true, EXEC_FAULT_NODE},
+        {JOB_SPARK, "exec", EIO, true, EXEC_FAULT_NODE},
+        {JOB_SPARK, "exec", ESTALE, true, EXEC_FAULT_TYPE},
+        {JOB_SPARK, "file", ENOENT, true, EXEC_FAULT_NONE},
+        {JOB_SPARK, "file", ENOEXEC, true, EXEC_FAULT_NONE}, /* no jar */
+        {JOB_SPARK, "file", ESTALE, true, EXEC_FAULT_ATTEMPT},
         {"Report", "exec", ENOENT, true, EXEC_FAULT_TYPE},
         {"Report", "interpreter", ENOENT, true, EXEC_FAULT_TYPE},
         {"Report", "cwd", ENOENT, false, EXEC_FAULT_NONE},
@@ -561,17 +574,25 @@ static void test_whose_fault_it_is(void **state)
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct exec_exit e = {.reason = "launch", .error = cases[i].error};
+        char type[16];
+        char cwd[] = "/x";
+        struct task_spec s = {.job_type = type, .cwd = cases[i].own_cwd ? NULL : cwd};
+        struct exec_attempt a = {.spec = &s};
+
+        snprintf(type, sizeof(type), "%s", cases[i].type);
 
         snprintf(e.stage, sizeof(e.stage), "%s", cases[i].stage);
-        enum exec_fault f = exec_fault_of_exit(cases[i].type, cases[i].own_cwd, &e);
+        enum exec_fault f = exec_fault_of_exit(&a, &e);
         if (f != cases[i].fault) {
             fail_msg("%s %s %d: %u", cases[i].type, cases[i].stage, cases[i].error, f);
         }
+        a.losses = EXEC_DOUBTS_MAX; /* not for ever */
+        assert_int_equal(exec_fault_of_exit(&a, &e), f == EXEC_FAULT_ATTEMPT ? EXEC_FAULT_NONE : f);
         e.launched = true;
-        assert_int_equal(exec_fault_of_exit(cases[i].type, cases[i].own_cwd, &e), EXEC_FAULT_NONE);
+        assert_int_equal(exec_fault_of_exit(&a, &e), EXEC_FAULT_NONE);
         e.launched = false;
         snprintf(e.reason, sizeof(e.reason), "lease");
-        assert_int_equal(exec_fault_of_exit(cases[i].type, cases[i].own_cwd, &e), EXEC_FAULT_NONE);
+        assert_int_equal(exec_fault_of_exit(&a, &e), EXEC_FAULT_NONE);
     }
     assert_int_equal(exec_fault_of_error(ERR_IO), EXEC_FAULT_NODE);
     assert_int_equal(exec_fault_of_error(ERR_CONFIG), EXEC_FAULT_TYPE);
