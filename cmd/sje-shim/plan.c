@@ -10,6 +10,7 @@
 struct lists {
     size_t args;
     size_t vars;
+    size_t needs;
 };
 
 static const char *take_number(const char *text, int64_t *ret)
@@ -38,6 +39,10 @@ static const char *take(char *key, char *value, struct plan *p, struct lists *n)
     }
     if (strcmp(key, "env") == 0 && n->vars < PLAN_MEMBERS && strchr(value, '=')) {
         p->envp[n->vars++] = value;
+        return NULL;
+    }
+    if (strcmp(key, "need") == 0 && n->needs < PLAN_MEMBERS && strchr(value, ':')) {
+        p->needs[n->needs++] = value;
         return NULL;
     }
     for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) {
@@ -107,7 +112,8 @@ const char *plan_parse(char *text, size_t len, struct plan *ret)
     }
     ret->argv = calloc(count(text, len, "arg=") + 1, sizeof(char *));
     ret->envp = calloc(count(text, len, "env=") + 1, sizeof(char *));
-    if (!ret->argv || !ret->envp) {
+    ret->needs = calloc(count(text, len, "need=") + 1, sizeof(char *));
+    if (!ret->argv || !ret->envp || !ret->needs) {
         return "out of memory";
     }
     const char *why = parse(text, len, ret);

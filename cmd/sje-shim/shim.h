@@ -53,6 +53,7 @@
 struct plan {
     char **argv;
     char **envp;
+    char **needs; /* KIND:PATH */
     const char *cwd;
     const char *stdin_file;
     const char *cgroup;

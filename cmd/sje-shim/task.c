@@ -21,12 +21,13 @@
 #define DEFAULT_PATH "/usr/local/bin:/usr/bin:/bin"
 #define REPORT_FD    3 /* in the child; all above is closed */
 
-enum stage { STAGE_SETUP, STAGE_STDIN, STAGE_CWD, STAGE_EXEC, STAGE_INTERPRETER };
+enum stage { STAGE_SETUP, STAGE_STDIN, STAGE_CWD, STAGE_FILE, STAGE_EXEC, STAGE_INTERPRETER };
 
 /* Where the child gave up, and why. */
 struct report {
     enum stage stage;
     int error;
+    int need; /* STAGE_FILE: which one */
 };
 
 /* ---- in the child ---- */
@@ -72,13 +73,38 @@ static void search(const struct plan *p)
     errno = error;
 }
 
-static void give_up(enum stage stage) __attribute__((noreturn));
-static void give_up(enum stage stage)
+static void give_up_at(enum stage stage, int need) __attribute__((noreturn));
+static void give_up_at(enum stage stage, int need)
 {
-    struct report r = {stage, errno};
+    struct report r = {stage, errno, need};
 
     (void)!write(REPORT_FD, &r, sizeof(r));
     _exit(127);
+}
+
+static void give_up(enum stage stage) __attribute__((noreturn));
+static void give_up(enum stage stage)
+{
+    give_up_at(stage, 0);
+}
+
+/* False with the reason in errno: EISDIR is no file, ENOEXEC is no jar. */
+static bool is_there(const char *need)
+{
+    const char *path = strchr(need, ':') + 1;
+    char magic[4] = "PK\003\004";
+    struct stat st;
+
+    if (*need == 'd') {
+        return access(path, R_OK) == 0;
+    }
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 || fstat(fd, &st) != 0) {
+        return false;
+    }
+    errno = S_ISREG(st.st_mode) ? ENOEXEC : EISDIR;
+    return errno == ENOEXEC && (*need != 'j' || (read(fd, magic, sizeof(magic)) == sizeof(magic) &&
+                                                 memcmp(magic, "PK\003\004", sizeof(magic)) == 0));
 }
 
 /* Nothing of ours is kept, so that its end is seen by those at the other ends. */
@@ -118,6 +144,11 @@ static void become_task(const struct shim *s, int report)
     if (p->cwd && chdir(p->cwd) != 0) {
         give_up(STAGE_CWD);
     }
+    for (int i = 0; p->needs[i]; i++) {
+        if (!is_there(p->needs[i])) {
+            give_up_at(STAGE_FILE, i);
+        }
+    }
     reset_signals(p);
     if (strchr(p->argv[0], '/')) {
         execve(p->argv[0], p->argv, p->envp);
@@ -131,13 +162,23 @@ static void become_task(const struct shim *s, int report)
 
 /* ---- in the guardian ---- */
 
+static void note_need(struct shim *s, const char *need, int error)
+{
+    const char *of = *need == 'd' ? "dependency" : "sparkAppPath";
+    const char *path = strchr(need, ':') + 1;
+
+    if (error == EISDIR || error == ENOEXEC) {
+        note(s, "%s %.150s is not a %s", of, path, error == EISDIR ? "file" : "jar file");
+    } else {
+        note(s, "%s %.150s cannot be read: %s", of, path, strerror(error));
+    }
+}
+
 static void refused(struct shim *s, const struct report *r)
 {
-    static const char *const stages[] = {[STAGE_SETUP] = "setup",
-                                         [STAGE_STDIN] = "stdin",
-                                         [STAGE_CWD] = "cwd",
-                                         [STAGE_EXEC] = "exec",
-                                         [STAGE_INTERPRETER] = "interpreter"};
+    static const char *const stages[] = {
+        [STAGE_SETUP] = "setup", [STAGE_STDIN] = "stdin", [STAGE_CWD] = "cwd",
+        [STAGE_FILE] = "file",   [STAGE_EXEC] = "exec",   [STAGE_INTERPRETER] = "interpreter"};
     const struct plan *p = &s->plan;
     const char *why = strerror(r->error);
 
@@ -152,6 +193,9 @@ static void refused(struct shim *s, const struct report *r)
         break;
     case STAGE_CWD:
         note(s, "cannot change to directory \"%.100s\": %s", p->cwd, why);
+        break;
+    case STAGE_FILE:
+        note_need(s, p->needs[r->need], r->error);
         break;
     case STAGE_INTERPRETER:
         note(s, "cannot run \"%.100s\": its interpreter is missing", p->argv[0]);

@@ -6,22 +6,14 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-static int set_cwd(struct exec_plan *plan, const char *cwd, struct err *reterr)
+/* Whether it is there, the task's own process finds out. */
+static void set_cwd(struct exec_plan *plan, const char *cwd)
 {
-    struct stat st = {0};
-
-    if (!cwd) {
-        return 0;
+    if (cwd) {
+        str_replace_owned(&plan->cwd, cwd);
     }
-    if (stat(cwd, &st) < 0 || !S_ISDIR(st.st_mode)) {
-        return err_errno(reterr, ERR_NOT_FOUND, errno ? errno : ENOTDIR,
-                         "cwd %.150s is not a directory", cwd);
-    }
-    str_replace_owned(&plan->cwd, cwd);
-    return 0;
 }
 
 static int set_stdin(struct exec_plan *plan, const struct exec_attempt *a, const char *text,
@@ -47,8 +39,8 @@ static int command_prepare(const struct exec_node *node, struct exec_attempt *a,
     }
     exec_env_begin(plan, a);
     exec_env_add(plan, s->env);
-    rc = set_cwd(plan, s->cwd, reterr);
-    if (rc == 0 && s->stdin_text) {
+    set_cwd(plan, s->cwd);
+    if (s->stdin_text) {
         rc = set_stdin(plan, a, s->stdin_text, strlen(s->stdin_text), reterr);
     }
     return rc < 0 ? rc : exec_plan_check(plan, reterr);
@@ -71,10 +63,8 @@ static int plugin_prepare(const struct exec_node *node, struct exec_attempt *a,
     }
     exec_env_begin(plan, a);
     exec_env_add(plan, s->env);
-    int rc = set_cwd(plan, s->cwd, reterr);
-    if (rc == 0) {
-        rc = set_stdin(plan, a, text, strlen(text), reterr);
-    }
+    set_cwd(plan, s->cwd);
+    int rc = set_stdin(plan, a, text, strlen(text), reterr);
     return rc < 0 ? rc : exec_plan_check(plan, reterr);
 }
 

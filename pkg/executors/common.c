@@ -21,12 +21,14 @@ void exec_plan_init(struct exec_plan *p)
     *p = (struct exec_plan){0};
     buf_init(&p->argv, ARGV_MAX);
     buf_init(&p->env, ENV_MAX);
+    buf_init(&p->needs, ARGV_MAX);
 }
 
 void exec_plan_free(struct exec_plan *p)
 {
     buf_free(&p->argv);
     buf_free(&p->env);
+    buf_free(&p->needs);
     free(p->cwd);
     free(p->stdin_file);
     p->cwd = NULL;
@@ -43,6 +45,13 @@ void exec_result_free(struct exec_result *r)
 void exec_arg(struct exec_plan *plan, const char *s)
 {
     buf_add(&plan->argv, s, strlen(s) + 1);
+}
+
+void exec_need(struct exec_plan *plan, const char *kind, const char *path)
+{
+    char *need CLEANUP(freep) = xasprintf("%s:%s", kind, path);
+
+    buf_add(&plan->needs, need, strlen(need) + 1);
 }
 
 void exec_env_set(struct exec_plan *plan, const char *name, const char *value)
@@ -91,9 +100,9 @@ void exec_env_begin(struct exec_plan *plan, const struct exec_attempt *a)
 
 int exec_plan_check(const struct exec_plan *plan, struct err *reterr)
 {
-    if (plan->argv.failed || plan->env.failed) {
+    if (plan->argv.failed || plan->env.failed || plan->needs.failed) {
         return err_set(reterr, ERR_TOO_LARGE, "the %s is over the limit",
-                       plan->argv.failed ? "command line" : "environment");
+                       plan->env.failed ? "environment" : "command line");
     }
     return 0;
 }
@@ -225,7 +234,7 @@ void exec_finish_process(const struct exec_attempt *a, const struct exec_exit *e
     char text[160];
 
     *ret = (struct exec_result){.outcome = EXEC_FAILED};
-    if (exec_fault_of_exit(a->spec->job_type, !a->spec->cwd, e) != EXEC_FAULT_NONE) {
+    if (exec_fault_of_exit(a, e) != EXEC_FAULT_NONE) {
         ret->outcome = EXEC_RETURNED;
         ret->error = error_json("node", e->message, e);
     } else if (streq(e->reason, "cancel")) {

@@ -12,6 +12,8 @@ void exec_env_set(struct exec_plan *plan, const char *name, const char *value);
 void exec_env_add(struct exec_plan *plan, const json_t *obj);
 
 void exec_arg(struct exec_plan *plan, const char *s);
+/* A file without which the task cannot be: its own process looks for it. */
+void exec_need(struct exec_plan *plan, const char *kind, const char *path);
 /* ERR_TOO_LARGE where argv or env went over their limits. */
 int exec_plan_check(const struct exec_plan *plan, struct err *reterr) NODISCARD;
 

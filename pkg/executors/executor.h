@@ -1,7 +1,8 @@
 /* executor.h: the plug-in interface: how a kind of task is started, watched and judged.
  *
  * An executor never runs the task itself: it turns a specification into a plan (pure text work and
- * small files in the attempt's directory), may look at the running task from time to time, and
+ * small files in the attempt's directory; what the task names, the task's process looks at, for it
+ * may be on a disk that hangs), may look at the running task from time to time, and
  * turns the shim's exit record into an outcome. So a broken executor or task can hurt its own
  * attempt only. Functions run on the worker's loop thread and must not block; `watch` may use the
  * loop.
@@ -39,8 +40,9 @@ struct exec_attempt {
 };
 
 struct exec_plan {
-    struct buf argv; /* NUL-terminated strings, one after another */
-    struct buf env;  /* NUL-terminated NAME=VALUE */
+    struct buf argv;  /* NUL-terminated strings, one after another */
+    struct buf env;   /* NUL-terminated NAME=VALUE */
+    struct buf needs; /* NUL-terminated KIND:PATH, see plan.h */
     char *cwd;
     char *stdin_file;
     bool hold_term; /* SIGTERM is blocked when it starts; it takes it when it is ready */

@@ -2,8 +2,6 @@
 
 #include <errno.h>
 
-#define ANY (-1)
-
 enum exec_fault exec_fault_of_error(int rc)
 {
     static const struct {
@@ -23,43 +21,81 @@ enum exec_fault exec_fault_of_error(int rc)
     return EXEC_FAULT_NONE;
 }
 
-/* Whose program it is: a Command names one, all others run what the node has. */
-enum whose { EVERY, TASKS, NODES };
+/* ---- what the shim recorded ---- */
 
-static const struct {
-    const char *stage; /* as the shim calls it */
-    int error;
-    enum whose program;
-    enum exec_fault fault;
-} launches[] = {
-    /* the first that fits */
-    {"plan", ANY, EVERY, EXEC_FAULT_NODE},    {"pipe", ANY, EVERY, EXEC_FAULT_NODE},
-    {"fork", ANY, EVERY, EXEC_FAULT_NODE},    {"setup", ANY, EVERY, EXEC_FAULT_NODE},
-    {"stdin", ANY, EVERY, EXEC_FAULT_NODE},   {"exec", ENOSPC, EVERY, EXEC_FAULT_NODE},
-    {"exec", EDQUOT, EVERY, EXEC_FAULT_NODE}, {"exec", EIO, EVERY, EXEC_FAULT_NODE},
-    {"exec", EROFS, EVERY, EXEC_FAULT_NODE},  {"exec", EMFILE, EVERY, EXEC_FAULT_NODE},
-    {"exec", ENFILE, EVERY, EXEC_FAULT_NODE}, {"exec", EAGAIN, EVERY, EXEC_FAULT_NODE},
-    {"exec", ENOMEM, EVERY, EXEC_FAULT_NODE}, {"exec", E2BIG, EVERY, EXEC_FAULT_NONE},
-    {"exec", ANY, NODES, EXEC_FAULT_TYPE},    {"interpreter", ANY, NODES, EXEC_FAULT_TYPE},
-    {"cwd", EIO, EVERY, EXEC_FAULT_NODE},     {"cwd", ENOMEM, EVERY, EXEC_FAULT_NODE},
-};
-
-enum exec_fault exec_fault_of_exit(const char *job_type, bool own_cwd, const struct exec_exit *e)
+/* The node has run out of it, whatever was to be opened or executed. */
+static bool is_shortage(int error)
 {
-    enum whose program = streq(job_type, JOB_COMMAND) ? TASKS : NODES;
+    switch (error) {
+    case ENOSPC:
+    case EDQUOT:
+    case EROFS:
+    case EMFILE:
+    case ENFILE:
+    case EAGAIN:
+    case ENOMEM:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Of what the task named. */
+static enum exec_fault fault_of_named(int error, int32_t losses)
+{
+    switch (error) {
+    case ENOENT: /* true on every node */
+    case ENOTDIR:
+    case EACCES:
+    case EPERM:
+    case ELOOP:
+    case ENAMETOOLONG:
+    case ENOEXEC:
+    case EISDIR:
+    case EINVAL:
+    case E2BIG:
+    case ELIBBAD:
+        return EXEC_FAULT_NONE;
+    default:
+        break;
+    }
+    /* A mount that is dead here may be well elsewhere. But a client can make such errors too, with
+     * a program that is cut off or a file system of its own: so nothing is held off, and what fails
+     * that often is the task's. */
+    return is_shortage(error)         ? EXEC_FAULT_NODE
+           : losses < EXEC_DOUBTS_MAX ? EXEC_FAULT_ATTEMPT
+                                      : EXEC_FAULT_NONE;
+}
+
+static enum exec_fault fault_of_exec(const struct exec_attempt *a, int error)
+{
+    if (streq(a->spec->job_type, JOB_COMMAND)) {
+        return fault_of_named(error, a->losses);
+    }
+    return is_shortage(error) || error == EIO ? EXEC_FAULT_NODE
+           : error == E2BIG                   ? EXEC_FAULT_NONE
+                                              : EXEC_FAULT_TYPE;
+}
+
+enum exec_fault exec_fault_of_exit(const struct exec_attempt *a, const struct exec_exit *e)
+{
+    static const char *const ours[] = {"plan", "pipe", "fork", "setup", "stdin"};
 
     if (e->launched || !streq(e->reason, "launch")) {
         return EXEC_FAULT_NONE;
     }
-    if (own_cwd && streq(e->stage, "cwd")) {
-        return EXEC_FAULT_NODE;
-    }
-    for (size_t i = 0; i < ARRAY_LEN(launches); i++) {
-        if (streq(launches[i].stage, e->stage) &&
-            (launches[i].error == ANY || launches[i].error == e->error) &&
-            (launches[i].program == EVERY || launches[i].program == program)) {
-            return launches[i].fault;
+    for (size_t i = 0; i < ARRAY_LEN(ours); i++) {
+        if (streq(e->stage, ours[i])) {
+            return EXEC_FAULT_NODE;
         }
     }
-    return EXEC_FAULT_NONE;
+    if (streq(e->stage, "cwd") && !a->spec->cwd) {
+        return EXEC_FAULT_NODE;
+    }
+    if (streq(e->stage, "cwd") || streq(e->stage, "file")) {
+        return fault_of_named(e->error, a->losses);
+    }
+    /* An interpreter that is missing is ENOENT too. */
+    return streq(e->stage, "exec") || streq(e->stage, "interpreter") ? fault_of_exec(a, e->error)
+                                                                     : EXEC_FAULT_NONE;
 }

@@ -1,6 +1,5 @@
 /* fault.h: whose fault it is that a task did not start: its own, or its node's (docs/protocol.md,
- * Result). One table, by the step and the system's error, never by a text. What the table does not
- * name is the task's. Pure. */
+ * Result). By the step and the system's error, never by a text. Pure. */
 #ifndef SJE_EXECUTORS_FAULT_H
 #define SJE_EXECUTORS_FAULT_H
 
@@ -16,8 +15,11 @@ enum exec_fault {
 
 /* Before the shim: an error of making the directory, prepare(), the plan, starting the shim. */
 enum exec_fault exec_fault_of_error(int rc);
-/* What the shim recorded; EXEC_FAULT_NONE where the task was started, or stopped before. own_cwd:
- * it was to run in its attempt's directory, and not where the task says. */
-enum exec_fault exec_fault_of_exit(const char *job_type, bool own_cwd, const struct exec_exit *e);
+/* What the shim recorded; EXEC_FAULT_NONE where the task was started, or stopped before. */
+enum exec_fault exec_fault_of_exit(const struct exec_attempt *a, const struct exec_exit *e);
+
+/* Attempts that may come back for an error of which it is not known whose it is. From the 21st
+ * return on a task waits (docs/protocol.md), so that the last of these are a while apart. */
+#define EXEC_DOUBTS_MAX 24
 
 #endif

@@ -6,6 +6,8 @@
  * - version=1
  * - arg=TEXT (+): the command line; its first names the program, looked up in the task's PATH
  * - env=NAME=VALUE (+): the task's whole environment; nothing is inherited
+ * - need=KIND:PATH (+): a file of the task's without which it is not started. KIND is `app`, `jar`,
+ *   which is looked into, or `dependency`, which may be a directory
  * - cwd=DIR: absent, the attempt's directory
  * - stdin=FILE: absent, /dev/null
  * - timeoutMs=N: run time after which the task is stopped with reason `timeout`; 0: none

@@ -226,6 +226,9 @@ int shim_plan_write(const char *dir, const struct exec_plan *p, const struct shi
     for (size_t at = 0; at < p->argv.len; at += strlen(p->argv.data + at) + 1) {
         add_text(&b, "arg", p->argv.data + at);
     }
+    for (size_t at = 0; at < p->needs.len; at += strlen(p->needs.data + at) + 1) {
+        add_text(&b, "need", p->needs.data + at);
+    }
     add_env(&b, &p->env);
     add_text(&b, "cwd", p->cwd);
     add_text(&b, "stdin", p->stdin_file);

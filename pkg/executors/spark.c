@@ -10,7 +10,6 @@
 #include "pkg/executors/sparkwatch.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <glob.h>
 #include <math.h>
 #include <stdio.h>
@@ -99,28 +98,11 @@ static char *absolute(const char *path)
     return xasprintf("%s/%s", cwd, path);
 }
 
-static int check_app(const char *path, struct err *reterr)
+static void need_app(struct exec_plan *plan, const char *path)
 {
-    char magic[4] = {0};
-
-    if (has_scheme(path)) {
-        return 0;
+    if (!has_scheme(path)) {
+        exec_need(plan, str_ends(str_of(path), STR(".jar")) ? "jar" : "app", path);
     }
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) {
-        return err_errno(reterr, ERR_NOT_FOUND, errno, "sparkAppPath %.150s cannot be read", path);
-    }
-    struct stat st = {0};
-    bool regular = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
-    ssize_t n = regular ? read(fd, magic, sizeof(magic)) : 0;
-    close(fd);
-    if (!regular) {
-        return err_set(reterr, ERR_INVALID, "sparkAppPath %.150s is not a file", path);
-    }
-    if (str_ends(str_of(path), STR(".jar")) && (n != 4 || memcmp(magic, "PK\003\004", 4) != 0)) {
-        return err_set(reterr, ERR_INVALID, "sparkAppPath %.150s is not a jar file", path);
-    }
-    return 0;
 }
 
 /* ---- argv ---- */
@@ -158,9 +140,8 @@ static int add_dependencies(struct exec_plan *plan, const json_t *list, struct e
                 return err_set(reterr, ERR_INVALID,
                                "dependency %.150s: a comma is not possible here", dep);
             }
-            if (!has_scheme(path) && access(path, R_OK) < 0) {
-                return err_errno(reterr, ERR_NOT_FOUND, errno, "dependency %.150s cannot be read",
-                                 path);
+            if (!has_scheme(path)) {
+                exec_need(plan, "dependency", path);
             }
             buf_addf(&joined, "%s%s", joined.len ? "," : "", path);
         }
@@ -292,14 +273,11 @@ static int spark_prepare(const struct exec_node *node, struct exec_attempt *a,
 
     int rc = need_home(node, home, reterr);
     rc = rc < 0 || brings_java(s) ? rc : need_java(home, reterr);
-    rc = rc < 0 ? rc : check_app(app, reterr);
+    rc = rc < 0 ? rc : spark_properties_write(node, a, home, master, reterr);
     if (rc < 0) {
         return rc;
     }
-    rc = spark_properties_write(node, a, home, master, reterr);
-    if (rc < 0) {
-        return rc;
-    }
+    need_app(plan, app);
     char *submit CLEANUP(freep) = xasprintf("%s/bin/spark-submit", home);
     char *properties CLEANUP(freep) = xasprintf("%s/spark.properties", a->dir);
     exec_arg(plan, submit);

@@ -381,9 +381,8 @@ void wcore_on_applied(struct wcore *c, const struct wcore_key *k)
 
 void wcore_on_started(struct wcore *c, int64_t now, struct wcore_attempt *a)
 {
-    (void)now;
-    wcore_proven(c, a->type);
     if (a->state == WCORE_STARTING) {
+        a->started_at = now;
         wcore_move(c, a, WCORE_RUNNING, "started");
         c->news = true;
     }
@@ -396,6 +395,8 @@ void wcore_on_ended(struct wcore *c, int64_t now, struct wcore_attempt *a,
     c->news = true;
     if (fault) {
         wcore_hold_off(c, now, a->type, fault);
+    } else if (a->state == WCORE_RUNNING) {
+        wcore_prove(c, a);
     }
     if (a->forget) {
         forget(c, a, "stopped; it was not ours any more");

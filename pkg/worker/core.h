@@ -39,6 +39,7 @@
 #define WCORE_KILL_UNPROVEN_MS 3000  /* the same for what may run elsewhere soon */
 #define WCORE_HOLD_OFF_MS      5000  /* after a fault of the node; doubled with each further one */
 #define WCORE_HOLD_OFF_MAX_MS  600000
+#define WCORE_PROVEN_MS        30000 /* what has run so long was started well */
 #define WCORE_BATCH            500  /* claims or results handed to one operation */
 #define WCORE_ATTEMPTS_MAX     1000 /* claimed or granted; what a beat can list */
 #define WCORE_HELD_MAX         20000
@@ -120,6 +121,7 @@ struct wcore_attempt {
     bool lease_over; /* stopped because of it */
     int64_t claimed_at;
     int64_t claim_beat; /* number of the last beat before that */
+    int64_t started_at; /* RUNNING, until wcore_prove(); 0: not by this process */
     int64_t token;      /* of the grant */
     int64_t lease_ms;
     int64_t deadline;    /* end of the lease */
@@ -217,7 +219,7 @@ struct wcore_offer {
     char *type;    /* NULL: everything */
     char *why;     /* NULL: it is offered */
     int64_t until; /* not before; 0: as soon as a look finds it well */
-    int64_t delay; /* of the last time off since something was started; 0: none */
+    int64_t delay; /* of the last time off since something ran well; 0: none */
     bool able;     /* said the last look */
 };
 const struct wcore_offer *wcore_offers(const struct wcore *c, size_t *ret_n);

@@ -91,6 +91,9 @@ void wcore_send_beat(struct wcore *c, int64_t now)
             struct wcore_attempt *a = CONTAINER_OF(it, struct wcore_attempt, in_state);
 
             a->first_beat = a->first_beat ? a->first_beat : n;
+            if (s == WCORE_RUNNING && now - a->started_at >= WCORE_PROVEN_MS) {
+                wcore_prove(c, a);
+            }
         }
     }
 }

@@ -137,10 +137,14 @@ void wcore_hold_off(struct wcore *c, int64_t now, const char *type, const struct
     wcore_give_back_unable(c);
 }
 
-void wcore_proven(struct wcore *c, const char *type)
+void wcore_prove(struct wcore *c, struct wcore_attempt *a)
 {
-    struct wcore_offer *o = type ? find(c, type) : NULL;
+    struct wcore_offer *o = a->type ? find(c, a->type) : NULL;
 
+    if (!a->started_at) {
+        return;
+    }
+    a->started_at = 0;
     c->offers[0].delay = 0;
     if (o) {
         o->delay = 0;

@@ -76,7 +76,9 @@ void wcore_offers_done(struct wcore *c);
 /* NULL: tasks of this type (NULL: one of which it is not known) can be started. Else why not. */
 const char *wcore_unable(const struct wcore *c, const char *type);
 void wcore_hold_off(struct wcore *c, int64_t now, const char *type, const struct wcore_fault *f);
-void wcore_proven(struct wcore *c, const char *type); /* one was started */
+/* This one shows that such tasks run here. That it was started does not: the shim says so before it
+ * knows. Each does it once, or old ones would speak for new ones for ever. */
+void wcore_prove(struct wcore *c, struct wcore_attempt *a);
 
 /* core_beat.c */
 int64_t wcore_beat_due(const struct wcore *c);

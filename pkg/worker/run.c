@@ -209,7 +209,7 @@ void run_judge(struct run *r, const struct exec_exit *e)
     unwatch(r);
     r->executor->finish(r->x->node, &r->exec, e, &res);
     if (res.outcome == EXEC_RETURNED) {
-        run_set_fault(r, exec_fault_of_exit(r->spec->job_type, !r->spec->cwd, e), e->message);
+        run_set_fault(r, exec_fault_of_exit(&r->exec, e), e->message);
     }
     set_result(r, &res, e->started_at, e->finished_at);
 }

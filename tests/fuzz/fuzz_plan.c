@@ -21,6 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         MUST(p.grace_ms >= 0 && p.timeout_ms >= 0 && p.lease_until > 0);
     }
     free(p.argv);
+    free(p.needs);
     free(p.envp);
     free(text);
     return 0;

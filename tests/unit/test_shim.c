@@ -208,6 +208,61 @@ static void test_no_cwd(void **state)
     launch_fails(r, "cannot change to directory \"/no/\"such\n\": No such file or directory");
 }
 
+static void need(struct run *r, const char *text)
+{
+    buf_reset(&r->plan.needs);
+    buf_add(&r->plan.needs, text, strlen(text) + 1);
+}
+
+static void test_files_that_a_task_needs(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    need(r, "app:/bin/sh");
+    buf_adds(&r->plan.needs, "dependency:/bin");
+    buf_addc(&r->plan.needs, '\0');
+    run_sh(r, "printf ran");
+    run_all(r, &e);
+    assert_true(e.launched);
+}
+
+static void test_no_application(void **state)
+{
+    struct run *r = *state;
+
+    need(r, "app:/no/such.py");
+    run_arg(r, "true");
+    launch_fails(r, "sparkAppPath /no/such.py cannot be read: No such file or directory");
+}
+
+static void test_an_application_that_is_a_directory(void **state)
+{
+    struct run *r = *state;
+
+    need(r, "app:/bin");
+    run_arg(r, "true");
+    launch_fails(r, "sparkAppPath /bin is not a file");
+}
+
+static void test_an_application_that_is_no_jar(void **state)
+{
+    struct run *r = *state;
+
+    need(r, "jar:/bin/sh");
+    run_arg(r, "true");
+    launch_fails(r, "sparkAppPath /bin/sh is not a jar file");
+}
+
+static void test_no_dependency(void **state)
+{
+    struct run *r = *state;
+
+    need(r, "dependency:/no/such.csv");
+    run_arg(r, "true");
+    launch_fails(r, "dependency /no/such.csv cannot be read: No such file or directory");
+}
+
 static void test_no_stdin(void **state)
 {
     struct run *r = *state;
@@ -1160,6 +1215,11 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_no_shell, setup, teardown),
         cmocka_unit_test_setup_teardown(test_path, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_cwd, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_files_that_a_task_needs, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_application, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_application_that_is_a_directory, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_application_that_is_no_jar, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_dependency, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_stdin, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hostile_plan, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_guardian, setup, teardown),

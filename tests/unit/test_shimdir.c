@@ -195,7 +195,8 @@ static void test_files(void **state)
 
 static void test_plan(void **state)
 {
-    static const char expected[] = "version=1\0arg=a\0arg=\0arg=c d\0env=B=2=2\0env=A=3\0"
+    static const char expected[] = "version=1\0arg=a\0arg=\0arg=c d\0need=app:/x\0need=jar:y\0"
+                                   "env=B=2=2\0env=A=3\0"
                                    "cwd=/x\0timeoutMs=1\0graceMs=2\0leaseUntil=3\0onLease=detach\0"
                                    "logLimit=4\0cgroup=/g\0memoryMax=5";
     struct exec_plan p = {0};
@@ -206,6 +207,7 @@ static void test_plan(void **state)
     exec_plan_init(&p);
     buf_add(&p.argv, "a\0\0c d", 7);
     buf_add(&p.env, "A=1\0A=2\0noise\0A=3\0B=2=2", 24);
+    buf_add(&p.needs, "app:/x\0jar:y", 13);
     p.cwd = xstrdup("/x");
     p.detach = true;
     assert_int_equal(shim_plan_write(dir, &p, &l, NULL), 0);

@@ -1573,7 +1573,7 @@ static void test_a_full_disk_holds_work_off(void **unused)
     close_worker(&f);
 }
 
-/* Each time it waits longer; when something has started, not any more. */
+/* Each time it waits longer; when something has run, not any more. */
 static void test_the_time_off_doubles(void **unused)
 {
     static const int seconds[] = {5, 10, 20, 40, 80, 160, 320, 600, 600};
@@ -1603,6 +1603,40 @@ static void test_the_time_off_doubles(void **unused)
     grant_typed(&f, 50, "SparkApp");
     assert_int_equal(offer(&f, "SparkApp")->delay, 600000);
     wcore_on_started(f.c, f.now, find(&f, 50));
+    assert_int_equal(offer(&f, "SparkApp")->delay, 600000);
+    wcore_on_ended(f.c, f.now, find(&f, 50), NULL);
+    assert_int_equal(offer(&f, "SparkApp")->delay, 0);
+    close_worker(&f);
+}
+
+/* The shim says that it has a process, and then that this could not execute the program. */
+static void test_the_time_off_doubles_after_the_fork_too(void **unused)
+{
+    struct wcore_fault fault = {.of = WCORE_FAULT_TYPE, .reason = "no interpreter"};
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 2);
+    for (int i = 0; i < 3; i++) {
+        look(&f, NULL, NULL);
+        hint_typed(&f, i + 1, "SparkApp");
+        step(&f);
+        grant_typed(&f, i + 1, "SparkApp");
+        wcore_on_started(f.c, f.now, find(&f, i + 1));
+        wcore_on_ended(f.c, f.now, find(&f, i + 1), &fault);
+        assert_int_equal(offer(&f, "SparkApp")->until, f.now + (5000 << i));
+        applied(&f, i + 1);
+        pass(&f, 5000 << i);
+    }
+    look(&f, NULL, NULL);
+    hint_typed(&f, 50, "SparkApp");
+    step(&f);
+    grant_typed(&f, 50, "SparkApp");
+    wcore_on_started(f.c, f.now, find(&f, 50));
+    pass(&f, 20000);
+    answer_last_beat(&f); /* or its lease would end it */
+    assert_int_equal(offer(&f, "SparkApp")->delay, 20000);
+    pass(&f, 25000); /* it need not end: that it runs is enough */
     assert_int_equal(offer(&f, "SparkApp")->delay, 0);
     close_worker(&f);
 }
@@ -2264,6 +2298,7 @@ int main(void)
         cmocka_unit_test(test_a_full_disk_holds_work_off),
         cmocka_unit_test(test_the_time_off_doubles),
         cmocka_unit_test(test_a_fault_that_shows_later),
+        cmocka_unit_test(test_the_time_off_doubles_after_the_fork_too),
         cmocka_unit_test(test_what_is_not_offered_goes_back),
         cmocka_unit_test(test_what_nobody_can_take_does_not_go_in_a_circle),
         cmocka_unit_test(test_what_is_held_when_the_node_gets_smaller),

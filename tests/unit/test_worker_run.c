@@ -10,6 +10,7 @@
 #include "pkg/executors/strays.h"
 #include "tests/unit/realgroup.h"
 
+#include <elf.h>
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
@@ -534,7 +535,8 @@ static void test_what_is_the_tasks_own_fault(void **state)
     (void)state;
     use_real_shim();
     assert_int_equal(start("{\"jobType\":\"Command\",\"command\":[\"true\"],\"cwd\":\"/no/such\"}"),
-                     WCORE_START_ENDED);
+                     WCORE_START_UNDER_WAY); /* its own process finds out */
+    await(&n_ended);
     assert_string_equal(run_outcome(run), "failed");
     assert_non_null(strstr(run_why(run), "/no/such"));
     assert_null(run_fault(run));
@@ -572,6 +574,33 @@ static void test_an_interpreter_that_is_missing(void **state)
     assert_string_equal(run_outcome(run), "failed");
     assert_null(run_fault(run));
     node.plugin_dir = "";
+}
+
+/* A client can make one. So nothing is held off for it, and it does not go round for ever. */
+static void test_a_program_that_is_cut_off(void **state)
+{
+    struct {
+        Elf64_Ehdr head;
+        Elf64_Phdr interpreter;
+    } program = {.interpreter = {.p_type = PT_INTERP, .p_offset = 4096, .p_filesz = 10}};
+    FILE *self = fopen("/proc/self/exe", "re");
+    char *path CLEANUP(freep) = xasprintf("%s/cut-off", tasks_dir);
+    char *command CLEANUP(freep) =
+        xasprintf("{\"jobType\":\"Command\",\"command\":[\"%s\"]}", path);
+
+    (void)state;
+    use_real_shim();
+    assert_non_null(self);
+    assert_int_equal(fread(&program.head, sizeof(program.head), 1, self), 1);
+    assert_int_equal(fclose(self), 0);
+    program.head.e_phoff = sizeof(program.head);
+    program.head.e_phnum = 1;
+    assert_int_equal(shimdir_write_file(tasks_dir, "cut-off", &program, sizeof(program), NULL), 0);
+    assert_int_equal(chmod(path, 0700), 0);
+    assert_int_equal(start(command), WCORE_START_UNDER_WAY);
+    await(&n_ended);
+    assert_string_equal(run_outcome(run), "returned");
+    assert_int_equal(run_fault(run)->of, WCORE_FAULT_ATTEMPT);
 }
 
 /* ---- a shim that is killed, both halves of it ---- */
@@ -792,6 +821,7 @@ int main(void)
         T(test_a_directory_that_is_there_already),
         T(test_what_is_the_tasks_own_fault),
         T(test_an_interpreter_that_is_missing),
+        T(test_a_program_that_is_cut_off),
         T(test_orphans_fall_to_the_worker),
         T(test_a_guardian_that_stands_still_alone),
         T(test_a_kill_takes_all),
