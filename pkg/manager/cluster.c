@@ -109,6 +109,20 @@ static json_t *hold_off_json(const json_t *list)
     return all;
 }
 
+/* Why it has the state it has; null where that says all. */
+static json_t *reason_json(const struct fleet_worker *w)
+{
+    const struct fleet_worker *holder = w->node->holder;
+    char *text CLEANUP(freep) = NULL;
+
+    if (w->state == WORKER_REFUSED) {
+        text = xasprintf("another worker of this name lives, on %s (pid %d); give each its own "
+                         "executorNodeConfig.nodeId",
+                         holder->host, holder->pid);
+    }
+    return text_json(text);
+}
+
 static json_t *worker_json(struct fleet_worker *w, bool with_tasks)
 {
     json_t *j = json_object();
@@ -116,6 +130,7 @@ static json_t *worker_json(struct fleet_worker *w, bool with_tasks)
     set(j, "workerId", text_json(w->who.node));
     set(j, "host", text_json(w->host));
     set(j, "state", json_string(worker_state_name(w->state)));
+    set(j, "reason", reason_json(w));
     set(j, "slots", json_integer(w->slots));
     set(j, "running", json_integer((json_int_t)w->leases.count));
     set(j, "usedSlots", json_integer(w->offer.used.slots));
@@ -138,6 +153,16 @@ static json_t *worker_json(struct fleet_worker *w, bool with_tasks)
             json_array_append_new(tasks, lease_json(CONTAINER_OF(n, struct lease, node)));
         }
         set(j, "tasks", tasks);
+        json_t *refused = json_array();
+        LIST_EACH(&w->node->workers, n)
+        {
+            struct fleet_worker *other = CONTAINER_OF(n, struct fleet_worker, of_node);
+
+            if (other->state == WORKER_REFUSED) {
+                json_array_append_new(refused, worker_json(other, false));
+            }
+        }
+        set(j, "refused", refused);
     }
     return j;
 }
@@ -208,6 +233,20 @@ void manager_status(struct manager *m, struct buf *out)
     json_write(j, out);
 }
 
+/* Workers by what they do not take: their own metrics are seen by nobody where they have no port.
+ */
+static void set_hold_off(const struct manager *m)
+{
+    metric_clear(METRIC_workers_hold_off);
+    for (const struct fleet_worker *w = m->fleet.workers; w; w = w->hh.next) {
+        for (size_t i = 0; worker_lives(w->state) && i < json_array_size(w->hold_off); i++) {
+            const char *type = json_get_string(json_array_get(w->hold_off, i), "type");
+
+            metric_add(METRIC_workers_hold_off, type ? type : "all", 1);
+        }
+    }
+}
+
 static void set_outstanding(void *arg, const struct feed_pool_info *info)
 {
     (void)arg;
@@ -227,6 +266,7 @@ void manager_metrics(struct manager *m)
     for (size_t i = 0; i < ARRAY_LEN(c.workers); i++) {
         metric_set(METRIC_workers, worker_state_name((enum worker_state)i), c.workers[i]);
     }
+    set_hold_off(m);
     metric_clear(METRIC_hints_outstanding);
     feed_each(m->feed, set_outstanding, NULL);
 }

@@ -1019,6 +1019,29 @@ def test_workers(straw):
     assert "no workers" in sje("workers", straw=straw).err
 
 
+BAD = {"workers": [
+    {"workerId": "node1", "host": "h", "state": "UP", "slots": 4, "running": 0, "jobTypes": ["Noop"],
+     "holdOff": [{"type": "SparkApp", "reason": "Java is not found\x1b on this node, nor is anything else", "until": None}]},
+    {"workerId": "node1", "host": "h2", "state": "REFUSED", "slots": 4, "running": 0, "jobTypes": ["Noop"],
+     "reason": "another worker of this name lives, on h (pid 7)"},
+    {"workerId": "node2", "host": "h2", "state": "UP", "slots": 4, "running": 0, "jobTypes": [],
+     "holdOff": [{"type": None, "reason": "no disk", "until": None}]}]}
+TROUBLES = ["node1 takes no SparkApp: Java is not found^[ on this node, nor is anything else",
+            "node1 is REFUSED: another worker of this name lives, on h (pid 7)", "node2 takes nothing: no disk"]
+
+
+def test_what_is_wrong_with_a_worker_is_never_left_out(straw):
+    straw.on("GET", "/mgmt/workers", BAD).on("GET", "/health", {"status": "up"})
+    assert sje("workers", straw=straw).out.splitlines()[4:] == TROUBLES
+    code, text = Terminal("workers", "--no-color", straw=straw, columns=60).close()
+    assert code == OK and text.splitlines()[4:] == TROUBLES
+    done = sje("health", straw=straw)
+    assert done.returncode == OK and done.out.splitlines()[1:] == ["degraded: " + t for t in TROUBLES]
+    BAD["workers"][0]["state"] = "DEAD"
+    assert "degraded: no worker takes any task" in sje("health", straw=straw).out
+    assert "degraded" not in sje("health", "--json", straw=straw).out
+
+
 def test_queues(straw):
     queues = {"queues": [{"pool": "default", "paused": True, "scheduled": 1, "ready": 2, "fed": 3,
                           "queued": 6, "running": 4, "waitingFor": "the pool is paused"}]}
