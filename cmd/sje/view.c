@@ -69,6 +69,20 @@ void view_error(struct buf *out, const json_t *task)
     }
 }
 
+void view_waiting(struct buf *out, const json_t *task)
+{
+    const char *text = json_get_string(json_object_get(task, "waitingFor"), "text");
+    const char *last = text ? strrchr(text, ' ') : NULL;
+    int64_t at = 0;
+
+    if (last && text_time(last + 1, &at)) {
+        buf_addf(out, "%.*s ", (int)MIN(last - text, (ptrdiff_t)1000), text);
+        text_local(out, at, false);
+    } else if (text) {
+        buf_addf(out, "%.1000s", text);
+    }
+}
+
 bool view_time(const json_t *task, const char *key, int64_t *ret)
 {
     return text_time(json_get_string(task, key), ret);
@@ -203,7 +217,8 @@ void view_print(const struct cli *c, const json_t *task)
              job ? ")" : "");
     row(c, "job", &b);
     row_state(c, task);
-    row_text(c, "waiting for", json_get_string(json_object_get(task, "waitingFor"), "text"));
+    view_waiting(&b, task);
+    row(c, "waiting for", &b);
     row_progress(c, json_object_get(task, "progress"));
     buf_addf(&b, "%.64s, priority %lld", pool ? pool : "?",
              (long long)json_get_int(task, "priority", 0));

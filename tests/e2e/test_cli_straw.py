@@ -552,6 +552,20 @@ def waiting(state="RUNNING", **more):
     return answer
 
 
+def test_wait_says_why_a_task_waits(straw):
+    busy, later = ({"code": "x", "text": t} for t in ("all workers are busy", "not before 2026-01-02T03:04:05.000Z"))
+    looks = [view("QUEUED", waitingFor=w) for w in (busy, busy, later)]
+    straw.on("GET", f"/task/{ID}", *looks, view("QUEUED", waitingFor=None), view("SUCCEEDED"))
+    lines = [line.split(ID + " ")[1] for line in sje("wait", ID, straw=straw).err.splitlines()]
+    assert lines == ["QUEUED: all workers are busy", "QUEUED: not before 2026-01-02 03:04:05", "QUEUED",
+                     "SUCCEEDED on node1"]
+    straw.on("GET", f"/task/{ID}", looks[0], view("SUCCEEDED"))
+    code, text = Terminal("wait", ID, "--log", "none", straw=straw).close()
+    assert code == OK and "all workers are busy" in text
+    straw.on("GET", f"/task/{ID}", looks[2])
+    assert "not before 2026-01-02 03:04:05\n" in sje("status", ID, straw=straw).out
+
+
 def test_wait_timeout(straw):
     straw.on("GET", f"/task/{ID}", waiting())
     began = time.monotonic()
