@@ -26,7 +26,7 @@ def main():
     a = p.parse_args()
 
     spark = SparkSession.builder.appName("sales").getOrCreate()
-    sales = spark.read.csv(Path(SparkFiles.get(a.csv)).as_uri(), header=True,
+    sales = spark.read.csv(f"file://{SparkFiles.get(a.csv)}", header=True,
                            schema="day DATE, region STRING, product STRING, quantity INT, price DECIMAL(8, 2)")
     sales.createOrReplaceTempView("sales")
     rows = spark.sql(QUERY, year=a.year).collect()

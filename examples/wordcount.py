@@ -33,7 +33,7 @@ def main():
     a = p.parse_args()
 
     spark = SparkSession.builder.appName("word count").getOrCreate()
-    lines = spark.sparkContext.textFile(Path(a.text).resolve().as_uri(), a.parts)
+    lines = spark.sparkContext.textFile(f"file://{Path(a.text).resolve()}", a.parts)  # Hadoop knows no %20
     words = lines.mapPartitions(lambda part: words_of(part, a.pace))
     counts = words.map(lambda word: (word, 1)).reduceByKey(add, a.parts).cache()
 

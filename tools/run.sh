@@ -71,7 +71,7 @@ word_count() {
     echo "\$ sje submit $EXAMPLE"
     id=$("$BIN/sje" submit --json "$EXAMPLE" | python3 -c 'import json, sys; print(json.load(sys.stdin)["taskId"])')
     echo "\$ sje wait $id"
-    "$BIN/sje" wait "$id" >/dev/null || die "the word count failed; see: $BIN/sje log --stderr $id"
+    "$BIN/sje" wait "$id" >/dev/null || die "the word count failed; see: . var/sje.env && sje log --stderr $id"
     result=$("$BIN/sje" result --json "$id")
     python3 -c '
 import json, sys

@@ -38,6 +38,70 @@ int metrics_run(struct cli *c)
     return CLI_OK;
 }
 
+static void print_trouble(const char *head, const struct buf *text)
+{
+    struct buf line CLEANUP(buf_free) = {0};
+
+    buf_init(&line, CELL_BYTES * 4);
+    buf_adds(&line, head);
+    text_clean(&line, (struct str){text->data, text->len});
+    buf_addc(&line, '\n');
+    fwrite(line.data, 1, line.len, stdout);
+}
+
+/* What is wrong with each worker, a line for each fault. */
+static void print_troubles(const char *head, const json_t *workers)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+
+    buf_init(&b, CELL_BYTES);
+    for (size_t i = 0; i < json_array_size(workers); i++) {
+        const json_t *w = json_array_get(workers, i);
+        const json_t *held = json_object_get(w, "holdOff");
+        const char *name = json_get_string(w, "workerId");
+        const char *reason = json_get_string(w, "reason");
+
+        if (reason) {
+            buf_addf(&b, "%.128s is %.32s: %.1000s", name, json_get_string(w, "state"), reason);
+            print_trouble(head, &b);
+            buf_reset(&b);
+        }
+        for (size_t k = 0; k < json_array_size(held); k++) {
+            const char *type = json_get_string(json_array_get(held, k), "type");
+            const char *why = json_get_string(json_array_get(held, k), "reason");
+
+            buf_addf(&b, "%.128s takes no%s%.128s: %.1000s", name, type ? " " : "thing",
+                     type ? type : "", why ? why : "?");
+            print_trouble(head, &b);
+            buf_reset(&b);
+        }
+    }
+}
+
+/* The manager is up; are there workers that take what it has? One that cannot say is not asked. */
+static void print_degraded(struct cli *c)
+{
+    struct reply r CLEANUP(reply_done) = {0};
+    struct err e;
+    int taking = 0;
+
+    if (client_call(c->client, &(struct request){.path = "/mgmt/workers"}, &r, &e) < 0 ||
+        r.status != 200) {
+        return;
+    }
+    const json_t *workers = json_object_get(r.json, "workers");
+    for (size_t i = 0; i < json_array_size(workers); i++) {
+        const json_t *w = json_array_get(workers, i);
+        const json_t *types = json_object_get(w, "jobTypes");
+
+        taking += streq(json_get_string(w, "state"), "UP") && json_array_size(types) > 0;
+    }
+    if (!taking) {
+        printf("degraded: no worker takes any task\n");
+    }
+    print_troubles("degraded: ", workers);
+}
+
 int health_run(struct cli *c)
 {
     struct reply r CLEANUP(reply_done) = {0};
@@ -54,6 +118,9 @@ int health_run(struct cli *c)
         cli_print_json(c, &r);
     } else if (!c->quiet) {
         cli_print_flat(c, r.json);
+        if (streq(status, "up")) {
+            print_degraded(c);
+        }
     }
     return r.status == 200 && streq(status, "up") ? CLI_OK : CLI_TASK;
 }
@@ -116,22 +183,6 @@ static void add_list(struct table *t, const json_t *list)
     table_cell_buf(t, &b);
 }
 
-/* "SparkApp: Java is not found…; all: …" */
-static void add_hold_off(struct table *t, const json_t *list)
-{
-    struct buf b CLEANUP(buf_free) = {0};
-
-    buf_init(&b, CELL_BYTES);
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *one = json_array_get(list, i);
-        const char *type = json_get_string(one, "type");
-        const char *reason = json_get_string(one, "reason");
-
-        buf_addf(&b, "%s%s: %s", i ? "; " : "", type ? type : "all", reason ? reason : "?");
-    }
-    table_cell_buf(t, &b);
-}
-
 static void add_worker(struct table *t, const struct cli *c, const json_t *w)
 {
     struct buf b CLEANUP(buf_free) = {0};
@@ -150,13 +201,14 @@ static void add_worker(struct table *t, const struct cli *c, const json_t *w)
     table_cell(t, str_of(json_get_string(w, "host")));
     add_list(t, json_object_get(w, "pools"));
     table_cell(t, str_of(json_get_string(w, "version")));
-    add_hold_off(t, json_object_get(w, "holdOff"));
 }
 
-/* The array that is the member `name` of the answer, row by row. */
+/* The array that is the member `name` of the answer, row by row; `below` says what a
+ * table has no room for. */
 static int show_table(struct cli *c, const char *path, const char *name,
                       const struct column *columns,
-                      void (*add)(struct table *t, const struct cli *c, const json_t *row))
+                      void (*add)(struct table *t, const struct cli *c, const json_t *row),
+                      void (*below)(const char *head, const json_t *rows))
 {
     struct reply r CLEANUP(reply_done) = {0};
     struct table t CLEANUP(table_done) = {0};
@@ -182,6 +234,7 @@ static int show_table(struct cli *c, const char *path, const char *name,
     } else {
         cli_note(c, "no %s", name);
     }
+    below("", rows);
     return CLI_OK;
 }
 
@@ -196,10 +249,9 @@ int workers_run(struct cli *c)
                                             {"HOST", COLUMN_FLEXIBLE},
                                             {"POOLS", COLUMN_FLEXIBLE},
                                             {"VERSION", 0},
-                                            {"DOES NOT TAKE", COLUMN_FLEXIBLE},
                                             {0}};
 
-    return show_table(c, "/mgmt/workers", "workers", columns, add_worker);
+    return show_table(c, "/mgmt/workers", "workers", columns, add_worker, print_troubles);
 }
 
 static void add_queue(struct table *t, const struct cli *c, const json_t *queue)
@@ -210,20 +262,35 @@ static void add_queue(struct table *t, const struct cli *c, const json_t *queue)
     add_number(t, queue, "scheduled");
     add_number(t, queue, "queued");
     add_number(t, queue, "running");
-    table_cell(t, str_of(json_get_string(queue, "waitingFor")));
+}
+
+/* Long, so not in the table. */
+static void print_waiting(const char *head, const json_t *queues)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+
+    buf_init(&b, CELL_BYTES);
+    for (size_t i = 0; i < json_array_size(queues); i++) {
+        const json_t *q = json_array_get(queues, i);
+        const char *text = json_get_string(q, "waitingFor");
+        const char *task = json_get_string(q, "waitingTaskId");
+
+        if (text) {
+            buf_addf(&b, "%.64s waits: %.1000s%s%.36s%s", json_get_string(q, "pool"), text,
+                     task ? " (task " : "", task ? task : "", task ? ")" : "");
+            print_trouble(head, &b);
+            buf_reset(&b);
+        }
+    }
 }
 
 int queues_run(struct cli *c)
 {
-    static const struct column columns[] = {{"POOL", COLUMN_FLEXIBLE},
-                                            {"STATE", COLUMN_STATE},
-                                            {"SCHEDULED", COLUMN_RIGHT},
-                                            {"QUEUED", COLUMN_RIGHT},
-                                            {"RUNNING", COLUMN_RIGHT},
-                                            {"WAITING FOR", COLUMN_FLEXIBLE},
-                                            {0}};
+    static const struct column columns[] = {{"POOL", COLUMN_FLEXIBLE},   {"STATE", COLUMN_STATE},
+                                            {"SCHEDULED", COLUMN_RIGHT}, {"QUEUED", COLUMN_RIGHT},
+                                            {"RUNNING", COLUMN_RIGHT},   {0}};
 
-    return show_table(c, "/mgmt/queues", "queues", columns, add_queue);
+    return show_table(c, "/mgmt/queues", "queues", columns, add_queue, print_waiting);
 }
 
 /* ---- orders ---- */

@@ -136,11 +136,16 @@ const struct command commands[] = {
      "Shows everything that happened to a task, in order.",
      "sje events 01890a5d-ac96-774b-bcce-b302099a8057", events_run},
     {"workers", "list the workers", OPERAND_NONE, NULL, NULL,
-     "Lists the workers that the manager knows.", "sje workers", workers_run},
+     "Lists the workers that the manager knows, and below them what is wrong with one: what it "
+     "does not take, and why it is refused.",
+     "sje workers", workers_run},
     {"worker", "show a worker", OPERAND_WORKER, "WORKER", NULL,
-     "Shows all there is to know about a worker.", "sje worker node1", worker_run},
+     "Shows all there is to know about a worker, also of others that call themselves so and are "
+     "refused.",
+     "sje worker node1", worker_run},
     {"queues", "show the queues", OPERAND_NONE, NULL, NULL,
-     "Shows what waits in the queues, by pool.", "sje queues", queues_run},
+     "Shows what waits in the queues, by pool, and below that what keeps the first task of each.",
+     "sje queues", queues_run},
     {"drain", "give a worker no more tasks", OPERAND_WORKER, "WORKER", NULL,
      "The tasks that the worker runs go on; it gets no new ones until: sje resume.",
      "sje drain node1", drain_run},
@@ -152,7 +157,10 @@ const struct command commands[] = {
     {"unpause", "release the tasks of a pool", OPERAND_POOL, "POOL", NULL, "Undoes: sje pause.",
      "sje unpause default", unpause_run},
     {"health", "ask whether the cluster works", OPERAND_NONE, NULL, NULL,
-     "Shows whether the manager reaches its database and its broker. Exit status 1 where not.",
+     "Shows whether the manager reaches its database and its broker. Exit status 1 where not. "
+     "Where it does, lines that begin with \"degraded:\" say which workers take no tasks, or not "
+     "of "
+     "every type.",
      "sje health", health_run},
     {"config", "show the settings in force", OPERAND_NONE, NULL, NULL,
      "Shows the manager's settings, by the names that sje set takes. Secrets are not shown.",

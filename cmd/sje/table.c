@@ -54,6 +54,7 @@ const char *table_state_color(const char *state)
         {"SUCCEEDED", "32"}, {"UP", "32"},       {"up", "32"},     {"RUNNING", "36"},
         {"FAILED", "31"},    {"DEAD", "31"},     {"down", "31"},   {"CANCELLED", "33"},
         {"SUSPECT", "33"},   {"DRAINING", "33"}, {"paused", "33"}, {"STOPPED", "33"},
+        {"REFUSED", "31"},
     };
 
     for (size_t i = 0; i < ARRAY_LEN(colors); i++) {

@@ -87,6 +87,15 @@ static void draw_many(struct watch *w)
              (struct str){rest.data, rest.len});
 }
 
+/* "all workers … are busy", behind `sep`, or nothing. */
+static void add_waiting(struct buf *out, const char *sep, const json_t *task)
+{
+    if (json_is_object(json_object_get(task, "waitingFor"))) {
+        buf_adds(out, sep);
+        view_waiting(out, task);
+    }
+}
+
 static void draw_one(struct watch *w)
 {
     struct buf rest CLEANUP(buf_free) = {0};
@@ -105,6 +114,7 @@ static void draw_one(struct watch *w)
         buf_addf(&rest, "  attempt %lld", (long long)attempt);
     }
     add_elapsed(&rest, w);
+    add_waiting(&rest, "  ", w->last.json);
     struct str text = str_trim((struct str){rest.data ? rest.data : "", rest.len});
     live_bar(&w->live, (struct str){word.data, word.len},
              w->c->err_color ? table_state_color(state) : NULL, text);
@@ -169,6 +179,7 @@ static void say_change(struct watch *w)
             add_progress(&b, task, 0);
         }
     }
+    add_waiting(&b, w->total ? "; the next waits: " : ": ", task);
     if (!streq(w->said, b.data) && (!w->total || clock_boot_ms() - w->said_at >= SAY_EVERY_MS)) {
         str_replace_owned(&w->said, b.data);
         w->said_at = clock_boot_ms();

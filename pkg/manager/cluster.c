@@ -109,6 +109,20 @@ static json_t *hold_off_json(const json_t *list)
     return all;
 }
 
+/* Why it has the state it has; null where that says all. */
+static json_t *reason_json(const struct fleet_worker *w)
+{
+    const struct fleet_worker *holder = w->node->holder;
+    char *text CLEANUP(freep) = NULL;
+
+    if (w->state == WORKER_REFUSED) {
+        text = xasprintf("another worker of this name lives, on %s (pid %d); give each its own "
+                         "executorNodeConfig.nodeId",
+                         holder->host, holder->pid);
+    }
+    return text_json(text);
+}
+
 static json_t *worker_json(struct fleet_worker *w, bool with_tasks)
 {
     json_t *j = json_object();
@@ -116,6 +130,7 @@ static json_t *worker_json(struct fleet_worker *w, bool with_tasks)
     set(j, "workerId", text_json(w->who.node));
     set(j, "host", text_json(w->host));
     set(j, "state", json_string(worker_state_name(w->state)));
+    set(j, "reason", reason_json(w));
     set(j, "slots", json_integer(w->slots));
     set(j, "running", json_integer((json_int_t)w->leases.count));
     set(j, "usedSlots", json_integer(w->offer.used.slots));
@@ -138,6 +153,16 @@ static json_t *worker_json(struct fleet_worker *w, bool with_tasks)
             json_array_append_new(tasks, lease_json(CONTAINER_OF(n, struct lease, node)));
         }
         set(j, "tasks", tasks);
+        json_t *refused = json_array();
+        LIST_EACH(&w->node->workers, n)
+        {
+            struct fleet_worker *other = CONTAINER_OF(n, struct fleet_worker, of_node);
+
+            if (other->state == WORKER_REFUSED) {
+                json_array_append_new(refused, worker_json(other, false));
+            }
+        }
+        set(j, "refused", refused);
     }
     return j;
 }
@@ -208,6 +233,20 @@ void manager_status(struct manager *m, struct buf *out)
     json_write(j, out);
 }
 
+/* Workers by what they do not take: their own metrics are seen by nobody where they have no port.
+ */
+static void set_hold_off(const struct manager *m)
+{
+    metric_clear(METRIC_workers_hold_off);
+    for (const struct fleet_worker *w = m->fleet.workers; w; w = w->hh.next) {
+        for (size_t i = 0; worker_lives(w->state) && i < json_array_size(w->hold_off); i++) {
+            const char *type = json_get_string(json_array_get(w->hold_off, i), "type");
+
+            metric_add(METRIC_workers_hold_off, type ? type : "all", 1);
+        }
+    }
+}
+
 static void set_outstanding(void *arg, const struct feed_pool_info *info)
 {
     (void)arg;
@@ -227,6 +266,7 @@ void manager_metrics(struct manager *m)
     for (size_t i = 0; i < ARRAY_LEN(c.workers); i++) {
         metric_set(METRIC_workers, worker_state_name((enum worker_state)i), c.workers[i]);
     }
+    set_hold_off(m);
     metric_clear(METRIC_hints_outstanding);
     feed_each(m->feed, set_outstanding, NULL);
 }
@@ -246,10 +286,16 @@ static void set_reason(struct manager *m, json_t *j, const struct db_result *res
     bool known = !db_is_null(res, i, 6);
     struct need need = {known ? db_get_text(res, i, 6).p : "",
                         {db_get_int(res, i, 7), db_get_int(res, i, 8), db_get_int(res, i, 9)}};
+    char first[ID_TEXT_LEN] = "";
     bool queued = db_get_int(res, i, 2) + db_get_int(res, i, 3) > 0;
     bool waits = queued && waits_reason(m, db_get_text(res, i, 0).p, db_get_bool(res, i, 5),
                                         known ? &need : NULL, &w);
 
+    if (known) {
+        struct id id = db_get_id(res, i, 10);
+        id_format(&id, first);
+    }
+    set(j, "waitingTaskId", waits && known ? json_string(first) : json_null());
     set(j, "waitingFor", waits ? json_string(w.text) : json_null());
     set(j, "waitingForCode", waits ? json_string(w.code) : json_null());
 }
@@ -310,8 +356,8 @@ void manager_queues(struct manager *m, json_fn *cb, void *arg)
         "coalesce(bool_or(q.paused), false) "
         "from p left join n on n.pool = p.pool left join pool q on q.name = p.pool "
         "group by p.pool order by p.pool limit 1000) "
-        "select g.*, f.job_type, f.slots, f.cpus_milli, f.memory_mb from g left join lateral "
-        "(select job_type, slots, cpus_milli, memory_mb from task where state = 2 and "
+        "select g.*, f.job_type, f.slots, f.cpus_milli, f.memory_mb, f.id from g left join lateral "
+        "(select id, job_type, slots, cpus_milli, memory_mb from task where state = 2 and "
         "pool = g.pool order by pool, rank, id limit 1) f on true order by g.pool";
     struct queues_call *c = xmalloc(sizeof(*c));
     struct db_params p CLEANUP(db_params_free);

@@ -52,7 +52,8 @@ def test_a_work_directory_that_vanishes(own):
     assert types(sje, "node1") == [] and types(sje, "node2") != []
     listed = subprocess.run([BIN / "sje", "workers"], env={**os.environ, "SJE_URL": sje.url},
                             capture_output=True, text=True, check=True).stdout
-    assert "all: cannot" in listed, listed
+    assert "node1 takes nothing: cannot" in listed, listed
+    assert 'sje_workers_hold_off{type="all"} 1' in sje.get("/metrics").text
     until(lambda: [None] in audit_of_holds(sje), 20, "the audit of the cluster says so")
     (sje.work / "away").rename(sje.work / "tasks")
     until(lambda: "Command" in types(sje, "node1") and not held_off(sje, "node1", None), 60,

@@ -36,7 +36,7 @@ def view(state="RUNNING", **more):
         "priority": 5, "pool": "default", "attempt": 1, "maxAttempts": 3,
         "submittedAt": "2026-01-02T03:04:05.000Z", "startedAt": began, "finishedAt": ended,
         "workerId": "node1" if began else None, "applicationId": None, "progress": None,
-        "output": None, "error": None, "labels": {"team": "risk"}, "spec": {"jobType": "SparkApp"},
+        "output": None, "error": None, "labels": {"team": "risk"}, "spec": {"jobType": "SparkApp", "maxAttempts": 3},
     } | more
 
 
@@ -552,6 +552,20 @@ def waiting(state="RUNNING", **more):
     return answer
 
 
+def test_wait_says_why_a_task_waits(straw):
+    busy, later = ({"code": "x", "text": t} for t in ("all workers are busy", "not before 2026-01-02T03:04:05.000Z"))
+    looks = [view("QUEUED", waitingFor=w) for w in (busy, busy, later)]
+    straw.on("GET", f"/task/{ID}", *looks, view("QUEUED", waitingFor=None), view("SUCCEEDED"))
+    lines = [line.split(ID + " ")[1] for line in sje("wait", ID, straw=straw).err.splitlines()]
+    assert lines == ["QUEUED: all workers are busy", "QUEUED: not before 2026-01-02 03:04:05", "QUEUED",
+                     "SUCCEEDED on node1"]
+    straw.on("GET", f"/task/{ID}", looks[0], view("SUCCEEDED"))
+    code, text = Terminal("wait", ID, "--log", "none", straw=straw).close()
+    assert code == OK and "all workers are busy" in text
+    straw.on("GET", f"/task/{ID}", looks[2])
+    assert "not before 2026-01-02 03:04:05\n" in sje("status", ID, straw=straw).out
+
+
 def test_wait_timeout(straw):
     straw.on("GET", f"/task/{ID}", waiting())
     began = time.monotonic()
@@ -749,6 +763,15 @@ def test_status(straw):
     assert "\x1b" not in done.out
     assert json.loads(sje("status", ID, "--json", straw=straw).out) == done_view
     assert sje("status", ID, "-q", straw=straw).out == "FAILED\n"
+
+
+def test_attempts_that_do_not_count(straw):
+    """Of one that may fail once and was given back four times."""
+    straw.on("GET", f"/task/{ID}", view("SUCCEEDED", attempt=5, maxAttempts=5, spec={"jobType": "Noop"}))
+    for command in ("status", "wait"):
+        assert "attempt 5 of 5 (4 do not count: lost, given back" in sje(command, ID, straw=straw).out
+    straw.on("GET", f"/task/{ID}", view(attempt=2))
+    assert "attempt 2 of 3\n" in sje("status", ID, straw=straw).out
 
 
 def test_times_by_the_managers_clock(straw):
@@ -1019,13 +1042,39 @@ def test_workers(straw):
     assert "no workers" in sje("workers", straw=straw).err
 
 
+BAD = {"workers": [
+    {"workerId": "node1", "host": "h", "state": "UP", "slots": 4, "running": 0, "jobTypes": ["Noop"],
+     "holdOff": [{"type": "SparkApp", "reason": "Java is not found\x1b on this node, nor is anything else", "until": None}]},
+    {"workerId": "node1", "host": "h2", "state": "REFUSED", "slots": 4, "running": 0, "jobTypes": ["Noop"],
+     "reason": "another worker of this name lives, on h (pid 7)"},
+    {"workerId": "node2", "host": "h2", "state": "UP", "slots": 4, "running": 0, "jobTypes": [],
+     "holdOff": [{"type": None, "reason": "no disk", "until": None}]}]}
+TROUBLES = ["node1 takes no SparkApp: Java is not found^[ on this node, nor is anything else",
+            "node1 is REFUSED: another worker of this name lives, on h (pid 7)", "node2 takes nothing: no disk"]
+
+
+def test_what_is_wrong_with_a_worker_is_never_left_out(straw):
+    straw.on("GET", "/mgmt/workers", BAD).on("GET", "/health", {"status": "up"})
+    assert sje("workers", straw=straw).out.splitlines()[4:] == TROUBLES
+    code, text = Terminal("workers", "--no-color", straw=straw, columns=60).close()
+    assert code == OK and text.splitlines()[4:] == TROUBLES
+    done = sje("health", straw=straw)
+    assert done.returncode == OK and done.out.splitlines()[1:] == ["degraded: " + t for t in TROUBLES]
+    BAD["workers"][0]["state"] = "DEAD"
+    assert "degraded: no worker takes any task" in sje("health", straw=straw).out
+    assert "degraded" not in sje("health", "--json", straw=straw).out
+
+
 def test_queues(straw):
     queues = {"queues": [{"pool": "default", "paused": True, "scheduled": 1, "ready": 2, "fed": 3,
-                          "queued": 6, "running": 4, "waitingFor": "the pool is paused"}]}
+                          "queued": 6, "running": 4, "waitingFor": "the pool is paused",
+                          "waitingTaskId": ID}, {"pool": "gpu", "queued": 0, "waitingFor": None}]}
     straw.on("GET", "/mgmt/queues", queues)
     done = sje("queues", straw=straw)
     assert done.returncode == OK
-    assert done.out.splitlines()[1].split(maxsplit=5) == ["default", "paused", "1", "6", "4", "the pool is paused"]
+    lines = done.out.splitlines()
+    assert lines[1].split() == ["default", "paused", "1", "6", "4"]
+    assert lines[3:] == [f"default waits: the pool is paused (task {ID})"]
     assert json.loads(sje("queues", "--json", straw=straw).out) == queues
 
 

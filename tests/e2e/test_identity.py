@@ -124,6 +124,8 @@ def test_a_second_one_of_the_same_name_is_refused(own, tmp_path):
     until(lambda: states(c) == [("node1", "REFUSED"), ("node1", "UP")], 20, "it is refused")
     until(lambda: "another worker calls itself node1" in intruder.output.read_text(), 20, "it says so")
     assert "two workers call themselves node1" in c.manager.output.read_text()
+    (refused,) = c.get("/mgmt/workers/node1").json()["refused"]
+    assert refused["pid"] == intruder.process.pid and f"pid {c.worker.process.pid}" in refused["reason"]
     # It gets nothing, not even what the first one has no room for.
     more = [c.submit(shell("true")) for _ in range(20)]
     assert {c.end(t)["state"] for t in more} == {"SUCCEEDED"}

@@ -2,6 +2,7 @@
 import csv
 import json
 import re
+import shutil
 import time
 from collections import Counter
 from decimal import Decimal
@@ -60,6 +61,20 @@ def test_parameters_arguments_and_a_python_dependency(sje):
     assert t["state"] == "SUCCEEDED", t
     assert t["output"]["samples"] == 400_000 and abs(t["output"]["pi"] - 3.14) < 0.02
     assert t["output"]["label"] == ["an", "extra argument"]
+
+
+def test_examples_in_folders_with_a_space(own, tmp_path):
+    """Of the clone and of the work directory; a percent sign and a plus are as good."""
+    clone = tmp_path / "my 50%20 + sje"
+    shutil.copytree(ROOT / "examples", clone / "examples")
+    shutil.copytree(ROOT / "build/examples", clone / "build/examples")
+    sje = own(SJE_NODE_WORK_DIR=str(tmp_path / "my work"))
+    names = ["wordcount", "pi", "letters", "sales"]
+    text = json.dumps([example(name, conf={"spark.driver.memory": "512m"}) for name in names])
+    tasks = json.loads(re.sub(r'"((build/)?examples/)', lambda m: f'"{clone}/{m[1]}', text))
+    for task_id in [t["taskId"] for t in sje.post("/tasks", tasks).json()["tasks"]]:
+        t = sje.end(task_id, START)
+        assert t["state"] == "SUCCEEDED", (t, sje.log(task_id, "stderr").text[-2000:])
 
 
 def test_parameters_keep_their_order_and_their_types(sje, tmp_path):

@@ -38,7 +38,7 @@ public final class LetterCount {
         }
         SparkSession spark = SparkSession.builder().appName("letter count").getOrCreate();
         JavaRDD<String> words = JavaSparkContext.fromSparkContext(spark.sparkContext())
-                .textFile(Path.of(SparkFiles.get(text)).toUri().toString(), 8)
+                .textFile("file://" + SparkFiles.get(text), 8)
                 .flatMap(line -> Arrays.asList(line.split("[^\\p{L}]+")).iterator())
                 .filter(word -> !word.isEmpty());
         Map<String, Long> counts = new TreeMap<>(words.map(Letters::initial).countByValue());
