@@ -369,6 +369,8 @@ static void test_few_descriptors(void **state)
     int unable = 0;
     int launched = 0;
     int refused = 0;
+    struct task_spec spec = {.job_type = JOB_COMMAND};
+    struct exec_attempt a = {.spec = &spec};
 
     (void)state;
     for (rlim_t most = 0; most < 24; most++) {
@@ -391,7 +393,7 @@ static void test_few_descriptors(void **state)
             launched += e.launched;
             refused += !e.launched;
         }
-        assert_true(e.launched || exec_fault_of_exit(JOB_COMMAND, false, &e) == EXEC_FAULT_NODE);
+        assert_true(e.launched || exec_fault_of_exit(&a, &e) == EXEC_FAULT_NODE);
         run_done(&r);
     }
     assert_true(unable && refused && launched);
