@@ -609,3 +609,13 @@ bool feed_look(const struct feed *f, const char *pool, struct feed_pool_info *re
     }
     return p != NULL;
 }
+
+bool feed_is_behind(struct feed *f, const struct task *t)
+{
+    struct feed_pool *p = feed_pool_find(f, t->pool);
+    struct feed_hint *e = feed_hint_find(f, &t->id);
+    struct need need = need_of(t);
+    const struct feed_lane *l = p ? feed_lane_of(p, &need) : NULL;
+
+    return l && l->held.count && (!e || (e->state == HELD && heap_min(&l->held) != &e->heap));
+}

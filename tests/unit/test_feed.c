@@ -622,7 +622,10 @@ static void test_what_waits_for_one_worker_blocks_no_other(void **state)
     }
     AWAIT(n_sent == 1);
     grant(cpus[0], "cpus");
+    assert_true(feed_is_behind(feed, cpus[99]));
+    assert_false(feed_is_behind(feed, cpus[1]));
     struct task *memory = submit("X", 1, 0, 30000);
+    assert_false(feed_is_behind(feed, memory));
     struct task *less = submit("X", 1, 5000, 0);
     AWAIT(n_sent == 3);
     assert_string_equal(queue_of(memory), "sje.worker.memory");
