@@ -86,9 +86,21 @@ void feed_hint_hold(struct feed_hint *e)
     if (e->lane) {
         heap_push(&e->lane->held, &e->heap);
     } else {
-        e->pool->fed_known = false; /* it may be marked: then only that scan finds it again */
-        feed_hint_free(e->pool->feed, e);
+        feed_hint_drop(e);
     }
+}
+
+void feed_hint_drop(struct feed_hint *e)
+{
+    struct feed *f = e->pool->feed;
+
+    if (e->marked) {
+        struct task_event ev = {.type = TE_UNFED, .now = f->o.now(f->o.arg), .attempt = e->attempt};
+
+        ledger_submit(f->o.ledger, &e->id, &ev, f->epoch, NULL, NULL);
+        e->pool->fed_known = false; /* where that comes to nothing, only that scan finds it again */
+    }
+    feed_hint_free(f, e);
 }
 
 void feed_hint_free(struct feed *f, struct feed_hint *e)
@@ -256,6 +268,7 @@ static void write_marks(struct feed *f, int64_t now)
             CRASH_POINT("feed-before-mark");
             struct task_event ev = {
                 .type = TE_FED, .now = f->o.now(f->o.arg), .attempt = e->attempt};
+            e->marked = true;
             ledger_submit(f->o.ledger, &e->id, &ev, f->epoch, NULL, NULL);
         }
     }
@@ -595,4 +608,14 @@ bool feed_look(const struct feed *f, const char *pool, struct feed_pool_info *re
         *ret = info_of(p);
     }
     return p != NULL;
+}
+
+bool feed_is_behind(struct feed *f, const struct task *t)
+{
+    struct feed_pool *p = feed_pool_find(f, t->pool);
+    struct feed_hint *e = feed_hint_find(f, &t->id);
+    struct need need = need_of(t);
+    const struct feed_lane *l = p ? feed_lane_of(p, &need) : NULL;
+
+    return l && l->held.count && (!e || (e->state == HELD && heap_min(&l->held) != &e->heap));
 }

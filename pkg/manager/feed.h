@@ -59,6 +59,8 @@ struct feed_pool_info {
 };
 /* False: the pool is not fed here. */
 bool feed_look(const struct feed *f, const char *pool, struct feed_pool_info *ret);
+/* It waits for others that the same workers could take. Only the leader knows. */
+bool feed_is_behind(struct feed *f, const struct task *t);
 void feed_each(const struct feed *f, void (*fn)(void *arg, const struct feed_pool_info *info),
                void *arg);
 

@@ -47,9 +47,8 @@ void feed_lane_trim(struct feed_lane *l)
         last = CONTAINER_OF(h, struct feed_hint, heap);
         heap_push(&keep, h);
     }
-    l->pool->fed_known = false; /* what is marked is found again by that scan alone */
     for (; n; n--) {
-        feed_hint_free(l->pool->feed, CONTAINER_OF(heap_min(&l->held), struct feed_hint, heap));
+        feed_hint_drop(CONTAINER_OF(heap_min(&l->held), struct feed_hint, heap));
     }
     heap_done(&l->held);
     l->held = keep;

@@ -37,6 +37,7 @@ struct feed_hint {
     struct feed_lane *lane;       /* HELD */
     struct feed_message *message; /* SENT, FED */
     enum feed_hint_state state;
+    bool marked; /* the row is FED, or will be */
     int32_t attempt;
     int32_t priority;
     int tries; /* how often nobody claimed it */
@@ -129,8 +130,10 @@ struct feed_hint *feed_hint_find(struct feed *f, const struct id *id);
 struct feed_hint *feed_hint_new(struct feed *f, struct feed_pool *p, const struct task *row);
 /* SENT, FED, DIRECTED. */
 void feed_hint_set(struct feed_hint *e, enum feed_hint_state s);
-/* Into its lane; where no live worker can take it, it is forgotten: the database keeps it. */
+/* Into its lane; where no live worker can take it, it is dropped. */
 void feed_hint_hold(struct feed_hint *e);
+/* Forgotten: the database keeps it, READY. */
+void feed_hint_drop(struct feed_hint *e);
 void feed_hint_unlink(struct feed_hint *e); /* in no heap and no list, with no message */
 void feed_hint_free(struct feed *f, struct feed_hint *e);
 void feed_hint_join(struct feed_hint *e, struct feed_message *m);

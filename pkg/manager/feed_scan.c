@@ -187,7 +187,8 @@ static void on_fed_scanned(void *arg, int rc, const struct task *rows, size_t n,
                 e->since = clock_boot_ms();
                 feed_hint_set(e, FED);
                 feed_hint_join(e, xcalloc(1, sizeof(*e->message)));
-                list_remove(&e->mark); /* it is marked */
+                list_remove(&e->mark);
+                e->marked = true;
             }
         }
     }

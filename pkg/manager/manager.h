@@ -64,7 +64,7 @@ void manager_wait_cancel(struct waiter *w); /* the callback will not be called *
  * or nothing keeps it. */
 struct waiting_for {
     const char *code; /* notBefore, poolPaused, noWorkerOfPool, noWorkerOffersType, doesNotFit,
-                         brokerAway, busy */
+                         brokerAway, busy, behindOthers */
     char text[400];
 };
 bool manager_waiting_for(const struct manager *m, const struct task *t, struct waiting_for *ret);

@@ -351,16 +351,54 @@ bool offers_type(const struct offers_pool *p, const char *type)
     return false;
 }
 
-struct room offers_most(const struct offers_pool *p, const char *type)
+/* Of what is asked. */
+static double part(int64_t asked, int64_t has)
 {
-    struct room r = {0};
+    return asked <= has ? 1 : (double)has / (double)asked;
+}
+
+const struct offer *offers_closest(const struct offers_pool *p, const struct need *n)
+{
+    const struct offer *best = NULL;
+    double most = -1;
 
     for (size_t i = 0; i < p->n_classes; i++) {
-        if (p->classes[i]->live.count && offers_class_has(p->classes[i], type)) {
-            r = room_most(&r, &p->classes[i]->room);
+        const struct offer_class *c = p->classes[i];
+        double sum = part(n->room.slots, c->room.slots) +
+                     part(n->room.cpus_milli, c->room.cpus_milli) +
+                     part(n->room.memory_mb, c->room.memory_mb);
+
+        if (c->live.count && offers_class_has(c, n->type) && sum > most) {
+            most = sum;
+            best = CONTAINER_OF(heap_min(&c->live), struct offer, node);
         }
     }
-    return r;
+    return best;
+}
+
+struct room offers_room(const struct offer *w)
+{
+    return w->class->room;
+}
+
+struct room offers_missing(const struct offers_pool *p, const struct need *n)
+{
+    struct room most = {0};
+
+    for (size_t i = 0; i < p->n_classes; i++) {
+        const struct offer_class *c = p->classes[i];
+
+        for (size_t k = 1; k <= c->live.count && class_fits(c, n); k++) {
+            struct room left = free_room(CONTAINER_OF(c->live.items[k], struct offer, node));
+            struct room less = n->room;
+
+            room_add(&less, &left, -1);
+            less.cpus_milli = n->room.cpus_milli ? less.cpus_milli : 0;
+            less.memory_mb = n->room.memory_mb ? less.memory_mb : 0;
+            most = room_most(&most, &less);
+        }
+    }
+    return most;
 }
 
 bool offers_has_room(const struct offer *w, const struct need *n)

@@ -5,7 +5,8 @@
 
 #include <stdio.h>
 
-#define POOLS_NAMED 10
+#define POOLS_NAMED   10
+#define WORKERS_NAMED 3
 
 static void because(struct waiting_for *w, const char *code, const char *fmt, ...) PRINTF(3, 4);
 static void because(struct waiting_for *w, const char *code, const char *fmt, ...)
@@ -28,7 +29,63 @@ static void name_pools(const struct manager *m, struct buf *b)
             buf_addf(b, "%s%s", n > 1 ? ", " : "; there are ", o->name);
         }
     }
-    buf_adds(b, n == 0 ? "; there is no worker at all" : n > POOLS_NAMED ? " and others" : "");
+    if (n == 0 && !m->fleet.workers) {
+        buf_adds(b, "; there is no worker at all");
+    } else if (n > POOLS_NAMED) {
+        buf_adds(b, " and others");
+    }
+}
+
+/* Why it does not take such tasks, or (type NULL) any; NULL: it says nothing of that. */
+static const char *held_off(const struct fleet_worker *w, const char *type)
+{
+    for (size_t i = 0; i < json_array_size(w->hold_off); i++) {
+        const json_t *one = json_array_get(w->hold_off, i);
+        const char *of = json_get_string(one, "type");
+
+        if (type ? streq(of, type) : !of) {
+            return json_get_string(one, "reason");
+        }
+    }
+    return NULL;
+}
+
+static const char *why_not(const struct fleet_worker *w, const char *type)
+{
+    static const char *const texts[WORKER_STATE_COUNT] = {[WORKER_DRAINING] = "draining",
+                                                          [WORKER_SUSPECT] = "silent",
+                                                          [WORKER_DEAD] = "dead",
+                                                          [WORKER_STOPPED] = "stopped",
+                                                          [WORKER_UNKNOWN] = "not heard yet"};
+    const char *of_type = type ? held_off(w, type) : NULL;
+
+    return w->state != WORKER_UP ? texts[w->state] : of_type ? of_type : held_off(w, NULL);
+}
+
+static bool has(char *const *list, const char *name)
+{
+    for (; list && *list && !streq(*list, name); list++) {
+    }
+    return list && *list;
+}
+
+/* Those of the pool that do not take such tasks, or (type NULL) any, and say why. */
+static void name_workers(const struct manager *m, const char *pool, const char *type, struct buf *b)
+{
+    int n = 0;
+
+    for (const struct fleet_worker *w = m->fleet.workers; w; w = w->hh.next) {
+        bool may =
+            has(w->pools, pool) && (!type || w->state == WORKER_UP || has(w->job_types, type));
+        const char *why = may ? why_not(w, type) : NULL;
+
+        if (why && n++ < WORKERS_NAMED) {
+            buf_addf(b, "; %s: %s", w->who.node, why);
+        }
+    }
+    if (n > WORKERS_NAMED) {
+        buf_addf(b, "; and %d others", n - WORKERS_NAMED);
+    }
 }
 
 static void write_room(struct buf *b, const struct room *asked, const struct room *r)
@@ -51,14 +108,33 @@ static void write_room(struct buf *b, const struct room *asked, const struct roo
 static void too_large(const struct offers_pool *o, const struct need *n, struct waiting_for *ret)
 {
     struct buf b CLEANUP(buf_free) = {0};
-    struct room most = offers_most(o, n->type);
+    const struct offer *closest = offers_closest(o, n);
+    struct room room = offers_room(closest);
 
     buf_init(&b, sizeof(ret->text));
     buf_adds(&b, "it needs ");
     write_room(&b, &n->room, &n->room);
-    buf_adds(&b, ", the most that one worker offers is ");
-    write_room(&b, &n->room, &most);
+    buf_addf(&b, "; no worker has all of that, %s comes closest with ",
+             CONTAINER_OF_CONST(closest, struct fleet_worker, offer)->who.node);
+    write_room(&b, &n->room, &room);
     because(ret, "doesNotFit", "%s", b.data);
+}
+
+static void busy(const struct offers_pool *o, const struct need *n, struct waiting_for *ret)
+{
+    struct room missing = n ? offers_missing(o, n) : (struct room){.slots = 1};
+    const char *what[] = {missing.slots > 0 ? "slots" : NULL,
+                          missing.cpus_milli > 0 ? "CPUs" : NULL,
+                          missing.memory_mb > 0 ? "memory" : NULL};
+    struct buf b CLEANUP(buf_free) = {0};
+
+    buf_init(&b, sizeof(ret->text));
+    for (size_t i = 0; i < ARRAY_LEN(what); i++) {
+        if (what[i]) {
+            buf_addf(&b, "%s%s", b.len ? ", " : ": not enough is free of ", what[i]);
+        }
+    }
+    because(ret, "busy", "all workers that could take it are busy%s", b.len ? b.data : "");
 }
 
 bool waits_reason(const struct manager *m, const char *pool, bool paused, const struct need *n,
@@ -71,17 +147,23 @@ bool waits_reason(const struct manager *m, const char *pool, bool paused, const 
         because(ret, "poolPaused", "the pool is paused");
     } else if (!o || o->slots.workers == 0) {
         buf_init(&b, sizeof(ret->text));
-        name_pools(m, &b);
+        name_workers(m, pool, NULL, &b);
+        if (b.len == 0) {
+            name_pools(m, &b);
+        }
         because(ret, "noWorkerOfPool", "no worker that takes work serves the pool %s%s", pool,
-                b.data);
+                b.len ? b.data : "");
     } else if (n && !offers_type(o, n->type)) {
-        because(ret, "noWorkerOffersType", "no worker of the pool %s offers %s now", pool, n->type);
+        buf_init(&b, sizeof(ret->text));
+        name_workers(m, pool, n->type, &b);
+        because(ret, "noWorkerOffersType", "no worker of the pool %s offers %s now%s", pool,
+                n->type, b.len ? b.data : "");
     } else if (n && !offers_fits(o, n)) {
         too_large(o, n, ret);
     } else if (!m->pub || !mq_is_up(m->pub)) {
         because(ret, "brokerAway", "the broker is away");
     } else if (o->slots.available <= 0 || (n && !offers_pick(o, n))) {
-        because(ret, "busy", "all workers that could take it are busy");
+        busy(o, n, ret);
     } else {
         return false;
     }
@@ -102,7 +184,14 @@ bool manager_waiting_for(const struct manager *m, const struct task *t, struct w
     case TASK_READY:
     case TASK_FED:
         (void)feed_look(m->feed, t->pool, &info);
-        return waits_reason(m, t->pool, info.paused, &need, ret);
+        if (waits_reason(m, t->pool, info.paused, &need, ret)) {
+            return true;
+        }
+        if (feed_is_behind(m->feed, t)) {
+            because(ret, "behindOthers", "others that the same workers could take come first");
+            return true;
+        }
+        return false;
     case TASK_RUNNING:
     case TASK_SUCCEEDED:
     case TASK_FAILED:

@@ -39,7 +39,7 @@ enum task_event_type {
     X(NEW, ACCEPT, SCHEDULED, "accepted with a delay")                                             \
     X(SCHEDULED, DUE, READY, "its time has come")                                                  \
     X(READY, FED, FED, "the broker has the hint")                                                  \
-    X(FED, UNFED, READY, "the hint was lost; it is fed again")                                     \
+    X(FED, UNFED, READY, "no worker can take it any more")                                         \
     X(READY, CLAIM, RUNNING, "granted before the feed was recorded")                               \
     X(FED, CLAIM, RUNNING, "granted")                                                              \
     X(RUNNING, CLAIM, RUNNING, "the holder asks again and gets the same grant")                    \

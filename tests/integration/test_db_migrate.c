@@ -78,6 +78,43 @@ static void test_the_product(void **state)
     drop_database(&admin, name);
 }
 
+/* What was accepted before there were columns for it asks for what its specification says. */
+static void test_what_waits_asks_for_cpus_and_memory(void **state)
+{
+    static const char waiting[] =
+        "insert into task (id, seq, attempt, failures, losses, requeues, stale, priority, "
+        "max_attempts, backoff_s, slots, lease_s, queue_timeout_s, claim_beat, cancel_requested, "
+        "rank, incarnation, token, submitted_at, run_after, pool, job_type, spec, state) "
+        "select gen_random_uuid(), 1, 1, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, false, 0, 0, 0, now(), "
+        "now(), 'p', 'Noop', spec, state from unnest(array[1, 2, 3, 4, 5]) state, unnest(array["
+        "'{}', '{\"resources\":{\"slots\":2}}', '{\"resources\":{\"cpus\":1.5}}', "
+        "'{\"resources\":{\"cpus\":2,\"memoryMb\":600}}']::json[]) spec";
+    struct fixture admin;
+    struct fixture f;
+    struct db_options o;
+    struct err why = {0};
+    const char *name = create_database(&admin, &o);
+
+    (void)state;
+    if (migrate(&o, sje_migrations, 4, &why) != 4) {
+        fail_msg("%s", why.text);
+    }
+    open_on(&f, &o);
+    assert_int_equal(run(&f, waiting, NULL, NULL), 0);
+    if (migrate(&o, sje_migrations, sje_migrations_count, &why) < 0) {
+        fail_msg("%s", why.text);
+    }
+    assert_int_equal(run_number(&f,
+                                "select sum(cpus_milli + 10000 * memory_mb) from task "
+                                "where state between 1 and 4",
+                                NULL),
+                     4 * (1500 + 2000 + 600 * 10000));
+    assert_int_equal(
+        run_number(&f, "select max(cpus_milli + memory_mb) from task where state = 5", NULL), 0);
+    teardown(&f);
+    drop_database(&admin, name);
+}
+
 static const struct db_migration three[] = {
     {"0003_last", "insert into step values (3)"},
     {"0001_first", "create table step (n int); insert into step values (1);"},
@@ -226,9 +263,13 @@ static void test_reasons(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_the_product),     cmocka_unit_test(test_order_and_growth),
-        cmocka_unit_test(test_changed_script),  cmocka_unit_test(test_failing_script),
-        cmocka_unit_test(test_several_at_once), cmocka_unit_test(test_reasons),
+        cmocka_unit_test(test_what_waits_asks_for_cpus_and_memory),
+        cmocka_unit_test(test_the_product),
+        cmocka_unit_test(test_order_and_growth),
+        cmocka_unit_test(test_changed_script),
+        cmocka_unit_test(test_failing_script),
+        cmocka_unit_test(test_several_at_once),
+        cmocka_unit_test(test_reasons),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

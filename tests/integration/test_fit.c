@@ -126,14 +126,57 @@ static void test_a_task_goes_to_a_worker_that_is_large_enough(void **state)
     submit_as("Noop", ",\"resources\":{\"slots\":101,\"memoryMb\":200}", 1);
     AWAIT(streq(code_of(&ids[0]), "doesNotFit"));
     assert_true(manager_waiting_for(manager, &seen, &why));
-    assert_string_equal(why.text, "it needs 101 slots, 200 MiB, the most that one worker offers "
-                                  "is 100 slots, 64000 MiB");
+    char *text CLEANUP(freep) = xasprintf("it needs 101 slots, 200 MiB; no worker has all of that, "
+                                          "%s comes closest with 100 slots, 100 MiB",
+                                          second.name);
+    assert_string_equal(why.text, text);
     uint64_t until = uv_hrtime() + 300000000U;
     AWAIT(uv_hrtime() > until);
     assert_int_equal(state_of(&ids[0]), TASK_READY);
     second_says("\"Noop\",\"Command\"", 200, 200);
     AWAIT(id_eq(&second.hinted, &ids[0]));
     assert_int_equal(w.directed, 1);
+}
+
+/* The text, once it waits for that. */
+static const char *text_of(const char *code)
+{
+    static struct waiting_for why;
+
+    AWAIT(streq(code_of(&ids[0]), code));
+    assert_true(manager_waiting_for(manager, &seen, &why));
+    return why.text;
+}
+
+static void test_it_says_why_workers_do_not_take_it(void **state)
+{
+    char text[200];
+
+    (void)state;
+    one_beat_is_enough();
+    second_worker();
+    submit_as("SparkApp", ",\"sparkAppPath\":\"/a.py\",\"resources\":{\"memoryMb\":600}", 1);
+    second_says("\"Noop\"],\"holdOff\":[{\"type\":\"SparkApp\",\"reason\":\"no Java\","
+                "\"untilMs\":1}",
+                4, 1000);
+    snprintf(text, sizeof(text), "no worker of the pool %s offers SparkApp now; %s: no Java",
+             w.pool, second.name);
+    assert_string_equal(text_of("noWorkerOffersType"), text);
+    second_says("],\"holdOff\":[{\"type\":null,\"reason\":\"the disk is full\",\"untilMs\":1}", 4,
+                1000);
+    snprintf(text, sizeof(text),
+             "no worker that takes work serves the pool %s; %s: the disk is full", w.pool,
+             second.name);
+    assert_string_equal(text_of("noWorkerOfPool"), text);
+    second_says("\"SparkApp\"],\"draining\":true,\"holdOff\":[", 4, 1000);
+    snprintf(text, sizeof(text), "no worker that takes work serves the pool %s; %s: draining",
+             w.pool, second.name);
+    AWAIT(streq(text_of("noWorkerOfPool"), text));
+    second_says("\"SparkApp\"", 4, 1000);
+    AWAIT(second.hints == 1);
+    submit_as("SparkApp", ",\"sparkAppPath\":\"/a.py\",\"resources\":{\"memoryMb\":600}", 1);
+    assert_string_equal(text_of("busy"),
+                        "all workers that could take it are busy: not enough is free of memory");
 }
 
 /* Many that fit nobody, before one that fits. */
@@ -239,6 +282,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_a_task_goes_to_the_worker_that_offers_its_type),
         T(test_a_task_goes_to_a_worker_that_is_large_enough),
+        T(test_it_says_why_workers_do_not_take_it),
         T(test_what_fits_nobody_keeps_nothing_back),
         T(test_a_lost_hint),
         T(test_delays_are_kept),

@@ -136,12 +136,12 @@ static int scan(const struct offers_filter *f, const char *pool, int64_t rank, s
 
     a->rows = cb;
     assert_int_equal(uv_timer_start(&a->timer, on_answer, (uint64_t)scan_ms, 0), 0);
-    for (size_t i = 0; f && i < n_rows; i++) {
+    for (size_t i = 0; i < n_rows; i++) {
         const struct task *t = &rows[i];
         struct need n = {t->job_type, {t->slots, t->cpus_milli, t->memory_mb}};
 
-        if (t->state == TASK_READY && streq(t->pool, pool) && t->rank >= rank &&
-            offers_filter_takes(f, &n)) {
+        if (t->state == (f ? TASK_READY : TASK_FED) && streq(t->pool, pool) && t->rank >= rank &&
+            (!f || offers_filter_takes(f, &n))) {
             assert_true(a->n < ARRAY_LEN(a->found));
             task_copy(&a->found[a->n++], t);
         }
@@ -185,11 +185,14 @@ void ledger_submit(struct ledger *l, const struct id *id, const struct task_even
                    int64_t epoch, ledger_fn *cb, void *arg)
 {
     (void)l;
-    (void)id;
-    (void)ev;
     (void)epoch;
     (void)cb;
     (void)arg;
+    for (size_t i = 0; i < n_rows; i++) {
+        if (id_eq(&rows[i].id, id)) {
+            rows[i].state = ev->type == TE_FED ? TASK_FED : TASK_READY;
+        }
+    }
 }
 
 /* ---- workers and tasks ---- */
@@ -619,11 +622,38 @@ static void test_what_waits_for_one_worker_blocks_no_other(void **state)
     }
     AWAIT(n_sent == 1);
     grant(cpus[0], "cpus");
+    assert_true(feed_is_behind(feed, cpus[99]));
+    assert_false(feed_is_behind(feed, cpus[1]));
     struct task *memory = submit("X", 1, 0, 30000);
+    assert_false(feed_is_behind(feed, memory));
     struct task *less = submit("X", 1, 5000, 0);
     AWAIT(n_sent == 3);
     assert_string_equal(queue_of(memory), "sje.worker.memory");
     assert_string_equal(queue_of(less), "sje.worker.cpus");
+}
+
+/* The worker that could take it does not offer that any more: it is no hint that is out, for then
+ * it would count against the others. */
+static void test_what_nobody_takes_any_more_is_ready_again(void **state)
+{
+    struct feed_pool_info info;
+
+    (void)state;
+    beat("w1", "X Y", 4, 4, 100);
+    pass(20);
+    struct task *t = submit("Y", 1, 0, 0);
+    AWAIT(n_sent == 1);
+    AWAIT(t->state == TASK_FED);
+    beat("w1", "X", 4, 4, 100);
+    AWAIT(t->state == TASK_READY);
+    feed_rescan(feed);
+    pass(100);
+    assert_true(feed_look(feed, "p", &info));
+    assert_int_equal(info.outstanding, 0);
+    assert_int_equal(n_sent, 1);
+    beat("w1", "X Y", 4, 4, 100);
+    AWAIT(n_sent == 2);
+    assert_string_equal(queue_of(t), SHARED);
 }
 
 /* Beats that say nothing new lead to nothing. */
@@ -705,6 +735,7 @@ int main(void)
         T(test_a_large_one_gets_its_turn),
         T(test_a_late_large_one_keeps_no_worker),
         T(test_what_waits_for_one_worker_blocks_no_other),
+        T(test_what_nobody_takes_any_more_is_ready_again),
         T(test_beats_alone_do_not_wake_it),
         T(test_tasks_of_another_manager),
         T(test_a_notice_reads_one_lane),

@@ -178,9 +178,10 @@ static void test_lanes(void **state)
     assert_int_equal(lane_of("a", ask("Spark", 5, 0, 60)), -1);
     struct need both = ask("Spark", 5, 0, 60);
     assert_false(offers_fits(p, &both));
-    struct room most = offers_most(p, "Spark");
-    assert_int_equal(most.slots, 8);
-    assert_int_equal(most.memory_mb, 1000);
+    assert_ptr_equal(offers_closest(p, &both), &workers[1]);
+    both.room.memory_mb = 500;
+    assert_ptr_equal(offers_closest(p, &both), &workers[2]);
+    assert_int_equal(offers_room(&workers[2]).memory_mb, 1000);
     /* The one without Spark goes: what was for some is for all. */
     say(0, false, NAMES("a"), NAMES("Command"), 2, 2000, 100);
     assert_int_equal(lane_of("a", ask("Spark", 4, 4000, 50)), 0);
