@@ -2,6 +2,7 @@
 #include "internal/base.h"
 #include "internal/machine.h"
 
+#include <ftw.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,47 +23,93 @@ static void put(const char *name, const char *text)
     assert_int_equal(fclose(f), 0);
 }
 
-static void drop(const char *name)
+static void make(const char *name)
 {
     char *path CLEANUP(freep) = xasprintf("%s/%s", root, name);
-    assert_int_equal(remove(path), 0);
+    assert_int_equal(mkdir(path, 0700), 0);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    snprintf(root, sizeof(root), "/tmp/sje-test-XXXXXX");
+    return mkdtemp(root) ? 0 : -1;
+}
+
+static int drop(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+    (void)st;
+    (void)kind;
+    (void)at;
+    return remove(path);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    return nftw(root, drop, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+static int64_t cpus(void)
+{
+    char *groups CLEANUP(freep) = xasprintf("%s/self", root);
+    return machine_cgroup_cpus_milli(root, groups);
+}
+
+static int64_t memory(void)
+{
+    char *groups CLEANUP(freep) = xasprintf("%s/self", root);
+    return machine_cgroup_memory(root, groups);
 }
 
 static void test_limits_of_cgroups(void **state)
 {
-    char *a CLEANUP(freep) = NULL;
-    char *b CLEANUP(freep) = NULL;
-
     (void)state;
-    snprintf(root, sizeof(root), "/tmp/sje-test-XXXXXX");
-    assert_non_null(mkdtemp(root));
-    a = xasprintf("%s/a", root);
-    b = xasprintf("%s/a/b.service", root);
-    assert_int_equal(mkdir(a, 0700), 0);
-    assert_int_equal(mkdir(b, 0700), 0);
-    assert_true(machine_cgroup_cpus_milli(root, "/a/b.service") == INT64_MAX);
-    assert_true(machine_cgroup_memory(root, "") == INT64_MAX);
+    assert_true(cpus() == INT64_MAX && memory() == INT64_MAX);
+    put("self", "0::/a/b.service\n");
+    make("a");
+    make("a/b.service");
+    assert_true(cpus() == INT64_MAX && memory() == INT64_MAX);
     put("a/b.service/cpu.max", "max 100000\n");
     put("a/b.service/memory.max", "max\n");
-    assert_true(machine_cgroup_cpus_milli(root, "/a/b.service") == INT64_MAX);
-    assert_true(machine_cgroup_memory(root, "/a/b.service") == INT64_MAX);
+    assert_true(cpus() == INT64_MAX && memory() == INT64_MAX);
     put("a/cpu.max", "150000 100000\n");
     put("a/memory.max", "1073741824\n");
-    assert_int_equal(machine_cgroup_cpus_milli(root, "/a/b.service"), 1500);
-    assert_int_equal(machine_cgroup_memory(root, "/a/b.service"), 1 << 30);
+    assert_int_equal(cpus(), 1500);
+    assert_int_equal(memory(), 1 << 30);
     put("a/b.service/cpu.max", "50000 100000\n");
     put("a/b.service/memory.max", "4096\n");
-    assert_int_equal(machine_cgroup_cpus_milli(root, "/a/b.service"), 500);
-    assert_int_equal(machine_cgroup_memory(root, "/a/b.service"), 4096);
+    assert_int_equal(cpus(), 500);
+    assert_int_equal(memory(), 4096);
     put("a/b.service/cpu.max", "nonsense\n");
-    assert_int_equal(machine_cgroup_cpus_milli(root, "/a/b.service"), 1500);
-    drop("a/b.service/cpu.max");
-    drop("a/b.service/memory.max");
-    drop("a/b.service");
-    drop("a/cpu.max");
-    drop("a/memory.max");
-    drop("a");
-    drop("");
+    assert_int_equal(cpus(), 1500);
+}
+
+static void test_limits_of_version_1(void **state)
+{
+    (void)state;
+    put("self", "5:memory:/m/x\n4:cpuacct,cpu:/c\n1:name=systemd:/\n0::/\n");
+    make("cpu");
+    make("cpu/c");
+    make("memory");
+    assert_true(cpus() == INT64_MAX && memory() == INT64_MAX);
+    put("cpu/c/cpu.cfs_quota_us", "-1\n");
+    put("cpu/c/cpu.cfs_period_us", "100000\n");
+    assert_true(cpus() == INT64_MAX);
+    put("cpu/c/cpu.cfs_quota_us", "250000\n");
+    assert_int_equal(cpus(), 2500);
+    /* In a container: its group is not there by its name, but as the root. */
+    put("memory/memory.limit_in_bytes", "1073741824\n");
+    assert_int_equal(memory(), 1 << 30);
+    make("memory/m");
+    make("memory/m/x");
+    put("memory/m/x/memory.limit_in_bytes", "4096\n");
+    assert_int_equal(memory(), 4096);
+    put("memory/m/x/memory.limit_in_bytes", "9223372036854771712\n");
+    assert_int_equal(memory(), 1 << 30);
+    /* Both at once. */
+    put("cpu.max", "50000 100000\n");
+    assert_int_equal(cpus(), 500);
 }
 
 static void test_this_machine(void **state)
@@ -75,7 +122,8 @@ static void test_this_machine(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_limits_of_cgroups),
+        cmocka_unit_test_setup_teardown(test_limits_of_cgroups, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_limits_of_version_1, setup, teardown),
         cmocka_unit_test(test_this_machine),
     };
 
