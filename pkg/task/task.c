@@ -118,7 +118,8 @@ void task_from_spec(struct task *t, const struct task_spec *s, int64_t now_wall_
         .max_attempts = s->max_attempts,
         .backoff_s = s->backoff_s,
         .slots = s->slots,
-        .cpus_milli = (int32_t)(s->cpus * 1000 + 0.5),
+        /* However little is asked for, it is not nothing. */
+        .cpus_milli = s->cpus > 0 ? MAX((int32_t)(s->cpus * 1000 + 0.5), 1) : 0,
         .memory_mb = s->memory_mb,
         .lease_s = s->lease_s,
         .queue_timeout_s = s->queue_timeout_s,

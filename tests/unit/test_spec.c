@@ -94,6 +94,29 @@ static void test_everything(void **state)
     task_spec_free(s);
 }
 
+static void test_little_is_not_nothing(void **state)
+{
+    static const struct {
+        const char *text;
+        int milli;
+    } rows[] = {{"0", 0}, {"0.0001", 1}, {"0.0014", 1}, {"0.1", 100}, {"1.5", 1500}};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        char *json CLEANUP(freep) =
+            xasprintf("{\"jobType\":\"Noop\",\"resources\":{\"cpus\":%s}}", rows[i].text);
+        struct task_problems p;
+        struct task_spec *s = parse(json, &p);
+        struct task t;
+
+        assert_non_null(s);
+        task_from_spec(&t, s, 1000);
+        assert_int_equal(t.cpus_milli, rows[i].milli);
+        task_done(&t);
+        task_spec_free(s);
+    }
+}
+
 static void test_refusals(void **state)
 {
     (void)state;
@@ -195,9 +218,13 @@ static void test_all_problems_are_told_and_bounded(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything),
-        cmocka_unit_test(test_refusals), cmocka_unit_test(test_accepted_before),
-        cmocka_unit_test(test_long_id),  cmocka_unit_test(test_all_problems_are_told_and_bounded),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_everything),
+        cmocka_unit_test(test_little_is_not_nothing),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_accepted_before),
+        cmocka_unit_test(test_long_id),
+        cmocka_unit_test(test_all_problems_are_told_and_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
