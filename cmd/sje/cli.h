@@ -85,6 +85,8 @@ void view_print(const struct cli *c, const json_t *task);
 void view_error(struct buf *out, const json_t *task);
 /* Why it does not run yet, with times as people here read them; nothing where that is not known. */
 void view_waiting(struct buf *out, const json_t *task);
+/* "attempt 2 of 3". */
+void view_attempt(struct buf *out, const json_t *task);
 /* Wall ms of a member such as "startedAt"; false where null or strange. */
 bool view_time(const json_t *task, const char *key, int64_t *ret);
 /* Time from one member to another, or to now where the second is null; false where the first is. */

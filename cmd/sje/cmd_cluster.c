@@ -203,7 +203,8 @@ static void add_worker(struct table *t, const struct cli *c, const json_t *w)
     table_cell(t, str_of(json_get_string(w, "version")));
 }
 
-/* The array that is the member `name` of the answer, row by row; `below` may be NULL. */
+/* The array that is the member `name` of the answer, row by row; `below` says what a
+ * table has no room for. */
 static int show_table(struct cli *c, const char *path, const char *name,
                       const struct column *columns,
                       void (*add)(struct table *t, const struct cli *c, const json_t *row),
@@ -233,9 +234,7 @@ static int show_table(struct cli *c, const char *path, const char *name,
     } else {
         cli_note(c, "no %s", name);
     }
-    if (below) {
-        below("", rows);
-    }
+    below("", rows);
     return CLI_OK;
 }
 
@@ -263,20 +262,35 @@ static void add_queue(struct table *t, const struct cli *c, const json_t *queue)
     add_number(t, queue, "scheduled");
     add_number(t, queue, "queued");
     add_number(t, queue, "running");
-    table_cell(t, str_of(json_get_string(queue, "waitingFor")));
+}
+
+/* Long, so not in the table. */
+static void print_waiting(const char *head, const json_t *queues)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+
+    buf_init(&b, CELL_BYTES);
+    for (size_t i = 0; i < json_array_size(queues); i++) {
+        const json_t *q = json_array_get(queues, i);
+        const char *text = json_get_string(q, "waitingFor");
+        const char *task = json_get_string(q, "waitingTaskId");
+
+        if (text) {
+            buf_addf(&b, "%.64s waits: %.1000s%s%.36s%s", json_get_string(q, "pool"), text,
+                     task ? " (task " : "", task ? task : "", task ? ")" : "");
+            print_trouble(head, &b);
+            buf_reset(&b);
+        }
+    }
 }
 
 int queues_run(struct cli *c)
 {
-    static const struct column columns[] = {{"POOL", COLUMN_FLEXIBLE},
-                                            {"STATE", COLUMN_STATE},
-                                            {"SCHEDULED", COLUMN_RIGHT},
-                                            {"QUEUED", COLUMN_RIGHT},
-                                            {"RUNNING", COLUMN_RIGHT},
-                                            {"WAITING FOR", COLUMN_FLEXIBLE},
-                                            {0}};
+    static const struct column columns[] = {{"POOL", COLUMN_FLEXIBLE},   {"STATE", COLUMN_STATE},
+                                            {"SCHEDULED", COLUMN_RIGHT}, {"QUEUED", COLUMN_RIGHT},
+                                            {"RUNNING", COLUMN_RIGHT},   {0}};
 
-    return show_table(c, "/mgmt/queues", "queues", columns, add_queue, NULL);
+    return show_table(c, "/mgmt/queues", "queues", columns, add_queue, print_waiting);
 }
 
 /* ---- orders ---- */

@@ -25,8 +25,8 @@ static void add_times(struct buf *out, const struct cli *c, const json_t *task)
         buf_adds(out, "never ran");
         return;
     }
-    buf_addf(out, ", attempt %lld of %lld", (long long)json_get_int(task, "attempt", 0),
-             (long long)json_get_int(task, "maxAttempts", 0));
+    buf_adds(out, ", ");
+    view_attempt(out, task);
     if (worker) {
         buf_addf(out, " on %.128s", worker);
     }

@@ -83,6 +83,20 @@ void view_waiting(struct buf *out, const json_t *task)
     }
 }
 
+void view_attempt(struct buf *out, const json_t *task)
+{
+    int64_t last = json_get_int(task, "maxAttempts", 0);
+    const json_t *spec = json_object_get(task, "spec");
+    int64_t more = json_is_object(spec) ? last - json_get_int(spec, "maxAttempts", 1) : 0;
+
+    buf_addf(out, "attempt %lld of %lld", (long long)json_get_int(task, "attempt", 0),
+             (long long)last);
+    if (more > 0) {
+        buf_addf(out, " (%lld %s not count: lost, given back by a worker, or before a requeue)",
+                 (long long)more, more == 1 ? "does" : "do");
+    }
+}
+
 bool view_time(const json_t *task, const char *key, int64_t *ret)
 {
     return text_time(json_get_string(task, key), ret);
@@ -197,10 +211,11 @@ static void row_state(const struct cli *c, const json_t *task)
 
     buf_init(&b, ROW_MAX);
     text_fit(&b, str_of(state), 20);
-    printf("state       %s%s%s%s%s, attempt %lld of %lld\n", sgr ? "\x1b[" : "", sgr ? sgr : "",
-           sgr ? "m" : "", b.data, sgr ? "\x1b[0m" : "",
-           (long long)json_get_int(task, "attempt", 0),
-           (long long)json_get_int(task, "maxAttempts", 0));
+    printf("state       %s%s%s%s%s, ", sgr ? "\x1b[" : "", sgr ? sgr : "", sgr ? "m" : "", b.data,
+           sgr ? "\x1b[0m" : "");
+    buf_reset(&b);
+    view_attempt(&b, task);
+    printf("%s\n", b.data);
 }
 
 void view_print(const struct cli *c, const json_t *task)

@@ -36,7 +36,7 @@ def view(state="RUNNING", **more):
         "priority": 5, "pool": "default", "attempt": 1, "maxAttempts": 3,
         "submittedAt": "2026-01-02T03:04:05.000Z", "startedAt": began, "finishedAt": ended,
         "workerId": "node1" if began else None, "applicationId": None, "progress": None,
-        "output": None, "error": None, "labels": {"team": "risk"}, "spec": {"jobType": "SparkApp"},
+        "output": None, "error": None, "labels": {"team": "risk"}, "spec": {"jobType": "SparkApp", "maxAttempts": 3},
     } | more
 
 
@@ -765,6 +765,15 @@ def test_status(straw):
     assert sje("status", ID, "-q", straw=straw).out == "FAILED\n"
 
 
+def test_attempts_that_do_not_count(straw):
+    """Of one that may fail once and was given back four times."""
+    straw.on("GET", f"/task/{ID}", view("SUCCEEDED", attempt=5, maxAttempts=5, spec={"jobType": "Noop"}))
+    for command in ("status", "wait"):
+        assert "attempt 5 of 5 (4 do not count: lost, given back" in sje(command, ID, straw=straw).out
+    straw.on("GET", f"/task/{ID}", view(attempt=2))
+    assert "attempt 2 of 3\n" in sje("status", ID, straw=straw).out
+
+
 def test_times_by_the_managers_clock(straw):
     def answer(handler):
         handler.date_time_string = lambda *_: "Fri, 02 Jan 2026 03:04:15 GMT"
@@ -1058,11 +1067,14 @@ def test_what_is_wrong_with_a_worker_is_never_left_out(straw):
 
 def test_queues(straw):
     queues = {"queues": [{"pool": "default", "paused": True, "scheduled": 1, "ready": 2, "fed": 3,
-                          "queued": 6, "running": 4, "waitingFor": "the pool is paused"}]}
+                          "queued": 6, "running": 4, "waitingFor": "the pool is paused",
+                          "waitingTaskId": ID}, {"pool": "gpu", "queued": 0, "waitingFor": None}]}
     straw.on("GET", "/mgmt/queues", queues)
     done = sje("queues", straw=straw)
     assert done.returncode == OK
-    assert done.out.splitlines()[1].split(maxsplit=5) == ["default", "paused", "1", "6", "4", "the pool is paused"]
+    lines = done.out.splitlines()
+    assert lines[1].split() == ["default", "paused", "1", "6", "4"]
+    assert lines[3:] == [f"default waits: the pool is paused (task {ID})"]
     assert json.loads(sje("queues", "--json", straw=straw).out) == queues
 
 

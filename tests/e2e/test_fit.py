@@ -66,6 +66,7 @@ def test_the_type_and_the_size_decide(pair, tmp_path):
     waits_for(pair, later, "notBefore")
     queues = {q["pool"]: q for q in pair.get("/mgmt/queues").json()["queues"]}
     assert queues["none"]["waitingForCode"] == "noWorkerOfPool" and "none" in queues["none"]["waitingFor"]
+    assert queues["none"]["waitingTaskId"] == elsewhere
     # What fits is not kept back.
     assert pair.end(pair.submit(NOOP), 10)["workerId"] == "node1"
     pair.add("big", SJE_NODE_SLOTS="8", SJE_NODE_MEMORY_MB="4000", SJE_NODE_PLUGIN_DIR=str(plugins))
