@@ -206,6 +206,7 @@ docs: $(OUT)/gen-docs $(BIN)/sje ## the documents that are generated from code
 	$< config-man > docs/man/sje-config.yaml.5
 	$< errors > docs/errors.md
 	$< states > docs/states.md
+	$< metrics > docs/metrics.md
 	$(BIN)/sje help --markdown > docs/cli.md
 	awk -f tools/cli-man.awk docs/cli.md > docs/man/sje.1
 	$(BIN)/sje completion bash > configs/completion/sje.bash

@@ -8,6 +8,8 @@
 
 enum kind { KIND_COUNTER, KIND_GAUGE, KIND_HISTOGRAM };
 
+static const char *const kinds[] = {"counter", "gauge", "histogram"};
+
 static const double bounds[] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
                                 0.5,   1,      2.5,   5,    10,    30,   60};
 
@@ -164,11 +166,15 @@ static void write_histogram(struct buf *out, const char *name, const struct hist
              (unsigned long long)n);
 }
 
+static const char *suffix_of(const struct row *r)
+{
+    return r->kind == KIND_COUNTER ? "_total" : "";
+}
+
 static void write_metric(struct buf *out, size_t m)
 {
-    static const char *const kinds[] = {"counter", "gauge", "histogram"};
     const struct row *r = &rows[m];
-    const char *suffix = r->kind == KIND_COUNTER ? "_total" : "";
+    const char *suffix = suffix_of(r);
 
     buf_addf(out, "# HELP sje_%s%s %s\n# TYPE sje_%s%s %s\n", r->name, suffix, r->help, r->name,
              suffix, kinds[r->kind]);
@@ -216,4 +222,29 @@ void metrics_write(struct buf *out)
         write_metric(out, m);
     }
     write_process(out);
+}
+
+void metrics_markdown(struct buf *out)
+{
+    buf_adds(
+        out,
+        "# Metrics\n\n"
+        "<!-- Generated from internal/metrics.def by `make docs`. -->\n\n"
+        "`GET /metrics` (or `sje metrics`) of each process with an HTTP port: of every manager. "
+        "Those "
+        "of the\ncluster (`sje_workers`, `sje_slots`, …) are what that manager knows; counters "
+        "are its own and\nbegin at zero when it starts. What `sje_worker_…` says is of a worker in "
+        "the same process. A\nlabel has at most 200 values, further ones are counted as `other`. "
+        "What to watch:\n[operating.md](operating.md).\n\n"
+        "| metric | kind | label | meaning |\n"
+        "|---|---|---|---|\n");
+    for (size_t i = 0; i < METRICS; i++) {
+        const struct row *r = &rows[i];
+        bool labelled_by = *r->label;
+
+        buf_addf(out, "| `sje_%s%s` | %s | %s%s%s | %s |\n", r->name, suffix_of(r), kinds[r->kind],
+                 labelled_by ? "`" : "", r->label, labelled_by ? "`" : "", r->help);
+    }
+    buf_adds(out, "| `process_cpu_seconds_total` | counter |  | Processor time used |\n"
+                  "| `process_resident_memory_bytes` | gauge |  | Resident memory |\n");
 }

@@ -44,6 +44,7 @@ double metric_value(enum metric m, const char *label); /* histogram: the number 
 
 /* Appends all metrics, and those of the process. */
 void metrics_write(struct buf *out);
+void metrics_markdown(struct buf *out); /* docs/metrics.md */
 /* Frees everything and starts from zero; for tests and a clean exit. */
 void metrics_reset(void);
 

@@ -1,5 +1,6 @@
 /* gen-docs: writes a document that is generated from code to stdout. `make docs` runs it. */
 #include "internal/config.h"
+#include "internal/metrics.h"
 #include "pkg/task/step.h"
 
 #include <stdio.h>
@@ -9,10 +10,8 @@ static const struct {
     const char *name;
     void (*write)(struct buf *out);
 } documents[] = {
-    {"config", config_markdown},
-    {"config-man", config_man},
-    {"errors", err_markdown},
-    {"states", task_states_markdown},
+    {"config", config_markdown},   {"config-man", config_man},       {"errors", err_markdown},
+    {"metrics", metrics_markdown}, {"states", task_states_markdown},
 };
 
 int main(int argc, char **argv)

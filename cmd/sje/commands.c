@@ -176,7 +176,9 @@ const struct command commands[] = {
      "sje set executorNodeConfig.spark.conf.spark.executor.memory=2g",
      set_run},
     {"reset", "give settings back to file and environment", OPERAND_KEY, "KEY...", NULL,
-     "Undoes: sje set. What file, environment or default say is in force again.",
+     "Undoes: sje set. What file, environment or default say is in force again. "
+     "executorNodeConfig.deadAfterSeconds cannot be given back: it is one value for the cluster, "
+     "kept in the database, which the first leader's file only seeded; set another one.",
      "sje reset managerConfig.maxLosses", set_run},
     {"metrics", "print the manager's metrics", OPERAND_NONE, NULL, NULL,
      "Prints the metrics as Prometheus reads them. With --json, as one string in an object.",

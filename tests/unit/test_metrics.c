@@ -91,6 +91,22 @@ static void test_histogram(void **state)
     assert_true(metric_value(METRIC_http_request_seconds, NULL) == 3);
 }
 
+/* Runs from the root of the repository. */
+static void test_page(void **state)
+{
+    char page[65536];
+    struct buf b CLEANUP(buf_free);
+    FILE *f = fopen("docs/metrics.md", "r");
+
+    (void)state;
+    assert_non_null(f);
+    page[fread(page, 1, sizeof(page) - 1, f)] = '\0';
+    fclose(f);
+    buf_init(&b, sizeof(page));
+    metrics_markdown(&b);
+    assert_string_equal(page, b.data);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -98,6 +114,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_labels, setup, teardown),
         cmocka_unit_test_setup_teardown(test_labels_are_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(test_histogram, setup, teardown),
+        cmocka_unit_test(test_page),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
