@@ -20,6 +20,8 @@
 #define LOOK_MS     50
 #define LOOK_MAX_MS 2000
 
+_Static_assert(WCORE_DOUBT_MS == PLAN_LEASE_DOUBT_MS, "a shim and its worker doubt alike");
+
 /* ---- making, freeing ---- */
 
 void run_name(struct run *r, const struct wcore_key *k, int64_t token)
