@@ -110,6 +110,15 @@ static void take_outdated(struct worker *w, const struct order *o)
     }
     METRIC_INC(worker_outdated);
     int rc = workdir_raise(&w->dir, o->inc, &e);
+    if (rc == ERR_INVALID) {
+        log_error(
+            NULL,
+            "%s: somebody forges answers, or has forged a beat while this worker was down. "
+            "Ignoring it. If this worker gets no work, remove %s/identity while it is stopped "
+            "and none of its tasks runs",
+            e.text, w->dir.path);
+        return;
+    }
     log_error(
         NULL,
         "a manager has heard process %lld of this worker, which is not this one: beats are "

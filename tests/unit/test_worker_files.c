@@ -2,6 +2,7 @@
 #include "internal/clock.h"
 #include "internal/str.h"
 #include "pkg/executors/shimdir.h"
+#include "pkg/task/who.h"
 #include "pkg/worker/run.h"
 #include "pkg/worker/survivors.h"
 #include "pkg/worker/tidy.h"
@@ -113,7 +114,10 @@ static void test_an_identity_stays_and_its_numbers_grow(void **unused)
     assert_int_equal(workdir_raise(&w, 40, NULL), 0);
     assert_int_equal(w.incarnation, 41);
     assert_int_equal(workdir_raise(&w, 40, NULL), ERR_INVALID);
+    /* No number that somebody made up uses all of them up. */
+    assert_int_equal(workdir_raise(&w, 41 + PROCESS_AHEAD + 1, NULL), ERR_INVALID);
     assert_int_equal(workdir_raise(&w, INT64_MAX, NULL), ERR_INVALID);
+    assert_int_equal(w.incarnation, 41);
     workdir_close(&w);
     assert_int_equal(workdir_open(base, &w, NULL), 0);
     assert_int_equal(w.incarnation, 42);
