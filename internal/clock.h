@@ -22,6 +22,8 @@ struct moment {
 };
 struct moment clock_moment(void);
 int64_t clock_since(const struct moment *then); /* never less than by clock_boot_ms() */
+/* What the wall clock has gained since *at, which becomes now; 0 for less than a jump. */
+int64_t clock_gained(struct moment *at);
 #define CLOCK_JUMP_MS                                                                              \
     1000 /* of the wall clock; what is less may be a clock that is being adjusted */
 

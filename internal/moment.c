@@ -4,14 +4,32 @@
 
 struct moment clock_moment(void)
 {
-    return (struct moment){clock_boot_ms(), clock_wall_ms()};
+    struct moment now;
+
+    do { /* not with a process that was stopped in between */
+        now = (struct moment){clock_boot_ms(), clock_wall_ms()};
+    } while (clock_boot_ms() > now.boot + CLOCK_JUMP_MS / 10);
+    return now;
+}
+
+static int64_t gained(const struct moment *then, const struct moment *now)
+{
+    int64_t ms = now->wall - then->wall - (now->boot - then->boot);
+
+    return ms > CLOCK_JUMP_MS && !BROKEN(WITNESS) ? ms : 0;
+}
+
+int64_t clock_gained(struct moment *at)
+{
+    struct moment then = *at;
+
+    *at = clock_moment();
+    return gained(&then, at);
 }
 
 int64_t clock_since(const struct moment *then)
 {
     struct moment now = clock_moment();
-    int64_t boot = now.boot - then->boot;
-    int64_t wall = now.wall - then->wall;
 
-    return wall > boot + CLOCK_JUMP_MS && !BROKEN(WITNESS) ? wall : boot;
+    return now.boot - then->boot + gained(then, &now);
 }

@@ -64,7 +64,9 @@ static void write_outdated(struct manager *m, struct buf *b, const struct beat *
                            const struct fleet_worker *w)
 {
     answer_begin(b, "outdated", m->id, m->url, &beat->who);
-    buf_addf(b, ",\"inc\":%lld}", (long long)w->who.inc);
+    buf_addf(b, ",\"inc\":%lld,\"host\":", (long long)w->who.inc);
+    json_add_string(b, w->host, strlen(w->host));
+    buf_addf(b, ",\"pid\":%d}", w->pid);
 }
 
 static void on_unknown_answer(void *arg, const struct ledger_answer *a)

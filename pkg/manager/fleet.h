@@ -21,9 +21,8 @@
 
 #define LEASE_MARGIN_MS  5000
 #define WORKER_FORGET_MS (24 * 3600 * 1000)
-#define FLEET_MAX        10000   /* workers; of one more no beat is taken while all of them live */
-#define NAMESAKES_MAX    4       /* workers of one name; a beat of one more is not taken */
-#define PROCESS_AHEAD    1000000 /* numbers of processes that may be left out, no more */
+#define FLEET_MAX        10000 /* workers; of one more no beat is taken while all of them live */
+#define NAMESAKES_MAX    4     /* workers of one name; a beat of one more is not taken */
 #define LEASE_MS_MAX     ((int64_t)86400 * 1000)
 #define HEARSAY_MAX      100000 /* leases; no more are believed without a row */
 

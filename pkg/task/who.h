@@ -12,6 +12,9 @@
 
 #define NODE_ID_MAX 127
 
+/* Numbers of processes that may be left out; whoever leaves out more has made them up. */
+#define PROCESS_AHEAD 1000000
+
 struct who {
     char node[NODE_ID_MAX + 1]; /* "": nobody; zeroes behind the name */
     struct id uuid;             /* zero: a worker of a version before there were any */

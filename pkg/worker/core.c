@@ -469,6 +469,27 @@ static void fire(struct wcore *c, int64_t now, struct wcore_attempt *a)
     }
 }
 
+void wcore_on_gained(struct wcore *c, int64_t now, int64_t ms)
+{
+    for (size_t i = 0; i < ARRAY_LEN(c->beats); i++) {
+        c->beats[i].sent_at -= ms;
+    }
+    LIST_EACH(&c->in_state[WCORE_CLAIMING], it)
+    {
+        CONTAINER_OF(it, struct wcore_attempt, in_state)->claimed_at -= ms;
+    }
+    for (enum wcore_state s = WCORE_STARTING; s <= WCORE_STOPPING; s++) {
+        LIST_EACH(&c->in_state[s], it)
+        {
+            struct wcore_attempt *a = CONTAINER_OF(it, struct wcore_attempt, in_state);
+
+            a->deadline = MAX(a->deadline - ms, MIN(a->deadline, now + WCORE_DOUBT_MS));
+            wcore_watch(c, a);
+        }
+    }
+    c->news = true;
+}
+
 int64_t wcore_step(struct wcore *c, int64_t now)
 {
     struct heap_node *t = NULL;

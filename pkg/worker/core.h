@@ -37,6 +37,7 @@
 #define WCORE_BEAT_GAP_MS      200   /* between two beats at least */
 #define WCORE_KILL_AFTER_MS    20000 /* what has not ended so long after its grace is killed */
 #define WCORE_KILL_UNPROVEN_MS 3000  /* the same for what may run elsewhere soon */
+#define WCORE_DOUBT_MS         2000  /* left of a lease that only the wall clock says is over */
 #define WCORE_HOLD_OFF_MS      5000  /* after a fault of the node; doubled with each further one */
 #define WCORE_HOLD_OFF_MAX_MS  600000
 #define WCORE_PROVEN_MS        30000 /* what has run so long was started well */
@@ -292,6 +293,10 @@ void wcore_on_ended(struct wcore *c, int64_t now, struct wcore_attempt *a,
 void wcore_on_news(struct wcore *c);
 
 /* ---- time ---- */
+/* `ms` more have passed than clock_boot_ms() counted: leases have so much less left. What is over
+ * by that alone has a moment to be renewed, as in the shim, for a clock may also have been wrong.
+ */
+void wcore_on_gained(struct wcore *c, int64_t now, int64_t ms);
 /* Returns when it wants to be called again (INT64_MAX: only after events). */
 int64_t wcore_step(struct wcore *c, int64_t now);
 

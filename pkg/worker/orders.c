@@ -121,16 +121,22 @@ static int read_beat(struct order *o, struct err *reterr)
     return o->beat >= 1 ? 0 : broken(reterr, "beat");
 }
 
+static void read_other(struct order *o, const json_t *j)
+{
+    const char *host = json_get_string(j, "host");
+
+    o->other_host = host ? host : "?";
+    o->other_pid = json_get_int(j, "pid", 0);
+}
+
 static int read_beat_ack(struct order *o, struct err *reterr)
 {
     const json_t *refused = json_object_get(o->doc, "refused");
-    const char *host = json_get_string(refused, "host");
     int rc = read_beat(o, reterr);
 
     o->drain = json_get_bool(o->doc, "drain", false);
     o->refused = json_is_object(refused);
-    o->other_host = host ? host : "?";
-    o->other_pid = json_get_int(refused, "pid", 0);
+    read_other(o, refused);
     rc = rc < 0 ? rc : read_keys(o->doc, "unsure", &o->unsure, reterr);
     rc = rc < 0 ? rc : read_keys(o->doc, "revoke", &o->revoke, reterr);
     return rc < 0 ? rc : read_keys(o->doc, "cancel", &o->cancel, reterr);
@@ -139,6 +145,7 @@ static int read_beat_ack(struct order *o, struct err *reterr)
 static int read_outdated(struct order *o, struct err *reterr)
 {
     o->inc = json_get_int(o->doc, "inc", 0);
+    read_other(o, o->doc); /* versions before this did not say */
     return o->inc > 0 ? 0 : broken(reterr, "inc");
 }
 

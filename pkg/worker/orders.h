@@ -69,7 +69,7 @@ struct order {
     int64_t beat;           /* BEAT_ACK, REVOKE */
     bool drain;             /* BEAT_ACK, DRAIN */
     bool refused;           /* BEAT_ACK: another worker of our name lives */
-    const char *other_host; /* where; never NULL when refused */
+    const char *other_host; /* where, also OUTDATED; never NULL then */
     int64_t other_pid;
     int64_t inc;              /* OUTDATED: of the process that was heard */
     struct order_keys unsure; /* BEAT_ACK */

@@ -20,6 +20,8 @@
 #define LOOK_MS     50
 #define LOOK_MAX_MS 2000
 
+_Static_assert(WCORE_DOUBT_MS == PLAN_LEASE_DOUBT_MS, "a shim and its worker doubt alike");
+
 /* ---- making, freeing ---- */
 
 void run_name(struct run *r, const struct wcore_key *k, int64_t token)
@@ -499,14 +501,13 @@ static int kill_rest(const struct run *r)
 
 void run_kill(struct run *r)
 {
-    int64_t pid = r->shim_pid ? r->shim_pid : r->has_process ? r->process.pid : 0;
-
     if (r->ended || !r->dir) {
         return;
     }
-    /* While it is connected to us, or our child, its number is nobody else's. */
-    if (pid && (r->has_pipe || r->has_process)) {
-        kill((pid_t)pid, SIGKILL);
+    /* While it is our child its number is nobody else's. Else it is found with the rest: the
+     * connection says nothing, for the other half of the shim holds it too. */
+    if (r->has_process && r->process.pid > 0) {
+        kill(r->process.pid, SIGKILL);
     }
     kill_rest(r);
 }

@@ -2,6 +2,7 @@
 
 #include "internal/log.h"
 #include "internal/str.h"
+#include "pkg/task/who.h"
 #include "pkg/worker/run.h"
 
 #include <dirent.h>
@@ -236,9 +237,10 @@ static int take_identity(struct workdir *w, struct err *reterr)
 
 int workdir_raise(struct workdir *w, int64_t above, struct err *reterr)
 {
-    if (above < w->incarnation || above >= WORKDIR_INC_MAX) {
-        return err_set(reterr, ERR_INVALID, "process %lld is no later one than this, %lld",
-                       (long long)above, (long long)w->incarnation);
+    if (above < w->incarnation || above > w->incarnation + PROCESS_AHEAD) {
+        return err_set(reterr, ERR_INVALID,
+                       "process %lld is not one that can be the next after %lld", (long long)above,
+                       (long long)w->incarnation);
     }
     w->incarnation = above + 1;
     return write_identity(w, reterr);

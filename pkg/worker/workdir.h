@@ -29,7 +29,8 @@ struct workdir {
 
 /* Makes it where it is missing. ERR_CONFIG or ERR_IO with a sentence that names the path. */
 int workdir_open(const char *path, struct workdir *ret, struct err *reterr) NODISCARD;
-/* This process goes on under a number above `above`, which somebody has used. */
+/* This process goes on under a number above `above`, which somebody has used. ERR_INVALID where it
+ * is too far ahead to be true. */
 int workdir_raise(struct workdir *w, int64_t above, struct err *reterr) NODISCARD;
 void workdir_close(struct workdir *w); /* copes with a zeroed struct whose lock_fd is -1 */
 

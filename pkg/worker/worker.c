@@ -113,12 +113,25 @@ static void take_outdated(struct worker *w, const struct order *o)
     }
     METRIC_INC(worker_outdated);
     int rc = workdir_raise(&w->dir, o->inc, &e);
+    if (rc == ERR_INVALID) {
+        log_error(
+            NULL,
+            "%s: somebody forges answers, or has forged a beat while this worker was down. "
+            "Ignoring it. If this worker gets no work, remove %s/identity while it is stopped "
+            "and none of its tasks runs",
+            e.text, w->dir.path);
+        return;
+    }
     log_error(
         NULL,
-        "a manager has heard process %lld of this worker, which is not this one: beats are "
-        "forged or replayed, or this workDir was copied or put back from a backup. Going on as "
-        "process %lld%s%s",
-        (long long)o->inc, (long long)w->dir.incarnation, rc < 0 ? "; " : "", e.text);
+        "a manager has heard process %lld of this worker, which is not this one, from %s (pid "
+        "%lld). If that runs, the machine was cloned: stop it and remove identity from its "
+        "workDir. "
+        "If not, this workDir was put back from a backup, which mends itself, or beats are forged "
+        "or "
+        "replayed: look who may publish to the broker. Going on as process %lld%s%s",
+        (long long)o->inc, o->other_host, (long long)o->other_pid, (long long)w->dir.incarnation,
+        rc < 0 ? "; " : "", e.text);
     wcore_on_renumbered(w->core);
 }
 
@@ -178,6 +191,21 @@ static void take_order(struct worker *w, int64_t now, const struct order *o)
     }
 }
 
+/* A machine that was stopped did not count that on clock_boot_ms(), and what was sent to it since
+ * waits to be read. So before that, as well as before leases are looked at. */
+static void look_at_clock(struct worker *w)
+{
+    int64_t ms = clock_gained(&w->looked_at_clock);
+
+    if (ms) {
+        log_warn(NULL,
+                 "the wall clock went %lld s ahead of the machine's: perhaps it was stopped; "
+                 "asking for the leases",
+                 (long long)(ms / 1000));
+        wcore_on_gained(w->core, clock_boot_ms(), ms);
+    }
+}
+
 /* False: it is no message. */
 static bool take_message(struct worker *w, struct str body, bool by_broker)
 {
@@ -195,6 +223,7 @@ static bool take_message(struct worker *w, struct str body, bool by_broker)
     }
     w->silent = w->silent && !(by_broker && o.type == ORDER_BEAT_ACK);
     detour_learn(w->detour, o.url);
+    look_at_clock(w);
     take_order(w, clock_boot_ms(), &o);
     return true;
 }
@@ -406,17 +435,9 @@ static void on_timer(uv_timer_t *t)
 static void on_turn(uv_prepare_t *p)
 {
     struct worker *w = p->data;
-    int64_t now = clock_boot_ms();
-    int64_t passed = clock_since(&w->turned_at);
 
-    if (passed > now - w->turned_at.boot) {
-        log_warn(NULL,
-                 "the wall clock went %lld s ahead of the machine's: perhaps it was stopped; "
-                 "asking for the leases",
-                 (long long)((passed - now + w->turned_at.boot) / 1000));
-        wcore_on_news(w->core);
-    }
-    w->turned_at = clock_moment();
+    look_at_clock(w);
+    int64_t now = clock_boot_ms();
     if (w->hurry_at && now >= w->hurry_at) {
         w->hurry_at = 0;
         wcore_on_news(w->core); /* the next beat goes by another way */
@@ -548,7 +569,7 @@ static struct worker *worker_new(uv_loop_t *loop, const struct config *c, struct
     w->loop = loop;
     w->dir = dir;
     w->started_at = clock_wall_ms();
-    w->turned_at = clock_moment();
+    w->looked_at_clock = clock_moment();
     w->types = (struct task_types){executor_names()};
     gethostname(w->host, sizeof(w->host) - 1);
     use_config(w, c);

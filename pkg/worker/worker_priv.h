@@ -27,11 +27,11 @@ struct worker {
     char *program_dir; /* where it lies, and our other programs */
     char *cgroup;
     char host[WORKER_HOST_MAX];
-    int64_t started_at;      /* wall ms */
-    struct moment turned_at; /* of the last turn */
-    int64_t looked_at;       /* at the node, boot ms */
-    char *offered;           /* what the log says that we offer */
-    char *unable;            /* and what not */
+    int64_t started_at; /* wall ms */
+    struct moment looked_at_clock;
+    int64_t looked_at; /* at the node, boot ms */
+    char *offered;     /* what the log says that we offer */
+    char *unable;      /* and what not */
 
     struct wcore *core;
     struct run_context runs;

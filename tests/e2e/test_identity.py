@@ -180,11 +180,12 @@ def test_a_directory_that_was_put_back(own):
         c.worker.terminate()
         c.worker.start()
         c.ready()
+    killed = c.worker.process.pid
     c.worker.kill()
     identity.write_text(saved)
     c.worker.start()
-    until(lambda: "is not this one" in c.worker.output.read_text() or
-          int(identity.read_text().split()[1]) > 3, 20, "it takes a number that was not used")
+    until(lambda: int(identity.read_text().split()[1]) > 3, 20, "it takes a number that was not used")
+    until(lambda: f"(pid {killed})" in c.worker.output.read_text(), 20, "it says who had it")
     assert c.run(shell("true"))["state"] == "SUCCEEDED"
     until(lambda: states(c) == [("node1", "UP")], 20, "it is up")
 

@@ -726,7 +726,7 @@ int workdir_open(const char *path, struct workdir *ret, struct err *reterr)
 
 int workdir_raise(struct workdir *w, int64_t above, struct err *reterr)
 {
-    if (above < w->incarnation || above >= WORKDIR_INC_MAX) {
+    if (above < w->incarnation || above > w->incarnation + PROCESS_AHEAD) {
         return err_set(reterr, ERR_INVALID, "no later one");
     }
     w->incarnation = world->cur->dir->incarnation = above + 1;

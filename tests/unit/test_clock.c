@@ -60,12 +60,31 @@ static void virtual_time_stands_still(void **state)
     assert_int_equal(clock_boot_ms(), 1007);
 }
 
+static void what_the_wall_clock_gains(void **state)
+{
+    (void)state;
+    clock_virtual_set(1000, 5000);
+    struct moment at = clock_moment();
+    struct moment first = at;
+    clock_virtual_set(1000, 6000); /* adjusted */
+    assert_int_equal(clock_gained(&at), 0);
+    clock_virtual_set(3000, 9500); /* a jump of 1.5 s while 2 s passed */
+    assert_int_equal(clock_since(&first), 4500);
+    assert_int_equal(clock_gained(&at), 1500);
+    assert_int_equal(clock_gained(&at), 0);
+    clock_virtual_set(4000, 500); /* set back */
+    assert_int_equal(clock_gained(&at), 0);
+    assert_int_equal(clock_since(&first), 3000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(formats), cmocka_unit_test(absurd_times),
+        cmocka_unit_test(formats),
+        cmocka_unit_test(absurd_times),
         cmocka_unit_test(real_time_goes_on),
         cmocka_unit_test(virtual_time_stands_still), /* last: there is no way back */
+        cmocka_unit_test(what_the_wall_clock_gains),
     };
 
     return cmocka_run_group_tests_name("clock", tests, NULL, NULL);

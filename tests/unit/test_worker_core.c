@@ -1013,6 +1013,43 @@ static void test_a_grant_after_the_lease_is_over_does_not_start(void **unused)
     close_worker(&f);
 }
 
+/* What was on its way while the machine stood still is worth less by as much. */
+static void test_a_pause_that_only_the_wall_clock_counts(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 3);
+    run(&f, 1); /* granted at T0 */
+    pass(&f, 200);
+    hint(&f, 2, 1, 1);
+    hint(&f, 3, 1, 1);
+    step(&f);
+    buf_reset(&f.log);
+    int64_t claimed = find(&f, 2)->claimed_at;
+    wcore_on_gained(f.c, f.now, 10000);
+    assert_int_equal(find(&f, 1)->deadline, T0 + 20000);
+    assert_true(wcore_on_beat_ack(f.c, f.now, 2));
+    expect(&f, "lease 1 until 20200; ");
+    grant(&f, 2);
+    assert_int_equal(find(&f, 2)->deadline, claimed + 20000);
+    /* Longer than the lease: a moment is left for an answer to a beat of after it. */
+    wcore_on_gained(f.c, f.now, 60000);
+    assert_int_equal(find(&f, 1)->deadline, f.now + WCORE_DOUBT_MS);
+    buf_reset(&f.log);
+    assert_true(wcore_on_beat_ack(f.c, f.now, 2));
+    grant(&f, 3);
+    expect(&f, "ack 3; conclude 3 lost; ");
+    step(&f); /* beat 3 */
+    pass(&f, WCORE_DOUBT_MS - 1);
+    assert_int_equal(state(&f, 1), WCORE_RUNNING);
+    assert_true(wcore_on_beat_ack(f.c, f.now, 3));
+    assert_true(find(&f, 1)->deadline > f.now + 25000);
+    pass(&f, 1);
+    assert_int_equal(state(&f, 1), WCORE_RUNNING);
+    close_worker(&f);
+}
+
 static void test_beats_are_regular_and_follow_changes(void **unused)
 {
     struct fake f;
@@ -2276,6 +2313,7 @@ int main(void)
         cmocka_unit_test(test_an_unsure_manager_does_not_renew),
         cmocka_unit_test(test_at_the_end_of_the_lease_the_task_is_stopped),
         cmocka_unit_test(test_a_grant_after_the_lease_is_over_does_not_start),
+        cmocka_unit_test(test_a_pause_that_only_the_wall_clock_counts),
         cmocka_unit_test(test_beats_are_regular_and_follow_changes),
         cmocka_unit_test(test_a_beat_that_cannot_be_sent_is_skipped),
         cmocka_unit_test(test_cancel_in_each_state),

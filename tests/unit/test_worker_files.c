@@ -2,6 +2,7 @@
 #include "internal/clock.h"
 #include "internal/str.h"
 #include "pkg/executors/shimdir.h"
+#include "pkg/task/who.h"
 #include "pkg/worker/run.h"
 #include "pkg/worker/survivors.h"
 #include "pkg/worker/tidy.h"
@@ -113,7 +114,10 @@ static void test_an_identity_stays_and_its_numbers_grow(void **unused)
     assert_int_equal(workdir_raise(&w, 40, NULL), 0);
     assert_int_equal(w.incarnation, 41);
     assert_int_equal(workdir_raise(&w, 40, NULL), ERR_INVALID);
+    /* No number that somebody made up uses all of them up. */
+    assert_int_equal(workdir_raise(&w, 41 + PROCESS_AHEAD + 1, NULL), ERR_INVALID);
     assert_int_equal(workdir_raise(&w, INT64_MAX, NULL), ERR_INVALID);
+    assert_int_equal(w.incarnation, 41);
     workdir_close(&w);
     assert_int_equal(workdir_open(base, &w, NULL), 0);
     assert_int_equal(w.incarnation, 42);
@@ -140,8 +144,15 @@ static int64_t next_number(const char *path)
 static void run_shell(const char *script)
 {
     char *command CLEANUP(freep) = xasprintf("cd %s && %s", base, script);
+    pid_t pid = fork();
+    int status = -1;
 
-    assert_int_equal(system(command), 0); /* NOLINT(bugprone-command-processor) */
+    if (pid == 0) {
+        execl("/bin/sh", "sh", "-c", command, NULL);
+        _exit(127);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
 }
 
 /* Whoever lacks the directories of the attempts cannot speak for them. */
@@ -213,7 +224,10 @@ static void test_a_shim_without_its_directory(void **unused)
     assert_int_equal(shimdir_create(dir, NULL), 0);
     assert_int_equal(shimdir_write_file(dir, RUN_GRANT_FILE, "{}", 2, NULL), 0);
     int hold[2];
+    int executed[2];
+    char none = 0;
     assert_int_equal(pipe(hold), 0);
+    assert_int_equal(pipe2(executed, O_CLOEXEC), 0);
     pid_t pid = fork();
     if (pid == 0) {
         dup2(hold[0], STDIN_FILENO);
@@ -223,7 +237,9 @@ static void test_a_shim_without_its_directory(void **unused)
         _exit(1);
     }
     close(hold[0]);
-    usleep(200000); /* until it is what it seems */
+    close(executed[1]);
+    assert_int_equal(read(executed[0], &none, 1), 0); /* it is what it seems */
+    close(executed[0]);
     assert_int_equal(next_number(base), 2);
     assert_int_equal(shimdir_remove(dir, NULL), 0);
     assert_int_equal(next_number(base), 1);

@@ -118,6 +118,20 @@ static void test_for_whom_an_order_is(void **unused)
     }
 }
 
+static void test_where_the_later_process_is(void **unused)
+{
+    struct order o =
+        read_good("{\"v\":1,\"type\":\"outdated\",\"inc\":7,\"host\":\"far\",\"pid\":12}");
+
+    (void)unused;
+    assert_string_equal(o.other_host, "far");
+    assert_int_equal(o.other_pid, 12);
+    order_free(&o);
+    o = read_good("{\"v\":1,\"type\":\"outdated\",\"inc\":7}");
+    assert_string_equal(o.other_host, "?");
+    order_free(&o);
+}
+
 static void test_orders_that_are_refused(void **unused)
 {
     static const char *const bad[] = {
@@ -536,6 +550,7 @@ int main(void)
         cmocka_unit_test(test_grants),
         cmocka_unit_test(test_orders),
         cmocka_unit_test(test_for_whom_an_order_is),
+        cmocka_unit_test(test_where_the_later_process_is),
         cmocka_unit_test(test_orders_that_are_refused),
         cmocka_unit_test(test_too_many_entries),
         cmocka_unit_test(test_what_a_grant_takes),

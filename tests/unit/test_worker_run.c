@@ -742,6 +742,51 @@ static void test_a_kill_takes_all(void **state)
     expect_lost(&f);
 }
 
+/* A session of its own, no child of ours. */
+static pid_t start_stranger(void)
+{
+    int tell[2];
+    pid_t stranger = 0;
+
+    assert_int_equal(pipe(tell), 0);
+    pid_t parent = fork();
+    if (parent == 0) {
+        if (fork() == 0) {
+            pid_t self = setsid();
+            if (write(tell[1], &self, sizeof(self)) == sizeof(self)) {
+                alarm(60);
+                pause();
+            }
+        }
+        _exit(0);
+    }
+    assert_int_equal(read(tell[0], &stranger, sizeof(stranger)), sizeof(stranger));
+    assert_int_equal(waitpid(parent, NULL, 0), parent);
+    close(tell[0]);
+    close(tell[1]);
+    return stranger;
+}
+
+/* The shim's first half has ended and was reaped; the other holds the connection, and a stranger
+ * has the number. */
+static void test_a_kill_hits_no_stranger(void **state)
+{
+    (void)state;
+    assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 0), 0);
+    adopt_live("hello 1 2 3\n");
+    hear();
+    pid_t stranger = start_stranger();
+    run->shim_pid = stranger;
+    run->task_pid = 0;
+    run->seen_at = clock_boot_ms() - 60000;
+    run_kill(run);
+    poll(NULL, 0, 50);
+    assert_true(lives(stranger));
+    kill(stranger, SIGKILL);
+    leave();
+    await(&n_ended);
+}
+
 /* As after a restart of the worker: nothing falls to us. With the numbers of the hello. */
 static void test_the_session_of_the_task(void **state)
 {
@@ -825,6 +870,7 @@ int main(void)
         T(test_orphans_fall_to_the_worker),
         T(test_a_guardian_that_stands_still_alone),
         T(test_a_kill_takes_all),
+        T(test_a_kill_hits_no_stranger),
         T(test_the_session_of_the_task),
         T(test_the_cgroup_of_the_task),
         T(test_the_session_that_was_written_down),
