@@ -6,6 +6,7 @@
 #include "pkg/executors/plan.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -36,20 +37,29 @@ static int64_t tick_ms(void)
     return 1000 / sysconf(_SC_CLK_TCK);
 }
 
-/* A small file; "" where it cannot be read. */
-static void read_text(const char *path, char *text, size_t n)
+/* All other errors say nothing of what is there: who is short of descriptors sees nothing at all.
+ * What we may not look at is another user's. */
+static bool says_gone(int error)
+{
+    return error == ESRCH || error == ENOENT || error == EACCES || error == EPERM;
+}
+
+/* A small file. Returns 0, or the error, and "" then. */
+static int read_text(const char *path, char *text, size_t n)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t got = fd < 0 ? -1 : read(fd, text, n - 1);
+    int error = got < 0 ? errno : 0;
 
     if (fd >= 0) {
         close(fd);
     }
     text[MAX(got, (ssize_t)0)] = '\0';
+    return error;
 }
 
-/* From /proc/<pid>/stat; the name in parentheses may hold anything. False: gone. */
-static bool process_read(int64_t pid, struct process *ret)
+/* From /proc/<pid>/stat; the name in parentheses may hold anything. Returns 0 or the error. */
+static int process_read(int64_t pid, struct process *ret)
 {
     char path[64];
     char text[1024];
@@ -59,19 +69,19 @@ static bool process_read(int64_t pid, struct process *ret)
     unsigned long long ticks = 0;
 
     snprintf(path, sizeof(path), "/proc/%lld/stat", (long long)pid);
-    read_text(path, text, sizeof(text));
+    int error = read_text(path, text, sizeof(text));
     const char *at = strrchr(text, ')');
     if (!at || sscanf(at,
                       ") %c %lld %*s %lld %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
                       "%lld %*s %llu",
                       &ret->state, &parent, &session, &threads, &ticks) != 5) {
-        return false;
+        return error ? error : ESRCH;
     }
     ret->parent = parent;
     ret->session = session;
     ret->threads = threads;
     ret->started = (int64_t)ticks * tick_ms();
-    return true;
+    return 0;
 }
 
 /* A zombie whose other threads go on is none. */
@@ -82,12 +92,19 @@ static bool is_dead(const struct process *p)
 
 /* The number of a session is not given away while it has members. So it is still ours unless its
  * leader is there and younger than what we know of it. */
-static bool is_session(const struct process *p, int64_t leader, int64_t seen_at)
+static bool is_session(const struct process *p, int64_t leader, int64_t seen_at, int *error)
 {
     struct process l;
 
-    return leader > 1 && p->session == leader &&
-           (!process_read(leader, &l) || l.started <= seen_at);
+    if (leader <= 1 || p->session != leader) {
+        return false;
+    }
+    int rc = process_read(leader, &l);
+    if (rc && !says_gone(rc)) {
+        *error = rc;
+        return false;
+    }
+    return rc || l.started <= seen_at;
 }
 
 static bool is_orphan(const struct process *p, int64_t pid, const struct strays *s)
@@ -103,7 +120,7 @@ static bool is_orphan(const struct process *p, int64_t pid, const struct strays 
     return true;
 }
 
-static void read_environment(int64_t pid, struct buf *b)
+static int read_environment(int64_t pid, struct buf *b)
 {
     char path[64];
 
@@ -111,7 +128,7 @@ static void read_environment(int64_t pid, struct buf *b)
     snprintf(path, sizeof(path), "/proc/%lld/environ", (long long)pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
-        return;
+        return errno;
     }
     for (char *at = buf_reserve(b, 4096); at; at = buf_reserve(b, 4096)) {
         ssize_t n = read(fd, at, 4096);
@@ -121,6 +138,7 @@ static void read_environment(int64_t pid, struct buf *b)
         buf_commit(b, (size_t)n);
     }
     close(fd);
+    return 0;
 }
 
 static bool has_variable(const struct buf *environment, const char *env)
@@ -147,34 +165,46 @@ static bool is_token(const char *env)
 
 /* ---- killing ---- */
 
-/* True where it was there. Through a pidfd that was opened before it was looked at, so that a
- * number which was given to a stranger meanwhile is not hit. */
+/* `error`: what kept us from telling. */
+static bool is_ours(const struct process *p, int64_t pid, const struct strays *s,
+                    struct buf *environment, int *error)
+{
+    bool orphan = is_orphan(p, pid, s);
+
+    if (is_dead(p)) {
+        if (orphan) {
+            waitpid((pid_t)pid, NULL, WNOHANG);
+        }
+        return false;
+    }
+    if (orphan || is_session(p, s->task, s->seen_at, error) ||
+        is_session(p, s->shim, s->seen_at, error)) {
+        return true;
+    }
+    if (*error || !is_token(s->token)) {
+        return false;
+    }
+    *error = read_environment(pid, environment);
+    return has_variable(environment, s->token);
+}
+
+/* True where it was there, or where that cannot be told. Through a pidfd that was opened before it
+ * was looked at, so that a number which was given to a stranger meanwhile is not hit. */
 static bool kill_if_ours(int64_t pid, const struct strays *s, struct buf *environment)
 {
     struct process p;
     int fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
-    bool killed = false;
 
     if (fd < 0) {
-        return false;
+        return !says_gone(errno);
     }
-    if (process_read(pid, &p)) {
-        bool orphan = is_orphan(&p, pid, s);
-        if (is_dead(&p)) {
-            if (orphan) {
-                waitpid((pid_t)pid, NULL, WNOHANG);
-            }
-        } else if (orphan || is_session(&p, s->task, s->seen_at) ||
-                   is_session(&p, s->shim, s->seen_at)) {
-            killed = true;
-        } else if (is_token(s->token)) {
-            read_environment(pid, environment);
-            killed = has_variable(environment, s->token);
-        }
+    int error = process_read(pid, &p);
+    bool ours = error == 0 && is_ours(&p, pid, s, environment, &error);
+    if (ours) {
+        error = syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) == 0 ? 0 : errno;
     }
-    killed = killed && syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) == 0;
     close(fd);
-    return killed;
+    return ours ? error != ESRCH : error && !says_gone(error);
 }
 
 static int kill_processes(const struct strays *s)
@@ -183,16 +213,17 @@ static int kill_processes(const struct strays *s)
     DIR *d = opendir("/proc");
     int killed = 0;
 
+    if (!d) {
+        return 1;
+    }
     buf_init(&b, ENVIRON_MAX);
-    for (struct dirent *e = d ? readdir(d) : NULL; e; e = readdir(d)) {
+    for (struct dirent *e = readdir(d); e; e = readdir(d)) {
         int64_t pid = 0;
         if (str_to_i64(str_of(e->d_name), 1, INT32_MAX, &pid) && pid != getpid()) {
             killed += kill_if_ours(pid, s, &b);
         }
     }
-    if (d) {
-        closedir(d);
-    }
+    closedir(d);
     return killed;
 }
 
@@ -205,13 +236,13 @@ static int kill_group(const char *cgroup)
     snprintf(path, sizeof(path), "%s/cgroup.kill", cgroup);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0) {
-        return 0;
+        return errno != ENOENT;
     }
     ssize_t n = write(fd, "1", 1);
     close(fd);
     snprintf(path, sizeof(path), "%s/cgroup.events", cgroup);
-    read_text(path, text, sizeof(text));
-    if (n == 1 && !strstr(text, "populated 1")) {
+    int error = read_text(path, text, sizeof(text));
+    if (n == 1 && (!error || error == ENOENT || error == ENODEV) && !strstr(text, "populated 1")) {
         rmdir(cgroup);
         return 0;
     }
@@ -248,7 +279,7 @@ bool strays_read(const char *dir, struct strays *ret)
     snprintf(path, sizeof(path), "%s/" PLAN_STARTED, dir);
     ssize_t n = readlink(path, text, sizeof(text) - 1);
     text[MAX(n, (ssize_t)0)] = '\0';
-    read_text(BOOT_ID, now, sizeof(now));
+    (void)read_text(BOOT_ID, now, sizeof(now));
     now[strcspn(now, "\n")] = '\0';
     if (sscanf(text, "%63s %lld %d %d", boot, &at, &shim, &task) != 4 || !streq(boot, now)) {
         return false;

@@ -26,7 +26,7 @@ void strays_inherit(void);
  * has not, or the machine was started anew since. */
 bool strays_read(const char *dir, struct strays *ret);
 /* Kills what it finds. Returns how much of it was still there; 0: nothing is left, as far as can be
- * told. Orphans count, whoever's they are. */
+ * told. Orphans count, whoever's they are; so does what it could not look at. */
 int strays_kill(const struct strays *s);
 
 #endif

@@ -774,6 +774,7 @@ static void test_both_killed(void **state)
     assert_int_equal(kill(r->shim, SIGKILL), 0);
     assert_int_equal(kill(guardian, SIGKILL), 0);
     run_wait(r);
+    process_gone(guardian);
     process_gone(r->task);
     assert_int_equal(shim_exit_read(r->dir, &e, NULL), ERR_NOT_FOUND);
     assert_int_equal(shim_fence(r->dir, NULL), 0);

@@ -3,6 +3,7 @@
 #include "pkg/executors/strays.h"
 
 #include "internal/clock.h"
+#include "tests/unit/fewfds.h"
 #include "tests/unit/realgroup.h"
 
 #include <errno.h>
@@ -127,6 +128,25 @@ static void test_a_session_without_its_leader(void **state)
     assert_true(runs(member));
     kill_until_none(&s);
     assert_false(runs(member));
+}
+
+/* Who cannot look does not know that there is nothing. */
+static void test_few_descriptors(void **state)
+{
+    (void)state;
+    for (size_t left = 0; left < 4; left++) {
+        struct few_fds few;
+        pid_t leader = start_session(true);
+        pid_t member = await_ready();
+        struct strays s = {.task = leader, .seen_at = clock_boot_ms()};
+
+        few_fds_begin(&few, left);
+        int there = strays_kill(&s);
+        few_fds_end(&few);
+        assert_true(there > 0);
+        kill_until_none(&s);
+        assert_false(runs(leader) || runs(member));
+    }
 }
 
 /* The number was given to somebody else since. */
@@ -275,13 +295,10 @@ static void test_what_the_shim_wrote(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(test_a_session),
-        T(test_a_session_without_its_leader),
-        T(test_a_strangers_session),
-        T(test_a_token),
-        T(test_a_cgroup),
-        T(test_what_the_shim_wrote),
-        T(test_orphans), /* the last: from then on all children that are not named are orphans */
+        T(test_a_session),           T(test_few_descriptors), T(test_a_session_without_its_leader),
+        T(test_a_strangers_session), T(test_a_token),         T(test_a_cgroup),
+        T(test_what_the_shim_wrote), T(test_orphans), /* the last: from then on all children that
+                                                         are not named are orphans */
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
