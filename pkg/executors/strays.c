@@ -107,17 +107,20 @@ static bool is_session(const struct process *p, int64_t leader, int64_t seen_at,
     return rc || l.started <= seen_at;
 }
 
-static bool is_orphan(const struct process *p, int64_t pid, const struct strays *s)
+static bool is_among(int64_t pid, const int64_t *list, size_t n)
 {
-    if (p->parent != getpid() || p->started < inherited_since) {
-        return false;
-    }
-    for (size_t i = 0; i < s->n_known; i++) {
-        if (s->known[i] == pid) {
-            return false;
+    for (size_t i = 0; i < n; i++) {
+        if (list[i] == pid) {
+            return true;
         }
     }
-    return true;
+    return false;
+}
+
+static bool is_orphan(const struct process *p, int64_t pid, const struct strays *s)
+{
+    return p->parent == getpid() && p->started >= inherited_since &&
+           !is_among(pid, s->known, s->n_known);
 }
 
 static int read_environment(int64_t pid, struct buf *b)
@@ -260,10 +263,25 @@ int strays_kill(const struct strays *s)
 
 /* ---- whom to look for ---- */
 
+/* To the first process of a container all orphans fall: also what `docker exec -d` leaves. */
 void strays_inherit(void)
 {
+    if (getpid() == 1) {
+        return;
+    }
     MUST(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
     inherited_since = clock_boot_ms() / tick_ms() * tick_ms();
+}
+
+void strays_reap(const int64_t *known, size_t n)
+{
+    siginfo_t i = {0};
+
+    while (waitid(P_ALL, 0, &i, WEXITED | WNOHANG | WNOWAIT) == 0 && i.si_pid &&
+           !is_among(i.si_pid, known, n)) {
+        waitpid(i.si_pid, NULL, WNOHANG);
+        i.si_pid = 0;
+    }
 }
 
 bool strays_read(const char *dir, struct strays *ret)

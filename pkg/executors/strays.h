@@ -20,8 +20,11 @@ struct strays {
     size_t n_known;
 };
 
-/* From now on orphans fall to this process, once the shim above them is dead. */
+/* From now on orphans fall to this process, once the shim above them is dead. For process 1 they
+ * are no mark: everybody's fall to it. */
 void strays_inherit(void);
+/* Reaps children that have ended; those that are known are left to whoever waits for them. */
+void strays_reap(const int64_t *known, size_t n);
 /* Fills shim, task and seen_at from what the shim has left in the attempt's directory. False: it
  * has not, or the machine was started anew since. */
 bool strays_read(const char *dir, struct strays *ret);

@@ -467,6 +467,32 @@ void run_stop(struct run *r, enum wcore_stop why, int64_t grace_ms)
     say(r, "stop %s %lld\n", r->stop_word, (long long)r->stop_grace_ms);
 }
 
+/* Owned by the caller. */
+static int64_t *known_children(const struct run_context *x, size_t *ret)
+{
+    int64_t *known = NULL;
+
+    *ret = 0;
+    LIST_EACH(&x->runs, it)
+    {
+        const struct run *o = CONTAINER_OF(it, struct run, node);
+
+        if (o->has_process && o->process.pid > 0) {
+            known = xrealloc(known, (*ret + 1) * sizeof(*known));
+            known[(*ret)++] = o->process.pid;
+        }
+    }
+    return known;
+}
+
+void run_reap(const struct run_context *x)
+{
+    size_t n = 0;
+    int64_t *known CLEANUP(freep) = known_children(x, &n);
+
+    strays_reap(known, n);
+}
+
 /* Kills all that can be told to be of this attempt, with its shim. Returns how much of it was still
  * there. */
 static int kill_rest(const struct run *r)
@@ -474,7 +500,6 @@ static int kill_rest(const struct run *r)
     char *token CLEANUP(freep) = xasprintf("SJE_TOKEN=%lld", (long long)r->token);
     char *cgroup CLEANUP(freep) =
         r->x->cgroup ? xasprintf("%s%s", r->x->cgroup, strrchr(r->dir, '/')) : NULL;
-    int64_t *known CLEANUP(freep) = NULL;
     struct strays s = {.token = token, .cgroup = cgroup};
 
     if (r->shim_pid) {
@@ -484,15 +509,7 @@ static int kill_rest(const struct run *r)
     } else {
         (void)strays_read(r->dir, &s);
     }
-    LIST_EACH(&r->x->runs, it)
-    {
-        const struct run *o = CONTAINER_OF(it, struct run, node);
-
-        if (o->has_process && o->process.pid > 0) {
-            known = xrealloc(known, (s.n_known + 1) * sizeof(*known));
-            known[s.n_known++] = o->process.pid;
-        }
-    }
+    int64_t *known CLEANUP(freep) = known_children(r->x, &s.n_known);
     s.known = known;
     return strays_kill(&s);
 }

@@ -66,6 +66,8 @@ void run_attach(struct run *r, struct wcore_attempt *a);
 void run_lease(struct run *r, int64_t deadline);
 void run_stop(struct run *r, enum wcore_stop why, int64_t grace_ms);
 void run_kill(struct run *r);
+/* Reaps what fell to this process; call it now and then. */
+void run_reap(const struct run_context *x);
 
 const struct report_status *run_status(const struct run *r);
 const char *run_result(const struct run *r);  /* JSON text; NULL: it has not ended */

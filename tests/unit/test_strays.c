@@ -9,10 +9,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -210,6 +212,72 @@ static void test_orphans(void **state)
     assert_int_equal(waitpid(before, NULL, 0), before);
 }
 
+#define CHECK(what)                                                                                \
+    do {                                                                                           \
+        if (!(what)) {                                                                             \
+            dprintf(STDERR_FILENO, "line %d: not so: %s\n", __LINE__, #what);                      \
+            _exit(1);                                                                              \
+        }                                                                                          \
+    } while (0)
+
+/* Everybody's orphans fall to process 1: it reaps them, and leaves alone what lives. */
+static void be_first(void)
+{
+    CHECK(getpid() == 1 && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+          mount("proc", "/proc", "proc", 0, NULL) == 0);
+    strays_inherit();
+    pid_t own = start_session(false);
+    CHECK(own > 0);
+    await_ready();
+    pid_t middle = fork();
+    if (middle == 0) {
+        if (fork() == 0) {
+            setsid();
+            be_ready();
+        }
+        _exit(0);
+    }
+    pid_t stranger = await_ready();
+    CHECK(waitpid(middle, NULL, 0) == middle);
+    int64_t known = own;
+    struct strays s = {.known = &known, .n_known = 1};
+    CHECK(strays_kill(&s) == 0 && runs(stranger));
+    kill(stranger, SIGKILL);
+    while (kill(stranger, 0) == 0) {
+        strays_reap(&known, 1);
+    }
+    kill(own, SIGKILL);
+    while (runs(own)) {
+    }
+    strays_reap(&known, 1);
+    CHECK(waitpid(own, NULL, 0) == own);
+    _exit(0);
+}
+
+static void test_the_first_process(void **state)
+{
+    int status = 0;
+
+    (void)state;
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (unshare(CLONE_NEWPID | CLONE_NEWNS) != 0) {
+            _exit(77);
+        }
+        pid_t first = fork();
+        if (first == 0) {
+            be_first();
+        }
+        waitpid(first, &status, 0);
+        _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
+        skip(); /* not allowed here */
+    }
+    assert_int_equal(status, 0);
+}
+
 static void test_a_token(void **state)
 {
     static const char *const no_tokens[] = {"SJE_TOKEN=", "", "PATH=/bin",
@@ -294,11 +362,17 @@ static void test_what_the_shim_wrote(void **state)
 
 int main(void)
 {
+    /* The orphans last: from then on all children that are not named are orphans. */
     const struct CMUnitTest tests[] = {
-        T(test_a_session),           T(test_few_descriptors), T(test_a_session_without_its_leader),
-        T(test_a_strangers_session), T(test_a_token),         T(test_a_cgroup),
-        T(test_what_the_shim_wrote), T(test_orphans), /* the last: from then on all children that
-                                                         are not named are orphans */
+        T(test_a_session),
+        T(test_few_descriptors),
+        T(test_a_session_without_its_leader),
+        T(test_a_strangers_session),
+        T(test_the_first_process),
+        T(test_a_token),
+        T(test_a_cgroup),
+        T(test_what_the_shim_wrote),
+        T(test_orphans),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
