@@ -123,9 +123,11 @@ static bool is_orphan(const struct process *p, int64_t pid, const struct strays 
            !is_among(pid, s->known, s->n_known);
 }
 
-static int read_environment(int64_t pid, struct buf *b)
+/* The entries that hold a token, each with its NUL. Returns 0 or the error. */
+static int read_tokens(int64_t pid, struct buf *b)
 {
     char path[64];
+    size_t kept = 0;
 
     buf_reset(b);
     snprintf(path, sizeof(path), "/proc/%lld/environ", (long long)pid);
@@ -141,20 +143,26 @@ static int read_environment(int64_t pid, struct buf *b)
         buf_commit(b, (size_t)n);
     }
     close(fd);
+    if (b->len) {
+        b->data[b->len - 1] = '\0';
+    }
+    for (size_t at = 0, len = 0; at < b->len; at += len) {
+        len = strlen(b->data + at) + 1;
+        if (strncmp(b->data + at, TOKEN_NAME, strlen(TOKEN_NAME)) == 0) {
+            memmove(b->data + kept, b->data + at, len);
+            kept += len;
+        }
+    }
+    b->len = kept;
     return 0;
 }
 
-static bool has_variable(const struct buf *environment, const char *env)
+static bool has_entry(const struct buf *entries, const char *entry)
 {
-    size_t n = strlen(env) + 1;
-
-    for (size_t at = 0; at < environment->len;) {
-        const char *line = environment->data + at;
-        size_t len = strlen(line) + 1;
-        if (len == n && memcmp(line, env, n) == 0) {
+    for (size_t at = 0; at < entries->len; at += strlen(entries->data + at) + 1) {
+        if (strcmp(entries->data + at, entry) == 0) {
             return true;
         }
-        at += len;
     }
     return false;
 }
@@ -168,66 +176,57 @@ static bool is_token(const char *env)
 
 /* ---- killing ---- */
 
-/* `error`: what kept us from telling. */
-static bool is_ours(const struct process *p, int64_t pid, const struct strays *s,
-                    struct buf *environment, int *error)
+/* Through a pidfd that was opened before it was looked at, so that a number which was given to a
+ * stranger meanwhile is not hit. Counts for those of whom it was, or where that cannot be told. */
+static void kill_if_ours(int64_t pid, struct strays *list, size_t n, struct buf *tokens)
 {
-    bool orphan = is_orphan(p, pid, s);
+    struct process p = {0};
+    int fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
+    int error = fd < 0 ? errno : process_read(pid, &p);
+    bool orphan = !error && is_orphan(&p, pid, list);
+    int sent = -1;
 
-    if (is_dead(p)) {
+    if (!error && is_dead(&p)) {
         if (orphan) {
             waitpid((pid_t)pid, NULL, WNOHANG);
         }
-        return false;
+        error = ESRCH;
     }
-    if (orphan || is_session(p, s->task, s->seen_at, error) ||
-        is_session(p, s->shim, s->seen_at, error)) {
-        return true;
+    int unread = error ? error : read_tokens(pid, tokens);
+    for (size_t i = 0; i < n; i++) {
+        struct strays *s = &list[i];
+        int doubt = unread;
+        bool ours = !error && (orphan || is_session(&p, s->task, s->seen_at, &doubt) ||
+                               is_session(&p, s->shim, s->seen_at, &doubt) ||
+                               (!unread && is_token(s->token) && has_entry(tokens, s->token)));
+        if (ours && sent < 0) {
+            sent = syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) == 0 ? 0 : errno;
+        }
+        s->left += ours ? sent != ESRCH : doubt && !says_gone(doubt);
     }
-    if (*error || !is_token(s->token)) {
-        return false;
+    if (fd >= 0) {
+        close(fd);
     }
-    *error = read_environment(pid, environment);
-    return has_variable(environment, s->token);
 }
 
-/* True where it was there, or where that cannot be told. Through a pidfd that was opened before it
- * was looked at, so that a number which was given to a stranger meanwhile is not hit. */
-static bool kill_if_ours(int64_t pid, const struct strays *s, struct buf *environment)
-{
-    struct process p;
-    int fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
-
-    if (fd < 0) {
-        return !says_gone(errno);
-    }
-    int error = process_read(pid, &p);
-    bool ours = error == 0 && is_ours(&p, pid, s, environment, &error);
-    if (ours) {
-        error = syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) == 0 ? 0 : errno;
-    }
-    close(fd);
-    return ours ? error != ESRCH : error && !says_gone(error);
-}
-
-static int kill_processes(const struct strays *s)
+static void kill_processes(struct strays *list, size_t n)
 {
     struct buf b CLEANUP(buf_free) = {0};
     DIR *d = opendir("/proc");
-    int killed = 0;
 
-    if (!d) {
-        return 1;
+    for (size_t i = 0; i < n && !d; i++) {
+        list[i].left++;
     }
     buf_init(&b, ENVIRON_MAX);
-    for (struct dirent *e = readdir(d); e; e = readdir(d)) {
+    for (struct dirent *e = d ? readdir(d) : NULL; e; e = readdir(d)) {
         int64_t pid = 0;
         if (str_to_i64(str_of(e->d_name), 1, INT32_MAX, &pid) && pid != getpid()) {
-            killed += kill_if_ours(pid, s, &b);
+            kill_if_ours(pid, list, n, &b);
         }
     }
-    closedir(d);
-    return killed;
+    if (d) {
+        closedir(d);
+    }
 }
 
 /* 1 where there are processes in it or below. */
@@ -252,13 +251,23 @@ static int kill_group(const char *cgroup)
     return 1;
 }
 
+void strays_kill_all(struct strays *list, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        list[i].left = list[i].cgroup ? kill_group(list[i].cgroup) : 0;
+    }
+    /* Twice: the environment of a process that is just executing a program looks empty. */
+    for (int i = 0; i < 2 && n; i++) {
+        kill_processes(list, n);
+    }
+}
+
 int strays_kill(const struct strays *s)
 {
-    int killed = s->cgroup ? kill_group(s->cgroup) : 0;
+    struct strays one = *s;
 
-    /* Twice: the environment of a process that is just executing a program looks empty. */
-    killed += kill_processes(s);
-    return killed + kill_processes(s);
+    strays_kill_all(&one, 1);
+    return one.left;
 }
 
 /* ---- whom to look for ---- */

@@ -27,6 +27,8 @@ struct run_context {
     struct list runs;   /* of struct run, until they are freed */
     struct run *spare;  /* in `runs`: a shim that waits for its task; NULL: none */
     int64_t spare_at;   /* while there is none: not before that time on clock_boot_ms() */
+    int64_t strays_at;  /* the same for the next walk of /proc for what dead shims have left */
+    int64_t walks;      /* so many were there */
 
     /* Never called from inside run_start(), run_adopt() or run_conclude(). */
     void *arg;

@@ -132,6 +132,31 @@ static void test_a_session_without_its_leader(void **state)
     assert_false(runs(member));
 }
 
+/* One walk for several attempts: each learns of its own. */
+static void test_several(void **state)
+{
+    struct strays list[3] = {0};
+    pid_t members[2];
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        list[i].task = start_session(true);
+        members[i] = await_ready();
+        list[i].seen_at = clock_boot_ms();
+    }
+    list[2] = (struct strays){.token = "SJE_TOKEN=of nobody"};
+    kill((pid_t)list[1].task, SIGKILL);
+    kill(members[1], SIGKILL);
+    while (runs((pid_t)list[1].task) || runs(members[1])) {
+    }
+    strays_kill_all(list, 3);
+    assert_true(list[0].left >= 2);
+    assert_int_equal(list[1].left, 0);
+    assert_int_equal(list[2].left, 0);
+    kill_until_none(&list[0]);
+    assert_false(runs((pid_t)list[0].task) || runs(members[0]));
+}
+
 /* Who cannot look does not know that there is nothing. */
 static void test_few_descriptors(void **state)
 {
@@ -365,6 +390,7 @@ int main(void)
     /* The orphans last: from then on all children that are not named are orphans. */
     const struct CMUnitTest tests[] = {
         T(test_a_session),
+        T(test_several),
         T(test_few_descriptors),
         T(test_a_session_without_its_leader),
         T(test_a_strangers_session),
