@@ -229,7 +229,25 @@ static void kill_processes(struct strays *list, size_t n)
     }
 }
 
-/* 1 where there are processes in it or below. */
+/* A kernel before 5.14 has no cgroup.kill. What is forked meanwhile is killed at the next look. */
+static void kill_members(const char *cgroup)
+{
+    char path[4200];
+    int pid = 0;
+
+    snprintf(path, sizeof(path), "%s/cgroup.procs", cgroup);
+    FILE *f = fopen(path, "re");
+    while (f && fscanf(f, "%d", &pid) == 1) {
+        if (pid > 1 && pid != getpid()) {
+            kill(pid, SIGKILL);
+        }
+    }
+    if (f) {
+        fclose(f);
+    }
+}
+
+/* 1 where there are processes in it or below, or where that cannot be told. */
 static int kill_group(const char *cgroup)
 {
     char path[4200];
@@ -237,18 +255,19 @@ static int kill_group(const char *cgroup)
 
     snprintf(path, sizeof(path), "%s/cgroup.kill", cgroup);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0) {
-        return errno != ENOENT;
+    if (fd >= 0) {
+        (void)!write(fd, "1", 1);
+        close(fd);
+    } else if (errno == ENOENT) {
+        kill_members(cgroup);
     }
-    ssize_t n = write(fd, "1", 1);
-    close(fd);
     snprintf(path, sizeof(path), "%s/cgroup.events", cgroup);
     int error = read_text(path, text, sizeof(text));
-    if (n == 1 && (!error || error == ENOENT || error == ENODEV) && !strstr(text, "populated 1")) {
+    bool empty = error ? error == ENOENT || error == ENODEV : !strstr(text, "populated 1");
+    if (empty) {
         rmdir(cgroup);
-        return 0;
     }
-    return 1;
+    return !empty;
 }
 
 void strays_kill_all(struct strays *list, size_t n)

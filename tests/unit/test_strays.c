@@ -354,6 +354,32 @@ static void test_a_cgroup(void **state)
     assert_int_equal(strays_kill(&s), 0);
 }
 
+/* As a kernel before 5.14 has it: files that say who is in it. */
+static void test_a_cgroup_without_kill(void **state)
+{
+    char group[] = "/tmp/sje-group.XXXXXX";
+
+    (void)state;
+    assert_non_null(mkdtemp(group));
+    char *procs CLEANUP(freep) = xasprintf("%s/cgroup.procs", group);
+    char *events CLEANUP(freep) = xasprintf("%s/cgroup.events", group);
+    struct strays s = {.cgroup = group};
+    pid_t pid = start_session(false);
+    await_ready();
+    FILE *f = fopen(procs, "w");
+    assert_true(f && fprintf(f, "%d\n", (int)pid) > 0 && fclose(f) == 0);
+    f = fopen(events, "w");
+    assert_true(f && fputs("populated 1\nfrozen 0\n", f) >= 0 && fclose(f) == 0);
+    assert_int_equal(strays_kill(&s), 1);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    f = fopen(events, "w");
+    assert_true(f && fputs("populated 0\nfrozen 0\n", f) >= 0 && fclose(f) == 0);
+    assert_int_equal(unlink(procs), 0);
+    assert_int_equal(strays_kill(&s), 0);
+    assert_int_equal(unlink(events), 0);
+    assert_int_equal(rmdir(group), 0);
+}
+
 static void test_what_the_shim_wrote(void **state)
 {
     char dir[] = "/tmp/sje-strays.XXXXXX";
@@ -397,6 +423,7 @@ int main(void)
         T(test_the_first_process),
         T(test_a_token),
         T(test_a_cgroup),
+        T(test_a_cgroup_without_kill),
         T(test_what_the_shim_wrote),
         T(test_orphans),
     };
