@@ -22,8 +22,9 @@
 
 /* ---- deadlines ---- */
 
-/* Pages of the program that would have to be fetched from a disk again. As far as we may; and with
- * the first renewal, because a short task shall not pay for it. */
+/* The pages of the program, which would have to be fetched from a disk again; and of what it has
+ * written those that it has touched, which a swap could take. As far as we may; and with the first
+ * renewal, because a short task shall not pay for it. */
 static void lock_memory(struct shim *s)
 {
     extern char __executable_start[]; /* by the linker: what is in the program's file */
@@ -31,7 +32,10 @@ static void lock_memory(struct shim *s)
 
     if (!s->locked) {
         s->locked = true;
-        (void)mlock(__executable_start, (size_t)(_edata - __executable_start));
+        if (mlock(__executable_start, (size_t)(_edata - __executable_start)) != 0 ||
+            mlockall(MCL_CURRENT | MCL_ONFAULT) != 0) {
+            s->lock_error = errno;
+        }
     }
 }
 
@@ -197,6 +201,9 @@ static void tell_end(struct shim *s)
     s->fate->oom = was_oom(s);
     s->fate->finished_wall = wall_ms();
     group_remove(s);
+    if (s->lock_error && !s->fate->reason) {
+        note(s, "its shim could not lock its memory (RLIMIT_MEMLOCK): %s", strerror(s->lock_error));
+    }
     if (send(s->link, &word, 1, MSG_NOSIGNAL) != 1) {
         s->alone = true;
     }

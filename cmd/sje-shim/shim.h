@@ -149,9 +149,10 @@ struct shim {
     int64_t oom_kills;  /* of the whole machine, at the start */
     char cgroup[512];   /* made for the task; "" : none */
     int64_t wall_ahead; /* of CLOCK_BOOTTIME, when it was last looked at */
-    bool locked;        /* its program is locked into memory */
-    bool in_doubt;      /* the lease ends by what the wall clock says */
-    int64_t kill_at;    /* NEVER while nobody asked */
+    bool locked;        /* its memory, or that was tried */
+    int lock_error;
+    bool in_doubt;   /* the lease ends by what the wall clock says */
+    int64_t kill_at; /* NEVER while nobody asked */
     bool killing;
     int64_t next_kill;
     int64_t give_up_at;

@@ -248,9 +248,14 @@ int shim_plan_write(const char *dir, const struct exec_plan *p, const struct shi
 
 /* ---- the shim ---- */
 
+/* Only these errors say that there is none: who is short of descriptors cannot tell. */
 static int not_there(struct err *reterr, const char *dir, int error)
 {
-    return err_errno(reterr, ERR_NOT_FOUND, error, "no shim listens in %.150s", dir);
+    bool sure = error == ENOENT || error == ENOTDIR || error == ELOOP || error == ENOTSOCK ||
+                error == ECONNREFUSED;
+
+    return err_errno(reterr, sure ? ERR_NOT_FOUND : ERR_IO, error, "no shim listens in %.150s",
+                     dir);
 }
 
 int shim_connect(const char *dir, int *ret_fd, struct err *reterr)

@@ -46,7 +46,8 @@ int shim_plan_write(const char *dir, const struct exec_plan *p, const struct shi
                     struct err *reterr) NODISCARD;
 
 /* A new control connection (non-blocking, close-on-exec); the caller owns it. ERR_NOT_FOUND where
- * no shim listens: it has ended, has not yet begun, or was killed. */
+ * no shim listens: it has ended, has not yet begun, or was killed. Any other error: nobody knows.
+ */
 int shim_connect(const char *dir, int *ret_fd, struct err *reterr) NODISCARD;
 /* Makes sure that no shim will ever start in `dir`, and that none is left: call it before an
  * attempt without exit record is given up. ERR_BUSY where a shim is alive. */

@@ -6,6 +6,7 @@
 #include "pkg/executors/plan.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -36,20 +37,29 @@ static int64_t tick_ms(void)
     return 1000 / sysconf(_SC_CLK_TCK);
 }
 
-/* A small file; "" where it cannot be read. */
-static void read_text(const char *path, char *text, size_t n)
+/* All other errors say nothing of what is there: who is short of descriptors sees nothing at all.
+ * What we may not look at is another user's. */
+static bool says_gone(int error)
+{
+    return error == ESRCH || error == ENOENT || error == EACCES || error == EPERM;
+}
+
+/* A small file. Returns 0, or the error, and "" then. */
+static int read_text(const char *path, char *text, size_t n)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t got = fd < 0 ? -1 : read(fd, text, n - 1);
+    int error = got < 0 ? errno : 0;
 
     if (fd >= 0) {
         close(fd);
     }
     text[MAX(got, (ssize_t)0)] = '\0';
+    return error;
 }
 
-/* From /proc/<pid>/stat; the name in parentheses may hold anything. False: gone. */
-static bool process_read(int64_t pid, struct process *ret)
+/* From /proc/<pid>/stat; the name in parentheses may hold anything. Returns 0 or the error. */
+static int process_read(int64_t pid, struct process *ret)
 {
     char path[64];
     char text[1024];
@@ -59,19 +69,19 @@ static bool process_read(int64_t pid, struct process *ret)
     unsigned long long ticks = 0;
 
     snprintf(path, sizeof(path), "/proc/%lld/stat", (long long)pid);
-    read_text(path, text, sizeof(text));
+    int error = read_text(path, text, sizeof(text));
     const char *at = strrchr(text, ')');
     if (!at || sscanf(at,
                       ") %c %lld %*s %lld %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
                       "%lld %*s %llu",
                       &ret->state, &parent, &session, &threads, &ticks) != 5) {
-        return false;
+        return error ? error : ESRCH;
     }
     ret->parent = parent;
     ret->session = session;
     ret->threads = threads;
     ret->started = (int64_t)ticks * tick_ms();
-    return true;
+    return 0;
 }
 
 /* A zombie whose other threads go on is none. */
@@ -82,36 +92,48 @@ static bool is_dead(const struct process *p)
 
 /* The number of a session is not given away while it has members. So it is still ours unless its
  * leader is there and younger than what we know of it. */
-static bool is_session(const struct process *p, int64_t leader, int64_t seen_at)
+static bool is_session(const struct process *p, int64_t leader, int64_t seen_at, int *error)
 {
     struct process l;
 
-    return leader > 1 && p->session == leader &&
-           (!process_read(leader, &l) || l.started <= seen_at);
+    if (leader <= 1 || p->session != leader) {
+        return false;
+    }
+    int rc = process_read(leader, &l);
+    if (rc && !says_gone(rc)) {
+        *error = rc;
+        return false;
+    }
+    return rc || l.started <= seen_at;
+}
+
+static bool is_among(int64_t pid, const int64_t *list, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (list[i] == pid) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static bool is_orphan(const struct process *p, int64_t pid, const struct strays *s)
 {
-    if (p->parent != getpid() || p->started < inherited_since) {
-        return false;
-    }
-    for (size_t i = 0; i < s->n_known; i++) {
-        if (s->known[i] == pid) {
-            return false;
-        }
-    }
-    return true;
+    return p->parent == getpid() && p->started >= inherited_since &&
+           !is_among(pid, s->known, s->n_known);
 }
 
-static void read_environment(int64_t pid, struct buf *b)
+/* The entries that hold a token, each with its NUL. Returns 0 or the error. */
+static int read_tokens(int64_t pid, struct buf *b)
 {
     char path[64];
+    size_t kept = 0;
 
     buf_reset(b);
     snprintf(path, sizeof(path), "/proc/%lld/environ", (long long)pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
-        return;
+        return errno;
     }
     for (char *at = buf_reserve(b, 4096); at; at = buf_reserve(b, 4096)) {
         ssize_t n = read(fd, at, 4096);
@@ -121,19 +143,26 @@ static void read_environment(int64_t pid, struct buf *b)
         buf_commit(b, (size_t)n);
     }
     close(fd);
+    if (b->len) {
+        b->data[b->len - 1] = '\0';
+    }
+    for (size_t at = 0, len = 0; at < b->len; at += len) {
+        len = strlen(b->data + at) + 1;
+        if (strncmp(b->data + at, TOKEN_NAME, strlen(TOKEN_NAME)) == 0) {
+            memmove(b->data + kept, b->data + at, len);
+            kept += len;
+        }
+    }
+    b->len = kept;
+    return 0;
 }
 
-static bool has_variable(const struct buf *environment, const char *env)
+static bool has_entry(const struct buf *entries, const char *entry)
 {
-    size_t n = strlen(env) + 1;
-
-    for (size_t at = 0; at < environment->len;) {
-        const char *line = environment->data + at;
-        size_t len = strlen(line) + 1;
-        if (len == n && memcmp(line, env, n) == 0) {
+    for (size_t at = 0; at < entries->len; at += strlen(entries->data + at) + 1) {
+        if (strcmp(entries->data + at, entry) == 0) {
             return true;
         }
-        at += len;
     }
     return false;
 }
@@ -147,56 +176,78 @@ static bool is_token(const char *env)
 
 /* ---- killing ---- */
 
-/* True where it was there. Through a pidfd that was opened before it was looked at, so that a
- * number which was given to a stranger meanwhile is not hit. */
-static bool kill_if_ours(int64_t pid, const struct strays *s, struct buf *environment)
+/* Through a pidfd that was opened before it was looked at, so that a number which was given to a
+ * stranger meanwhile is not hit. Counts for those of whom it was, or where that cannot be told. */
+static void kill_if_ours(int64_t pid, struct strays *list, size_t n, struct buf *tokens)
 {
-    struct process p;
+    struct process p = {0};
     int fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
-    bool killed = false;
+    int error = fd < 0 ? errno : process_read(pid, &p);
+    bool orphan = !error && is_orphan(&p, pid, list);
+    int sent = -1;
 
-    if (fd < 0) {
-        return false;
-    }
-    if (process_read(pid, &p)) {
-        bool orphan = is_orphan(&p, pid, s);
-        if (is_dead(&p)) {
-            if (orphan) {
-                waitpid((pid_t)pid, NULL, WNOHANG);
-            }
-        } else if (orphan || is_session(&p, s->task, s->seen_at) ||
-                   is_session(&p, s->shim, s->seen_at)) {
-            killed = true;
-        } else if (is_token(s->token)) {
-            read_environment(pid, environment);
-            killed = has_variable(environment, s->token);
+    if (!error && is_dead(&p)) {
+        if (orphan) {
+            waitpid((pid_t)pid, NULL, WNOHANG);
         }
+        error = ESRCH;
     }
-    killed = killed && syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) == 0;
-    close(fd);
-    return killed;
+    int unread = error ? error : read_tokens(pid, tokens);
+    for (size_t i = 0; i < n; i++) {
+        struct strays *s = &list[i];
+        int doubt = unread;
+        bool ours = !error && (orphan || is_session(&p, s->task, s->seen_at, &doubt) ||
+                               is_session(&p, s->shim, s->seen_at, &doubt) ||
+                               (!unread && is_token(s->token) && has_entry(tokens, s->token)));
+        if (ours && sent < 0) {
+            sent = syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) == 0 ? 0 : errno;
+        }
+        s->left += ours ? sent != ESRCH : doubt && !says_gone(doubt);
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
 }
 
-static int kill_processes(const struct strays *s)
+static void kill_processes(struct strays *list, size_t n)
 {
     struct buf b CLEANUP(buf_free) = {0};
     DIR *d = opendir("/proc");
-    int killed = 0;
 
+    for (size_t i = 0; i < n && !d; i++) {
+        list[i].left++;
+    }
     buf_init(&b, ENVIRON_MAX);
     for (struct dirent *e = d ? readdir(d) : NULL; e; e = readdir(d)) {
         int64_t pid = 0;
         if (str_to_i64(str_of(e->d_name), 1, INT32_MAX, &pid) && pid != getpid()) {
-            killed += kill_if_ours(pid, s, &b);
+            kill_if_ours(pid, list, n, &b);
         }
     }
     if (d) {
         closedir(d);
     }
-    return killed;
 }
 
-/* 1 where there are processes in it or below. */
+/* A kernel before 5.14 has no cgroup.kill. What is forked meanwhile is killed at the next look. */
+static void kill_members(const char *cgroup)
+{
+    char path[4200];
+    int pid = 0;
+
+    snprintf(path, sizeof(path), "%s/cgroup.procs", cgroup);
+    FILE *f = fopen(path, "re");
+    while (f && fscanf(f, "%d", &pid) == 1) {
+        if (pid > 1 && pid != getpid()) {
+            kill(pid, SIGKILL);
+        }
+    }
+    if (f) {
+        fclose(f);
+    }
+}
+
+/* 1 where there are processes in it or below, or where that cannot be told. */
 static int kill_group(const char *cgroup)
 {
     char path[4200];
@@ -204,35 +255,61 @@ static int kill_group(const char *cgroup)
 
     snprintf(path, sizeof(path), "%s/cgroup.kill", cgroup);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0) {
-        return 0;
+    if (fd >= 0) {
+        (void)!write(fd, "1", 1);
+        close(fd);
+    } else if (errno == ENOENT) {
+        kill_members(cgroup);
     }
-    ssize_t n = write(fd, "1", 1);
-    close(fd);
     snprintf(path, sizeof(path), "%s/cgroup.events", cgroup);
-    read_text(path, text, sizeof(text));
-    if (n == 1 && !strstr(text, "populated 1")) {
+    int error = read_text(path, text, sizeof(text));
+    bool empty = error ? error == ENOENT || error == ENODEV : !strstr(text, "populated 1");
+    if (empty) {
         rmdir(cgroup);
-        return 0;
     }
-    return 1;
+    return !empty;
+}
+
+void strays_kill_all(struct strays *list, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        list[i].left = list[i].cgroup ? kill_group(list[i].cgroup) : 0;
+    }
+    /* Twice: the environment of a process that is just executing a program looks empty. */
+    for (int i = 0; i < 2 && n; i++) {
+        kill_processes(list, n);
+    }
 }
 
 int strays_kill(const struct strays *s)
 {
-    int killed = s->cgroup ? kill_group(s->cgroup) : 0;
+    struct strays one = *s;
 
-    /* Twice: the environment of a process that is just executing a program looks empty. */
-    killed += kill_processes(s);
-    return killed + kill_processes(s);
+    strays_kill_all(&one, 1);
+    return one.left;
 }
 
 /* ---- whom to look for ---- */
 
+/* To the first process of a container all orphans fall: also what `docker exec -d` leaves. */
 void strays_inherit(void)
 {
+    if (getpid() == 1) {
+        return;
+    }
     MUST(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
     inherited_since = clock_boot_ms() / tick_ms() * tick_ms();
+}
+
+void strays_reap(const int64_t *known, size_t n)
+{
+    siginfo_t i = {0};
+
+    while (waitid(P_ALL, 0, &i, WEXITED | WNOHANG | WNOWAIT) == 0 && i.si_pid &&
+           !is_among(i.si_pid, known, n)) {
+        waitpid(i.si_pid, NULL, WNOHANG);
+        i.si_pid = 0;
+    }
 }
 
 bool strays_read(const char *dir, struct strays *ret)
@@ -248,7 +325,7 @@ bool strays_read(const char *dir, struct strays *ret)
     snprintf(path, sizeof(path), "%s/" PLAN_STARTED, dir);
     ssize_t n = readlink(path, text, sizeof(text) - 1);
     text[MAX(n, (ssize_t)0)] = '\0';
-    read_text(BOOT_ID, now, sizeof(now));
+    (void)read_text(BOOT_ID, now, sizeof(now));
     now[strcspn(now, "\n")] = '\0';
     if (sscanf(text, "%63s %lld %d %d", boot, &at, &shim, &task) != 4 || !streq(boot, now)) {
         return false;

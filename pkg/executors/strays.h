@@ -18,15 +18,21 @@ struct strays {
     int64_t seen_at;      /* CLOCK_BOOTTIME ms, when they had these numbers */
     const int64_t *known; /* children that this process has started; not owned */
     size_t n_known;
+    int left; /* by strays_kill_all(): how much of it was still there */
 };
 
-/* From now on orphans fall to this process, once the shim above them is dead. */
+/* From now on orphans fall to this process, once the shim above them is dead. For process 1 they
+ * are no mark: everybody's fall to it. */
 void strays_inherit(void);
+/* Reaps children that have ended; those that are known are left to whoever waits for them. */
+void strays_reap(const int64_t *known, size_t n);
 /* Fills shim, task and seen_at from what the shim has left in the attempt's directory. False: it
  * has not, or the machine was started anew since. */
 bool strays_read(const char *dir, struct strays *ret);
 /* Kills what it finds. Returns how much of it was still there; 0: nothing is left, as far as can be
- * told. Orphans count, whoever's they are. */
+ * told. Orphans count, whoever's they are; so does what it could not look at. */
 int strays_kill(const struct strays *s);
+/* The same for several, in one walk; `known` of all is that of the first. */
+void strays_kill_all(struct strays *list, size_t n);
 
 #endif

@@ -19,6 +19,7 @@
  */
 #define LOOK_MS     50
 #define LOOK_MAX_MS 2000
+#define WALK_REST   10 /* times the last walk: so much of the loop's time is for others */
 
 _Static_assert(WCORE_DOUBT_MS == PLAN_LEASE_DOUBT_MS, "a shim and its worker doubt alike");
 
@@ -469,15 +470,38 @@ void run_stop(struct run *r, enum wcore_stop why, int64_t grace_ms)
     say(r, "stop %s %lld\n", r->stop_word, (long long)r->stop_grace_ms);
 }
 
-/* Kills all that can be told to be of this attempt, with its shim. Returns how much of it was still
- * there. */
-static int kill_rest(const struct run *r)
+/* Owned by the caller. */
+static int64_t *known_children(const struct run_context *x, size_t *ret)
 {
-    char *token CLEANUP(freep) = xasprintf("SJE_TOKEN=%lld", (long long)r->token);
-    char *cgroup CLEANUP(freep) =
-        r->x->cgroup ? xasprintf("%s%s", r->x->cgroup, strrchr(r->dir, '/')) : NULL;
-    int64_t *known CLEANUP(freep) = NULL;
-    struct strays s = {.token = token, .cgroup = cgroup};
+    int64_t *known = NULL;
+
+    *ret = 0;
+    LIST_EACH(&x->runs, it)
+    {
+        const struct run *o = CONTAINER_OF(it, struct run, node);
+
+        if (o->has_process && o->process.pid > 0) {
+            known = xrealloc(known, (*ret + 1) * sizeof(*known));
+            known[(*ret)++] = o->process.pid;
+        }
+    }
+    return known;
+}
+
+void run_reap(const struct run_context *x)
+{
+    size_t n = 0;
+    int64_t *known CLEANUP(freep) = known_children(x, &n);
+
+    strays_reap(known, n);
+}
+
+/* Whom to look for of this attempt: its shim is dead, or to be killed. */
+static struct strays strays_of(const struct run *r)
+{
+    struct strays s = {
+        .token = xasprintf("SJE_TOKEN=%lld", (long long)r->token),
+        .cgroup = r->x->cgroup ? xasprintf("%s%s", r->x->cgroup, strrchr(r->dir, '/')) : NULL};
 
     if (r->shim_pid) {
         s.shim = r->shim_pid;
@@ -486,17 +510,62 @@ static int kill_rest(const struct run *r)
     } else {
         (void)strays_read(r->dir, &s);
     }
-    LIST_EACH(&r->x->runs, it)
-    {
-        const struct run *o = CONTAINER_OF(it, struct run, node);
+    return s;
+}
 
-        if (o->has_process && o->process.pid > 0) {
-            known = xrealloc(known, (s.n_known + 1) * sizeof(*known));
-            known[s.n_known++] = o->process.pid;
+static bool has_strays(const struct run *r)
+{
+    return (r->fenced || r->orphaned) && r->dir && !r->ended && !r->closing;
+}
+
+/* Kills what is left of all such attempts, with their shims: a walk of /proc for each would stop
+ * the loop for seconds. */
+static void kill_strays(struct run_context *x)
+{
+    int64_t began = clock_boot_ms();
+    size_t n_known = 0;
+    int64_t *known CLEANUP(freep) = known_children(x, &n_known);
+    struct strays *list CLEANUP(freep) = NULL;
+    size_t n = 0;
+
+    LIST_EACH(&x->runs, it)
+    {
+        const struct run *r = CONTAINER_OF(it, struct run, node);
+
+        if (has_strays(r)) {
+            list = xrealloc(list, (n + 1) * sizeof(*list));
+            list[n] = strays_of(r);
+            list[n].known = known;
+            list[n++].n_known = n_known;
         }
     }
-    s.known = known;
-    return strays_kill(&s);
+    strays_kill_all(list, n);
+    n = 0;
+    LIST_EACH(&x->runs, it)
+    {
+        struct run *r = CONTAINER_OF(it, struct run, node);
+
+        if (has_strays(r)) {
+            r->looked = true;
+            r->left = list[n].left;
+            free((char *)(uintptr_t)list[n].token);
+            free((char *)(uintptr_t)list[n++].cgroup);
+        }
+    }
+    int64_t now = clock_boot_ms();
+    x->strays_at = now + WALK_REST * (now - began);
+    x->walks++;
+}
+
+/* How much was left of it at the last walk, each of which is asked once: the next asks again. */
+static int what_is_left(struct run *r)
+{
+    if (!r->looked && clock_boot_ms() >= r->x->strays_at) {
+        kill_strays(r->x);
+    }
+    int left = r->looked ? r->left : 1;
+    r->looked = false;
+    return left;
 }
 
 void run_kill(struct run *r)
@@ -509,7 +578,10 @@ void run_kill(struct run *r)
     if (r->has_process && r->process.pid > 0) {
         kill(r->process.pid, SIGKILL);
     }
-    kill_rest(r);
+    r->orphaned = true;
+    if (!r->has_timer || !uv_is_active((uv_handle_t *)&r->timer)) {
+        run_look_again(r);
+    }
 }
 
 /* ---- after the shim ---- */
@@ -545,14 +617,12 @@ bool run_settle(struct run *r)
     if (take_record(r)) {
         return true;
     }
-    if (!r->fenced && shim_fence(r->dir, NULL) < 0) {
-        return false;
+    if (!r->fenced) {
+        r->fenced = shim_fence(r->dir, NULL) == 0;
+        r->looked = false;                  /* that was before */
+        return r->fenced && take_record(r); /* else the next look is for what is left of it */
     }
-    r->fenced = true;
-    if (take_record(r)) {
-        return true;
-    }
-    if (kill_rest(r) > 0 || r->has_process) {
+    if (what_is_left(r) > 0 || r->has_process) {
         return false; /* until none of it is left, and its exit status is known */
     }
     struct exec_exit e = {0};
@@ -581,10 +651,12 @@ static void on_timer(uv_timer_t *t)
     if (r->ended) {
         return;
     }
+    if (r->orphaned && !r->fenced) { /* the other half stands still: it would have ended by now */
+        (void)what_is_left(r);
+    }
     if (!r->has_pipe) {
         look(r);
-    } else if (r->orphaned) { /* the other half stands still: it would have ended by now */
-        kill_rest(r);
+    } else if (r->orphaned) {
         run_look_again(r);
     }
 }

@@ -27,6 +27,8 @@ struct run_context {
     struct list runs;   /* of struct run, until they are freed */
     struct run *spare;  /* in `runs`: a shim that waits for its task; NULL: none */
     int64_t spare_at;   /* while there is none: not before that time on clock_boot_ms() */
+    int64_t strays_at;  /* the same for the next walk of /proc for what dead shims have left */
+    int64_t walks;      /* so many were there */
 
     /* Never called from inside run_start(), run_adopt() or run_conclude(). */
     void *arg;
@@ -69,6 +71,8 @@ void run_attach(struct run *r, struct wcore_attempt *a);
 void run_lease(struct run *r, int64_t deadline);
 void run_stop(struct run *r, enum wcore_stop why, int64_t grace_ms);
 void run_kill(struct run *r);
+/* Reaps what fell to this process; call it now and then. */
+void run_reap(const struct run_context *x);
 
 const struct report_status *run_status(const struct run *r);
 const char *run_result(const struct run *r);  /* JSON text; NULL: it has not ended */

@@ -44,8 +44,10 @@ struct run {
     bool orphaned; /* its shim was killed, but the other half of that holds our connection */
     bool unable;   /* its shim has started nothing, and could not even write that down */
     bool fenced;   /* no shim can come alive any more */
-    bool ended;    /* told */
-    bool closing;  /* to be freed with its last handle */
+    bool looked;   /* since it was last asked; then so much was left: */
+    int left;
+    bool ended;   /* told */
+    bool closing; /* to be freed with its last handle */
 };
 
 /* run.c */

@@ -443,6 +443,7 @@ static void on_turn(uv_prepare_t *p)
         wcore_on_news(w->core); /* the next beat goes by another way */
     }
     if (now >= look_due(w)) {
+        run_reap(&w->runs);
         look(w, now);
     }
     int64_t due = MIN(wcore_step(w->core, now), look_due(w));

@@ -241,6 +241,28 @@ def nothing_starts(chaos, node):
     chaos.must(lambda: chaos.cluster.sees_up(node), RECOVERY, f"{node.name} is UP again")
 
 
+@fault("tasks moved and the worker killed", "worker", kills=True, needs="identity-dir")
+def tasks_moved(chaos, node):
+    """All directories of attempts are away when it comes back, or that of one which runs is removed."""
+    name = node.work.name
+    chaos.until(node.shims, 10)
+    stop(chaos, node, signal.SIGKILL)
+    running = [d for d in (node.work / "tasks").glob("*.*") if (d / "sock").is_socket()]
+    mend = None
+    if running and chaos.rng.random() < 0.5:
+        shutil.rmtree(chaos.rng.choice(sorted(running)), ignore_errors=True)
+    else:
+        mend = without_tasks(node, "gone")
+    try:
+        begin(chaos, node, name)
+        chaos.wait(chaos.rng.uniform(1, 2 * LEASE))
+    finally:
+        if mend:
+            stop(chaos, node, any_stop(chaos))
+            mend()
+            begin(chaos, node, name)
+
+
 # ---- descendants ----
 
 def detached(node):

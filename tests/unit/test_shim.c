@@ -579,6 +579,83 @@ static void test_lease_renewed(void **state)
     assert_int_equal(e.stdout_bytes, 6);
 }
 
+/* All that a process has written and still has in memory is locked. */
+static bool is_locked(pid_t pid)
+{
+    char path[64];
+    char line[256];
+    char access[8] = "";
+    long rss = 0;
+    long locked = 0;
+    bool all = true;
+
+    snprintf(path, sizeof(path), "/proc/%d/smaps", (int)pid);
+    FILE *f = fopen(path, "re");
+    assert_non_null(f);
+    while (fgets(line, sizeof(line), f)) {
+        (void)sscanf(line, "%*[0-9a-f]-%*[0-9a-f] %7s", access);
+        (void)sscanf(line, "Rss: %ld", &rss);
+        if (sscanf(line, "Locked: %ld", &locked) == 1 && strncmp(access, "rw", 2) == 0) {
+            all = all && (rss == 0 || locked > 0);
+        }
+    }
+    fclose(f);
+    return all;
+}
+
+/* With the first renewal: no swap can keep it from ending the task. */
+static void test_memory_is_locked(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+    char line[64];
+
+    if (geteuid() != 0) {
+        skip(); /* its limit may be too low */
+    }
+    run_sh(r, "exec sleep 1000");
+    run_start(r);
+    pid_t guardian = run_guardian(r);
+    assert_false(is_locked(guardian));
+    snprintf(line, sizeof(line), "lease %" PRId64 "\n", clock_boot_ms() + WAIT_MS);
+    run_say(r, line);
+    for (int64_t end = clock_boot_ms() + WAIT_MS; !is_locked(guardian); poll(NULL, 0, 1)) {
+        assert_true(clock_boot_ms() < end);
+    }
+    run_say(r, "stop cancel 0\n");
+    run_end(r, &e);
+    assert_string_equal(e.reason, "cancel");
+}
+
+/* Where it may not be, the record says so. */
+static void test_memory_cannot_be_locked(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+    char line[64];
+    char *go CLEANUP(freep) = xasprintf("%s/go", r->dir);
+
+    freep(&r->plan.cwd);
+    r->plan.cwd = NULL;
+    run_sh(r, "while ! [ -e go ]; do sleep 0.01; done");
+    spawn_limited(r, RLIMIT_MEMLOCK, 0);
+    while (shim_connect(r->dir, &r->conn, NULL) < 0) {
+        poll(NULL, 0, 1);
+    }
+    run_hello(r);
+    snprintf(line, sizeof(line), "lease %" PRId64 "\nnonsense\n", clock_boot_ms() + WAIT_MS);
+    run_say(r, line);
+    assert_string_equal(run_line(r), ""); /* it has read that */
+    close(r->conn);
+    r->conn = -1;
+    int fd = open(go, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    close(fd);
+    run_end(r, &e);
+    assert_string_equal(e.reason, "exit");
+    assert_non_null(strstr(e.message, "RLIMIT_MEMLOCK"));
+}
+
 static void test_lease_over_before(void **state)
 {
     struct run *r = *state;
@@ -831,6 +908,7 @@ static void test_both_killed(void **state)
     assert_int_equal(kill(r->shim, SIGKILL), 0);
     assert_int_equal(kill(guardian, SIGKILL), 0);
     run_wait(r);
+    process_gone(guardian);
     process_gone(r->task);
     assert_int_equal(shim_exit_read(r->dir, &e, NULL), ERR_NOT_FOUND);
     assert_int_equal(shim_fence(r->dir, NULL), 0);
@@ -1237,6 +1315,8 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_cancel_detach, setup, teardown),
         cmocka_unit_test_setup_teardown(test_term_held, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lease_renewed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_memory_is_locked, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_memory_cannot_be_locked, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lease_over_before, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stop, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stop_twice, setup, teardown),

@@ -9,12 +9,15 @@
 #include "internal/str.h"
 #include "pkg/executors/plan.h"
 #include "pkg/executors/shimdir.h"
+#include "tests/unit/fewfds.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define DIR_NAME 64
@@ -436,6 +439,31 @@ static void test_connect(void **state)
     assert_int_equal(fd, -1);
 }
 
+/* Who cannot look does not know that no shim is there. */
+static void test_connect_with_few_descriptors(void **state)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    int fd = -1;
+
+    (void)state;
+    assert_true(snprintf(a.sun_path, sizeof(a.sun_path), "%s/sock", dir) < (int)sizeof(a.sun_path));
+    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&a, sizeof(a)), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    for (size_t left = 0; left < 2; left++) {
+        struct few_fds few;
+
+        few_fds_begin(&few, left);
+        int connected = shim_connect(dir, &fd, NULL);
+        int fenced = shim_fence(dir, NULL);
+        few_fds_end(&few);
+        assert_int_equal(connected, ERR_IO);
+        assert_true(fenced < 0);
+    }
+    close(listener);
+    assert_int_equal(shim_connect(dir, &fd, NULL), ERR_NOT_FOUND);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -450,6 +478,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_tail, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hostile_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_connect, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_connect_with_few_descriptors, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

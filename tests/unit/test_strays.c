@@ -3,15 +3,18 @@
 #include "pkg/executors/strays.h"
 
 #include "internal/clock.h"
+#include "tests/unit/fewfds.h"
 #include "tests/unit/realgroup.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -129,6 +132,50 @@ static void test_a_session_without_its_leader(void **state)
     assert_false(runs(member));
 }
 
+/* One walk for several attempts: each learns of its own. */
+static void test_several(void **state)
+{
+    struct strays list[3] = {0};
+    pid_t members[2];
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        list[i].task = start_session(true);
+        members[i] = await_ready();
+        list[i].seen_at = clock_boot_ms();
+    }
+    list[2] = (struct strays){.token = "SJE_TOKEN=of nobody"};
+    kill((pid_t)list[1].task, SIGKILL);
+    kill(members[1], SIGKILL);
+    while (runs((pid_t)list[1].task) || runs(members[1])) {
+    }
+    strays_kill_all(list, 3);
+    assert_true(list[0].left >= 2);
+    assert_int_equal(list[1].left, 0);
+    assert_int_equal(list[2].left, 0);
+    kill_until_none(&list[0]);
+    assert_false(runs((pid_t)list[0].task) || runs(members[0]));
+}
+
+/* Who cannot look does not know that there is nothing. */
+static void test_few_descriptors(void **state)
+{
+    (void)state;
+    for (size_t left = 0; left < 4; left++) {
+        struct few_fds few;
+        pid_t leader = start_session(true);
+        pid_t member = await_ready();
+        struct strays s = {.task = leader, .seen_at = clock_boot_ms()};
+
+        few_fds_begin(&few, left);
+        int there = strays_kill(&s);
+        few_fds_end(&few);
+        assert_true(there > 0);
+        kill_until_none(&s);
+        assert_false(runs(leader) || runs(member));
+    }
+}
+
 /* The number was given to somebody else since. */
 static void test_a_strangers_session(void **state)
 {
@@ -190,6 +237,72 @@ static void test_orphans(void **state)
     assert_int_equal(waitpid(before, NULL, 0), before);
 }
 
+#define CHECK(what)                                                                                \
+    do {                                                                                           \
+        if (!(what)) {                                                                             \
+            dprintf(STDERR_FILENO, "line %d: not so: %s\n", __LINE__, #what);                      \
+            _exit(1);                                                                              \
+        }                                                                                          \
+    } while (0)
+
+/* Everybody's orphans fall to process 1: it reaps them, and leaves alone what lives. */
+static void be_first(void)
+{
+    CHECK(getpid() == 1 && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+          mount("proc", "/proc", "proc", 0, NULL) == 0);
+    strays_inherit();
+    pid_t own = start_session(false);
+    CHECK(own > 0);
+    await_ready();
+    pid_t middle = fork();
+    if (middle == 0) {
+        if (fork() == 0) {
+            setsid();
+            be_ready();
+        }
+        _exit(0);
+    }
+    pid_t stranger = await_ready();
+    CHECK(waitpid(middle, NULL, 0) == middle);
+    int64_t known = own;
+    struct strays s = {.known = &known, .n_known = 1};
+    CHECK(strays_kill(&s) == 0 && runs(stranger));
+    kill(stranger, SIGKILL);
+    while (kill(stranger, 0) == 0) {
+        strays_reap(&known, 1);
+    }
+    kill(own, SIGKILL);
+    while (runs(own)) {
+    }
+    strays_reap(&known, 1);
+    CHECK(waitpid(own, NULL, 0) == own);
+    _exit(0);
+}
+
+static void test_the_first_process(void **state)
+{
+    int status = 0;
+
+    (void)state;
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (unshare(CLONE_NEWPID | CLONE_NEWNS) != 0) {
+            _exit(77);
+        }
+        pid_t first = fork();
+        if (first == 0) {
+            be_first();
+        }
+        waitpid(first, &status, 0);
+        _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
+        skip(); /* not allowed here */
+    }
+    assert_int_equal(status, 0);
+}
+
 static void test_a_token(void **state)
 {
     static const char *const no_tokens[] = {"SJE_TOKEN=", "", "PATH=/bin",
@@ -241,6 +354,32 @@ static void test_a_cgroup(void **state)
     assert_int_equal(strays_kill(&s), 0);
 }
 
+/* As a kernel before 5.14 has it: files that say who is in it. */
+static void test_a_cgroup_without_kill(void **state)
+{
+    char group[] = "/tmp/sje-group.XXXXXX";
+
+    (void)state;
+    assert_non_null(mkdtemp(group));
+    char *procs CLEANUP(freep) = xasprintf("%s/cgroup.procs", group);
+    char *events CLEANUP(freep) = xasprintf("%s/cgroup.events", group);
+    struct strays s = {.cgroup = group};
+    pid_t pid = start_session(false);
+    await_ready();
+    FILE *f = fopen(procs, "w");
+    assert_true(f && fprintf(f, "%d\n", (int)pid) > 0 && fclose(f) == 0);
+    f = fopen(events, "w");
+    assert_true(f && fputs("populated 1\nfrozen 0\n", f) >= 0 && fclose(f) == 0);
+    assert_int_equal(strays_kill(&s), 1);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    f = fopen(events, "w");
+    assert_true(f && fputs("populated 0\nfrozen 0\n", f) >= 0 && fclose(f) == 0);
+    assert_int_equal(unlink(procs), 0);
+    assert_int_equal(strays_kill(&s), 0);
+    assert_int_equal(unlink(events), 0);
+    assert_int_equal(rmdir(group), 0);
+}
+
 static void test_what_the_shim_wrote(void **state)
 {
     char dir[] = "/tmp/sje-strays.XXXXXX";
@@ -274,14 +413,19 @@ static void test_what_the_shim_wrote(void **state)
 
 int main(void)
 {
+    /* The orphans last: from then on all children that are not named are orphans. */
     const struct CMUnitTest tests[] = {
         T(test_a_session),
+        T(test_several),
+        T(test_few_descriptors),
         T(test_a_session_without_its_leader),
         T(test_a_strangers_session),
+        T(test_the_first_process),
         T(test_a_token),
         T(test_a_cgroup),
+        T(test_a_cgroup_without_kill),
         T(test_what_the_shim_wrote),
-        T(test_orphans), /* the last: from then on all children that are not named are orphans */
+        T(test_orphans),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

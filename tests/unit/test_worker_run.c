@@ -29,6 +29,7 @@
 
 #define FIXTURE "tests/data/shim/v1"
 #define TASK    "0190b5a4-0000-7000-8000-000000000001"
+#define MANY    40
 #define NEWER   "{\"v\":2,\"what\":\"nobody knows yet\"}\n"
 
 static uv_loop_t loop;
@@ -843,6 +844,36 @@ static void test_the_session_that_was_written_down(void **state)
     assert_false(lives(f.task) || lives(f.stray));
 }
 
+static bool all_have_ended(void)
+{
+    LIST_EACH(&context.runs, it)
+    {
+        if (!*run_outcome(CONTAINER_OF(it, struct run, node))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* What is left is looked for in one walk for all, however many lost their shims at once. */
+static void test_many_lost_at_once(void **state)
+{
+    (void)state;
+    n_made = 0;
+    for (attempt.key.attempt = 2; n_made < MANY; attempt.key.attempt++, n_made++) {
+        free(dir);
+        dir = shimdir_path(tasks_dir, &attempt.key.task, attempt.key.attempt);
+        assert_int_equal(shimdir_create(dir, NULL), 0);
+        take_fixture("grant.json");
+        run = run_adopt(&context, &attempt.key, &found);
+        assert_non_null(run);
+        assert_false(found.ended);
+    }
+    turn_until(all_have_ended);
+    assert_string_equal(run_outcome(run), "lost");
+    assert_in_range(context.walks, 1, MANY / 4);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -874,6 +905,7 @@ int main(void)
         T(test_the_session_of_the_task),
         T(test_the_cgroup_of_the_task),
         T(test_the_session_that_was_written_down),
+        T(test_many_lost_at_once),
     };
 
     log_setup(LOG_ERROR, LOG_LOGFMT, "test");
