@@ -101,6 +101,21 @@ def test_who_asks_for_a_slot_alone_is_not_held_up(pair, scarce):
     pair.end(large, 30)
 
 
+def test_what_is_taken_is_shown(pair):
+    task = pair.submit(shell("sleep 60", resources={"cpus": 1.5, "memoryMb": 300}))
+    until(lambda: pair.task(task)["state"] == "RUNNING", 10, "it runs")
+    w = pair.get("/mgmt/workers/node1").json()
+    assert (w["slots"], w["usedSlots"], w["cpus"], w["usedCpus"], w["memoryMb"], w["usedMemoryMb"]) == \
+        (4, 1, 4, 1.5, 1000, 300)
+    assert [(t["slots"], t["cpus"], t["memoryMb"]) for t in w["tasks"]] == [(1, 1.5, 300)]
+    status = pair.get("/mgmt/status").json()
+    assert (status["cpus"], status["usedCpus"], status["memoryMb"], status["usedMemoryMb"]) == (4, 1.5, 1000, 300)
+    lines = pair.get("/metrics").text.splitlines()
+    assert "sje_cpus_used 1.5" in lines and f"sje_memory_used_bytes {300 << 20}" in lines
+    pair.cancel(task)
+    until(lambda: pair.workers()[0]["usedCpus"] == 0, 10, "it is free again")
+
+
 def test_a_stopped_worker_keeps_nothing_back(pair):
     """It holds what it was given while the other is idle: everything starts well before it is found out."""
     pair.add("node2")
