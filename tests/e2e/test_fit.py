@@ -87,18 +87,20 @@ def test_memory_is_never_promised_twice(pair):
 
 
 @pytest.mark.parametrize("scarce", [{"memoryMb": 800}, {"cpus": 3}])
-def test_who_asks_for_a_slot_alone_is_not_held_up(pair, scarce):
+@pytest.mark.parametrize("waiting", [1, 100])
+def test_who_asks_for_a_slot_alone_is_not_held_up(pair, scarce, waiting):
     """The room that some wait for is no matter of those that ask for nothing of it."""
     pair.end(pair.submit(NOOP), 20)
     first = pair.submit(shell("sleep 60", resources=scarce))
     until(lambda: pair.task(first)["state"] == "RUNNING", 10, "it runs")
-    large = pair.submit(shell("true", resources=scarce))
+    large = pair.post("/tasks", [shell("true", resources=scarce)] * waiting).json()
     start = time.monotonic()
     for task in [pair.submit(shell("sleep 0.2")) for _ in range(12)]:
         pair.end(task, 20)
     assert time.monotonic() - start < 4
     pair.cancel(first)
-    pair.end(large, 30)
+    for task in large["tasks"]:
+        pair.end(task["taskId"], 60)
 
 
 def test_what_is_taken_is_shown(pair):
