@@ -71,6 +71,11 @@ static json_t *strings_json(char **list)
     return j;
 }
 
+static json_t *cpus_json(int64_t milli)
+{
+    return json_real((double)milli / 1000);
+}
+
 static json_t *lease_json(const struct lease *l)
 {
     char task[ID_TEXT_LEN];
@@ -81,6 +86,8 @@ static json_t *lease_json(const struct lease *l)
     set(j, "taskId", json_string(task));
     set(j, "attempt", json_integer(l->attempt));
     set(j, "slots", json_integer(l->room.slots));
+    set(j, "cpus", cpus_json(l->room.cpus_milli));
+    set(j, "memoryMb", json_integer(l->room.memory_mb));
     set(j, "phase", text_json(l->phase));
     set(j, "applicationId", text_json(l->application_id));
     set(j, "uiUrl", text_json(l->ui_url));
@@ -135,7 +142,9 @@ static json_t *worker_json(struct fleet_worker *w, bool with_tasks)
     set(j, "running", json_integer((json_int_t)w->leases.count));
     set(j, "usedSlots", json_integer(w->offer.used.slots));
     set(j, "cpus", json_integer(w->cpus));
+    set(j, "usedCpus", cpus_json(w->offer.used.cpus_milli));
     set(j, "memoryMb", json_integer(w->memory_mb));
+    set(j, "usedMemoryMb", json_integer(w->offer.used.memory_mb));
     set(j, "pools", strings_json(w->pools));
     set(j, "jobTypes", strings_json(w->job_types));
     set(j, "holdOff", hold_off_json(w->hold_off));
@@ -193,8 +202,8 @@ int manager_worker(struct manager *m, const char *id, struct buf *out, struct er
 
 struct status_counts {
     int workers[WORKER_STATE_COUNT];
-    int slots;
-    int used;
+    struct room all; /* of those that are there */
+    struct room used;
 };
 
 static struct status_counts count(const struct manager *m)
@@ -204,8 +213,10 @@ static struct status_counts count(const struct manager *m)
     for (const struct fleet_worker *w = m->fleet.workers; w; w = w->hh.next) {
         c.workers[w->state]++;
         if (w->state == WORKER_UP || w->state == WORKER_DRAINING) {
-            c.slots += w->slots;
-            c.used += (int)w->offer.used.slots;
+            struct room all = {w->slots, (int64_t)w->cpus * 1000, w->memory_mb};
+
+            room_add(&c.all, &all, 1);
+            room_add(&c.used, &w->offer.used, 1);
         }
     }
     return c;
@@ -225,8 +236,12 @@ void manager_status(struct manager *m, struct buf *out)
     set(j, "leader", json_boolean(m->epoch != 0));
     set(j, "epoch", json_integer(m->epoch));
     set(j, "workers", workers);
-    set(j, "slots", json_integer(c.slots));
-    set(j, "usedSlots", json_integer(c.used));
+    set(j, "slots", json_integer(c.all.slots));
+    set(j, "usedSlots", json_integer(c.used.slots));
+    set(j, "cpus", cpus_json(c.all.cpus_milli));
+    set(j, "usedCpus", cpus_json(c.used.cpus_milli));
+    set(j, "memoryMb", json_integer(c.all.memory_mb));
+    set(j, "usedMemoryMb", json_integer(c.used.memory_mb));
     set(j, "running", json_integer((json_int_t)HASH_COUNT(m->fleet.leases)));
     set(j, "database", part_json(database_up(m), db_server_version(m->db), db_last_error(m->db)));
     set(j, "broker", part_json(mq_is_up(m->pub), mq_server_version(m->pub), mq_last_error(m->pub)));
@@ -260,8 +275,12 @@ void manager_metrics(struct manager *m)
     METRIC_SET(leader, m->epoch != 0);
     METRIC_SET(database_up, database_up(m));
     METRIC_SET(broker_up, mgr_publisher(m) != NULL);
-    METRIC_SET(slots, c.slots);
-    METRIC_SET(slots_used, c.used);
+    METRIC_SET(slots, c.all.slots);
+    METRIC_SET(slots_used, c.used.slots);
+    METRIC_SET(cpus, (double)c.all.cpus_milli / 1000);
+    METRIC_SET(cpus_used, (double)c.used.cpus_milli / 1000);
+    METRIC_SET(memory_bytes, (double)c.all.memory_mb * (1 << 20));
+    METRIC_SET(memory_used_bytes, (double)c.used.memory_mb * (1 << 20));
     METRIC_SET(ledger_pending, ledger_pending(m->ledger));
     for (size_t i = 0; i < ARRAY_LEN(c.workers); i++) {
         metric_set(METRIC_workers, worker_state_name((enum worker_state)i), c.workers[i]);

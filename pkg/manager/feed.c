@@ -43,6 +43,7 @@ void feed_hint_unlink(struct feed_hint *e)
         list_remove(&e->at);
     }
     if (list_linked(&e->node)) {
+        e->pool->scarce -= e->node.owner == &e->pool->outstanding && feed_is_scarce(e);
         list_remove(&e->node);
     }
     if (list_linked(&e->mark)) {
@@ -70,6 +71,7 @@ void feed_hint_set(struct feed_hint *e, enum feed_hint_state s)
         return;
     }
     list_push(&p->outstanding, &e->node);
+    p->scarce += feed_is_scarce(e);
     if (s == FED) {
         list_push(&p->feed->marks, &e->mark);
     }

@@ -60,7 +60,7 @@ static void republish_late(struct feed_pool *p, int64_t now)
             break;
         }
         if (is_late(p, e, room > 0, now)) {
-            old = old || now - e->since >= LOST_AFTER_MS;
+            old = old || (now - e->since >= LOST_AFTER_MS && !feed_is_scarce(e));
             room -= e->room.slots;
             e->tries++;
             feed_hint_hold(e);

@@ -77,6 +77,7 @@ struct feed_pool {
     uint64_t shape; /* raised when the lanes are made anew: late scans are dropped */
     int workers;    /* live ones, when they were looked at last */
     struct list outstanding;
+    size_t scarce; /* of these: they ask for CPUs or memory */
     struct list directed;
     size_t messages; /* with something outstanding */
     bool due;        /* a step, at the end of this turn of the loop */
@@ -124,6 +125,12 @@ static inline bool feed_before(int64_t rank_a, const struct id *a, int64_t rank_
 static inline struct need feed_need(const struct feed_hint *e)
 {
     return (struct need){e->type, e->room};
+}
+
+/* It may wait although slots are free. */
+static inline bool feed_is_scarce(const struct feed_hint *e)
+{
+    return e->room.cpus_milli || e->room.memory_mb;
 }
 
 struct feed_hint *feed_hint_find(struct feed *f, const struct id *id);

@@ -11,6 +11,7 @@
 
 #define DRAIN_S  0.25 /* so much work is in the broker, or twice the free slots */
 #define SHARE    4    /* a hint holds no more than this part of a worker, and of the window */
+#define LOOK_AT  256  /* tasks that ask for CPUs or memory, for one behind them that does not */
 #define PAUSE_MS 1000 /* after a refused publish */
 
 void feed_queue_name(char text[FEED_QUEUE_LEN], const char *pool, enum task_class c)
@@ -170,27 +171,45 @@ static bool goes_alone(struct feed_hint *e, struct mq *mq)
     return e->tries % 2 && feed_direct(e, mq);
 }
 
+/* What is out keeps the workers busy until so many more fit. What asks for CPUs or memory may be
+ * stuck while slots are free: for the others it is no more than half of the window. */
+static bool is_full(const struct feed_pool *p, const struct feed_hint *e, size_t window,
+                    size_t more)
+{
+    size_t other = feed_is_scarce(e) ? p->scarce : MIN(p->scarce, window / 2);
+
+    return window < p->outstanding.count - p->scarce + other + more;
+}
+
 /* The best READY tasks, in their order, as far as the window goes. */
 static void publish_shared(struct feed_pool *p, struct mq *mq, const struct offers_slots *s)
 {
     struct feed_lane *l = &p->lanes[0];
     size_t window = feed_pool_window(p, s);
     size_t share = pool_share(p, s, window);
+    size_t more = MIN(share, l->held.count); /* a whole hint at first, then one by one */
     struct bunch bunches[TASK_CLASSES];
+    struct feed_hint *passed[LOOK_AT];
+    size_t n = 0;
     int64_t now = clock_boot_ms();
     int rc = 0;
 
-    if (window < p->outstanding.count + MIN(share, l->held.count)) {
-        return; /* what is out keeps them busy until a whole hint fits */
-    }
     for (int c = 0; c < TASK_CLASSES; c++) {
         bunch_empty(&bunches[c]);
     }
-    while (rc == 0 && p->outstanding.count < window && l->held.count) {
+    while (rc == 0 && l->held.count) {
         struct feed_hint *e = CONTAINER_OF(heap_min(&l->held), struct feed_hint, heap);
         enum task_class c = task_class_of(e->priority);
         struct bunch *b = &bunches[c];
 
+        if (is_full(p, e, window, more)) {
+            if (!feed_is_scarce(e) || n == LOOK_AT) {
+                break;
+            }
+            heap_remove(&l->held, &e->heap);
+            passed[n++] = e;
+            continue;
+        }
         if (goes_alone(e, mq)) {
             continue;
         }
@@ -198,6 +217,10 @@ static void publish_shared(struct feed_pool *p, struct mq *mq, const struct offe
             rc = bunch_publish(p, mq, b, c);
         }
         bunch_add(b, e, now);
+        more = 1;
+    }
+    while (n) {
+        heap_push(&l->held, &passed[--n]->heap);
     }
     for (int c = 0; c < TASK_CLASSES; c++) {
         if (bunches[c].message) {

@@ -9,13 +9,6 @@
 
 /* ---- room ---- */
 
-static void room_add(struct room *to, const struct room *r, int sign)
-{
-    to->slots += sign * r->slots;
-    to->cpus_milli += sign * r->cpus_milli;
-    to->memory_mb += sign * r->memory_mb;
-}
-
 static int64_t free_slots(const struct offer *w)
 {
     return w->class->room.slots - w->used.slots - w->directed.slots;

@@ -27,6 +27,14 @@ struct room {
     int64_t memory_mb;
 };
 
+/* sign -1: takes it off. */
+static inline void room_add(struct room *to, const struct room *r, int sign)
+{
+    to->slots += sign * r->slots;
+    to->cpus_milli += sign * r->cpus_milli;
+    to->memory_mb += sign * r->memory_mb;
+}
+
 /* What one task asks for; 0: nothing. */
 struct need {
     const char *type; /* borrowed */

@@ -88,18 +88,35 @@ def test_memory_is_never_promised_twice(pair):
 
 
 @pytest.mark.parametrize("scarce", [{"memoryMb": 800}, {"cpus": 3}])
-def test_who_asks_for_a_slot_alone_is_not_held_up(pair, scarce):
+@pytest.mark.parametrize("waiting", [1, 100])
+def test_who_asks_for_a_slot_alone_is_not_held_up(pair, scarce, waiting):
     """The room that some wait for is no matter of those that ask for nothing of it."""
     pair.end(pair.submit(NOOP), 20)
     first = pair.submit(shell("sleep 60", resources=scarce))
     until(lambda: pair.task(first)["state"] == "RUNNING", 10, "it runs")
-    large = pair.submit(shell("true", resources=scarce))
+    large = pair.post("/tasks", [shell("true", resources=scarce)] * waiting).json()
     start = time.monotonic()
     for task in [pair.submit(shell("sleep 0.2")) for _ in range(12)]:
         pair.end(task, 20)
     assert time.monotonic() - start < 4
     pair.cancel(first)
-    pair.end(large, 30)
+    for task in large["tasks"]:
+        pair.end(task["taskId"], 60)
+
+
+def test_what_is_taken_is_shown(pair):
+    task = pair.submit(shell("sleep 60", resources={"cpus": 1.5, "memoryMb": 300}))
+    until(lambda: pair.task(task)["state"] == "RUNNING", 10, "it runs")
+    w = pair.get("/mgmt/workers/node1").json()
+    assert (w["slots"], w["usedSlots"], w["cpus"], w["usedCpus"], w["memoryMb"], w["usedMemoryMb"]) == \
+        (4, 1, 4, 1.5, 1000, 300)
+    assert [(t["slots"], t["cpus"], t["memoryMb"]) for t in w["tasks"]] == [(1, 1.5, 300)]
+    status = pair.get("/mgmt/status").json()
+    assert (status["cpus"], status["usedCpus"], status["memoryMb"], status["usedMemoryMb"]) == (4, 1.5, 1000, 300)
+    lines = pair.get("/metrics").text.splitlines()
+    assert "sje_cpus_used 1.5" in lines and f"sje_memory_used_bytes {300 << 20}" in lines
+    pair.cancel(task)
+    until(lambda: pair.workers()[0]["usedCpus"] == 0, 10, "it is free again")
 
 
 def test_a_stopped_worker_keeps_nothing_back(pair):
