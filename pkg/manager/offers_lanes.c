@@ -85,6 +85,7 @@ void offers_lanes_clear(struct offers_pool *p)
 /* One type, over the live classes that offer it. */
 struct type_sizes {
     const char *type;
+    UT_hash_handle hh;
     size_t classes;
     struct room all;                     /* each of them has this */
     struct room sizes[OFFERS_SIZES_MAX]; /* of which none has all of another */
@@ -119,16 +120,17 @@ static void add_size(struct type_sizes *t, const struct room *r)
     t->n = 1;
 }
 
-static struct type_sizes *sizes_of(struct type_sizes **list, size_t *n, const char *type)
+static struct type_sizes *sizes_of(struct type_sizes **list, const char *type)
 {
-    for (size_t i = 0; i < *n; i++) {
-        if (streq((*list)[i].type, type)) {
-            return &(*list)[i];
-        }
+    struct type_sizes *t = NULL;
+
+    HASH_FIND_STR(*list, type, t);
+    if (!t) {
+        t = xmalloc(sizeof(*t));
+        t->type = type;
+        HASH_ADD_KEYPTR(hh, *list, t->type, strlen(t->type), t);
     }
-    *list = xrealloc(*list, (*n + 1) * sizeof(**list));
-    (*list)[*n] = (struct type_sizes){.type = type};
-    return &(*list)[(*n)++];
+    return t;
 }
 
 /* Tasks of one type within one of these sizes, and not within `less`; NULL: nothing is excepted. */
@@ -146,44 +148,36 @@ static void lane_add(struct offers_pool *p, const char *type, const struct room 
     }
 }
 
-/* The order in which workers came must not make another shape of the same offers. */
-static void sort_sizes(struct type_sizes *list, size_t n)
+static int by_type(const struct type_sizes *a, const struct type_sizes *b)
 {
-    for (size_t i = 1; i < n; i++) {
-        for (size_t k = i; k && strcmp(list[k].type, list[k - 1].type) < 0; k--) {
-            struct type_sizes t = list[k];
+    return strcmp(a->type, b->type);
+}
 
-            list[k] = list[k - 1];
-            list[k - 1] = t;
-        }
-    }
-    for (size_t i = 0; i < n; i++) {
-        struct room *r = list[i].sizes;
+static int by_bytes(const void *a, const void *b)
+{
+    return memcmp(a, b, sizeof(struct room));
+}
 
-        for (size_t j = 1; j < list[i].n; j++) {
-            for (size_t k = j; k && memcmp(&r[k], &r[k - 1], sizeof(*r)) < 0; k--) {
-                struct room t = r[k];
-
-                r[k] = r[k - 1];
-                r[k - 1] = t;
-            }
-        }
+/* The order in which workers came must not make another shape of the same offers. */
+static void sort_sizes(struct type_sizes **list)
+{
+    HASH_SORT(*list, by_type);
+    for (struct type_sizes *t = *list; t; t = t->hh.next) {
+        qsort(t->sizes, t->n, sizeof(*t->sizes), by_bytes);
     }
 }
 
-static void make_lanes(struct offers_pool *p, const struct type_sizes *list, size_t n,
-                       size_t classes, const struct room *all)
+static void make_lanes(struct offers_pool *p, const struct type_sizes *list, size_t classes,
+                       const struct room *all)
 {
     struct offers_filter *shared = &p->lanes[p->n_lanes++];
 
-    for (size_t i = 0; i < n; i++) {
-        if (list[i].classes == classes) {
-            limit_add(&shared->in, &shared->n_in, list[i].type, all);
+    for (const struct type_sizes *t = list; t; t = t->hh.next) {
+        if (t->classes == classes) {
+            limit_add(&shared->in, &shared->n_in, t->type, all);
         }
     }
-    for (size_t i = 0; i < n; i++) {
-        const struct type_sizes *t = &list[i];
-
+    for (const struct type_sizes *t = list; t; t = t->hh.next) {
         if (t->classes < classes) {
             lane_add(p, t->type, &t->all, 1, NULL);
         }
@@ -196,7 +190,8 @@ static void make_lanes(struct offers_pool *p, const struct type_sizes *list, siz
 void offers_refresh(struct offers_pool *p)
 {
     struct type_sizes *list = NULL;
-    size_t n = 0;
+    struct type_sizes *t;
+    struct type_sizes *next;
     size_t classes = 0;
     struct room all = {0};
 
@@ -212,13 +207,17 @@ void offers_refresh(struct offers_pool *p)
         all = classes++ ? room_least(&all, &c->room) : c->room;
         p->slots.largest = MAX(p->slots.largest, c->room.slots);
         for (size_t k = 0; c->types[k]; k++) {
-            add_size(sizes_of(&list, &n, c->types[k]), &c->room);
+            add_size(sizes_of(&list, c->types[k]), &c->room);
         }
     }
     p->slots.smallest = all.slots;
     if (classes) {
-        sort_sizes(list, n);
-        make_lanes(p, list, n, classes, &all);
+        sort_sizes(&list);
+        make_lanes(p, list, classes, &all);
     }
-    free(list);
+    HASH_ITER(hh, list, t, next)
+    {
+        HASH_DEL(list, t);
+        free(t);
+    }
 }
