@@ -233,19 +233,6 @@ static void offer_machine(struct config *c)
                             : (int)MIN(MAX(memory, (int64_t)1), (int64_t)MEMORY_MB_MAX);
 }
 
-/* What no single key can tell. */
-static int check_together(struct config *c, struct err *reterr)
-{
-    if (c->node.dead_after_seconds < 3 * c->node.heartbeat_seconds) {
-        return err_set(
-            reterr, ERR_CONFIG,
-            "executorNodeConfig.deadAfterSeconds: is %d; allowed is at least three times "
-            "heartbeatSeconds, which is %d",
-            c->node.dead_after_seconds, c->node.heartbeat_seconds);
-    }
-    return 0;
-}
-
 static int default_node_id(struct config *c, struct err *reterr)
 {
     char host[256] = "";
@@ -289,9 +276,6 @@ static int load(const char *name, const struct str *text, mode_t mode, struct co
     }
     if (rc == 0) {
         rc = default_node_id(c, reterr);
-    }
-    if (rc == 0) {
-        rc = check_together(c, reterr);
     }
     if (rc == 0) {
         offer_machine(c);
@@ -357,6 +341,21 @@ bool config_has_role(const struct config *c, const char *role)
         }
     }
     return false;
+}
+
+/* A worker alone makes no leases: the cluster's deadAfterSeconds counts, and that it does not know.
+ */
+int config_check(const struct config *c, struct err *reterr)
+{
+    if (config_has_role(c, "manager") &&
+        c->node.dead_after_seconds < 3 * c->node.heartbeat_seconds) {
+        return err_set(
+            reterr, ERR_CONFIG,
+            "executorNodeConfig.deadAfterSeconds: is %d; allowed is at least three times "
+            "heartbeatSeconds, which is %d",
+            c->node.dead_after_seconds, c->node.heartbeat_seconds);
+    }
+    return 0;
 }
 
 /* Whether it is, or has in it, one value for the cluster. */
@@ -435,7 +434,7 @@ int config_patch(const struct config *c, const json_t *patch, struct config **re
     struct config *fresh CLEANUP(config_freep) = config_copy(c);
     int rc = patch_group(fresh, "", patch, NULL, reterr);
 
-    if (rc == 0 && (rc = check_together(fresh, reterr)) < 0) {
+    if (rc == 0 && (rc = config_check(fresh, reterr)) < 0) {
         rc = ERR_INVALID;
     }
     if (rc == 0) {

@@ -107,6 +107,8 @@ void config_freep(struct config **c);
  * for the file in messages. */
 int config_override(struct config *c, const char *origin, const char *path, const char *text,
                     struct err *reterr) NODISCARD;
+/* What no single key can tell, once the roles are settled. */
+int config_check(const struct config *c, struct err *reterr) NODISCARD;
 /* Keys that may change at run time: applies {"section":{"key":value}} to a copy; null leaves a key
  * as it is. ERR_INVALID names the key. */
 int config_patch(const struct config *c, const json_t *patch, struct config **ret,

@@ -47,6 +47,7 @@ int server_config(const struct server_options *o, struct config **ret, struct er
     if (rc == 0 && o->roles) {
         rc = config_override(c, "--role", "executorNodeConfig.roles", o->roles, reterr);
     }
+    rc = rc < 0 ? rc : config_check(c, reterr);
     if (rc == 0) {
         *ret = STEAL(c);
     }

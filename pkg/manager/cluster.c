@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define DETAILS_MAX (4 << 20) /* bytes, in a list of workers; each may be escaped */
+
 static json_t *time_json(int64_t wall_ms)
 {
     char text[CLOCK_TEXT_LEN];
@@ -130,7 +132,21 @@ static json_t *reason_json(const struct fleet_worker *w)
     return text_json(text);
 }
 
-static json_t *worker_json(struct fleet_worker *w, bool with_tasks)
+/* What members of free length take in a list, about. */
+static size_t details_len(const struct fleet_worker *w)
+{
+    char **const lists[] = {w->pools, w->job_types};
+    size_t len = w->hold_off ? json_dumpb(w->hold_off, NULL, 0, JSON_COMPACT) : 0;
+
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
+        for (size_t k = 0; lists[i] && lists[i][k]; k++) {
+            len += strlen(lists[i][k]) + 4;
+        }
+    }
+    return len;
+}
+
+static json_t *worker_json(struct fleet_worker *w, bool detailed, bool with_tasks)
 {
     json_t *j = json_object();
 
@@ -145,9 +161,11 @@ static json_t *worker_json(struct fleet_worker *w, bool with_tasks)
     set(j, "usedCpus", cpus_json(w->offer.used.cpus_milli));
     set(j, "memoryMb", json_integer(w->memory_mb));
     set(j, "usedMemoryMb", json_integer(w->offer.used.memory_mb));
-    set(j, "pools", strings_json(w->pools));
-    set(j, "jobTypes", strings_json(w->job_types));
-    set(j, "holdOff", hold_off_json(w->hold_off));
+    if (detailed) {
+        set(j, "pools", strings_json(w->pools));
+        set(j, "jobTypes", strings_json(w->job_types));
+        set(j, "holdOff", hold_off_json(w->hold_off));
+    }
     set(j, "draining", json_boolean(w->node->drain || w->draining));
     set(j, "version", text_json(w->version));
     set(j, "pid", json_integer(w->pid));
@@ -168,7 +186,7 @@ static json_t *worker_json(struct fleet_worker *w, bool with_tasks)
             struct fleet_worker *other = CONTAINER_OF(n, struct fleet_worker, of_node);
 
             if (other->state == WORKER_REFUSED) {
-                json_array_append_new(refused, worker_json(other, false));
+                json_array_append_new(refused, worker_json(other, true, false));
             }
         }
         set(j, "refused", refused);
@@ -180,9 +198,13 @@ void manager_workers(struct manager *m, struct buf *out)
 {
     json_auto_t *j = json_object();
     json_t *list = json_array();
+    size_t details = 0;
 
     for (struct fleet_worker *w = m->fleet.workers; w; w = w->hh.next) {
-        json_array_append_new(list, worker_json(w, false));
+        details += details_len(w);
+    }
+    for (struct fleet_worker *w = m->fleet.workers; w; w = w->hh.next) {
+        json_array_append_new(list, worker_json(w, details <= DETAILS_MAX, false));
     }
     set(j, "workers", list);
     json_write(j, out);
@@ -195,7 +217,7 @@ int manager_worker(struct manager *m, const char *id, struct buf *out, struct er
     if (!w) {
         return err_set(reterr, ERR_NOT_FOUND, "no such worker");
     }
-    json_auto_t *j = worker_json(w, true);
+    json_auto_t *j = worker_json(w, true, true);
     json_write(j, out);
     return 0;
 }

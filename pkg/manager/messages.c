@@ -13,6 +13,8 @@
 #define APPLICATION_MAX 256
 #define URL_MAX         512
 #define REASON_MAX      512
+#define HOLD_OFF_MAX    8192 /* as JSON, and HOLD_OFF_ONE for the memory of each entry */
+#define HOLD_OFF_ONE    128
 #define PROGRESS_MAX    4096  /* as JSON */
 #define ERROR_MAX       65536 /* as JSON */
 
@@ -134,18 +136,19 @@ static void keep_members(json_t *obj, const char *const *keys, size_t n)
     }
 }
 
-/* The entries that are good; NULL: none. They are kept, so without what we do not know. */
+/* The entries that are good; NULL: none. They are kept, so without what we do not know, and the
+ * first ones alone where they are too much. */
 static const json_t *hold_off_of(const json_t *j)
 {
     json_t *list = json_object_get(j, "holdOff"); /* a text from workers of earlier versions */
     static const char *const known[] = {"type", "reason", "untilMs"};
-    size_t n = json_array_size(list);
+    size_t room = HOLD_OFF_MAX;
 
-    if (n > TYPES_MAX) {
+    if (json_array_size(list) > TYPES_MAX) {
         return NULL;
     }
-    for (size_t i = n; i; i--) {
-        json_t *one = json_array_get(list, i - 1);
+    for (size_t i = 0; i < json_array_size(list);) {
+        json_t *one = json_array_get(list, i);
         const json_t *type = json_object_get(one, "type");
         const json_t *until = json_object_get(one, "untilMs");
         bool good = member_string(one, "reason", REASON_MAX) &&
@@ -153,8 +156,12 @@ static const json_t *hold_off_of(const json_t *j)
                     (!until || json_is_null(until) || json_is_integer(until));
 
         keep_members(one, known, ARRAY_LEN(known));
-        if (!good) {
-            json_array_remove(list, i - 1);
+        size_t size = HOLD_OFF_ONE + json_dumpb(one, NULL, 0, JSON_COMPACT);
+        if (good && size <= room) {
+            room -= size;
+            i++;
+        } else {
+            json_array_remove(list, i);
         }
     }
     return json_array_size(list) ? list : NULL;

@@ -87,6 +87,7 @@ void offers_lanes_clear(struct offers_pool *p)
  * it: the classes that have as much. */
 struct type_sizes {
     const char *type;
+    UT_hash_handle hh;
     size_t classes;
     struct room all; /* each of them has this */
     struct room most;
@@ -133,16 +134,17 @@ static void join_many(struct type_sizes *t)
     }
 }
 
-static struct type_sizes *sizes_of(struct type_sizes **list, size_t *n, const char *type)
+static struct type_sizes *sizes_of(struct type_sizes **list, const char *type)
 {
-    for (size_t i = 0; i < *n; i++) {
-        if (streq((*list)[i].type, type)) {
-            return &(*list)[i];
-        }
+    struct type_sizes *t = NULL;
+
+    HASH_FIND_STR(*list, type, t);
+    if (!t) {
+        t = xmalloc(sizeof(*t));
+        t->type = type;
+        HASH_ADD_KEYPTR(hh, *list, t->type, strlen(t->type), t);
     }
-    *list = xrealloc(*list, (*n + 1) * sizeof(**list));
-    (*list)[*n] = (struct type_sizes){.type = type};
-    return &(*list)[(*n)++];
+    return t;
 }
 
 /* Tasks of the type within its size k, and within none that is smaller. */
@@ -159,9 +161,9 @@ static void lane_add(struct offers_pool *p, const struct type_sizes *t, size_t k
     }
 }
 
-static int compare_types(const void *a, const void *b)
+static int by_type(const struct type_sizes *a, const struct type_sizes *b)
 {
-    return strcmp(((const struct type_sizes *)a)->type, ((const struct type_sizes *)b)->type);
+    return strcmp(a->type, b->type);
 }
 
 /* A smaller one first. */
@@ -177,28 +179,28 @@ static int compare_rooms(const void *a, const void *b)
 }
 
 /* The order in which workers came must not make another shape of the same offers. */
-static void sort_sizes(struct type_sizes *list, size_t n)
+static void sort_sizes(struct type_sizes **list)
 {
-    qsort(list, n, sizeof(*list), compare_types);
-    for (size_t i = 0; i < n; i++) {
-        join_many(&list[i]);
-        qsort(list[i].sizes, list[i].n, sizeof(struct room), compare_rooms);
+    HASH_SORT(*list, by_type);
+    for (struct type_sizes *t = *list; t; t = t->hh.next) {
+        join_many(t);
+        qsort(t->sizes, t->n, sizeof(*t->sizes), compare_rooms);
     }
 }
 
-static void make_lanes(struct offers_pool *p, const struct type_sizes *list, size_t n,
-                       size_t classes, const struct room *all)
+static void make_lanes(struct offers_pool *p, const struct type_sizes *list, size_t classes,
+                       const struct room *all)
 {
     struct offers_filter *shared = &p->lanes[p->n_lanes++];
 
-    for (size_t i = 0; i < n; i++) {
-        if (list[i].classes == classes) {
-            limit_add(&shared->in, &shared->n_in, list[i].type, all);
+    for (const struct type_sizes *t = list; t; t = t->hh.next) {
+        if (t->classes == classes) {
+            limit_add(&shared->in, &shared->n_in, t->type, all);
         }
     }
-    for (size_t i = 0; i < n; i++) {
-        for (size_t k = list[i].classes == classes ? 1 : 0; k < list[i].n; k++) {
-            lane_add(p, &list[i], k);
+    for (const struct type_sizes *t = list; t; t = t->hh.next) {
+        for (size_t k = t->classes == classes ? 1 : 0; k < t->n; k++) {
+            lane_add(p, t, k);
         }
     }
 }
@@ -206,7 +208,8 @@ static void make_lanes(struct offers_pool *p, const struct type_sizes *list, siz
 void offers_refresh(struct offers_pool *p)
 {
     struct type_sizes *list = NULL;
-    size_t n = 0;
+    struct type_sizes *t;
+    struct type_sizes *next;
     size_t classes = 0;
     struct room all = {0};
 
@@ -222,13 +225,17 @@ void offers_refresh(struct offers_pool *p)
         all = classes++ ? room_least(&all, &c->room) : c->room;
         p->slots.largest = MAX(p->slots.largest, c->room.slots);
         for (size_t k = 0; c->types[k]; k++) {
-            add_size(sizes_of(&list, &n, c->types[k]), &c->room);
+            add_size(sizes_of(&list, c->types[k]), &c->room);
         }
     }
     p->slots.smallest = all.slots;
     if (classes) {
-        sort_sizes(list, n);
-        make_lanes(p, list, n, classes, &all);
+        sort_sizes(&list);
+        make_lanes(p, list, classes, &all);
     }
-    free(list);
+    HASH_ITER(hh, list, t, next)
+    {
+        HASH_DEL(list, t);
+        free(t);
+    }
 }

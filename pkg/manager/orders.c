@@ -55,7 +55,8 @@ static void take_settings(struct manager *m, struct str text, int64_t version)
         return;
     }
     m->seeded = json_object_get(json_object_get(fresh, "executorNodeConfig"), "deadAfterSeconds");
-    if (!m->seeded) { /* taken out: the one in force is written down again, and read with the rest */
+    if (!m->seeded) { /* taken out: the one in force is written down again, and read with the rest
+                       */
         json_decref(fresh);
         return;
     }
@@ -135,10 +136,11 @@ void orders_read(struct manager *m)
         } else {
             seed(m);
         }
-        read_with(m,
-                  "select id, host, draining, last_seen_at, uuid, incarnation, state, slots from worker "
-                  "where last_seen_at > now() - interval '1 day' or draining limit 20000",
-                  on_workers);
+        read_with(
+            m,
+            "select id, host, draining, last_seen_at, uuid, incarnation, state, slots from worker "
+            "where last_seen_at > now() - interval '1 day' or draining limit 20000",
+            on_workers);
     }
 }
 

@@ -16,13 +16,35 @@
 
 /* ---- answering beats: the one act of a leader that no statement fences ---- */
 
+static struct moment proved_at(const struct manager *m)
+{
+    return m->epoch ? db_lock_proved_at(m->lock) : m->term.proved_at;
+}
+
+static int64_t answers_for_ms(const struct term *t)
+{
+    return MAX(t->grace_ms, (int64_t)SURE_MS);
+}
+
 bool term_answers(const struct manager *m)
 {
     const struct term *t = &m->term;
-    struct moment proved_at = m->epoch ? db_lock_proved_at(m->lock) : t->proved_at;
+    struct moment proved = proved_at(m);
 
     return t->epoch && !m->stopping && t->heard <= t->epoch &&
-           (clock_since(&proved_at) < MAX(t->grace_ms, SURE_MS) || BROKEN(GRACE_END));
+           (clock_since(&proved) < answers_for_ms(t) || BROKEN(GRACE_END));
+}
+
+static const char *why_no_answers(const struct manager *m)
+{
+    const struct term *t = &m->term;
+
+    return t->heard > t->epoch ? "another one leads"
+           : clock_boot_ms() - proved_at(m).boot < answers_for_ms(t)
+               ? "the wall clock went ahead, so this machine may have stood still; that it leads "
+                 "is "
+                 "proved once more first"
+               : "the database is away for too long, tasks will stop";
 }
 
 static void on_row(void *arg, int rc, const struct db_result *res, const struct err *why)
@@ -183,9 +205,7 @@ void term_tick(struct manager *m)
 
     elect(m);
     if (t->answered && !answers) {
-        log_warn(NULL, "this manager answers no beats any more: %s",
-                 t->heard > t->epoch ? "another one leads"
-                                     : "the database is away for too long, tasks will stop");
+        log_warn(NULL, "this manager answers no beats any more: %s", why_no_answers(m));
     }
     t->answered = answers;
     if (!m->epoch) {

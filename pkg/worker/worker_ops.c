@@ -98,7 +98,7 @@ static int op_send_results(void *arg, struct wcore_attempt *const *list, size_t 
 
 int64_t worker_patience_ms(const struct worker *w)
 {
-    return (int64_t)w->config->node.heartbeat_seconds * 1000 / 2;
+    return wcore_heartbeat_ms(w->core) / 2; /* the one in use: a short lease makes it shorter */
 }
 
 /* A broker that takes beats need not deliver them: cut off from the managers, or stuck. A manager

@@ -107,6 +107,20 @@ def test_an_alarm(own, services, raise_it, lower_it):
     assert sje.log(running).text == "done\n"
 
 
+def test_an_alarm_and_a_short_lease(own, services):
+    """The beats go another way before the lease is over, however long the heartbeat of the file."""
+    sje = own(split=True, SJE_NODE_HEARTBEAT_SECONDS="30", SJE_NODE_DEAD_AFTER_SECONDS="90")
+    running = sje.submit(shell("sleep 14", leaseSeconds=10))
+    sje.running(running)
+    services.ctl("set_disk_free_limit", "1000000GB")
+    try:
+        until(lambda: not processes_with(running), 30, "the task ends meanwhile")
+    finally:
+        services.ctl("set_disk_free_limit", "100MB")
+    sje.all_succeeded(1)
+    assert sje.task(running)["attempt"] == 1
+
+
 @pytest.fixture
 def standby_broker(run_dir, services):
     """Settings of two brokers, and the one that is not started yet."""

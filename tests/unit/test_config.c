@@ -285,7 +285,19 @@ static void wrong_values(void **state)
     expect_refused("executorNodeConfig: {spark: {conf: {a: [b]}}}", "conf: has the wrong type");
     expect_refused("executorNodeConfig: {spark: {conf: {a: }}}", "conf: has no value");
     expect_refused("executorNodeConfig: {spark: {conf: {\"\": x}}}", "has a name that is empty");
-    expect_refused("executorNodeConfig: {deadAfterSeconds: 14}", "at least three times");
+}
+
+/* Only who gives leases has to know how long they are. */
+static void checks(void **state)
+{
+    struct config *c CLEANUP(config_freep) = load_ok("executorNodeConfig: {deadAfterSeconds: 14}");
+    struct err e = {0};
+
+    (void)state;
+    assert_int_equal(config_check(c, &e), ERR_CONFIG);
+    assert_non_null(strstr(e.text, "at least three times"));
+    assert_int_equal(config_override(c, "--role", "executorNodeConfig.roles", "worker", &e), 0);
+    assert_int_equal(config_check(c, &e), 0);
 }
 
 static void wrong_yaml(void **state)
@@ -697,6 +709,7 @@ int main(void)
         cmocka_unit_test_setup(secrets_stay_hidden, clear_env),
         cmocka_unit_test_setup(files, clear_env),
         cmocka_unit_test_setup(working_directory_first, clear_env),
+        cmocka_unit_test_setup(checks, clear_env),
         cmocka_unit_test_setup(patches, clear_env),
         cmocka_unit_test_setup(overlays, clear_env),
         cmocka_unit_test_setup(reloads, clear_env),

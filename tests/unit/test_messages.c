@@ -277,6 +277,26 @@ static void test_what_a_worker_holds_off(void **state)
         "[{\"type\":\"A\",\"reason\":\"r\",\"untilMs\":7},{\"type\":null,\"reason\":\"s\"}]");
 }
 
+/* Managers keep it for each worker. */
+static void test_what_is_held_off_is_bounded(void **state)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+    struct message m CLEANUP(message_free) = {0};
+
+    (void)state;
+    buf_init(&b, 1 << 20);
+    buf_adds(&b, "{\"v\":1,\"type\":\"beat\",\"worker\":\"w\",\"inc\":1,\"beat\":1,"
+                 "\"reply\":\"sje.worker.w.1\",\"holdOff\":[");
+    for (int i = 0; i < 256; i++) {
+        buf_addf(&b, "%s{\"type\":%s,\"reason\":\"%0300d\"}", i ? "," : "", i ? "\"T\"" : "null",
+                 i);
+    }
+    buf_adds(&b, "]}");
+    assert_int_equal(message_read((struct str){b.data, b.len}, &m, NULL), 0);
+    assert_in_range(json_array_size(m.beat.hold_off), 10, 30);
+    assert_true(json_is_null(json_object_get(json_array_get(m.beat.hold_off, 0), "type")));
+}
+
 static void test_a_result_is_bounded(void **state)
 {
     char *big CLEANUP(freep) = text_of(100000);
@@ -323,6 +343,7 @@ int main(void)
         cmocka_unit_test(test_a_body_has_a_limit),
         cmocka_unit_test(test_what_only_describes_is_left_out_where_absurd),
         cmocka_unit_test(test_what_a_worker_holds_off),
+        cmocka_unit_test(test_what_is_held_off_is_bounded),
         cmocka_unit_test(test_a_result_is_bounded),
         cmocka_unit_test(test_an_answer_says_for_whom_it_is),
     };

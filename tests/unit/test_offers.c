@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include <cmocka.h>
+#include <uv.h>
 
 static struct offers offers;
 static struct offer workers[2000];
@@ -250,6 +251,26 @@ static void test_lanes_are_bounded(void **state)
     assert_int_equal(lane_of("a", ask("Noop", 8, 1, 1)), -1);
 }
 
+/* Thousands of beats that nobody sent, each with other types. */
+static void test_types_without_number(void **state)
+{
+    char name[200][16];
+    const char *types[201] = {NULL};
+    uint64_t begin = uv_hrtime();
+
+    (void)state;
+    for (size_t i = 0; i < 200; i++) {
+        for (size_t k = 0; k < 200; k++) {
+            snprintf(name[k], sizeof(name[k]), "T%zu", (i * 200 + k) * 7919 % 40000);
+            types[k] = name[k];
+        }
+        say(i, true, NAMES("a"), types, 1, 1, 1);
+    }
+    assert_int_equal(offers_lanes(offers_find(&offers, "a")), OFFERS_LANES_MAX);
+    assert_true(lane_of("a", ask("T39999", 1, 1, 1)) >= 0);
+    assert_true(uv_hrtime() - begin < 2000000000U);
+}
+
 static void test_who_has_room(void **state)
 {
     (void)state;
@@ -311,6 +332,7 @@ int main(void)
         T(test_the_order_of_arrival_does_not_matter),
         T(test_sizes_are_bounded),
         T(test_lanes_are_bounded),
+        T(test_types_without_number),
         T(test_who_has_room),
         T(test_names_said_twice),
     };
