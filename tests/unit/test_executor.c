@@ -513,6 +513,14 @@ static void test_spark_needs_java(void **state)
     expect_no_java("no bin/java");
     write_file(site, "  export JAVA_HOME=/by/a/shell\n", 0600);
     assert_int_equal(executor_able(&node, JOB_SPARK, &e), 0);
+    node.python = "/none/python3";
+    assert_int_equal(executor_able(&node, JOB_SPARK, &e), ERR_CONFIG);
+    assert_non_null(strstr(e.text, "spark.python is /none/python3"));
+    node.python = "no-such-python";
+    assert_int_equal(executor_able(&node, JOB_SPARK, &e), ERR_CONFIG);
+    node.python = "/bin/sh";
+    assert_int_equal(executor_able(&node, JOB_SPARK, &e), 0);
+    node.python = "";
     node.spark_home = "/nonexistent";
     assert_int_equal(executor_able(&node, JOB_SPARK, &e), ERR_CONFIG);
     assert_non_null(strstr(e.text, "executorNodeConfig.spark.home"));
