@@ -50,12 +50,12 @@ static int plugin_prepare(const struct exec_node *node, struct exec_attempt *a,
                           struct exec_plan *plan, struct err *reterr)
 {
     const struct task_spec *s = a->spec;
-    char *relative CLEANUP(freep) = xasprintf("%s/%s", node->plugin_dir, s->job_type);
-    char *program CLEANUP(freep) = realpath(relative, NULL);
+    const char *program = executor_plugin_path(s->job_type);
     char *text CLEANUP(freep) = json_text(s->json);
 
-    if (!program || access(program, X_OK) < 0) {
-        return err_errno(reterr, ERR_CONFIG, errno, "plug-in %.150s cannot be run", relative);
+    if (!program) {
+        return err_set(reterr, ERR_CONFIG, "plug-in %.150s/%s is not there", node->plugin_dir,
+                       s->job_type);
     }
     exec_arg(plan, program);
     for (size_t i = 0; i < json_array_size(s->args); i++) {

@@ -17,6 +17,9 @@ void exec_need(struct exec_plan *plan, const char *kind, const char *path);
 /* ERR_TOO_LARGE where argv or env went over their limits. */
 int exec_plan_check(const struct exec_plan *plan, struct err *reterr) NODISCARD;
 
+/* Where a plug-in was when they were looked for last; NULL: it was not there. */
+const char *executor_plugin_path(const char *name);
+
 /* Judges a process by its exit record: outcome, error and output. `cause` is the root cause where
  * the executor found one; NULL: the last line of stderr, else the exit code, is told. */
 void exec_finish_process(const struct exec_attempt *a, const struct exec_exit *e, const char *cause,

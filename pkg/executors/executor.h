@@ -127,6 +127,13 @@ const struct executor *executor_find(const char *name);
 int executor_able(const struct exec_node *node, const char *name, struct err *reterr) NODISCARD;
 /* Looks for the plug-ins: executables in plugin_dir, which need not exist. */
 int executors_init(const char *plugin_dir, struct err *reterr) NODISCARD;
+/* The two halves of executors_look(). The first alone touches the disk: any thread may call it. It
+ * fills reterr and returns what it has found nevertheless, for executors_found_free(). */
+struct executors_found;
+struct executors_found *executors_scan(const char *plugin_dir, struct err *reterr);
+void executors_take(const struct executors_found *f);
+void executors_found_free(struct executors_found *f);
+bool executor_is_plugin(const char *name);
 /* Looks again: those that are gone are listed no more, but executor_find() still knows them, for
  * what of them runs. No string is freed before executors_done(). */
 int executors_look(const char *plugin_dir, struct err *reterr) NODISCARD;

@@ -18,6 +18,7 @@ static const struct executor *const built_in[] = {&executor_spark, &executor_com
 /* All that were ever seen, in the order of their names. */
 static struct plugin {
     char *name;
+    char *path; /* its links followed, as it was found last */
     bool there;
 } * plugins;
 static size_t n_plugins;
@@ -81,10 +82,17 @@ static struct plugin *add_plugin(const char *name)
     return &plugins[n_plugins++];
 }
 
-static int scan(DIR *d, const char *dir, struct err *reterr)
+struct executors_found {
+    size_t n;
+    struct {
+        char *name;
+        char *path;
+    } list[PLUGINS_MAX];
+};
+
+static int scan(DIR *d, const char *dir, struct executors_found *ret, struct err *reterr)
 {
     struct dirent *e;
-    size_t n = 0;
 
     while ((e = readdir(d))) {
         struct stat st = {0};
@@ -93,15 +101,59 @@ static int scan(DIR *d, const char *dir, struct err *reterr)
             !S_ISREG(st.st_mode) || faccessat(dirfd(d), e->d_name, X_OK, 0) < 0) {
             continue;
         }
-        if (n++ == PLUGINS_MAX) {
+        if (ret->n == PLUGINS_MAX) {
             return err_set(reterr, ERR_CONFIG, "pluginDir %.150s has more than %d plug-ins", dir,
                            PLUGINS_MAX);
         }
-        struct plugin *p = find_plugin(e->d_name);
-        p = p ? p : add_plugin(e->d_name);
-        p->there = true;
+        char *relative CLEANUP(freep) = xasprintf("%s/%s", dir, e->d_name);
+        char *path = realpath(relative, NULL);
+        if (path) {
+            ret->list[ret->n].path = path;
+            ret->list[ret->n++].name = xstrdup(e->d_name);
+        }
     }
     return 0;
+}
+
+struct executors_found *executors_scan(const char *plugin_dir, struct err *reterr)
+{
+    struct executors_found *found = xcalloc(1, sizeof(*found));
+    DIR *d = opendir(plugin_dir);
+
+    if (d) {
+        (void)!scan(d, plugin_dir, found, reterr);
+        closedir(d);
+    } else if (errno != ENOENT) {
+        err_errno(reterr, ERR_CONFIG, errno, "pluginDir %.150s cannot be read", plugin_dir);
+    }
+    return found;
+}
+
+void executors_found_free(struct executors_found *f)
+{
+    for (size_t i = 0; f && i < f->n; i++) {
+        free(f->list[i].name);
+        free(f->list[i].path);
+    }
+    free(f);
+}
+
+void executors_take(const struct executors_found *f)
+{
+    for (size_t i = 0; i < n_plugins; i++) {
+        plugins[i].there = false;
+    }
+    for (size_t i = 0; i < f->n; i++) {
+        struct plugin *p = find_plugin(f->list[i].name);
+
+        p = p ? p : add_plugin(f->list[i].name);
+        p->there = true;
+        str_replace_owned(&p->path, f->list[i].path);
+    }
+    if (n_plugins) {
+        qsort(plugins, n_plugins, sizeof(plugins[0]), by_name);
+    }
+    build_names();
 }
 
 int executors_init(const char *plugin_dir, struct err *reterr)
@@ -112,29 +164,19 @@ int executors_init(const char *plugin_dir, struct err *reterr)
 
 int executors_look(const char *plugin_dir, struct err *reterr)
 {
-    int rc = 0;
+    struct err why = {0};
+    struct executors_found *found = executors_scan(plugin_dir, &why);
 
-    for (size_t i = 0; i < n_plugins; i++) {
-        plugins[i].there = false;
-    }
-    DIR *d = opendir(plugin_dir);
-    if (d) {
-        rc = scan(d, plugin_dir, reterr);
-        closedir(d);
-    } else if (errno != ENOENT) {
-        rc = err_errno(reterr, ERR_CONFIG, errno, "pluginDir %.150s cannot be read", plugin_dir);
-    }
-    if (n_plugins) {
-        qsort(plugins, n_plugins, sizeof(plugins[0]), by_name);
-    }
-    build_names();
-    return rc;
+    executors_take(found);
+    executors_found_free(found);
+    return why.code ? err_set(reterr, why.code, "%s", why.text) : 0;
 }
 
 void executors_done(void)
 {
     while (n_plugins) {
         free(plugins[--n_plugins].name);
+        free(plugins[n_plugins].path);
     }
     free(plugins);
     plugins = NULL;
@@ -144,6 +186,18 @@ void executors_done(void)
 const char *const *executor_names(void)
 {
     return names;
+}
+
+bool executor_is_plugin(const char *name)
+{
+    return find_plugin(name) != NULL;
+}
+
+const char *executor_plugin_path(const char *name)
+{
+    const struct plugin *p = find_plugin(name);
+
+    return p && p->there ? p->path : NULL;
 }
 
 const struct executor *executor_find(const char *name)

@@ -196,10 +196,37 @@ static int need_home(const struct exec_node *node, const char *home, struct err 
 
 static bool is_program(const char *dir, size_t n, const char *name)
 {
-    char *path CLEANUP(freep) = xasprintf("%.*s/%s", (int)n, dir, name);
+    char *path CLEANUP(freep) = xasprintf("%.*s%s%s", (int)n, dir, n ? "/" : "", name);
     struct stat st = {0};
 
     return stat(path, &st) == 0 && S_ISREG(st.st_mode) && access(path, X_OK) == 0;
+}
+
+static bool in_path(const char *name)
+{
+    struct str path = str_of(getenv("PATH"));
+
+    while (path.len) {
+        struct str dir = str_cut(path, ':', &path);
+
+        if (dir.len && is_program(dir.p, dir.len, name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Of the setting alone: without it Spark finds one by itself, or a jar needs none. */
+static int need_python(const struct exec_node *node, struct err *reterr)
+{
+    const char *python = node->python;
+
+    if (!*python || (strchr(python, '/') ? is_program("", 0, python) : in_path(python))) {
+        return 0;
+    }
+    return err_set(reterr, ERR_CONFIG,
+                   "Python is not found on this node: executorNodeConfig.spark.python is %.150s",
+                   python);
 }
 
 /* spark-env.sh may name one. What it does is known to a shell only. */
@@ -226,7 +253,6 @@ static bool site_names_java(const char *home)
 static int need_java(const char *home, struct err *reterr)
 {
     const char *java_home = getenv("JAVA_HOME");
-    struct str path = str_of(getenv("PATH"));
 
     if (site_names_java(home)) {
         return 0;
@@ -238,15 +264,10 @@ static int need_java(const char *home, struct err *reterr)
                              "Java is not found on this node: no bin/java in JAVA_HOME %.150s",
                              java_home);
     }
-    while (path.len) {
-        struct str dir = str_cut(path, ':', &path);
-
-        if (dir.len && is_program(dir.p, dir.len, "java")) {
-            return 0;
-        }
-    }
-    return err_set(reterr, ERR_CONFIG,
-                   "Java is not found on this node: JAVA_HOME is not set, and PATH has none");
+    return in_path("java")
+               ? 0
+               : err_set(reterr, ERR_CONFIG,
+                         "Java is not found on this node: JAVA_HOME is not set, and PATH has none");
 }
 
 static int spark_able(const struct exec_node *node, struct err *reterr)
@@ -254,7 +275,8 @@ static int spark_able(const struct exec_node *node, struct err *reterr)
     char *home CLEANUP(freep) = find_home(node);
     int rc = need_home(node, home, reterr);
 
-    return rc < 0 ? rc : need_java(home, reterr);
+    rc = rc < 0 ? rc : need_java(home, reterr);
+    return rc < 0 ? rc : need_python(node, reterr);
 }
 
 /* A task may bring a Java of its own. */

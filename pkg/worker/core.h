@@ -41,8 +41,8 @@
 #define WCORE_HOLD_OFF_MS      5000  /* after a fault of the node; doubled with each further one */
 #define WCORE_HOLD_OFF_MAX_MS  600000
 #define WCORE_PROVEN_MS        30000 /* what has run so long was started well */
-#define WCORE_BATCH            500  /* claims or results handed to one operation */
-#define WCORE_ATTEMPTS_MAX     1000 /* claimed or granted; what a beat can list */
+#define WCORE_BATCH            500   /* claims or results handed to one operation */
+#define WCORE_ATTEMPTS_MAX     1000  /* claimed or granted; what a beat can list */
 #define WCORE_HELD_MAX         20000
 #define WCORE_HINT_TASKS       32  /* in one hint */
 #define WCORE_QUEUE_LEN        256 /* of a name in AMQP, with its NUL */

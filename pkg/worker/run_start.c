@@ -14,8 +14,8 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#define SPACE_MIN ((uint64_t)65536) /* less free than that is a full disk */
 #define MEGABYTE  (1024 * 1024)
+#define SPACE_MIN 16 /* MiB: with less a task may start, but hardly write its log */
 #define LOOK_FILE ".look"
 
 #define SPARE_AFTER_MS 10   /* the task that took the last one is started first */
@@ -280,7 +280,11 @@ static int node_able(const struct run_context *x, struct err *reterr)
     if (statvfs(x->tasks_dir, &v) != 0) {
         return err_errno(reterr, ERR_IO, errno, "cannot write below %.150s", x->tasks_dir);
     }
-    if ((uint64_t)v.f_bavail * v.f_frsize < SPACE_MIN || (v.f_files && v.f_favail == 0)) {
+    if ((uint64_t)v.f_bavail * v.f_frsize < (uint64_t)SPACE_MIN * MEGABYTE) {
+        return err_errno(reterr, ERR_IO, ENOSPC, "less than %d MiB are free below %.150s",
+                         SPACE_MIN, x->tasks_dir);
+    }
+    if (v.f_files && v.f_favail == 0) {
         return err_errno(reterr, ERR_IO, ENOSPC, "cannot write below %.150s", x->tasks_dir);
     }
     return try_to_write(x->tasks_dir, reterr);

@@ -17,7 +17,6 @@
 #include <unistd.h>
 
 #define TURN_MAX_MS  1000  /* at least that often we look at the clock: machines sleep */
-#define LOOK_MS      5000  /* between two looks at what the node can do */
 #define PROGRESS_MS  1000  /* between two beats for the sake of progress alone */
 #define STOP_WAIT_MS 5000  /* for answers, when tasks are left alone */
 #define STOP_KILL_MS 30000 /* beyond the grace, when they are stopped */
@@ -304,6 +303,7 @@ static void answer_log(void *arg, const char *queue, struct str body)
 static void worker_free(struct worker *w)
 {
     wcore_free(w->core);
+    look_done(&w->looks);
     workdir_close(&w->dir);
     free(w->shim_path);
     free(w->program_dir);
@@ -395,25 +395,36 @@ void worker_stop(struct worker *w, bool stop_tasks, void (*on_stopped)(void *arg
 /* ---- looking at the node ---- */
 
 /* What can be started here, before a task has to find out. */
-static void look(struct worker *w, int64_t now)
+static void tell_looks(struct worker *w, int64_t now)
 {
-    struct err e = {0};
-
-    w->looked_at = now;
-    if (executors_look(w->config->node.plugin_dir, &e) < 0) {
-        log_debug(NULL, "%s", e.text);
-    }
     size_t n = 0;
+
     while (w->types.names[n]) {
         n++;
     }
     struct wcore_able *list CLEANUP(freep) = xcalloc(n + 1, sizeof(*list));
-    struct err *why CLEANUP(freep) = xcalloc(n + 1, sizeof(*why));
     for (size_t i = 0; i <= n; i++) {
         list[i].type = i ? w->types.names[i - 1] : NULL;
-        list[i].why = run_able(&w->runs, list[i].type, &why[i]) < 0 ? why[i].text : NULL;
+        list[i].why = look_why(&w->looks, list[i].type, now);
     }
     wcore_on_look(w->core, now, list, n + 1);
+}
+
+static void on_looked(void *arg)
+{
+    tell_looks(arg, clock_boot_ms());
+}
+
+/* Where the last look hangs, that is told instead. */
+static void look(struct worker *w, int64_t now)
+{
+    bool hangs = w->looks.under_way != NULL;
+
+    w->looked_at = now;
+    look_begin(&w->looks, now);
+    if (hangs) {
+        tell_looks(w, now);
+    }
 }
 
 /* What is held off may be well when its time is over. */
@@ -585,6 +596,7 @@ static struct worker *worker_new(uv_loop_t *loop, const struct config *c, struct
                                    .on_news = on_run_news,
                                    .on_freed = on_run_freed};
     list_init(&w->runs.runs);
+    w->looks = (struct looks){.x = &w->runs, .on_looked = on_looked, .arg = w};
     return w;
 }
 
@@ -604,7 +616,9 @@ int worker_start(uv_loop_t *loop, const struct config *c, const char *shim_path,
     w->node.program_dir = w->program_dir;
     w->runs.cgroup = w->cgroup = cgroup_delegated();
     strays_inherit();
-    look(w, clock_boot_ms());
+    w->looked_at = clock_boot_ms();
+    look_first(&w->looks, w->looked_at);
+    tell_looks(w, w->looked_at);
     rc = take_back(w, reterr); /* opens handles only where it succeeds */
     if (rc < 0) {
         worker_free(w);

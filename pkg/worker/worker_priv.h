@@ -7,6 +7,7 @@
 #include "pkg/worker/detour.h"
 #include "pkg/worker/links.h"
 #include "pkg/worker/logs.h"
+#include "pkg/worker/look.h"
 #include "pkg/worker/run.h"
 #include "pkg/worker/tidy.h"
 #include "pkg/worker/workdir.h"
@@ -29,9 +30,10 @@ struct worker {
     char host[WORKER_HOST_MAX];
     int64_t started_at; /* wall ms */
     struct moment looked_at_clock;
-    int64_t looked_at; /* at the node, boot ms */
-    char *offered;     /* what the log says that we offer */
-    char *unable;      /* and what not */
+    struct looks looks; /* at the node */
+    int64_t looked_at;  /* when the last of them began, boot ms */
+    char *offered;      /* what the log says that we offer */
+    char *unable;       /* and what not */
 
     struct wcore *core;
     struct run_context runs;

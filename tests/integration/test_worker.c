@@ -408,7 +408,7 @@ static void test_a_full_disk(void **unused)
     (void)unused;
     bench_open();
     assert_int_equal(mkdir(b.dir, 0700), 0);
-    if (mount("none", b.dir, "tmpfs", 0, "size=256k") != 0) {
+    if (mount("none", b.dir, "tmpfs", 0, "size=32m") != 0) {
         bench_close();
         skip(); /* only root may */
     }
@@ -429,7 +429,9 @@ static void test_a_full_disk(void **unused)
     int later = submit(NOOP);
     int beats = b.beats;
     AWAIT(b.beats > beats + 1);
-    assert_int_equal(b.tasks[later].claims, 0); /* takes no work */
+    assert_int_equal(b.tasks[later].claims, 0);   /* takes no work */
+    assert_int_equal(ftruncate(fd, 24 << 20), 0); /* a little is not enough */
+    AWAIT(held_off() && strstr(held_off(), "less than 16 MiB"));
     close(fd);
     assert_int_equal(unlink(path), 0);
     expect_outcome(later, "succeeded"); /* it looks by itself */

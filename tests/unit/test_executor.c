@@ -459,7 +459,7 @@ static void test_plugins_come_and_go(void **state)
     assert_string_equal(executor_names()[3], "Abc");
     assert_string_equal(executor_names()[4], "Report");
     assert_int_equal(unlink(report), 0);
-    refuse("{\"jobType\":\"Report\"}", ERR_CONFIG, "plug-in");
+    assert_int_equal(prepare("{\"jobType\":\"Report\"}", &e), 0); /* its process finds out */
     assert_int_equal(chmod(fresh, 0600), 0);
     assert_int_equal(executors_look(plugins, &e), 0);
     assert_null(executor_names()[3]);
@@ -513,6 +513,14 @@ static void test_spark_needs_java(void **state)
     expect_no_java("no bin/java");
     write_file(site, "  export JAVA_HOME=/by/a/shell\n", 0600);
     assert_int_equal(executor_able(&node, JOB_SPARK, &e), 0);
+    node.python = "/none/python3";
+    assert_int_equal(executor_able(&node, JOB_SPARK, &e), ERR_CONFIG);
+    assert_non_null(strstr(e.text, "spark.python is /none/python3"));
+    node.python = "no-such-python";
+    assert_int_equal(executor_able(&node, JOB_SPARK, &e), ERR_CONFIG);
+    node.python = "/bin/sh";
+    assert_int_equal(executor_able(&node, JOB_SPARK, &e), 0);
+    node.python = "";
     node.spark_home = "/nonexistent";
     assert_int_equal(executor_able(&node, JOB_SPARK, &e), ERR_CONFIG);
     assert_non_null(strstr(e.text, "executorNodeConfig.spark.home"));

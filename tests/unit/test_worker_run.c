@@ -8,10 +8,12 @@
 #include "internal/log.h"
 #include "pkg/executors/shimdir.h"
 #include "pkg/executors/strays.h"
+#include "pkg/worker/look.h"
 #include "tests/unit/realgroup.h"
 
 #include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <setjmp.h>
@@ -36,7 +38,8 @@ static uv_loop_t loop;
 static char tasks_dir[64];
 static char *dir; /* of the attempt */
 static struct task_types types;
-static struct exec_node node = {.plugin_dir = "", .log_limit = 65536, .kill_grace_ms = 1000};
+static struct exec_node node = {
+    .spark_home = "", .python = "", .plugin_dir = "", .log_limit = 65536, .kill_grace_ms = 1000};
 static struct run_context context;
 static struct wcore_attempt attempt;
 static struct run *run;
@@ -604,6 +607,40 @@ static void test_a_program_that_is_cut_off(void **state)
     assert_int_equal(run_fault(run)->of, WCORE_FAULT_ATTEMPT);
 }
 
+/* ---- looking at the node ---- */
+
+static void on_looked(void *arg)
+{
+    ++*(int *)arg;
+}
+
+/* A FIFO that nobody reads is as good as a disk that hangs. */
+static void test_a_look_that_hangs(void **state)
+{
+    char *path CLEANUP(freep) = xasprintf("%s/.look", tasks_dir);
+    int n_looked = 0;
+    struct looks looks = {.x = &context, .on_looked = on_looked, .arg = &n_looked};
+
+    (void)state;
+    n_made = 0;
+    use_real_shim();
+    look_first(&looks, 1000);
+    assert_null(look_why(&looks, NULL, 1000));
+    assert_int_equal(mkfifo(path, 0600), 0);
+    look_begin(&looks, 1000);
+    assert_null(look_why(&looks, NULL, 1000 + LOOK_LATE_MS - 1));
+    assert_non_null(strstr(look_why(&looks, NULL, 1000 + LOOK_LATE_MS), "hangs"));
+    assert_null(look_why(&looks, JOB_COMMAND, 1000 + LOOK_LATE_MS)); /* as it was */
+    look_begin(&looks, 2000);                                        /* not another one */
+    int reader = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    assert_true(reader >= 0);
+    await(&n_looked);
+    assert_int_equal(n_looked, 1);
+    assert_null(look_why(&looks, NULL, 1000 + LOOK_LATE_MS));
+    close(reader);
+    look_done(&looks);
+}
+
 /* ---- a shim that is killed, both halves of it ---- */
 
 /* What it leaves has no variable of ours. `own_session`: nor is it in the task's session. */
@@ -898,6 +935,7 @@ int main(void)
         T(test_what_is_the_tasks_own_fault),
         T(test_an_interpreter_that_is_missing),
         T(test_a_program_that_is_cut_off),
+        T(test_a_look_that_hangs),
         T(test_orphans_fall_to_the_worker),
         T(test_a_guardian_that_stands_still_alone),
         T(test_a_kill_takes_all),

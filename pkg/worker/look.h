@@ -1,0 +1,36 @@
+/* look.h: what this node can do, as far as looking tells.
+ *
+ * A disk may hang, and a look at it with it. So looks are made in libuv's pool, one at a time, on
+ * copies of all that they need; what one has not come past after LOOK_LATE_MS counts as what cannot
+ * be done, and what comes behind that as it was before. A look that hangs for ever costs one
+ * thread.
+ *
+ * Threads: the loop thread only.
+ */
+#ifndef SJE_WORKER_LOOK_H
+#define SJE_WORKER_LOOK_H
+
+#include "pkg/worker/run.h"
+
+#define LOOK_MS      5000 /* between two */
+#define LOOK_LATE_MS 5000
+
+struct look;
+struct looks {
+    const struct run_context *x;
+    void (*on_looked)(void *arg);
+    void *arg;
+    struct look *under_way; /* NULL: none */
+    struct look *last;      /* the last that ended */
+};
+
+/* Waits for the end of it: at the start, before anything is taken or taken back. */
+void look_first(struct looks *l, int64_t now);
+/* on_looked() will follow, unless it hangs. Nothing where one is under way. */
+void look_begin(struct looks *l, int64_t now);
+/* Why tasks of this type (NULL: any at all) cannot be started; NULL: they can. */
+const char *look_why(const struct looks *l, const char *type, int64_t now);
+/* on_looked() is not called any more. */
+void look_done(struct looks *l);
+
+#endif
