@@ -66,8 +66,8 @@ struct task {
     int32_t max_attempts;
     int32_t backoff_s;
     int32_t slots;
-    int32_t cpus_milli;      /* thousandths; 0: not asked */
-    int32_t memory_mb;       /* 0: not asked */
+    int32_t cpus_milli; /* thousandths; 0: not asked */
+    int32_t memory_mb;  /* 0: not asked */
     int32_t spec_bytes;
     int32_t lease_s;         /* 0: the cluster's deadAfterSeconds */
     int32_t queue_timeout_s; /* 0: none; each wait for an attempt has it anew */
