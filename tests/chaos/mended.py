@@ -3,4 +3,4 @@
 A fault that needs something which is not here is done where a run names it (--only), and in no other;
 tools/chaos-broken.sh does each to a build without, which it must break.
 """
-MENDED = {"answers", "identity", "keeper", "lease", "returned", "strays"}
+MENDED = {"answers", "identity", "identity-dir", "keeper", "lease", "returned", "strays"}

@@ -133,8 +133,9 @@ def test_the_log_of_a_failed_start_has_no_token(own):
     with sje.database() as db, db.cursor() as c:
         c.execute("SELECT token FROM task WHERE id = %s", [task_id])
         (token,) = c.fetchone()
+    assert "/no/such/directory" in t["error"]["message"]
     text = sje.worker.output.read_text()
-    assert "could not be started" in text and "/no/such/directory" in text
+    assert "ended: failed" in text
     assert token and str(token) not in text
 
 
