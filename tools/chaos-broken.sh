@@ -20,6 +20,7 @@ managers whose files differ|before|overlap|75
 workDir swapped|IDENTITY|overlap|40
 nodeId doubled|IDENTITY|overlap|40
 clock stepped back|before|stuck|40
+tasks moved|before|overlap|40
 forged beats of a live worker over HTTP|before|harmless|40
 forged beats of a live worker through the broker|IDENTITY|harmless|40
 beats of a dead worker replayed|STALE|stuck|40
