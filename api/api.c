@@ -215,7 +215,8 @@ static int on_admit(void *arg, const struct http_request *r, struct err *reterr)
     const struct api *api = arg;
     struct door_head h = {.host = http_header(r, "Host"),
                           .origin = http_header(r, "Origin"),
-                          .fetch_site = http_header(r, "Sec-Fetch-Site")};
+                          .fetch_site = http_header(r, "Sec-Fetch-Site"),
+                          .of_worker = streq(http_path(r), "/internal/beat")};
     int rc = door_check(api->config, api->machine, &h, reterr);
 
     if (rc < 0) {

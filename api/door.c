@@ -85,7 +85,9 @@ int door_check(const struct config *c, const char *machine, const struct door_he
 {
     struct str host = str_of(h->host);
 
-    if (h->host && !is_ours(c, machine, name_of(host))) {
+    bool any_name = h->of_worker && !h->origin && !h->fetch_site;
+
+    if (h->host && !any_name && !is_ours(c, machine, name_of(host))) {
         return err_set(reterr, ERR_FORBIDDEN,
                        "\"%.*s\" is no name of this server: use its address, or have the name put "
                        "into apiConfig.hosts",

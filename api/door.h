@@ -18,6 +18,7 @@ struct door_head {
     const char *host;
     const char *origin;
     const char *fetch_site;
+    bool of_worker; /* a beat, which no page sends without Origin: by whatever name we are called */
 };
 
 /* 0, or ERR_FORBIDDEN with a sentence for whoever asked. machine: this host's own name. */

@@ -122,7 +122,7 @@ void db_conn_fail(struct db_conn *c, const struct err *why);
 void db_conn_send(struct db_conn *c, const char *sql, const struct db_params *p, db_done_fn *cb,
                   void *arg);
 void db_conn_close(struct db_conn *c);
-#define DB_SWOLLEN_BYTES (4U << 20) /* a connection that sent such a statement is made anew */
+#define DB_SWOLLEN_BYTES (9U << 20) /* a connection that sent such a statement is made anew */
 
 /* ---- db_pipeline.c ---- */
 /* False where libpq failed; the statement is in flight nevertheless. */

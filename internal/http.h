@@ -30,6 +30,9 @@
 
 #define HTTP_HEAD_MAX   (32 * 1024)
 #define HTTP_BODIES_MAX (32 * 1024 * 1024) /* or two of the largest, where that is more */
+/* Those who send slowly what is large do not keep out what is small. */
+#define HTTP_SMALL_BODY (1024 * 1024)
+#define HTTP_RESERVE    (8 * 1024 * 1024)
 #define HTTP_STREAM_MAX (4 * 1024 * 1024)
 
 struct http;

@@ -427,7 +427,8 @@ static int check_head(struct http_request *r, const char *version, struct head *
         *why = too_large_body;
         return MHD_HTTP_CONTENT_TOO_LARGE;
     }
-    if (h->closing || h->body_bytes + (size_t)length > bodies_max(h)) {
+    size_t most = bodies_max(h) + ((size_t)length <= HTTP_SMALL_BODY ? HTTP_RESERVE : 0);
+    if (h->closing || h->body_bytes + (size_t)length > most) {
         *why = h->closing ? shutting_down : too_many_bodies;
         return MHD_HTTP_SERVICE_UNAVAILABLE;
     }
@@ -486,7 +487,8 @@ bool http_request_body(struct http_request *r, const char *p, size_t n)
     if (r->queued) {
         return true;
     }
-    if (h->body_bytes + n > bodies_max(h)) {
+    size_t most = bodies_max(h) + (r->body.len + n <= HTTP_SMALL_BODY ? HTTP_RESERVE : 0);
+    if (h->body_bytes + n > most) {
         refuse_body(r, MHD_HTTP_SERVICE_UNAVAILABLE, too_many_bodies);
         return false;
     }

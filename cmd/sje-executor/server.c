@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #define OPEN_FILES 65536
+#define LAST_MS    2000
 
 static const int handled_signals[] = {SIGTERM, SIGINT, SIGHUP};
 
@@ -33,6 +34,7 @@ struct server {
     struct worker *worker;
     uv_signal_t signals[ARRAY_LEN(handled_signals)];
     struct loop_watch watch;
+    uv_timer_t last; /* runs from when all parts have stopped */
     bool stopping;
     bool stop_tasks;
 };
@@ -135,6 +137,16 @@ static void on_part_stopped(void *arg)
     stop_next(arg);
 }
 
+/* A thread that looks at a disk which hangs never ends, and libuv would wait for it. Nothing is to
+ * be done any more, and the tasks must not wait for the next process. */
+static void on_last(uv_timer_t *t)
+{
+    (void)t;
+    log_warn(NULL, "stopped, but for a look at something that hangs; ending without it");
+    log_stop();
+    _exit(0);
+}
+
 static void stop_next(struct server *s)
 {
     if (s->api) {
@@ -148,6 +160,7 @@ static void stop_next(struct server *s)
             uv_close((uv_handle_t *)&s->signals[i], NULL);
         }
         loop_watch_close(&s->watch, NULL);
+        MUST(uv_timer_start(&s->last, on_last, LAST_MS, 0) == 0);
     }
 }
 
@@ -172,6 +185,7 @@ static void on_signal(uv_signal_t *h, int number)
     }
     if (s->stopping) {
         log_error(NULL, "SIG%s again: ending at once", sigabbrev_np(number));
+        log_stop();
         _exit(1);
     }
     log_info(NULL, "SIG%s: stopping", sigabbrev_np(number));
@@ -209,6 +223,8 @@ static void open_loop(struct server *s)
         MUST(uv_signal_start(&s->signals[i], on_signal, handled_signals[i]) == 0);
     }
     loop_watch_start(&s->watch, &s->loop, sdnotify_watchdog_ms(), on_tick, s);
+    MUST(uv_timer_init(&s->loop, &s->last) == 0);
+    uv_unref((uv_handle_t *)&s->last);
 }
 
 /* Beside this program in the build, in the library directory where installed. */
@@ -315,6 +331,8 @@ int server_run(struct config *c, const struct server_options *o, struct err *ret
         } else {
             stop(&s);
         }
+        uv_run(&s.loop, UV_RUN_DEFAULT);
+        uv_close((uv_handle_t *)&s.last, NULL);
         uv_run(&s.loop, UV_RUN_DEFAULT);
         MUST(uv_loop_close(&s.loop) == 0);
         executors_done();

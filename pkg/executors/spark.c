@@ -221,7 +221,9 @@ static int need_python(const struct exec_node *node, struct err *reterr)
 {
     const char *python = node->python;
 
-    if (!*python || (strchr(python, '/') ? is_program("", 0, python) : in_path(python))) {
+    /* In a cluster it may be there alone where the application runs. */
+    if (!*python || strncmp(node->spark_master, "local", 5) != 0 ||
+        (strchr(python, '/') ? is_program("", 0, python) : in_path(python))) {
         return 0;
     }
     return err_set(reterr, ERR_CONFIG,

@@ -136,7 +136,11 @@ static void renew(struct feed_hint *e, struct offer *w)
     struct mq *mq = p->feed->o.publisher(p->feed->o.arg);
     struct need need = feed_need(e);
 
-    if (!mq || !o || p->n_lanes == 0) {
+    if (p->paused) {
+        feed_hint_hold(e);
+        return;
+    }
+    if (!mq || !o || p->n_lanes == 0 || mq_is_blocked(mq) || clock_boot_ms() < p->pause_until) {
         return;
     }
     if (offers_has_room(w, &need)) {

@@ -177,7 +177,7 @@ static void on_fed_scanned(void *arg, int rc, const struct task *rows, size_t n,
     f->open_calls--;
     if (s->run == f->run && p) {
         p->fed_asked = false;
-        p->fed_known = p->fed_known && rc == 0;
+        p->fed_known = p->fed_known && rc == 0 && n < FEED_WINDOW_MAX;
         for (size_t i = 0; rc == 0 && i < n; i++) {
             const struct task *known = ledger_peek(f->o.ledger, &rows[i].id);
 

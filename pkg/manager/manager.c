@@ -427,7 +427,7 @@ int manager_start(uv_loop_t *loop, const struct config *c, const struct task_typ
     struct err why = {0};
     int applied = 0;
     int rc = db_migrate(&m->db_options, sje_migrations, sje_migrations_count, &applied, &why);
-    if (rc < 0 && rc != ERR_DB_DOWN) {
+    if (rc < 0 && rc != ERR_DB_DOWN && rc != ERR_TIMEOUT) { /* somebody else migrates: later */
         free(m);
         return err_set(reterr, rc, "%s", why.text);
     }

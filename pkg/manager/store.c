@@ -638,7 +638,7 @@ int store_load_final(struct db *db, const struct id *ids, size_t n, store_rows_f
 {
     static const char *ready;
     const char *sql = sql_of(
-        &ready, "select %C from task t where t.id = any($1::uuid[]) and t.state >= 5 limit 200");
+        &ready, "select %C from task t where t.id = any($1::uuid[]) and t.state >= 5 limit 50");
 
     return load(db, sql, ids, n, cb, arg);
 }

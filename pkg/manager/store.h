@@ -47,7 +47,7 @@ int store_write(struct db *db, const struct store_change *changes, size_t n, int
 int store_load(struct db *db, const struct id *ids, size_t n, store_rows_fn *cb,
                void *arg) NODISCARD;
 int store_load_final(struct db *db, const struct id *ids, size_t n, store_rows_fn *cb,
-                     void *arg) NODISCARD; /* of them that have ended, 200 at most */
+                     void *arg) NODISCARD; /* of them that have ended, 50 at most */
 /* Scans and lists leave out output and spec (NULL) of rows that are too large to be read by the
  * thousand; such a row is not whole. */
 /* READY tasks of a pool that the filter takes, in the order of dispatch, behind (rank, id). */

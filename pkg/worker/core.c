@@ -449,7 +449,7 @@ static void fire(struct wcore *c, int64_t now, struct wcore_attempt *a)
 {
     switch (a->state) {
     case WCORE_HELD:
-        wcore_close_hint(c, a, false);
+        wcore_close_hint(c, a, a->spare); /* it was round once: who feeds it finds it missing */
         wcore_drop(c, a, "it could not be started here");
         break;
     case WCORE_CLAIMING:

@@ -26,6 +26,7 @@
 #define WCORE_SILENT_MS        10000 /* a manager that did not answer is not asked by itself */
 #define WCORE_HELD_MS          200   /* without a free slot, then the hints go back */
 #define WCORE_PAUSE_MS         5000  /* before anything smaller than the blocked head is taken */
+#define WCORE_SPARE_MS         30000 /* then a hint that waits for CPUs or memory is let go */
 #define WCORE_GATHER_MS        5 /* after a pause: hints of all classes before the first claim */
 #define WCORE_OVERSIZED_MS                                                                         \
     1000 /* what could never be started, of a manager that may not feed it again */

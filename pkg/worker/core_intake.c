@@ -395,7 +395,9 @@ static void wait_for_room(struct wcore *c, int64_t now, struct list *passed, boo
         if (!a->spare) {
             wcore_set_timer(c, a, MIN(a->due, now + WCORE_HELD_MS));
         } else if (left) {
-            left--;
+            left--; /* but not for ever: its task may have ended meanwhile, and would keep the room
+                     */
+            wcore_set_timer(c, a, MIN(a->due, now + WCORE_SPARE_MS));
         } else {
             wcore_close_hint(c, a, true);
             wcore_drop(c, a, "others wait for the same before it");

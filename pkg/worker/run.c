@@ -579,9 +579,10 @@ void run_kill(struct run *r)
         kill(r->process.pid, SIGKILL);
     }
     r->orphaned = true;
-    if (!r->has_timer || !uv_is_active((uv_handle_t *)&r->timer)) {
-        run_look_again(r);
-    }
+    r->x->strays_at = 0; /* the next attempt may begin soon: no rest before this walk */
+    r->looked = false;
+    r->look_ms = 0;
+    run_look_again(r);
 }
 
 /* ---- after the shim ---- */

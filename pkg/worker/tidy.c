@@ -78,7 +78,8 @@ static bool is_short_of_space(const char *dir)
         return true;
     }
     uint64_t wanted = (uint64_t)v.f_blocks * v.f_frsize / 100 * TIDY_FREE_PERCENT;
-    return (uint64_t)v.f_bavail * v.f_frsize < MIN(wanted, TIDY_FREE_MAX);
+    wanted = MAX(MIN(wanted, TIDY_FREE_MAX), TIDY_FREE_MIN);
+    return (uint64_t)v.f_bavail * v.f_frsize < wanted;
 }
 
 void tidy_once(const char *tasks_dir, int64_t now, int64_t keep_ms, struct tidy_report *ret)

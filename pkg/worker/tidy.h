@@ -12,10 +12,11 @@
 
 #define TIDY_PAUSE_FACTOR 20u /* pauses are at least that much longer than the work */
 #define TIDY_EVERY_MS     60000u
-#define TIDY_AGAIN_MS     1000u               /* when there was more to remove */
-#define TIDY_REMOVE_MAX   32                  /* at a time */
-#define TIDY_FREE_PERCENT 5                   /* of the disk that should stay free, */
-#define TIDY_FREE_MAX     ((uint64_t)2 << 30) /* but no more than that */
+#define TIDY_AGAIN_MS     1000u                /* when there was more to remove */
+#define TIDY_REMOVE_MAX   32                   /* at a time */
+#define TIDY_FREE_PERCENT 5                    /* of the disk that should stay free, */
+#define TIDY_FREE_MIN     ((uint64_t)32 << 20) /* nor less: with 16 MiB a node takes no task */
+#define TIDY_FREE_MAX     ((uint64_t)2 << 30)  /* but no more than that */
 
 struct tidy;
 

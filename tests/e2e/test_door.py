@@ -50,6 +50,8 @@ def test_no_route_takes_a_page_of_another_site(sje, tmp_path, headers):
     body = json.dumps({"jobType": "Command", "command": ["touch", str(mark)]}).encode()
     before = len(sje.get("/tasks").json()["tasks"])
     for method, path in routes():
+        if path == "/internal/beat" and headers.keys() == {"Host"}:
+            continue  # a worker's, which may know the manager by any name; a browser says Origin
         status, kind, answer = ask(sje, method, path, headers, body if method in ("POST", "PATCH") else None)
         assert status == 403, f"{method} {path}: {status} {answer[:300]}"
         problem = json.loads(answer)

@@ -21,7 +21,7 @@ static void check(const char *yaml, const struct row *rows, size_t n)
 
     assert_int_equal(config_load_text("test", yaml, strlen(yaml), &c, &e), 0);
     for (size_t i = 0; i < n; i++) {
-        struct door_head h = {rows[i].host, rows[i].origin, rows[i].site};
+        struct door_head h = {rows[i].host, rows[i].origin, rows[i].site, false};
         bool in = door_check(c, "node7", &h, &e) == 0;
 
         if (in != rows[i].in) {
@@ -103,12 +103,28 @@ static void test_pages(void **state)
     check("apiConfig: {hosts: [sje.example, 'proxy.example:8443']}", rows, ARRAY_LEN(rows));
 }
 
+/* A worker knows a manager by any name; a page says where it comes from. */
+static void test_beats(void **state)
+{
+    struct door_head h = {"any.example", NULL, NULL, true};
+    struct config *c = NULL;
+    struct err e = {0};
+
+    (void)state;
+    assert_int_equal(config_load_text("test", "", 0, &c, &e), 0);
+    assert_int_equal(door_check(c, "node7", &h, &e), 0);
+    h.origin = "http://any.example"; /* rebinding */
+    assert_int_equal(door_check(c, "node7", &h, &e), ERR_FORBIDDEN);
+    config_free(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_names_where_all_reach_it),
         cmocka_unit_test(test_pages),
+        cmocka_unit_test(test_beats),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1983,6 +1983,26 @@ static void test_what_the_first_lacks_is_kept_for_it(void **unused)
     close_worker(&f);
 }
 
+/* Its task may have ended elsewhere: what nobody tells must not keep the room for ever. */
+static void test_what_waits_for_room_is_let_go(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 4);
+    run_for(&f, 1, (struct wcore_need){1, 0, 3000});
+    hint_again(&f, 2, (struct wcore_need){1, 0, 3000});
+    step(&f);
+    pass(&f, WCORE_SPARE_MS + 1000);
+    assert_non_null(strstr(f.log.data, "ack 2; "));
+    buf_reset(&f.log);
+    hint_again(&f, 3, (struct wcore_need){1, 0, 500});
+    step(&f);
+    assert_non_null(strstr(f.log.data, "claim 3.1; "));
+    deny(&f, 3, false);
+    close_worker(&f);
+}
+
 /* Of its slots one comes with the room that it waits for. */
 static void test_slots_are_kept_for_one_that_lacks_memory(void **unused)
 {
@@ -2346,6 +2366,7 @@ int main(void)
         cmocka_unit_test(test_all_of_what_a_task_needs_has_to_be_free),
         cmocka_unit_test(test_who_asks_for_nothing_scarce_goes_past),
         cmocka_unit_test(test_what_the_first_lacks_is_kept_for_it),
+        cmocka_unit_test(test_what_waits_for_room_is_let_go),
         cmocka_unit_test(test_slots_are_kept_for_one_that_lacks_memory),
         cmocka_unit_test(test_few_hints_that_lack_memory_are_kept),
         cmocka_unit_test(test_a_grant_of_more_than_is_free),

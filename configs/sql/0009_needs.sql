@@ -3,7 +3,8 @@
 -- event: the guard that asks for one (seq) is off meanwhile, and nobody else writes.
 alter table task disable trigger task_seq;
 update task
-set cpus_milli = floor(coalesce((spec #>> '{resources,cpus}')::float8, 0) * 1000 + 0.5)::int,
+set cpus_milli = case when (spec #>> '{resources,cpus}')::float8 > 0
+        then greatest(floor((spec #>> '{resources,cpus}')::float8 * 1000 + 0.5)::int, 1) else 0 end,
     memory_mb = coalesce((spec #>> '{resources,memoryMb}')::float8::int, 0)
 where (state in (1, 2, 3) or state = 4) and cpus_milli = 0 and memory_mb = 0
   and spec #>> '{resources}' is not null;
