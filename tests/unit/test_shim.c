@@ -911,7 +911,7 @@ static void test_both_killed(void **state)
         skip(); /* valgrind 3.19 does not know it */
     }
     run_fifo(r);
-    run_sh(r, "setsid sleep 1000 & : > ready; exec sleep 1000");
+    run_sh(r, "setsid sh -c ': > ready; exec sleep 1000' & exec sleep 1000");
     run_start(r);
     run_ready(r);
     pid_t guardian = run_guardian(r);
