@@ -222,7 +222,7 @@ static int need_python(const struct exec_node *node, struct err *reterr)
     const char *python = node->python;
 
     /* In a cluster it may be there alone where the application runs. */
-    if (!*python || strncmp(node->spark_master, "local", 5) != 0 ||
+    if (!*python || !str_starts(str_of(node->spark_master), STR("local")) ||
         (strchr(python, '/') ? is_program("", 0, python) : in_path(python))) {
         return 0;
     }

@@ -10,7 +10,7 @@ struct look {
     struct looks *of; /* NULL: nobody waits for it */
     struct exec_node node;
     struct run_context x;
-    char *copies[5]; /* what these two point to */
+    char *copies[6]; /* what these two point to */
     int64_t began;
     size_t n;
     const char **types; /* the first is NULL: the node as a whole */
@@ -35,7 +35,8 @@ static struct look *look_new(struct looks *l, int64_t now)
     }
     k->node = (struct exec_node){.spark_home = k->copies[0] = xstrdup(node->spark_home),
                                  .python = k->copies[1] = xstrdup(node->python),
-                                 .plugin_dir = k->copies[2] = xstrdup(node->plugin_dir)};
+                                 .plugin_dir = k->copies[2] = xstrdup(node->plugin_dir),
+                                 .spark_master = k->copies[5] = xstrdup(node->spark_master)};
     k->x = (struct run_context){.node = &k->node,
                                 .tasks_dir = k->copies[3] = xstrdup(l->x->tasks_dir),
                                 .shim_path = k->copies[4] = xstrdup(l->x->shim_path)};

@@ -251,33 +251,25 @@ static void test_lanes_are_bounded(void **state)
     assert_int_equal(lane_of("a", ask("Noop", 8, 1, 1)), -1);
 }
 
-static uint64_t say_types(size_t from, size_t to)
+/* Thousands of beats that nobody sent, each with other types. Were each of these compared with each
+ * it would take half a minute and more. */
+static void test_types_without_number(void **state)
 {
     char name[200][16];
     const char *types[201] = {NULL};
+    uint64_t begin = uv_hrtime();
 
-    for (size_t i = from; i < to; i++) {
+    (void)state;
+    for (size_t i = 0; i < 200; i++) {
         for (size_t k = 0; k < 200; k++) {
             snprintf(name[k], sizeof(name[k]), "T%zu", (i * 200 + k) * 7919 % 40000);
             types[k] = name[k];
         }
         say(i, true, NAMES("a"), types, 1, 1, 1);
     }
-    uint64_t begin = uv_hrtime();
     assert_int_equal(offers_lanes(offers_find(&offers, "a")), OFFERS_LANES_MAX);
-    return uv_hrtime() - begin;
-}
-
-/* Thousands of beats that nobody sent, each with other types: eight times as many do not cost 64
- * times as much. */
-static void test_types_without_number(void **state)
-{
-    (void)state;
-    uint64_t few = say_types(0, 25);
-    uint64_t many = say_types(25, 200);
-
     assert_true(lane_of("a", ask("T39999", 1, 1, 1)) >= 0);
-    assert_true(many < 32 * few);
+    assert_true(uv_hrtime() - begin < 20000000000U);
 }
 
 static void test_who_has_room(void **state)

@@ -643,9 +643,9 @@ static void test_memory_cannot_be_locked(void **state)
     struct run *r = *state;
     struct exec_exit e;
     char line[64];
-    char *go CLEANUP(freep) = xasprintf("%s/go", r->dir);
 
     NOT_SANITIZED();
+    char *go CLEANUP(freep) = xasprintf("%s/go", r->dir);
     freep(&r->plan.cwd);
     r->plan.cwd = NULL;
     run_sh(r, "while ! [ -e go ]; do sleep 0.01; done");
