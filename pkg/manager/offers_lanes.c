@@ -42,7 +42,9 @@ bool offers_filter_eq(const struct offers_filter *a, const struct offers_filter 
 
 static void limit_add(struct offers_limit **list, size_t *n, const char *type, const struct room *r)
 {
-    *list = xrealloc(*list, (*n + 1) * sizeof(**list));
+    if ((*n & (*n - 1)) == 0) { /* 0, or a power of two: it is full */
+        *list = xrealloc(*list, MAX(2 * *n, (size_t)1) * sizeof(**list));
+    }
     (*list)[(*n)++] = (struct offers_limit){xstrdup(type), *r};
 }
 
