@@ -4,7 +4,7 @@
 #include "tests/integration/manager_bench.h"
 
 #define LIMIT     100
-#define READS_MAX 2000 /* rows, of 200,000 */
+#define READS_MAX 1000 /* rows, of 40,000 */
 
 static json_t *plan;
 
@@ -62,10 +62,10 @@ static void test_filters(void **state)
             "finished_at, job_type, job_id, state) "
             "select gen_random_uuid(), 1000000 + i, 1, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, false, "
             "0, 0, 0, now(), now(), 'nobody', '{}', now(), "
-            "case when i % 30000 = 0 then 'Rare' else 'Noop' end, "
-            "case when i % 40000 = 0 then 'rare' end, "
-            "case when i % 50000 = 0 then 2 when i % 50001 = 0 then 6 "
-            "when i % 50002 = 0 then 7 else 5 end from generate_series(1, 200000) i");
+            "case when i % 6000 = 0 then 'Rare' else 'Noop' end, "
+            "case when i % 8000 = 0 then 'rare' end, "
+            "case when i % 10000 = 0 then 2 when i % 10001 = 0 then 6 "
+            "when i % 10002 = 0 then 7 else 5 end from generate_series(1, 40000) i");
     run_sql("analyze task");
     struct db *db = db_open(&loop, &o);
     AWAIT(db_is_up(db));
