@@ -45,7 +45,7 @@ static json_t *part_json(bool up, const char *version, const char *error)
 
 static bool database_up(const struct manager *m)
 {
-    return m->db_ready && db_is_up(m->db) && db_is_up(m->db_read);
+    return m->db_ready && db_is_up(m->db) && db_is_up(m->db_read) && db_is_up(m->db_people);
 }
 
 bool manager_health(struct manager *m, struct buf *out)
