@@ -103,8 +103,8 @@ static void take_task(struct wcore *c, int64_t now, const struct wcore_hint *h, 
             wcore_set_timer(c, a, now + keep_ms(h));
         }
     } else if (h->directed || a->type) {
-        wcore_close_hint(c, a,
-                         a->spare); /* to others; if it was there, its manager feeds it again */
+        /* To others; if it was there already, its manager feeds it again. */
+        wcore_close_hint(c, a, a->spare);
         wcore_drop(c, a, "it could not be started here");
     } else {
         /* Kept apart for a moment, so that it does not come back to us in a circle. */
@@ -395,8 +395,8 @@ static void wait_for_room(struct wcore *c, int64_t now, struct list *passed, boo
         if (!a->spare) {
             wcore_set_timer(c, a, MIN(a->due, now + WCORE_HELD_MS));
         } else if (left) {
-            left--; /* but not for ever: its task may have ended meanwhile, and would keep the room
-                     */
+            /* Not for ever: its task may have ended meanwhile, and would keep the room. */
+            left--;
             wcore_set_timer(c, a, MIN(a->due, now + WCORE_SPARE_MS));
         } else {
             wcore_close_hint(c, a, true);

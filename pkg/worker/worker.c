@@ -125,10 +125,8 @@ static void take_outdated(struct worker *w, const struct order *o)
         NULL,
         "a manager has heard process %lld of this worker, which is not this one, from %s (pid "
         "%lld). If that runs, the machine was cloned: stop it and remove identity from its "
-        "workDir. "
-        "If not, this workDir was put back from a backup, which mends itself, or beats are forged "
-        "or "
-        "replayed: look who may publish to the broker. Going on as process %lld%s%s",
+        "workDir. If not, this workDir was put back from a backup, which mends itself, or beats "
+        "are forged or replayed: look who may publish to the broker. Going on as process %lld%s%s",
         (long long)o->inc, o->other_host, (long long)o->other_pid, (long long)w->dir.incarnation,
         rc < 0 ? "; " : "", e.text);
     wcore_on_renumbered(w->core);

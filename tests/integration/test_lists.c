@@ -45,17 +45,10 @@ static void test_filters(void **state)
     static const char *const kinds[] = {NULL, "Noop", "Rare", "Never"};
     static const char *const jobs[] = {NULL, "rare", "never"};
     static char *sql[ARRAY_LEN(states) * ARRAY_LEN(kinds) * ARRAY_LEN(jobs)]; /* see db_exec() */
-    struct db_options o = {.host = config->db.host,
-                           .port = config->db.port,
-                           .database = config->db.database,
-                           .username = config->db.username,
-                           .password = config->db.password,
-                           .ssl_mode = config->db.ssl_mode,
-                           .name = "test",
-                           .settings = STORE_LIST_SETTINGS,
-                           .connections = 1};
+    struct db_options o = bench_options();
 
     (void)state;
+    o.settings = STORE_LIST_SETTINGS;
     run_sql("insert into task (id, seq, attempt, failures, losses, requeues, stale, priority, "
             "max_attempts, backoff_s, slots, lease_s, queue_timeout_s, claim_beat, "
             "cancel_requested, rank, incarnation, token, submitted_at, run_after, pool, spec, "
