@@ -15,8 +15,8 @@
 
 #define FIRST_ID "00000000-0000-0000-0000-000000000000"
 
-/* Each takes the epoch, the cursor, the age and the number of rows, and returns how many it
- * removed, how many it looked at, and the new cursor. */
+/* `any` in a join: see write_sql() in store.c. Each takes the epoch, the cursor, the age and the
+ * number of rows, and returns how many it removed, how many it looked at, and the new cursor. */
 static const struct {
     const char *name;
     const char *sql;
@@ -26,10 +26,10 @@ static const struct {
         {"tasks",
          "with old as materialized (select id from task where id > $2::text::uuid and id < "
          "sje_first_id($3) order by id limit $4), "
-         "gone as (delete from task t using old where t.id = old.id and t.state in (5, 6, 7, 8) "
-         "and t.finished_at < $3 and exists (select 1 from leader where epoch = $1) returning "
-         "t.id), "
-         "keys as (delete from idempotency i using gone where i.tasks[1] = gone.id) "
+         "gone as (delete from task t using old where t.id = any(array[old.id]) and t.state in "
+         "(5, 6, 7, 8) and t.finished_at < $3 and exists (select 1 from leader where epoch = $1) "
+         "returning t.id), "
+         "keys as (delete from idempotency i using gone where i.tasks[1] = any(array[gone.id])) "
          "select (select count(*) from gone), (select count(*) from old), "
          "(select id::text from old order by id desc limit 1)",
          FIRST_ID},

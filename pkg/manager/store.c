@@ -524,7 +524,10 @@ static void on_written(void *arg, int rc, const struct db_result *res, const str
     c->cb.written(c->arg, rc, ids, n, why);
 }
 
-/* $1 epoch, $2 ids, $3 what seq was, then the columns and the audit. */
+/* $1 epoch, $2 ids, $3 what seq was, then the columns and the audit. The `any` in the join leaves
+ * one plan: each id is looked up. With `t.id = c.id` the planner may as well read the whole index
+ * and compare each row with each id, and does so where its statistics are of an hour without tasks.
+ */
 static const char *write_sql(void)
 {
     static const char *ready;
@@ -556,7 +559,7 @@ static const char *write_sql(void)
         }
     }
     buf_addf(&b,
-             ") where t.id = c.id and t.seq = c.old_seq "
+             ") where t.id = any(array[c.id]) and t.seq = c.old_seq "
              "and ($1::bigint = 0 or exists (select 1 from leader where epoch = $1)) "
              "returning t.id), "
              "e as (insert into event (task_id, seq, at, attempt, from_state, to_state, event, "
