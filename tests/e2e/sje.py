@@ -2,6 +2,7 @@
 
 Nothing here sleeps for luck: every wait is for a condition, with a limit.
 """
+import contextlib
 import os
 import re
 import signal
@@ -37,6 +38,12 @@ def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
+
+
+def kill(pid):
+    """What was listed may have ended since, also because of another that was killed."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def processes_with(needle):
@@ -305,10 +312,7 @@ class Cluster(Client):
             if s.process.poll() is None:
                 status[s.role] = s.terminate()
         for pid in processes_with(str(self.work)):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+            kill(pid)
         assert all(code == 0 for code in status.values()), f"exit status {status}\n{self.tail()}"
 
     def tail(self):

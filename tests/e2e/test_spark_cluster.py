@@ -3,7 +3,6 @@
 The cluster is Spark's own: a master and a worker on loopback, deploy mode cluster."""
 import os
 import re
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from sje import FINAL, ROOT, SLOW, free_port, processes_with, until
+from sje import FINAL, ROOT, SLOW, free_port, kill, processes_with, until
 
 START = 180  # seconds that a driver may take to begin: three JVMs, one after another
 
@@ -111,7 +110,7 @@ def kill_all(sje, task_id):
     pids = [sje.worker.process.pid, *programs(task_id, "sje-shim", "sje-spark", "SparkSubmit")]
     assert len(pids) >= 3, pids
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
     sje.worker.process.wait()
 
 
@@ -177,7 +176,7 @@ def test_cancel_without_spark_submit_and_rest(own, cluster, task):
     t = progressing(sje, task_id)
     driver = driver_of(sje, task_id)
     (submit,) = programs(task_id, "SparkSubmit")
-    os.kill(submit, signal.SIGKILL)
+    kill(submit)
     sje.worker.kill()
     sje.worker.start()
     until(lambda: "survived" in sje.story(task_id), 30, "the attempt is taken back")

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 import pytest
 from test_faults import complete, shell
 
-from sje import SLOW, Client, Server, free_port, processes_with, until
+from sje import SLOW, Client, Server, free_port, kill, processes_with, until
 
 QUICK = {"SJE_NODE_HEARTBEAT_SECONDS": "1", "SJE_NODE_DEAD_AFTER_SECONDS": "4"}
 
@@ -233,10 +233,7 @@ def kill_node(task_id, server):
     victims = processes_with(task_id)
     assert victims
     for pid in victims:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        kill(pid)
     server.kill()
     until(lambda: not processes_with(task_id), 10, "nothing is left")
     return boot()
@@ -280,7 +277,7 @@ def test_a_killed_shim_is_reported_at_once(own):
     sje.running(task_id)
     for pid in processes_with("sje-shim"):
         if task_id in open(f"/proc/{pid}/cmdline").read():
-            os.kill(pid, signal.SIGKILL)
+            kill(pid)
     t = sje.end(task_id, 60)
     assert (t["state"], t["attempt"]) == ("SUCCEEDED", 2), (t, sje.story(task_id))
 
