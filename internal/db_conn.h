@@ -84,6 +84,10 @@ int db_error_connect(const char *message, struct err *reterr);
 /* A failed result or a notice. *ret_lost: the connection is of no more use. */
 int db_error_result(const PGresult *res, struct err *reterr, bool *ret_lost);
 
+#define DB_NO_POOLER                                                                               \
+    "a pooler between manager and database changes sessions, which a leader's lock does not "      \
+    "survive: name the database itself in dbConfig.host and dbConfig.port"
+
 /* ---- db_conn.c ---- */
 enum conn_state {
     CONN_WAITING,    /* the timer runs until the next attempt */

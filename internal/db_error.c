@@ -7,10 +7,16 @@
 
 #define SQLSTATE_LEN 5
 
+/* The server is none that we can talk with: a pooler that takes no settings of a session. */
+static bool is_no_postgres(const char *state)
+{
+    return streq(state, "08P01");
+}
+
 /* Authentication and "no such database": repeating the attempt will not help. */
 static bool is_refusal(const char *state)
 {
-    return strncmp(state, "28", 2) == 0 || strncmp(state, "3D", 2) == 0;
+    return strncmp(state, "28", 2) == 0 || strncmp(state, "3D", 2) == 0 || is_no_postgres(state);
 }
 
 static int code_of(const char *state)
@@ -82,7 +88,8 @@ int db_error_connect(const char *message, struct err *reterr)
 
     memcpy(code, state, SQLSTATE_LEN);
     rest += strspn(rest, " ");
-    snprintf(text, sizeof(text), "%.*s%.*s", before, message, (int)(message + len - rest), rest);
+    snprintf(text, sizeof(text), "%.*s%.*s%s", before, message, (int)(message + len - rest), rest,
+             is_no_postgres(code) ? ". Is it a pooler? Name the database itself" : "");
     return one_line(reterr, is_refusal(code) ? ERR_CONFIG : ERR_DB_DOWN, text, code);
 }
 

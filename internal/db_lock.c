@@ -73,9 +73,7 @@ static void on_pong(void *arg, int rc, const struct db_result *res, const struct
     l->missed = 0;
     if (rc == 0 && db_get_int(res, 0, 0) != l->backend) {
         why = &pooled;
-        rc = err_set(&pooled, ERR_CONFIG,
-                     "a pooler between manager and database changes sessions: name the database "
-                     "itself, or a pool in session mode, in dbConfig.host");
+        rc = err_set(&pooled, ERR_CONFIG, "%s", DB_NO_POOLER);
     }
     if (rc == 0) {
         l->proved_at = l->asked_at;

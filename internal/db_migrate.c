@@ -124,6 +124,20 @@ static int execute(PGconn *pg, const char *sql, struct err *reterr)
     return query(pg, sql, NULL, NULL, NULL, reterr);
 }
 
+/* A pooler makes up the number of the process that a client talks with. */
+static int refuse_pooler(PGconn *pg, struct err *reterr)
+{
+    PGresult *res CLEANUP(clear_result) = NULL;
+    int64_t pid = 0;
+    int rc = query(pg, "select pg_backend_pid()", NULL, NULL, &res, reterr);
+
+    if (rc == 0 && (!str_to_i64(str_of(PQgetvalue(res, 0, 0)), 1, INT32_MAX, &pid) ||
+                    pid != PQbackendPID(pg))) {
+        rc = err_set(reterr, ERR_CONFIG, "%s", DB_NO_POOLER);
+    }
+    return rc;
+}
+
 static int line_of(const char *sql, const PGresult *res)
 {
     const char *at = PQresultErrorField(res, PG_DIAG_STATEMENT_POSITION);
@@ -234,6 +248,7 @@ int db_migrate(const struct db_options *o, const struct db_migration *m, size_t 
     int applied = 0;
     int rc = connect_any(o, &pg, reterr);
 
+    rc = rc < 0 ? rc : refuse_pooler(pg, reterr);
     rc = rc < 0 ? rc : prepare(pg, reterr);
     qsort(sorted, n, sizeof(*sorted), by_name);
     for (size_t i = 0; rc >= 0 && i < n; i++) {

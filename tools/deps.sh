@@ -18,7 +18,7 @@ RUN=(gcc libc6-dev make pkg-config git
     libuv1-dev libjansson-dev libyaml-dev libpq-dev librabbitmq-dev libmicrohttpd-dev
     libcurl4-openssl-dev uthash-dev
     rabbitmq-server postgresql python3 python3-venv procps curl)
-TEST=(libcmocka-dev)
+TEST=(libcmocka-dev pgbouncer)
 LINT=(clang libclang-rt-dev clang-format clang-tidy shellcheck codespell gcovr groff-base valgrind)
 JDK=openjdk-17-jdk-headless
 
@@ -68,6 +68,7 @@ apt_install() { # PACKAGE...
     local service new=()
     installed rabbitmq-server || new+=(rabbitmq-server.service epmd.socket)
     installed postgresql || new+=(postgresql.service)
+    installed pgbouncer || new+=(pgbouncer.service)
     trap policy_off EXIT
     [ -e "$POLICY" ] || install -m 755 /dev/stdin "$POLICY" <<'SH'
 #!/bin/sh

@@ -1,14 +1,16 @@
 """The database fails in every way that it comes back from: nothing accepted is lost, nothing runs twice."""
 import os
+import pwd
 import shutil
 import signal
+import socket
 import subprocess
 
 import psycopg2
 import pytest
 from test_survivors import QUICK, marker, outlasts, undisturbed
 
-from sje import Load, Services, processes_with, until
+from sje import Load, Server, Services, free_port, processes_with, until
 
 NOOP = {"jobType": "Noop"}
 
@@ -181,3 +183,45 @@ def test_its_standby_takes_over(own, pair):
         c.execute("SELECT pg_promote()")
     load.goes_on()
     all_ended(sje, load, 1)
+
+
+POOLER = """[databases]
+* = host={SJE_DB_HOST} port={SJE_DB_PORT}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = trust
+auth_file = {directory}/users
+pool_mode = transaction
+user = {user}
+{more}
+"""
+
+
+@pytest.mark.parametrize("more", ["", "ignore_startup_parameters = options,extra_float_digits"],
+                         ids=["as it comes", "no settings"])
+def test_a_pooler_is_refused(own, more):
+    """Its transactions of one session go to several, so nobody would hold the lock of a leader."""
+    sje = own(split=True)
+    at, port = sje.dir / "pooler", free_port()
+    at.mkdir()
+    (at / "users").write_text(f'"{sje.settings["SJE_DB_USERNAME"]}" "{sje.settings["SJE_DB_PASSWORD"]}"\n')
+    (at / "ini").write_text(POOLER.format(**sje.settings, port=port, directory=at, more=more,
+                                          user=pwd.getpwuid(os.geteuid() or 65534).pw_name))
+    (at / "users").chmod(0o644)
+    with subprocess.Popen(["pgbouncer", at / "ini"], stderr=subprocess.DEVNULL) as pooler:
+        try:
+            until(lambda: listens(port), 10, "the pooler listens")
+            manager = Server(sje.dir / "pooled", {**sje.settings, "SJE_DB_PORT": str(port),
+                                                  "SJE_API_PORT": str(free_port())}, "manager")
+            assert manager.process.wait(20) == 2, manager.tail()
+            assert "ame the database itself" in manager.tail()
+        finally:
+            pooler.terminate()
+    assert sje.run(NOOP)["state"] == "SUCCEEDED"
+
+
+def listens(port):
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) == 0
