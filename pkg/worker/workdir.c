@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define NO_MACHINE           "-" /* instead of its id */
 #define SHIM_NAME            "sje-shim"
 #define WORKDIR_IDENTITY_MAX (ID_TEXT_LEN + 32 + WORKDIR_PLACE_LEN)
 
@@ -94,7 +95,7 @@ static int read_place(struct workdir *w, struct err *reterr)
     if (statx(AT_FDCWD, w->tasks, 0, STATX_INO | STATX_BTIME, &st) != 0) {
         return err_errno(reterr, ERR_CONFIG, errno, "cannot look at %.150s", w->tasks);
     }
-    snprintf(w->place, sizeof(w->place), "%s %llu %lld.%09u", *machine ? machine : "-",
+    snprintf(w->place, sizeof(w->place), "%s %llu %lld.%09u", *machine ? machine : NO_MACHINE,
              (unsigned long long)st.stx_ino, (long long)st.stx_btime.tv_sec, st.stx_btime.tv_nsec);
     return 0;
 }
@@ -139,6 +140,20 @@ static int64_t read_incarnation(const struct workdir *w)
     return str_to_i64(str_of(text), 0, WORKDIR_INC_MAX, &n) ? n : 0;
 }
 
+/* In a container of its own, the same path is another directory. What cannot be told counts as
+ * ours. */
+static bool sees_our_tasks(const struct workdir *w, const char *pid)
+{
+    char *path CLEANUP(freep) = xasprintf("/proc/%s/root%s", pid, w->tasks);
+    struct stat its = {0};
+    struct stat ours = {0};
+
+    if (stat(path, &its) != 0) {
+        return errno != ENOENT;
+    }
+    return stat(w->tasks, &ours) != 0 || (its.st_dev == ours.st_dev && its.st_ino == ours.st_ino);
+}
+
 /* A shim of an attempt below `tasks` whose directory was taken away since. */
 static bool is_astray(const struct workdir *w, const char *pid)
 {
@@ -162,7 +177,7 @@ static bool is_astray(const struct workdir *w, const char *pid)
         char *grant CLEANUP(freep) =
             xasprintf("%.*s/" RUN_GRANT_FILE, (int)word.len, word.len ? word.p : "");
         if (str_starts(word, str_of(below)) && lstat(grant, &st) != 0 && errno == ENOENT) {
-            return true;
+            return sees_our_tasks(w, pid);
         }
     }
     return false;
@@ -184,6 +199,16 @@ static bool has_stray_shim(const struct workdir *w)
     return found;
 }
 
+/* A machine whose name could not be read is no other one. */
+static bool same_place(struct str a, struct str b)
+{
+    struct str machine_a = str_cut(a, ' ', &a);
+    struct str machine_b = str_cut(b, ' ', &b);
+
+    return str_eq(a, b) && (str_eq(machine_a, machine_b) || str_eq(machine_a, STR(NO_MACHINE)) ||
+                            str_eq(machine_b, STR(NO_MACHINE)));
+}
+
 /* NULL: the identity is ours, `w` has it; else why this is a new worker. */
 static const char *parse_identity(struct workdir *w, struct str rest, int64_t *ret_last)
 {
@@ -195,7 +220,7 @@ static const char *parse_identity(struct workdir *w, struct str rest, int64_t *r
         !str_to_i64(number, 0, WORKDIR_INC_MAX, ret_last)) {
         return "it is not one";
     }
-    w->copied = where.len && !str_eq(where, str_of(w->place)); /* once there was no place */
+    w->copied = where.len && !same_place(where, str_of(w->place)); /* once there was no place */
     if (w->copied) {
         return "it was copied, or tasks/ is another directory than it was";
     }

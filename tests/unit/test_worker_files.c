@@ -177,6 +177,11 @@ static void test_an_identity_is_that_of_its_tasks(void **unused)
     /* By a link, as long as that leads to the same place. */
     run_shell("mv moved/tasks far && ln -s ../far moved/tasks");
     assert_int_equal(next_number(moved), 3);
+    /* Another machine; and one of which it could not be told. */
+    run_shell("sed -i '3s/^[^ ]*/-/' moved/identity");
+    assert_int_equal(next_number(moved), 4);
+    run_shell("sed -i '3s/^[^ ]*/another/' moved/identity");
+    assert_int_equal(next_number(moved), 1);
 }
 
 static void test_an_identity_of_an_earlier_version_is_completed(void **unused)
@@ -210,12 +215,51 @@ static void test_what_a_copy_has_is_not_reported(void **unused)
     assert_true(run_is_done(base, &id, 1));
 }
 
+static const char *apart(void)
+{
+    return geteuid() == 0 ? "-m" : "-rm";
+}
+
+/* What looks like a shim of the attempt in `dir`: it lives until `hold` is closed. contained: a
+ * file system of its own is where ours is. */
+static pid_t seeming_shim(const char *dir, bool contained, int *hold)
+{
+    char *text CLEANUP(freep) =
+        xasprintf("%s%s && cp /bin/sh %s/sje-shim && "
+                  "exec %s/sje-shim -c 'exec 3>&-; read -r word' %s",
+                  contained ? "mount -t tmpfs none " : "cd ", base, base, base, dir);
+    int ends[2];
+    int executed[2];
+    char none = 0;
+
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(pipe(executed), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(ends[0], STDIN_FILENO);
+        dup2(executed[1], 3);
+        closefrom(4);
+        if (contained) {
+            execlp("unshare", "unshare", apart(), "/bin/sh", "-c", text, NULL);
+        }
+        execl("/bin/sh", "sh", "-c", text, NULL);
+        _exit(1);
+    }
+    close(ends[0]);
+    close(executed[1]);
+    assert_int_equal(read(executed[0], &none, 1), 0); /* it is what it seems */
+    close(executed[0]);
+    *hold = ends[1];
+    return pid;
+}
+
 /* A shim goes on whose directory was taken away: so its attempt is not listed, and who lists
  * nothing must not be the worker that was granted it. */
 static void test_a_shim_without_its_directory(void **unused)
 {
     struct workdir w = {.lock_fd = -1};
     struct id id = {{7}};
+    int hold = -1;
 
     (void)unused;
     assert_int_equal(workdir_open(base, &w, NULL), 0);
@@ -223,29 +267,37 @@ static void test_a_shim_without_its_directory(void **unused)
     workdir_close(&w);
     assert_int_equal(shimdir_create(dir, NULL), 0);
     assert_int_equal(shimdir_write_file(dir, RUN_GRANT_FILE, "{}", 2, NULL), 0);
-    int hold[2];
-    int executed[2];
-    char none = 0;
-    assert_int_equal(pipe(hold), 0);
-    assert_int_equal(pipe2(executed, O_CLOEXEC), 0);
-    pid_t pid = fork();
-    if (pid == 0) {
-        dup2(hold[0], STDIN_FILENO);
-        close(hold[0]);
-        close(hold[1]);
-        execl("/bin/sh", "any/sje-shim", "-c", "read -r word", dir, NULL);
-        _exit(1);
-    }
-    close(hold[0]);
-    close(executed[1]);
-    assert_int_equal(read(executed[0], &none, 1), 0); /* it is what it seems */
-    close(executed[0]);
+    pid_t pid = seeming_shim(dir, false, &hold);
     assert_int_equal(next_number(base), 2);
     assert_int_equal(shimdir_remove(dir, NULL), 0);
     assert_int_equal(next_number(base), 1);
-    close(hold[1]);
+    close(hold);
     assert_int_equal(waitpid(pid, NULL, 0), pid);
     assert_int_equal(next_number(base), 2);
+}
+
+/* Its directory is below the same path, of another file system. */
+static void test_a_shim_of_a_container(void **unused)
+{
+    struct id id = {{7}};
+    int hold = -1;
+
+    (void)unused;
+    assert_int_equal(next_number(base), 1);
+    char *probe CLEANUP(freep) =
+        xasprintf("unshare %s mount -t tmpfs none /mnt && touch contained; true", apart());
+    run_shell(probe);
+    char *can CLEANUP(freep) = xasprintf("%s/contained", base);
+    if (access(can, F_OK) != 0) {
+        print_message("SKIPPED a shim of a container: needs a mount namespace\n");
+        return;
+    }
+    char *tasks CLEANUP(freep) = xasprintf("%s/tasks", base);
+    char *dir CLEANUP(freep) = shimdir_path(tasks, &id, 1);
+    pid_t pid = seeming_shim(dir, true, &hold);
+    assert_int_equal(next_number(base), 2);
+    close(hold);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
 }
 
 /* It may be good: who it cannot be read by must not become another. */
@@ -379,6 +431,7 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_what_a_copy_has_is_not_reported, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_shim_without_its_directory, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_shim_of_a_container, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_identity_that_cannot_be_read, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_earlier_version_left_a_number, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_cannot_be_used, setup, teardown),
