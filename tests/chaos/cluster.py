@@ -272,12 +272,14 @@ class Cluster:
                 return m
         return None
 
-    def strays(self):
-        """Processes of tasks, whatever they have done to be nobody's."""
+    def strays(self, node=None):
+        """Processes of tasks, whatever they have done to be nobody's. Of one node: and of nobody yet, while it
+        is being executed ("exe")."""
         found = []
         for proc in Path("/proc").glob("[0-9]*"):
             try:
-                if os.readlink(proc / "exe") == str(self.dir / "mark"):
+                if os.readlink(proc / "exe") == str(self.dir / "mark") and (
+                        not node or (proc / "comm").read_text().strip() in (node.name, "exe")):
                     found.append(int(proc.name))
             except OSError:
                 pass

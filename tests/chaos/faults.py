@@ -71,9 +71,9 @@ def gone(pid):
 
 
 def kill_all(node):
-    """The worker, its shims and their tasks, until none is left."""
+    """The worker, its shims and their tasks with all that they left, until none is there."""
     node.kill()
-    while pids := node.family():
+    while pids := [*node.family(), *node.cluster.strays(node)]:
         for pid in pids:
             kill(pid)
         time.sleep(0.02)

@@ -24,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -103,8 +104,23 @@ static int open_below(const char *name, int flags)
     return open(path, flags | O_CLOEXEC, 0644);
 }
 
+/* Whoever takes a node away must find every process that it had. No rule of the product goes by it. */
+static void bear_name_of_node(void)
+{
+    size_t n = strlen(run.dir);
+    bool below = strncmp(run.place, run.dir, n) == 0 && run.place[n] == '/';
+    char name[16] = "nowhere"; /* as long as the kernel keeps it */
+
+    if (below) {
+        snprintf(name, sizeof(name), "%.*s", (int)strcspn(run.place + n + 1, "/"),
+                 run.place + n + 1);
+    }
+    prctl(PR_SET_NAME, name);
+}
+
 static void open_marks(void)
 {
+    bear_name_of_node();
     marks = open_below("marks", O_WRONLY | O_APPEND | O_CREAT);
     if (marks < 0) {
         _exit(94);
