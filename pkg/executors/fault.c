@@ -41,36 +41,37 @@ static bool is_shortage(int error)
 }
 
 /* Of what the task named. */
-static enum exec_fault fault_of_named(int error, int32_t losses)
+static enum exec_fault fault_of_named(const struct exec_attempt *a, int error)
 {
     switch (error) {
-    case ENOENT: /* true on every node */
+    case ENAMETOOLONG: /* true on every node */
+    case EINVAL:
+    case E2BIG:
+        return EXEC_FAULT_NONE;
+    case ENOENT: /* here: another node may have it. What is not there either is the task's. */
     case ENOTDIR:
     case EACCES:
     case EPERM:
     case ELOOP:
-    case ENAMETOOLONG:
     case ENOEXEC:
     case EISDIR:
-    case EINVAL:
-    case E2BIG:
     case ELIBBAD:
-        return EXEC_FAULT_NONE;
+        return a->elsewhere && a->losses == 0 ? EXEC_FAULT_ATTEMPT : EXEC_FAULT_NONE;
     default:
         break;
     }
     /* A mount that is dead here may be well elsewhere. But a client can make such errors too, with
      * a program that is cut off or a file system of its own: so nothing is held off, and what fails
      * that often is the task's. */
-    return is_shortage(error)         ? EXEC_FAULT_NODE
-           : losses < EXEC_DOUBTS_MAX ? EXEC_FAULT_ATTEMPT
-                                      : EXEC_FAULT_NONE;
+    return is_shortage(error)            ? EXEC_FAULT_NODE
+           : a->losses < EXEC_DOUBTS_MAX ? EXEC_FAULT_ATTEMPT
+                                         : EXEC_FAULT_NONE;
 }
 
 static enum exec_fault fault_of_exec(const struct exec_attempt *a, int error)
 {
     if (streq(a->spec->job_type, JOB_COMMAND)) {
-        return fault_of_named(error, a->losses);
+        return fault_of_named(a, error);
     }
     return is_shortage(error) || error == EIO ? EXEC_FAULT_NODE
            : error == E2BIG                   ? EXEC_FAULT_NONE
@@ -93,7 +94,7 @@ enum exec_fault exec_fault_of_exit(const struct exec_attempt *a, const struct ex
         return EXEC_FAULT_NODE;
     }
     if (streq(e->stage, "cwd") || streq(e->stage, "file")) {
-        return fault_of_named(e->error, a->losses);
+        return fault_of_named(a, e->error);
     }
     /* An interpreter that is missing is ENOENT too. */
     return streq(e->stage, "exec") || streq(e->stage, "interpreter") ? fault_of_exec(a, e->error)

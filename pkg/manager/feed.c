@@ -110,6 +110,7 @@ void feed_hint_free(struct feed *f, struct feed_hint *e)
     feed_hint_unlink(e);
     hint_leave(e);
     HASH_DEL(f->hints, e);
+    free(e->avoid);
     free(e);
 }
 
@@ -131,6 +132,7 @@ struct feed_hint *feed_hint_new(struct feed *f, struct feed_pool *p, const struc
     e->priority = row->priority;
     e->rank = row->rank;
     e->room = need.room;
+    e->avoid = row->returns ? xstrdup(row->who.node) : NULL;
     memcpy(e->type, need.type, len);
     HASH_ADD(hh, f->hints, id, sizeof(e->id), e);
     return e;
@@ -197,7 +199,7 @@ static void pool_free(struct feed *f, struct feed_pool *p)
 
 static void lane_read(struct feed_lane *l)
 {
-    if (l->scans) {
+    if (l->scans || l->pool->scans >= FEED_SCANS_MAX || clock_boot_ms() < l->scan_at) {
         return;
     }
     if (l->held.count < FEED_BUFFER_LOW && !l->complete) {

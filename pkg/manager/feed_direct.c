@@ -13,7 +13,6 @@
 #define LOOK_AT      64   /* needs of a lane for which there is no room */
 #define PASS         512  /* tasks of a lane that have them */
 #define PAUSE_MS     1000 /* after a refused publish */
-#define FOR_ALL      4    /* tries; then each second one goes through the shared queue */
 
 struct call {
     struct feed *feed;
@@ -90,11 +89,20 @@ static bool direct_to(struct feed_hint *e, struct offer *w, struct mq *mq, int k
     return true;
 }
 
+const struct offer *feed_avoided(const struct feed_hint *e)
+{
+    struct offers_pool *o = e->avoid ? feed_pool_offers(e->pool) : NULL;
+    struct fleet_worker *w = o ? fleet_find(e->pool->feed->o.fleet, e->avoid) : NULL;
+    struct need need = feed_need(e);
+
+    return w && offers_fits_beside(o, &need, &w->offer) ? &w->offer : NULL;
+}
+
 bool feed_direct(struct feed_hint *e, struct mq *mq)
 {
     struct offers_pool *o = feed_pool_offers(e->pool);
     struct need need = feed_need(e);
-    struct offer *w = o && o->slots.available > 0 ? offers_pick(o, &need) : NULL;
+    struct offer *w = o && o->slots.available > 0 ? offers_pick(o, &need, feed_avoided(e)) : NULL;
 
     return w && direct_to(e, w, mq, KEEP_MS);
 }
@@ -120,7 +128,7 @@ static void force(struct feed_lane *l, const struct offers_pool *o, struct mq *m
 {
     struct feed_hint *e = CONTAINER_OF(heap_min(&l->held), struct feed_hint, heap);
     struct need need = feed_need(e);
-    struct offer *w = is_next(e) ? offers_pick_busy(o, &need) : NULL;
+    struct offer *w = is_next(e) ? offers_pick_busy(o, &need, feed_avoided(e)) : NULL;
 
     if (w) {
         (void)direct_to(e, w, mq, KEEP_BUSY_MS);
@@ -145,7 +153,7 @@ static void renew(struct feed_hint *e, struct offer *w)
     }
     if (offers_has_room(w, &need)) {
         (void)direct_to(e, w, mq, KEEP_MS);
-    } else if (!is_next(e) || offers_pick(o, &need)) {
+    } else if (!is_next(e) || offers_pick(o, &need, feed_avoided(e))) {
         feed_hint_hold(e);
         feed_pool_step(p);
     } else {
@@ -181,7 +189,7 @@ void feed_direct_lane(struct feed_lane *l, struct mq *mq)
     while (o && o->slots.available > 0 && l->held.count && n < PASS && tries < LOOK_AT) {
         struct feed_hint *e = CONTAINER_OF(heap_min(&l->held), struct feed_hint, heap);
 
-        if (e->tries >= FOR_ALL && e->tries % 2 == 0) {
+        if (e->tries >= FEED_FOR_ALL && e->tries % 2 == 0) {
             /* A worker of an earlier version knows no hints in its own queue. */
             if (feed_publish_one(e, mq) < 0) {
                 break;
@@ -192,7 +200,9 @@ void feed_direct_lane(struct feed_lane *l, struct mq *mq)
             if (feed_direct(e, mq)) {
                 continue;
             }
-            tried[tries++] = e;
+            if (!e->avoid) { /* for others there may be room where this one shall not go */
+                tried[tries++] = e;
+            }
         }
         heap_remove(&l->held, &e->heap);
         passed[n++] = e;

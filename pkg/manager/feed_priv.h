@@ -17,6 +17,8 @@
 #define FEED_WINDOW_MAX  20000
 #define FEED_BUFFER_LOW  500  /* of a lane: more are read */
 #define FEED_BUFFER_HIGH 2000 /* of a lane: so many stay when it is trimmed */
+#define FEED_SCANS_MAX   2    /* of a pool at once */
+#define FEED_FOR_ALL     4    /* tries to reach one worker; then each second one is for all */
 
 enum feed_hint_state { HELD, SENT, FED, DIRECTED };
 
@@ -46,6 +48,7 @@ struct feed_hint {
     int64_t give_up;  /* DIRECTED: then it goes elsewhere; boot ms */
     int64_t renew_at; /* DIRECTED: then the worker that had no room is told again; boot ms */
     struct room room;
+    char *avoid; /* the node that gave it back last; owned; NULL: none did */
     char type[]; /* of the task */
 };
 
@@ -57,7 +60,8 @@ struct feed_lane {
     bool complete; /* horizon is at infinity */
     int64_t horizon_rank;
     struct id horizon_id;
-    int scans;   /* in flight */
+    int scans;       /* in flight */
+    int64_t scan_at; /* not before, for the last one failed; boot ms */
     bool missed; /* a task became READY during a scan, which may not have seen it: the best one */
     int64_t missed_rank;
     struct id missed_id;
@@ -171,6 +175,8 @@ int feed_publish(struct feed_pool *p, struct mq *mq);
 int feed_publish_one(struct feed_hint *e, struct mq *mq);
 
 /* feed_direct.c */
+/* The worker that gave it back last, where another one could take it; NULL: any will do. */
+const struct offer *feed_avoided(const struct feed_hint *e);
 /* To a worker that has room now; false: there is none, or the broker takes nothing. */
 bool feed_direct(struct feed_hint *e, struct mq *mq);
 /* A lane that is not shared, as far as there is room. */

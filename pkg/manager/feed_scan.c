@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #define SCAN_LIMIT 1000
+#define FAILED_MS  1000
 #define REST       20 /* times as long as a scan took, before the same is looked for again */
 
 struct scan {
@@ -108,6 +109,10 @@ static void on_scanned(void *arg, int rc, const struct task *rows, size_t n, con
         }
         if (p->shape == s->shape && rc == 0) {
             lane_scanned(&p->lanes[s->lane], s, rows, n);
+        } else if (p->shape == s->shape) {
+            p->lanes[s->lane].scan_at = clock_boot_ms() + FAILED_MS;
+        } else {
+            feed_pool_step(p); /* others may scan now */
         }
     }
     scan_free(s);

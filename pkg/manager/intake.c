@@ -171,6 +171,16 @@ static int64_t lease_ms_of(const struct manager *m, const struct task *t)
                               : m->dead_after_ms;
 }
 
+/* Another live worker could take it too. */
+static bool fits_elsewhere(struct manager *m, const struct task *t)
+{
+    const struct offers_pool *o = offers_find(&m->fleet.offers, t->pool);
+    const struct fleet_worker *w = fleet_of(&m->fleet, &t->who);
+    struct need need = {t->job_type ? t->job_type : "", {t->slots, t->cpus_milli, t->memory_mb}};
+
+    return o && w && offers_fits_beside(o, &need, &w->offer);
+}
+
 static void on_claim_answer(void *arg, const struct ledger_answer *a)
 {
     struct part *p CLEANUP(freep) = arg;
@@ -189,7 +199,8 @@ static void on_claim_answer(void *arg, const struct ledger_answer *a)
         if (d->n_grants && d->grants.len + len > MESSAGE_MAX) {
             flush_grants(d);
         }
-        grants_add(&d->grants, d->n_grants++ == 0, a->task, lease_ms_of(d->m, a->task));
+        grants_add(&d->grants, d->n_grants++ == 0, a->task, lease_ms_of(d->m, a->task),
+                   fits_elsewhere(d->m, a->task));
     } else if (a->rc == 0 || a->rc == ERR_NOT_FOUND) {
         const char *reason = a->rc == ERR_NOT_FOUND ? "unknown"
                              : *a->reason           ? a->reason

@@ -598,15 +598,15 @@ void grants_begin(struct buf *b, const char *manager, const char *url, const str
     buf_adds(b, ",\"grants\":[");
 }
 
-void grants_add(struct buf *b, bool first, const struct task *row, int64_t lease_ms)
+void grants_add(struct buf *b, bool first, const struct task *row, int64_t lease_ms, bool elsewhere)
 {
     buf_adds(b, first ? "{" : ",{");
     ref_write(b, &row->id, row->attempt);
     buf_addf(b,
              ",\"token\":\"%lld\",\"beat\":%d,\"leaseMs\":%lld,\"failures\":%d,\"losses\":%d,"
-             "\"returns\":%d,\"spec\":",
+             "\"returns\":%d,\"elsewhere\":%s,\"spec\":",
              (long long)row->token, row->claim_beat, (long long)lease_ms, row->failures,
-             row->losses, row->returns);
+             row->losses, row->returns, elsewhere ? "true" : "false");
     buf_adds(b, row->spec);
     buf_addc(b, '}');
 }

@@ -125,7 +125,9 @@ void addressee_write(struct buf *b, const struct who *to);
 
 /* Parts of a grants message are appended one by one between begin and end. */
 void grants_begin(struct buf *b, const char *manager, const char *url, const struct who *to);
-void grants_add(struct buf *b, bool first, const struct task *row, int64_t lease_ms);
+/* elsewhere: another worker could take it too. */
+void grants_add(struct buf *b, bool first, const struct task *row, int64_t lease_ms,
+                bool elsewhere);
 void grants_denies(struct buf *b);
 void deny_add(struct buf *b, bool first, const struct id *task, int32_t attempt,
               const char *reason);

@@ -127,16 +127,20 @@ size_t offers_lanes(struct offers_pool *p);
 
 /* Some live worker could take it, when it is free. */
 bool offers_fits(const struct offers_pool *p, const struct need *n);
+bool offers_fits_beside(const struct offers_pool *p, const struct need *n, const struct offer *w);
 bool offers_type(const struct offers_pool *p, const char *type);
 /* A live worker that offers the type and has most of what is asked, where none has all of it. */
 const struct offer *offers_closest(const struct offers_pool *p, const struct need *n);
 struct room offers_room(const struct offer *w); /* when it is free */
 /* So much is missing, at most, with one of the workers that could take it. */
 struct room offers_missing(const struct offers_pool *p, const struct need *n);
-/* One that has room for it now, the one with most free slots; NULL: none. */
-struct offer *offers_pick(const struct offers_pool *p, const struct need *n);
-/* One that could take it if it were free, the one with most free slots; none that has hints of its
- * own already. */
-struct offer *offers_pick_busy(const struct offers_pool *p, const struct need *n);
+/* One but `avoid` (NULL: any) that has room for it now, the one with most free slots; NULL: none.
+ */
+struct offer *offers_pick(const struct offers_pool *p, const struct need *n,
+                          const struct offer *avoid);
+/* One but `avoid` that could take it if it were free, the one with most free slots; none that has
+ * hints of its own already. */
+struct offer *offers_pick_busy(const struct offers_pool *p, const struct need *n,
+                               const struct offer *avoid);
 
 #endif

@@ -90,6 +90,7 @@ static int read_grants(struct order *o, struct err *reterr)
         struct order_grant *g = &o->grants[o->n_grants];
 
         g->losses = count_of(j, "losses") + count_of(j, "returns");
+        g->elsewhere = json_get_bool(j, "elsewhere", false);
         g->beat = json_get_int(j, "beat", INT64_MAX); /* absent: a manager of an earlier version */
         g->lease_ms = json_get_int(j, "leaseMs", 0);
         g->spec = json_object_get(j, "spec");

@@ -46,9 +46,16 @@ void run_keep_spare(struct run_context *x, int64_t now);
  * the error is a sentence for people. Cheap. */
 int run_able(const struct run_context *x, const char *type, struct err *reterr) NODISCARD;
 
-/* Each makes a->user. `spec` and `losses` are the grant's. */
-enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a, json_t *spec,
-                             int32_t losses, struct wcore_fault *ret);
+/* What a grant says of its attempt. */
+struct run_grant {
+    json_t *spec;   /* borrowed */
+    int32_t losses; /* see struct exec_attempt */
+    bool elsewhere;
+};
+
+/* Each makes a->user. */
+enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a,
+                             const struct run_grant *g, struct wcore_fault *ret);
 void run_conclude(struct run_context *x, struct wcore_attempt *a, enum wcore_verdict v,
                   const char *why);
 

@@ -214,21 +214,23 @@ static bool needs_shim(const json_t *spec)
     return x && x->prepare;
 }
 
-enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a, json_t *spec,
-                             int32_t losses, struct wcore_fault *ret)
+enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a,
+                             const struct run_grant *g, struct wcore_fault *ret)
 {
-    struct run *r = x->spare && needs_shim(spec) ? take_spare(x, a) : run_new(x, &a->key, a->token);
+    struct run *r =
+        x->spare && needs_shim(g->spec) ? take_spare(x, a) : run_new(x, &a->key, a->token);
     struct err e = {0};
 
     a->user = r;
     r->attempt = a;
-    r->exec.losses = losses;
-    int rc = read_spec(r, spec, &e);
+    r->exec.losses = g->losses;
+    r->exec.elsewhere = g->elsewhere;
+    int rc = read_spec(r, g->spec, &e);
     if (rc == 0 && !r->executor->prepare) { /* thousands a second */
         succeed(r);
         return WCORE_START_ENDED;
     }
-    rc = rc < 0 ? rc : start_shim(r, a, spec, &e);
+    rc = rc < 0 ? rc : start_shim(r, a, g->spec, &e);
     if (rc < 0) {
         return fail_start(r, &e, ret);
     }

@@ -100,6 +100,24 @@ def test_a_plugin_that_one_worker_has(own, tmp_path):
     assert {t["workerId"] for t in ended} == {"node1"}
 
 
+def test_a_program_that_one_worker_has(own, tmp_path):
+    """What a task names and is not there is looked for on one more node, and is then the task's."""
+    bin_dir = tmp_path / "bin"
+    make_plugin(bin_dir)
+    sje = own(split=True)
+    task = {"jobType": "Command", "command": ["Report"]}
+    missing = {"jobType": "Command", "command": ["/no/such/program"]}
+    alone = sje.run(missing)
+    assert (alone["state"], alone["attempt"]) == ("FAILED", 1), alone
+    another_worker(sje, PATH=f"{bin_dir}:{os.environ['PATH']}")
+    ended = complete(sje, [sje.submit(task) for _ in range(24)])
+    no_charge(ended)
+    assert {t["workerId"] for t in ended} == {"node2"}
+    twice = sje.run(missing)
+    assert (twice["state"], twice["attempt"], twice["error"]["kind"]) == ("FAILED", 2, "launch"), twice
+    assert [w["holdOff"] for w in sje.workers()] == [[], []]
+
+
 def test_what_no_node_has_room_for(own):
     sje = own(SJE_NODE_CPUS="4", SJE_NODE_MEMORY_MB="1024")
     big = sje.submit(shell("echo ran > ran", resources={"cpus": 100, "memoryMb": 9999999}))

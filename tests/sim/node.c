@@ -453,16 +453,15 @@ int run_able(const struct run_context *x, const char *type, struct err *reterr)
     return is_unable(world->cur->node, type) ? err_set(reterr, ERR_CONFIG, "as planned") : 0;
 }
 
-enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a, json_t *spec,
-                             int32_t losses, struct wcore_fault *ret)
+enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a,
+                             const struct run_grant *g, struct wcore_fault *ret)
 {
     struct dir *d = world->cur->dir;
     const struct node *n = world->cur->node;
     struct run *r = run_new(x, &a->key, a->token);
     struct shim *s;
 
-    (void)spec;
-    (void)losses;
+    (void)g;
     a->user = r;
     r->attempt = a;
     check_fit(world->cur, a);

@@ -536,47 +536,49 @@ static void test_whose_fault_it_is(void **state)
         int error;
         bool own_cwd;
         enum exec_fault fault;
+        bool once; /* tried on another node first, where there is one */
     } cases[] = {
-        {JOB_COMMAND, "exec", ENOENT, true, EXEC_FAULT_NONE},
-        {JOB_COMMAND, "exec", EACCES, true, EXEC_FAULT_NONE},
-        {JOB_COMMAND, "exec", ENOEXEC, true, EXEC_FAULT_NONE},
-        {JOB_COMMAND, "exec", E2BIG, true, EXEC_FAULT_NONE},
-        {JOB_COMMAND, "interpreter", ENOENT, true, EXEC_FAULT_NONE},
-        {JOB_COMMAND, "cwd", ENOENT, false, EXEC_FAULT_NONE},
-        {JOB_COMMAND, "cwd", EACCES, false, EXEC_FAULT_NONE},
-        {JOB_COMMAND, "cwd", ELOOP, false, EXEC_FAULT_NONE},
-        {JOB_COMMAND, "cwd", EIO, false, EXEC_FAULT_ATTEMPT},
-        {JOB_COMMAND, "cwd", ENOTCONN, false, EXEC_FAULT_ATTEMPT},
-        {JOB_COMMAND, "cwd", ESTALE, false, EXEC_FAULT_ATTEMPT},
-        {JOB_COMMAND, "cwd", ENOMEM, false, EXEC_FAULT_NODE},
-        {JOB_COMMAND, "cwd", ENOENT, true, EXEC_FAULT_NODE},
-        {JOB_COMMAND, "exec", ENOSPC, true, EXEC_FAULT_NODE},
-        {JOB_COMMAND, "exec", EIO, true, EXEC_FAULT_ATTEMPT}, /* also a program that is cut off */
-        {JOB_COMMAND, "exec", ENOTCONN, true, EXEC_FAULT_ATTEMPT},
-        {JOB_COMMAND, "exec", ETIMEDOUT, true, EXEC_FAULT_ATTEMPT},
-        {JOB_COMMAND, "exec", EHOSTDOWN, true, EXEC_FAULT_ATTEMPT},
-        {JOB_COMMAND, "exec", ENAMETOOLONG, true, EXEC_FAULT_NONE},
-        {JOB_COMMAND, "exec", EROFS, true, EXEC_FAULT_NODE},
-        {JOB_COMMAND, "exec", EMFILE, true, EXEC_FAULT_NODE},
-        {JOB_COMMAND, "exec", EAGAIN, true, EXEC_FAULT_NODE},
-        {JOB_COMMAND, "fork", EAGAIN, true, EXEC_FAULT_NODE},
-        {JOB_COMMAND, "pipe", EMFILE, true, EXEC_FAULT_NODE},
-        {JOB_COMMAND, "setup", 0, true, EXEC_FAULT_NODE},
-        {JOB_COMMAND, "stdin", ENOENT, true, EXEC_FAULT_NODE},
-        {JOB_COMMAND, "plan", 0, true, EXEC_FAULT_NODE},
-        {JOB_COMMAND, "", 0, true, EXEC_FAULT_NONE}, /* an earlier shim */
-        {JOB_COMMAND, "what", ENOSPC, true, EXEC_FAULT_NONE},
-        {JOB_SPARK, "exec", ENOENT, true, EXEC_FAULT_TYPE},
-        {JOB_SPARK, "exec", E2BIG, true, EXEC_FAULT_NONE},
-        {JOB_SPARK, "exec", ENOSPC, true, EXEC_FAULT_NODE},
-        {JOB_SPARK, "exec", EIO, true, EXEC_FAULT_NODE},
-        {JOB_SPARK, "exec", ESTALE, true, EXEC_FAULT_TYPE},
-        {JOB_SPARK, "file", ENOENT, true, EXEC_FAULT_NONE},
-        {JOB_SPARK, "file", ENOEXEC, true, EXEC_FAULT_NONE}, /* no jar */
-        {JOB_SPARK, "file", ESTALE, true, EXEC_FAULT_ATTEMPT},
-        {"Report", "exec", ENOENT, true, EXEC_FAULT_TYPE},
-        {"Report", "interpreter", ENOENT, true, EXEC_FAULT_TYPE},
-        {"Report", "cwd", ENOENT, false, EXEC_FAULT_NONE},
+        {JOB_COMMAND, "exec", ENOENT, true, EXEC_FAULT_NONE, true},
+        {JOB_COMMAND, "exec", EACCES, true, EXEC_FAULT_NONE, true},
+        {JOB_COMMAND, "exec", ENOEXEC, true, EXEC_FAULT_NONE, true},
+        {JOB_COMMAND, "exec", E2BIG, true, EXEC_FAULT_NONE, false},
+        {JOB_COMMAND, "interpreter", ENOENT, true, EXEC_FAULT_NONE, true},
+        {JOB_COMMAND, "cwd", ENOENT, false, EXEC_FAULT_NONE, true},
+        {JOB_COMMAND, "cwd", EACCES, false, EXEC_FAULT_NONE, true},
+        {JOB_COMMAND, "cwd", ELOOP, false, EXEC_FAULT_NONE, true},
+        {JOB_COMMAND, "cwd", EIO, false, EXEC_FAULT_ATTEMPT, false},
+        {JOB_COMMAND, "cwd", ENOTCONN, false, EXEC_FAULT_ATTEMPT, false},
+        {JOB_COMMAND, "cwd", ESTALE, false, EXEC_FAULT_ATTEMPT, false},
+        {JOB_COMMAND, "cwd", ENOMEM, false, EXEC_FAULT_NODE, false},
+        {JOB_COMMAND, "cwd", ENOENT, true, EXEC_FAULT_NODE, false},
+        {JOB_COMMAND, "exec", ENOSPC, true, EXEC_FAULT_NODE, false},
+        {JOB_COMMAND, "exec", EIO, true, EXEC_FAULT_ATTEMPT,
+         false}, /* also a program that is cut off */
+        {JOB_COMMAND, "exec", ENOTCONN, true, EXEC_FAULT_ATTEMPT, false},
+        {JOB_COMMAND, "exec", ETIMEDOUT, true, EXEC_FAULT_ATTEMPT, false},
+        {JOB_COMMAND, "exec", EHOSTDOWN, true, EXEC_FAULT_ATTEMPT, false},
+        {JOB_COMMAND, "exec", ENAMETOOLONG, true, EXEC_FAULT_NONE, false},
+        {JOB_COMMAND, "exec", EROFS, true, EXEC_FAULT_NODE, false},
+        {JOB_COMMAND, "exec", EMFILE, true, EXEC_FAULT_NODE, false},
+        {JOB_COMMAND, "exec", EAGAIN, true, EXEC_FAULT_NODE, false},
+        {JOB_COMMAND, "fork", EAGAIN, true, EXEC_FAULT_NODE, false},
+        {JOB_COMMAND, "pipe", EMFILE, true, EXEC_FAULT_NODE, false},
+        {JOB_COMMAND, "setup", 0, true, EXEC_FAULT_NODE, false},
+        {JOB_COMMAND, "stdin", ENOENT, true, EXEC_FAULT_NODE, false},
+        {JOB_COMMAND, "plan", 0, true, EXEC_FAULT_NODE, false},
+        {JOB_COMMAND, "", 0, true, EXEC_FAULT_NONE, false}, /* an earlier shim */
+        {JOB_COMMAND, "what", ENOSPC, true, EXEC_FAULT_NONE, false},
+        {JOB_SPARK, "exec", ENOENT, true, EXEC_FAULT_TYPE, false},
+        {JOB_SPARK, "exec", E2BIG, true, EXEC_FAULT_NONE, false},
+        {JOB_SPARK, "exec", ENOSPC, true, EXEC_FAULT_NODE, false},
+        {JOB_SPARK, "exec", EIO, true, EXEC_FAULT_NODE, false},
+        {JOB_SPARK, "exec", ESTALE, true, EXEC_FAULT_TYPE, false},
+        {JOB_SPARK, "file", ENOENT, true, EXEC_FAULT_NONE, true},
+        {JOB_SPARK, "file", ENOEXEC, true, EXEC_FAULT_NONE, true}, /* no jar */
+        {JOB_SPARK, "file", ESTALE, true, EXEC_FAULT_ATTEMPT, false},
+        {"Report", "exec", ENOENT, true, EXEC_FAULT_TYPE, false},
+        {"Report", "interpreter", ENOENT, true, EXEC_FAULT_TYPE, false},
+        {"Report", "cwd", ENOENT, false, EXEC_FAULT_NONE, true},
     };
 
     (void)state;
@@ -594,6 +596,11 @@ static void test_whose_fault_it_is(void **state)
         if (f != cases[i].fault) {
             fail_msg("%s %s %d: %u", cases[i].type, cases[i].stage, cases[i].error, f);
         }
+        a.elsewhere = true; /* what is missing here may be there */
+        enum exec_fault then = f == EXEC_FAULT_NONE && cases[i].once ? EXEC_FAULT_ATTEMPT : f;
+        assert_int_equal(exec_fault_of_exit(&a, &e), then);
+        a.losses = 1; /* that was tried */
+        assert_int_equal(exec_fault_of_exit(&a, &e), f);
         a.losses = EXEC_DOUBTS_MAX; /* not for ever */
         assert_int_equal(exec_fault_of_exit(&a, &e), f == EXEC_FAULT_ATTEMPT ? EXEC_FAULT_NONE : f);
         e.launched = true;

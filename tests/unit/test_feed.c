@@ -408,6 +408,42 @@ static void test_what_some_take_goes_to_one_of_them(void **state)
     assert_string_equal(queue_of(memory), "sje.worker.w2");
 }
 
+/* As the database has it after a worker gave it back. */
+static struct task *returned_by(const char *worker)
+{
+    struct task *t = task("X", 1, 0, 0);
+
+    t->returns = 1;
+    t->attempt = 2;
+    t->who = who_of(worker, NULL, 1);
+    feed_changed(feed, t);
+    return t;
+}
+
+static void test_what_a_worker_gave_back_goes_to_another(void **state)
+{
+    (void)state;
+    beat("w1", "X", 8, 4, 100);
+    pass(20);
+    struct task *only = returned_by("w1");
+    AWAIT(n_sent == 1);
+    assert_string_equal(queue_of(only), SHARED); /* there is no other */
+    beat("w2", "X", 1, 4, 100);
+    pass(20);
+    struct task *first = returned_by("w1");
+    AWAIT(n_sent == 2);
+    assert_string_equal(queue_of(first), "sje.worker.w2");
+    grant(first, "w2");
+    /* It waits for that one, and nobody behind it does. */
+    struct task *second = returned_by("w1");
+    struct task *other = submit("X", 1, 0, 0);
+    AWAIT(n_sent == 3);
+    assert_string_equal(queue_of(other), SHARED);
+    end(first);
+    AWAIT(n_sent == 4);
+    assert_string_equal(queue_of(second), "sje.worker.w2");
+}
+
 static void test_what_nobody_takes_stays_in_the_database(void **state)
 {
     (void)state;
@@ -724,6 +760,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_what_everybody_takes_is_shared),
         T(test_what_some_take_goes_to_one_of_them),
+        T(test_what_a_worker_gave_back_goes_to_another),
         T(test_what_nobody_takes_stays_in_the_database),
         T(test_nobody_gets_more_than_it_has_room_for),
         T(test_what_is_not_claimed_goes_to_another),

@@ -70,9 +70,39 @@ static int lane_of(const char *pool, struct need n)
 
 static int pick(const char *pool, struct need n)
 {
-    struct offer *w = offers_pick(offers_find(&offers, pool), &n);
+    struct offer *w = offers_pick(offers_find(&offers, pool), &n, NULL);
 
     return w ? (int)(w - workers) : -1;
+}
+
+/* Another one than worker `i`. */
+static int pick_beside(int i, struct need n)
+{
+    const struct offers_pool *p = offers_find(&offers, "a");
+    struct offer *w = offers_pick(p, &n, &workers[i]);
+
+    assert_ptr_equal(offers_pick_busy(p, &n, &workers[i]), w);
+    assert_int_equal(offers_fits_beside(p, &n, &workers[i]), w != NULL);
+    return w ? (int)(w - workers) : -1;
+}
+
+static void test_another_one(void **state)
+{
+    struct need n = ask("X", 1, 0, 0);
+
+    (void)state;
+    say(0, true, NAMES("a"), NAMES("X"), 4, 1000, 100);
+    assert_int_equal(pick_beside(0, n), -1);
+    say(1, true, NAMES("a"), NAMES("X"), 4, 1000, 100); /* of its class */
+    assert_int_equal(pick_beside(0, n), 1);
+    assert_int_equal(pick_beside(1, n), 0);
+    say(1, true, NAMES("a"), NAMES("X"), 2, 1000, 100); /* of another */
+    assert_int_equal(pick_beside(0, n), 1);
+    assert_int_equal(pick_beside(0, ask("X", 3, 0, 0)), -1);
+    assert_int_equal(pick_beside(1, ask("X", 3, 0, 0)), 0);
+    say(0, false, NAMES("a"), NAMES("X"), 4, 1000, 100);
+    assert_int_equal(pick_beside(0, n), 1);
+    assert_int_equal(pick_beside(1, n), -1);
 }
 
 static void test_counts(void **state)
@@ -298,9 +328,9 @@ static void test_who_has_room(void **state)
     offers_deafen(&workers[1]);
     assert_int_equal(pick("a", ask("X", 1, 0, 0)), 0);
     struct need all = ask("X", 4, 0, 0);
-    assert_ptr_equal(offers_pick_busy(offers_find(&offers, "a"), &all), &workers[0]);
+    assert_ptr_equal(offers_pick_busy(offers_find(&offers, "a"), &all, NULL), &workers[0]);
     all.room.slots = 5;
-    assert_null(offers_pick_busy(offers_find(&offers, "a"), &all));
+    assert_null(offers_pick_busy(offers_find(&offers, "a"), &all, NULL));
     offers_deafen(&workers[0]);
     assert_int_equal(pick("a", ask("X", 1, 0, 0)), -1);
     say(1, true, NAMES("a"), NAMES("X"), 4, 4000, 100); /* heard again */
@@ -335,6 +365,7 @@ int main(void)
         T(test_lanes_are_bounded),
         T(test_types_without_number),
         T(test_who_has_room),
+        T(test_another_one),
         T(test_names_said_twice),
     };
 

@@ -381,7 +381,8 @@ static enum wcore_started start(const char *text)
     attempt.lease_ms = 30000;
     attempt.need.slots = 1;
     attempt.deadline = clock_boot_ms() + 30000;
-    enum wcore_started s = run_start(&context, &attempt, spec, 0, &fault);
+    struct run_grant grant = {.spec = spec};
+    enum wcore_started s = run_start(&context, &attempt, &grant, &fault);
     json_decref(spec);
     run = attempt.user;
     return s;
