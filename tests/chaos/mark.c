@@ -104,7 +104,8 @@ static int open_below(const char *name, int flags)
     return open(path, flags | O_CLOEXEC, 0644);
 }
 
-/* Whoever takes a node away must find every process that it had. No rule of the product goes by it. */
+/* Whoever takes a node away must find every process that it had. No rule of the product goes by it.
+ */
 static void bear_name_of_node(void)
 {
     size_t n = strlen(run.dir);
