@@ -48,7 +48,7 @@ static enum exec_fault fault_of_named(const struct exec_attempt *a, int error)
     case EINVAL:
     case E2BIG:
         return EXEC_FAULT_NONE;
-    case ENOENT: /* here: another node may have it. What is not there either is the task's. */
+    case ENOENT: /* here: another node may have it. What no node has is the task's. */
     case ENOTDIR:
     case EACCES:
     case EPERM:
@@ -56,7 +56,7 @@ static enum exec_fault fault_of_named(const struct exec_attempt *a, int error)
     case ENOEXEC:
     case EISDIR:
     case ELIBBAD:
-        return a->elsewhere && a->losses == 0 ? EXEC_FAULT_ATTEMPT : EXEC_FAULT_NONE;
+        return a->elsewhere && a->returns < EXEC_NODES_MAX ? EXEC_FAULT_ATTEMPT : EXEC_FAULT_NONE;
     default:
         break;
     }

@@ -18,6 +18,8 @@ enum exec_fault exec_fault_of_error(int rc);
 /* What the shim recorded; EXEC_FAULT_NONE where the task was started, or stopped before. */
 enum exec_fault exec_fault_of_exit(const struct exec_attempt *a, const struct exec_exit *e);
 
+/* Nodes on which something that the task names is looked for, besides the last one. */
+#define EXEC_NODES_MAX 8
 /* Attempts that may come back for an error of which it is not known whose it is. From the 21st
  * return on a task waits (docs/protocol.md), so that the last of these are a while apart. */
 #define EXEC_DOUBTS_MAX 24

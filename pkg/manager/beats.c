@@ -7,9 +7,10 @@
 
 #include <stdlib.h>
 
-#define GREET_MS 60000
-#define ALARM_MS 10000
-#define FULL_MS  60000 /* between two lines about workers that are not known */
+#define GREET_MS         60000
+#define LOOKUPS_OPEN_MAX 20000
+#define ALARM_MS         10000
+#define FULL_MS          60000 /* between two lines about workers that are not known */
 
 /* What one beat leads to, gathered for its answer. */
 struct beat_call {
@@ -75,6 +76,7 @@ static void on_unknown_answer(void *arg, const struct ledger_answer *a)
     char *reply CLEANUP(freep) = c->reply;
     struct manager *m = c->m;
 
+    m->lookups_open--;
     if (a->rc < 0 && a->rc != ERR_NOT_FOUND) {
         return; /* the next beat asks again */
     }
@@ -98,9 +100,10 @@ static void on_unknown(void *arg, const struct beat_run *r)
     struct beat_call *bc = arg;
 
     bc->unsure[bc->n_unsure++] = (struct task_ref){r->task, r->attempt};
-    if (streq(r->phase, "ended")) {
-        return; /* its result is on its way, or was applied */
+    if (streq(r->phase, "ended") || bc->m->lookups_open >= LOOKUPS_OPEN_MAX) {
+        return; /* its result is on its way, or was applied; or the next beat asks again */
     }
+    bc->m->lookups_open++;
     struct unknown_call *c = xmalloc(sizeof(*c));
     *c = (struct unknown_call){
         bc->m, {r->task, r->attempt}, bc->beat->beat, bc->beat->who, xstrdup(bc->beat->reply)};

@@ -84,11 +84,26 @@ void feed_hint_hold(struct feed_hint *e)
     feed_hint_unlink(e);
     hint_leave(e);
     e->state = HELD;
-    e->lane = feed_lane_of(e->pool, &need);
-    if (e->lane) {
+    e->lane = feed_goes_elsewhere(e) ? &e->pool->apart : feed_lane_of(e->pool, &need);
+    if (e->lane && e->pool->apart.held.count < FEED_APART_MAX) {
         heap_push(&e->lane->held, &e->heap);
     } else {
         feed_hint_drop(e);
+    }
+}
+
+void feed_look_apart(struct feed_pool *p)
+{
+    struct list list;
+    struct heap_node *h;
+    struct list_node *n;
+
+    list_init(&list);
+    while ((h = heap_pop(&p->apart.held))) {
+        list_push(&list, &CONTAINER_OF(h, struct feed_hint, heap)->node);
+    }
+    while ((n = list_pop(&list))) {
+        feed_hint_hold(CONTAINER_OF(n, struct feed_hint, node));
     }
 }
 
@@ -132,7 +147,7 @@ struct feed_hint *feed_hint_new(struct feed *f, struct feed_pool *p, const struc
     e->priority = row->priority;
     e->rank = row->rank;
     e->room = need.room;
-    e->avoid = row->returns ? xstrdup(row->who.node) : NULL;
+    e->avoid = xstrdup(row->returned_by);
     memcpy(e->type, need.type, len);
     HASH_ADD(hh, f->hints, id, sizeof(e->id), e);
     return e;
@@ -168,6 +183,8 @@ static struct feed_pool *pool_get(struct feed *f, const char *name)
         p->feed = f;
         list_init(&p->outstanding);
         list_init(&p->directed);
+        p->apart = (struct feed_lane){.pool = p, .complete = true};
+        heap_init(&p->apart.held, feed_hint_less);
         HASH_ADD_KEYPTR(hh, f->pools, p->name, strlen(p->name), p);
     }
     return p;
@@ -191,16 +208,20 @@ static void pool_empty(struct feed *f, struct feed_pool *p)
 static void pool_free(struct feed *f, struct feed_pool *p)
 {
     HASH_DEL(f->pools, p);
+    heap_done(&p->apart.held);
     free(p->name);
     free(p);
 }
 
 /* ---- steps ---- */
 
-static void lane_read(struct feed_lane *l)
+/* True where a scan was begun. */
+static bool lane_read(struct feed_lane *l)
 {
+    int before = l->scans;
+
     if (l->scans || l->pool->scans >= FEED_SCANS_MAX || clock_boot_ms() < l->scan_at) {
-        return;
+        return false;
     }
     if (l->held.count < FEED_BUFFER_LOW && !l->complete) {
         feed_scan_more(l);
@@ -209,6 +230,7 @@ static void lane_read(struct feed_lane *l)
     } else if (l->told && clock_boot_ms() >= l->told_at) {
         feed_scan_told(l);
     }
+    return l->scans > before;
 }
 
 static void pool_act(struct feed_pool *p)
@@ -223,8 +245,13 @@ static void pool_act(struct feed_pool *p)
     if (feed_publish(p, mq) < 0) {
         return;
     }
-    for (size_t i = 0; i < p->n_lanes; i++) {
-        lane_read(&p->lanes[i]);
+    /* Each in its turn: with many lanes the first ones would be read again and again. */
+    for (size_t i = 0, first = p->next_lane; i < p->n_lanes; i++) {
+        size_t k = (first + i) % p->n_lanes;
+
+        if (lane_read(&p->lanes[k])) {
+            p->next_lane = k + 1;
+        }
     }
 }
 
@@ -321,6 +348,7 @@ static void look_at_pool(struct feed *f, struct offers_pool *o, int64_t now)
     }
     p->workers = workers;
     feed_lanes_make(p, o);
+    feed_look_apart(p);
     feed_direct_check(p, now);
     feed_pool_step(p);
 }
@@ -512,6 +540,13 @@ void feed_changed(struct feed *f, const struct task *row)
     }
 }
 
+/* So others say. Where they are wrong its row is FED and told by nobody: the next rescan looks. */
+static void forget_hint(struct feed *f, struct feed_hint *e)
+{
+    e->pool->fed_known = e->pool->fed_known && !e->marked;
+    feed_hint_free(f, e);
+}
+
 void feed_granted(struct feed *f, const struct id *id, int32_t attempt)
 {
     struct feed_hint *e = feed_hint_find(f, id);
@@ -520,7 +555,7 @@ void feed_granted(struct feed *f, const struct id *id, int32_t attempt)
         struct feed_pool *of = e->pool;
 
         of->granted += e->attempt == attempt;
-        feed_hint_free(f, e);
+        forget_hint(f, e);
         feed_pool_step(of);
     }
 }
@@ -532,7 +567,7 @@ void feed_forget(struct feed *f, const struct id *id)
     if (e) {
         struct feed_pool *of = e->pool;
 
-        feed_hint_free(f, e);
+        forget_hint(f, e);
         feed_pool_step(of);
     }
 }

@@ -89,20 +89,48 @@ static bool direct_to(struct feed_hint *e, struct offer *w, struct mq *mq, int k
     return true;
 }
 
-const struct offer *feed_avoided(const struct feed_hint *e)
+/* Until avoid_none() nobody picks those that gave it back. True where others could take it. */
+static bool avoid(const struct feed_hint *e)
 {
     struct offers_pool *o = e->avoid ? feed_pool_offers(e->pool) : NULL;
-    struct fleet_worker *w = o ? fleet_find(e->pool->feed->o.fleet, e->avoid) : NULL;
     struct need need = feed_need(e);
 
-    return w && offers_fits_beside(o, &need, &w->offer) ? &w->offer : NULL;
+    fleet_avoid(e->pool->feed->o.fleet, e->avoid, true);
+    return o && (!fleet_is_whole(e->pool->feed->o.fleet) || offers_fits_elsewhere(o, &need));
+}
+
+static void avoid_none(const struct feed_hint *e)
+{
+    fleet_avoid(e->pool->feed->o.fleet, e->avoid, false);
+}
+
+bool feed_goes_elsewhere(const struct feed_hint *e)
+{
+    bool yes = avoid(e);
+
+    avoid_none(e);
+    return yes;
+}
+
+/* Where all that could take it have given it back, one of these. */
+static struct offer *pick(const struct feed_hint *e,
+                          struct offer *(*fn)(const struct offers_pool *p, const struct need *n))
+{
+    struct offers_pool *o = feed_pool_offers(e->pool);
+    struct need need = feed_need(e);
+
+    if (!avoid(e)) {
+        avoid_none(e);
+    }
+    struct offer *w = o ? fn(o, &need) : NULL;
+    avoid_none(e);
+    return w;
 }
 
 bool feed_direct(struct feed_hint *e, struct mq *mq)
 {
-    struct offers_pool *o = feed_pool_offers(e->pool);
-    struct need need = feed_need(e);
-    struct offer *w = o && o->slots.available > 0 ? offers_pick(o, &need, feed_avoided(e)) : NULL;
+    const struct offers_pool *o = feed_pool_offers(e->pool);
+    struct offer *w = o && o->slots.available > 0 ? pick(e, offers_pick) : NULL;
 
     return w && direct_to(e, w, mq, KEEP_MS);
 }
@@ -124,11 +152,10 @@ static bool is_next(const struct feed_hint *e)
 
 /* The first of a lane finds no room, while later ones would take what becomes free. A worker that
  * keeps it takes nothing else until there is room. */
-static void force(struct feed_lane *l, const struct offers_pool *o, struct mq *mq)
+static void force(struct feed_lane *l, struct mq *mq)
 {
     struct feed_hint *e = CONTAINER_OF(heap_min(&l->held), struct feed_hint, heap);
-    struct need need = feed_need(e);
-    struct offer *w = is_next(e) ? offers_pick_busy(o, &need, feed_avoided(e)) : NULL;
+    struct offer *w = is_next(e) ? pick(e, offers_pick_busy) : NULL;
 
     if (w) {
         (void)direct_to(e, w, mq, KEEP_BUSY_MS);
@@ -153,7 +180,7 @@ static void renew(struct feed_hint *e, struct offer *w)
     }
     if (offers_has_room(w, &need)) {
         (void)direct_to(e, w, mq, KEEP_MS);
-    } else if (!is_next(e) || offers_pick(o, &need, feed_avoided(e))) {
+    } else if (!is_next(e) || pick(e, offers_pick)) {
         feed_hint_hold(e);
         feed_pool_step(p);
     } else {
@@ -211,7 +238,7 @@ void feed_direct_lane(struct feed_lane *l, struct mq *mq)
         heap_push(&l->held, &passed[--n]->heap);
     }
     if (o && l->held.count) {
-        force(l, o, mq);
+        force(l, mq);
     }
 }
 

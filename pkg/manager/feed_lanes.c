@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-static bool hint_less(const struct heap_node *a, const struct heap_node *b)
+bool feed_hint_less(const struct heap_node *a, const struct heap_node *b)
 {
     const struct feed_hint *x = CONTAINER_OF_CONST(a, struct feed_hint, heap);
     const struct feed_hint *y = CONTAINER_OF_CONST(b, struct feed_hint, heap);
@@ -23,7 +23,7 @@ struct feed_lane *feed_lane_of(struct feed_pool *p, const struct need *n)
 
 size_t feed_held(const struct feed_pool *p)
 {
-    size_t n = 0;
+    size_t n = p->apart.held.count;
 
     for (size_t i = 0; i < p->n_lanes; i++) {
         n += p->lanes[i].held.count;
@@ -39,7 +39,7 @@ void feed_lane_trim(struct feed_lane *l)
     if (l->held.count <= 2 * (size_t)FEED_BUFFER_HIGH) {
         return;
     }
-    heap_init(&keep, hint_less);
+    heap_init(&keep, feed_hint_less);
     struct feed_hint *last = NULL;
     for (size_t i = 0; i < FEED_BUFFER_HIGH; i++) {
         struct heap_node *h = heap_pop(&l->held);
@@ -103,7 +103,7 @@ void feed_lanes_make(struct feed_pool *p, struct offers_pool *o)
 
         l->pool = p;
         offers_filter_copy(&l->filter, &o->lanes[i]);
-        heap_init(&l->held, hint_less);
+        heap_init(&l->held, feed_hint_less);
         l->horizon_rank = INT64_MIN;
         l->complete = l->filter.n_in == 0;
     }

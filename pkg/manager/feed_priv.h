@@ -17,8 +17,9 @@
 #define FEED_WINDOW_MAX  20000
 #define FEED_BUFFER_LOW  500  /* of a lane: more are read */
 #define FEED_BUFFER_HIGH 2000 /* of a lane: so many stay when it is trimmed */
-#define FEED_SCANS_MAX   2    /* of a pool at once */
-#define FEED_FOR_ALL     4    /* tries to reach one worker; then each second one is for all */
+#define FEED_APART_MAX   20000
+#define FEED_SCANS_MAX   2 /* of a pool at once */
+#define FEED_FOR_ALL     4 /* tries to reach one worker; then each second one is for all */
 
 enum feed_hint_state { HELD, SENT, FED, DIRECTED };
 
@@ -48,7 +49,7 @@ struct feed_hint {
     int64_t give_up;  /* DIRECTED: then it goes elsewhere; boot ms */
     int64_t renew_at; /* DIRECTED: then the worker that had no room is told again; boot ms */
     struct room room;
-    char *avoid; /* the node that gave it back last; owned; NULL: none did */
+    char *avoid; /* the nodes that gave it back, as in its row; owned; NULL: none did */
     char type[]; /* of the task */
 };
 
@@ -78,8 +79,10 @@ struct feed_pool {
     struct feed *feed;
     struct feed_lane *lanes; /* the first is the shared one */
     size_t n_lanes;
-    uint64_t shape; /* raised when the lanes are made anew: late scans are dropped */
-    int workers;    /* live ones, when they were looked at last */
+    struct feed_lane apart; /* what workers gave back and others could take; read by no scan */
+    size_t next_lane;       /* to be looked at first, when lanes are read */
+    uint64_t shape;         /* raised when the lanes are made anew: late scans are dropped */
+    int workers;            /* live ones, when they were looked at last */
     struct list outstanding;
     size_t scarce; /* of these: they ask for CPUs or memory */
     struct list directed;
@@ -143,6 +146,8 @@ struct feed_hint *feed_hint_new(struct feed *f, struct feed_pool *p, const struc
 void feed_hint_set(struct feed_hint *e, enum feed_hint_state s);
 /* Into its lane; where no live worker can take it, it is dropped. */
 void feed_hint_hold(struct feed_hint *e);
+/* Workers came or went: what is apart may belong into a lane now. */
+void feed_look_apart(struct feed_pool *p);
 /* Forgotten: the database keeps it, READY. */
 void feed_hint_drop(struct feed_hint *e);
 void feed_hint_unlink(struct feed_hint *e); /* in no heap and no list, with no message */
@@ -157,6 +162,7 @@ void feed_pool_step(struct feed_pool *p);
 struct offers_pool *feed_pool_offers(const struct feed_pool *p);
 
 /* feed_lanes.c */
+bool feed_hint_less(const struct heap_node *a, const struct heap_node *b);
 /* Where the task goes; NULL: no live worker can take it. */
 struct feed_lane *feed_lane_of(struct feed_pool *p, const struct need *n);
 /* As the live workers are now. What was held stays held where it still has a lane. */
@@ -175,8 +181,8 @@ int feed_publish(struct feed_pool *p, struct mq *mq);
 int feed_publish_one(struct feed_hint *e, struct mq *mq);
 
 /* feed_direct.c */
-/* The worker that gave it back last, where another one could take it; NULL: any will do. */
-const struct offer *feed_avoided(const struct feed_hint *e);
+/* Workers gave it back, and others could take it: it is for these. */
+bool feed_goes_elsewhere(const struct feed_hint *e);
 /* To a worker that has room now; false: there is none, or the broker takes nothing. */
 bool feed_direct(struct feed_hint *e, struct mq *mq);
 /* A lane that is not shared, as far as there is room. */

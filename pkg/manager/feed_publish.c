@@ -11,7 +11,7 @@
 
 #define DRAIN_S  0.25 /* so much work is in the broker, or twice the free slots */
 #define SHARE    4    /* a hint holds no more than this part of a worker, and of the window */
-#define LOOK_AT  256  /* tasks that must wait, for one behind them that need not */
+#define LOOK_AT  256  /* tasks that ask for CPUs or memory, for one behind them that does not */
 #define PAUSE_MS 1000 /* after a refused publish */
 
 void feed_queue_name(char text[FEED_QUEUE_LEN], const char *pool, enum task_class c)
@@ -165,16 +165,10 @@ static int bunch_publish(struct feed_pool *p, struct mq *mq, struct bunch *b, en
 }
 
 /* One that nobody claimed goes to one worker alone: the queue may have given it to one that is
- * stopped. So does one that a worker gave back: to another. */
+ * stopped. */
 static bool goes_alone(struct feed_hint *e, struct mq *mq)
 {
-    return (e->tries % 2 || feed_avoided(e)) && feed_direct(e, mq);
-}
-
-/* For a worker that has no room yet. Not where hints for one worker came to nothing. */
-static bool stays(const struct feed_hint *e)
-{
-    return e->tries < FEED_FOR_ALL && feed_avoided(e);
+    return e->tries % 2 && feed_direct(e, mq);
 }
 
 /* What is out keeps the workers busy until so many more fit. What asks for CPUs or memory may be
@@ -208,17 +202,16 @@ static void publish_shared(struct feed_pool *p, struct mq *mq, const struct offe
         enum task_class c = task_class_of(e->priority);
         struct bunch *b = &bunches[c];
 
-        bool full = is_full(p, e, window, more);
-        if (!full && goes_alone(e, mq)) {
-            continue;
-        }
-        if (n < LOOK_AT && (full ? feed_is_scarce(e) : stays(e))) {
+        if (is_full(p, e, window, more)) {
+            if (!feed_is_scarce(e) || n == LOOK_AT) {
+                break;
+            }
             heap_remove(&l->held, &e->heap);
             passed[n++] = e;
             continue;
         }
-        if (full) {
-            break;
+        if (goes_alone(e, mq)) {
+            continue;
         }
         if (b->message && !bunch_takes(b, e, share)) {
             rc = bunch_publish(p, mq, b, c);
@@ -248,6 +241,7 @@ int feed_publish(struct feed_pool *p, struct mq *mq)
     for (size_t i = 1; i < p->n_lanes; i++) {
         feed_direct_lane(&p->lanes[i], mq);
     }
+    feed_direct_lane(&p->apart, mq);
     return 0;
 }
 

@@ -141,6 +141,28 @@ struct fleet_worker *fleet_find(struct fleet *f, const char *node)
     return n ? n->holder : NULL;
 }
 
+struct avoiding {
+    struct fleet *fleet;
+    bool yes;
+};
+
+static void avoid_node(void *arg, const char *node)
+{
+    const struct avoiding *a = arg;
+    struct fleet_worker *w = fleet_find(a->fleet, node);
+
+    if (w) {
+        w->offer.avoided = a->yes;
+    }
+}
+
+void fleet_avoid(struct fleet *f, const char *nodes, bool yes)
+{
+    struct avoiding a = {f, yes};
+
+    task_returned_each(nodes, avoid_node, &a);
+}
+
 struct fleet_worker *fleet_of(struct fleet *f, const struct who *who)
 {
     struct fleet_worker *w = NULL;
@@ -668,8 +690,14 @@ bool fleet_order(struct fleet *f, const struct fleet_row *r, int64_t now)
         /* Of one that goes on as it was the row is written now and then only. */
         w->state =
             r->state == WORKER_DEAD || r->state == WORKER_STOPPED ? r->state : WORKER_UNKNOWN;
+        f->unheard += w->state == WORKER_UNKNOWN;
     }
     return fleet_drain(f, r->who.node, r->drain);
+}
+
+bool fleet_is_whole(const struct fleet *f)
+{
+    return f->rows_read && f->unheard == 0;
 }
 
 void fleet_freeze(struct fleet *f, int64_t now)
@@ -757,6 +785,7 @@ bool fleet_tick(struct fleet *f, int64_t now, bool reap,
     struct fleet_worker *w;
     struct fleet_worker *wt;
 
+    f->unheard = 0;
     HASH_ITER(hh, f->workers, w, wt)
     {
         enum worker_state from = w->state;
@@ -769,6 +798,7 @@ bool fleet_tick(struct fleet *f, int64_t now, bool reap,
             continue;
         }
         w->state = aged(f, w, now);
+        f->unheard += w->state == WORKER_UNKNOWN;
         if (w->state != from) {
             offer(f, w);
             on_state(arg, w, from);

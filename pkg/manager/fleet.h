@@ -124,6 +124,8 @@ struct fleet {
     struct fleet_worker *workers;
     struct fleet_node *nodes;
     struct lease *leases;
+    bool rows_read;        /* which workers there are */
+    int unheard;           /* of these, UNKNOWN */
     int64_t dead_after_ms; /* a worker that is silent for longer is DEAD; no lease depends on it */
     int64_t heartbeat_ms;  /* of workers that do not say */
     int64_t frozen_until;  /* no lease runs out before; boot ms */
@@ -135,6 +137,8 @@ void fleet_done(struct fleet *f);
 
 struct fleet_worker *fleet_find(struct fleet *f, const char *node);  /* the holder; NULL */
 struct fleet_worker *fleet_of(struct fleet *f, const struct who *w); /* this very one; NULL */
+/* Workers of these nodes (task.returned_by; NULL: none) are not picked while `yes`. */
+void fleet_avoid(struct fleet *f, const char *nodes, bool yes);
 /* Whether such a process may be given work: NULL, or the reason to deny its claim. */
 const char *fleet_objection(struct fleet *f, const struct who *w);
 struct lease *fleet_lease(const struct fleet *f, const struct id *task);
@@ -189,6 +193,8 @@ struct fleet_row {
     int64_t seen_wall;
 };
 bool fleet_order(struct fleet *f, const struct fleet_row *r, int64_t now);
+/* Whoever lived when we began was heard since, or has been silent for too long. */
+bool fleet_is_whole(const struct fleet *f);
 /* The same order, just given. */
 bool fleet_drain(struct fleet *f, const char *node, bool drain);
 

@@ -171,14 +171,18 @@ static int64_t lease_ms_of(const struct manager *m, const struct task *t)
                               : m->dead_after_ms;
 }
 
-/* Another live worker could take it too. */
+/* Another live worker could take it too, of those that have not given it back. */
 static bool fits_elsewhere(struct manager *m, const struct task *t)
 {
     const struct offers_pool *o = offers_find(&m->fleet.offers, t->pool);
-    const struct fleet_worker *w = fleet_of(&m->fleet, &t->who);
     struct need need = {t->job_type ? t->job_type : "", {t->slots, t->cpus_milli, t->memory_mb}};
 
-    return o && w && offers_fits_beside(o, &need, &w->offer);
+    fleet_avoid(&m->fleet, t->who.node, true);
+    fleet_avoid(&m->fleet, t->returned_by, true);
+    bool yes = !fleet_is_whole(&m->fleet) || (o && offers_fits_elsewhere(o, &need));
+    fleet_avoid(&m->fleet, t->returned_by, false);
+    fleet_avoid(&m->fleet, t->who.node, false);
+    return yes;
 }
 
 static void on_claim_answer(void *arg, const struct ledger_answer *a)

@@ -361,6 +361,7 @@ static void on_running(void *arg, int rc, const struct task *rows, size_t n, con
     struct manager *m = c->m;
 
     (void)why;
+    m->running_scans--;
     if (rc < 0 || c->epoch != m->epoch) {
         return;
     }
@@ -389,7 +390,9 @@ static void scan_running(struct manager *m, const struct id *after)
 {
     struct scan_call *c = scan_call(m);
 
-    drop_call(c, store_scan_running(m->db_read, after, SCAN_LIMIT, on_running, c));
+    int rc = store_scan_running(m->db_read, after, SCAN_LIMIT, on_running, c);
+    m->running_scans += rc == 0;
+    drop_call(c, rc);
 }
 
 /* ---- the tick ---- */
@@ -440,7 +443,7 @@ void lead_tick(struct manager *m)
     save_workers(m);
     due_tick(m);
     retention_tick(m);
-    if (m->ticks % RUNNING_TICKS == 0) {
+    if (m->ticks % RUNNING_TICKS == 0 && m->running_scans == 0) {
         scan_running(m, &first);
     }
     if (m->ticks % RESCAN_TICKS == 0) {

@@ -101,6 +101,7 @@ struct manager {
     int64_t last_tick;
     int64_t full_at; /* boot ms: not before that is it said again that there are too many workers */
     bool workers_unsaved;
+    int running_scans; /* chains of pages that are being read */
     bool reaper_held; /* most workers fell silent at once */
     int ticks;
     uv_timer_t tick;
@@ -121,6 +122,7 @@ struct manager {
     /* intake.c */
     struct list to_answer;    /* claims, of which some are decided */
     struct list held_results; /* whose write failed because the database was away */
+    size_t lookups_open;      /* of attempts in beats that we do not know; the same */
     size_t claims_open;       /* submitted to the ledger, not answered */
     struct mq_watched results;
     struct mq_watch watch; /* of `sub` */

@@ -334,13 +334,15 @@ bool offers_fits(const struct offers_pool *p, const struct need *n)
     return false;
 }
 
-bool offers_fits_beside(const struct offers_pool *p, const struct need *n, const struct offer *w)
+bool offers_fits_elsewhere(const struct offers_pool *p, const struct need *n)
 {
     for (size_t i = 0; i < p->n_classes; i++) {
         const struct offer_class *c = p->classes[i];
 
-        if (class_fits(c, n) && (c->live.count > 1 || w->class != c || !offers_is_live(w))) {
-            return true;
+        for (size_t k = 1; k <= c->live.count && class_fits(c, n); k++) {
+            if (!CONTAINER_OF(c->live.items[k], struct offer, node)->avoided) {
+                return true;
+            }
         }
     }
     return false;
@@ -418,7 +420,7 @@ static bool has_room(const struct offer *w, const struct room *r)
 {
     struct room left = free_room(w);
 
-    return !w->deaf && room_within(r, &left);
+    return !w->deaf && !w->avoided && room_within(r, &left);
 }
 
 static struct offer *freer_of(struct offer *a, struct offer *b)
@@ -426,39 +428,36 @@ static struct offer *freer_of(struct offer *a, struct offer *b)
     return !a || (b && free_slots(b) > free_slots(a)) ? b : a;
 }
 
-static struct offer *class_pick(const struct offer_class *c, const struct room *r,
-                                const struct offer *avoid)
+static struct offer *class_pick(const struct offer_class *c, const struct room *r)
 {
     struct offer *w = CONTAINER_OF(heap_min(&c->live), struct offer, node);
 
     if (w->deaf || (r->slots && free_slots(w) < r->slots)) {
         return NULL;
     }
-    /* The first one, unless it lacks something else or is not wanted. */
+    /* The first one, unless it lacks something else. */
     for (size_t i = 1; i <= c->live.count; i++) {
         w = CONTAINER_OF(c->live.items[i], struct offer, node);
-        if (w != avoid && has_room(w, r)) {
+        if (has_room(w, r)) {
             return w;
         }
     }
     return NULL;
 }
 
-struct offer *offers_pick(const struct offers_pool *p, const struct need *n,
-                          const struct offer *avoid)
+struct offer *offers_pick(const struct offers_pool *p, const struct need *n)
 {
     struct offer *best = NULL;
 
     for (size_t i = 0; i < p->n_classes; i++) {
         if (class_fits(p->classes[i], n)) {
-            best = freer_of(best, class_pick(p->classes[i], &n->room, avoid));
+            best = freer_of(best, class_pick(p->classes[i], &n->room));
         }
     }
     return best;
 }
 
-struct offer *offers_pick_busy(const struct offers_pool *p, const struct need *n,
-                               const struct offer *avoid)
+struct offer *offers_pick_busy(const struct offers_pool *p, const struct need *n)
 {
     struct offer *best = NULL;
 
@@ -468,7 +467,7 @@ struct offer *offers_pick_busy(const struct offers_pool *p, const struct need *n
         for (size_t k = 1; k <= c->live.count && class_fits(c, n); k++) {
             struct offer *w = CONTAINER_OF(c->live.items[k], struct offer, node);
 
-            best = w == avoid || w->deaf || w->hints.count ? best : freer_of(best, w);
+            best = w->avoided || w->deaf || w->hints.count ? best : freer_of(best, w);
         }
     }
     return best;

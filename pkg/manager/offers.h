@@ -65,6 +65,7 @@ struct offer {
     struct room directed;      /* by hints that were sent to it alone and are not claimed yet */
     struct list hints;         /* those, for whoever sends them */
     bool deaf;                 /* one of them came to nothing; until it is heard again */
+    bool avoided;              /* by the task that is looked at, for this moment */
 };
 void offer_init(struct offer *w);
 
@@ -127,20 +128,18 @@ size_t offers_lanes(struct offers_pool *p);
 
 /* Some live worker could take it, when it is free. */
 bool offers_fits(const struct offers_pool *p, const struct need *n);
-bool offers_fits_beside(const struct offers_pool *p, const struct need *n, const struct offer *w);
+/* The same, of those that are not to be avoided; nor does offers_pick() pick these. */
+bool offers_fits_elsewhere(const struct offers_pool *p, const struct need *n);
 bool offers_type(const struct offers_pool *p, const char *type);
 /* A live worker that offers the type and has most of what is asked, where none has all of it. */
 const struct offer *offers_closest(const struct offers_pool *p, const struct need *n);
 struct room offers_room(const struct offer *w); /* when it is free */
 /* So much is missing, at most, with one of the workers that could take it. */
 struct room offers_missing(const struct offers_pool *p, const struct need *n);
-/* One but `avoid` (NULL: any) that has room for it now, the one with most free slots; NULL: none.
- */
-struct offer *offers_pick(const struct offers_pool *p, const struct need *n,
-                          const struct offer *avoid);
-/* One but `avoid` that could take it if it were free, the one with most free slots; none that has
- * hints of its own already. */
-struct offer *offers_pick_busy(const struct offers_pool *p, const struct need *n,
-                               const struct offer *avoid);
+/* One that has room for it now, the one with most free slots; NULL: none. */
+struct offer *offers_pick(const struct offers_pool *p, const struct need *n);
+/* One that could take it if it were free, the one with most free slots; none that has hints of its
+ * own already. */
+struct offer *offers_pick_busy(const struct offers_pool *p, const struct need *n);
 
 #endif

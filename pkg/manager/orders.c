@@ -40,6 +40,7 @@ static void on_workers(void *arg, int rc, const struct db_result *res, const str
 
         fleet_order(&c->m->fleet, &row, clock_boot_ms());
     }
+    c->m->fleet.rows_read = c->m->fleet.rows_read || rc == 0;
 }
 
 static void take_settings(struct manager *m, struct str text, int64_t version)

@@ -74,6 +74,7 @@ static const struct column {
     {"worker_uuid", K_ID, AT(who.uuid), WRITTEN, NULL},
     {"lease_ms", K_BIGINT, AT(lease_ms), WRITTEN, "0"},
     {"application_id", K_TEXT, AT(application_id), WRITTEN, NULL},
+    {"returned_by", K_TEXT, AT(returned_by), WRITTEN, NULL},
     {"loss_signature", K_TEXT, AT(loss_signature), WRITTEN, NULL},
     {"progress", K_JSON, AT(progress), WRITTEN, NULL},
     {"output", K_JSON, AT(output), WRITTEN | LARGE, NULL},

@@ -162,7 +162,7 @@ bool waits_reason(const struct manager *m, const char *pool, bool paused, const 
         too_large(o, n, ret);
     } else if (!m->pub || !mq_is_up(m->pub)) {
         because(ret, "brokerAway", "the broker is away");
-    } else if (o->slots.available <= 0 || (n && !offers_pick(o, n, NULL))) {
+    } else if (o->slots.available <= 0 || (n && !offers_pick(o, n))) {
         busy(o, n, ret);
     } else {
         return false;

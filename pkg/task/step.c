@@ -8,7 +8,8 @@
 #define LOSS_BACKOFF_S  1
 #define RETURNS_AT_ONCE 20 /* then the next attempt waits: a second, doubling up to a minute */
 #define RETURN_CAP_MS   60000
-#define STALE_MAX       16 /* late reports recorded per task: a peer must not grow the audit */
+#define RETURNED_BY_MAX 1000 /* bytes; more names are not kept */
+#define STALE_MAX       16   /* late reports recorded per task: a peer must not grow the audit */
 
 static const char *const event_names[TASK_EVENT_TYPES] = {
 #define X(name, text) text,
@@ -357,6 +358,28 @@ static int64_t return_delay_ms(int returns)
     return returns > RETURNS_AT_ONCE ? MIN(delay, (int64_t)RETURN_CAP_MS) : 0;
 }
 
+static void is_it(void *arg, const char *node)
+{
+    const char **wanted = arg;
+
+    if (*wanted && streq(*wanted, node)) {
+        *wanted = NULL;
+    }
+}
+
+static void remember_node(struct task *t)
+{
+    const char *node = t->who.node;
+    size_t len = t->returned_by ? strlen(t->returned_by) : 0;
+
+    task_returned_each(t->returned_by, is_it, &node);
+    if (node && *node && len < RETURNED_BY_MAX) {
+        char *more CLEANUP(freep) =
+            xasprintf("%s%s%s", len ? t->returned_by : "", len ? " " : "", node);
+        str_replace_owned(&t->returned_by, more);
+    }
+}
+
 /* Its node could not start it. It keeps its place and the end of its patience: it has waited all
  * the time. */
 static void attempt_returned(struct task *t, const struct task_event *ev, struct task_audit *audit)
@@ -368,6 +391,7 @@ static void attempt_returned(struct task *t, const struct task_event *ev, struct
         add_member(&detail, "error", ev->error);
     }
     t->returns++;
+    remember_node(t);
     if (t->cancel_requested && !left_application(t)) {
         move(t, ev, TASK_CANCELLED, audit, "cancelled");
         finish(t, ev, NULL);
@@ -503,6 +527,7 @@ static enum step_rc on_requeue(struct task *t, const struct task_event *ev,
     t->returns = 0;
     t->cancel_requested = false;
     t->finished_at = INT64_MIN;
+    str_replace_owned(&t->returned_by, NULL);
     str_replace_owned(&t->loss_signature, NULL);
     str_replace_owned(&t->error, NULL);
     str_replace_owned(&t->output, NULL);

@@ -1,5 +1,8 @@
 #include "pkg/task/task.h"
 
+#include "internal/str.h"
+
+#include <stdio.h>
 #include <stdlib.h>
 
 struct state_row {
@@ -72,7 +75,8 @@ const char *task_class_name(enum task_class c)
     X(pool)                                                                                        \
     X(job_type)                                                                                    \
     X(job_id)                                                                                      \
-    X(spec) X(application_id) X(loss_signature) X(progress) X(output) X(error)
+    X(spec)                                                                                        \
+    X(application_id) X(returned_by) X(loss_signature) X(progress) X(output) X(error)
 
 void task_done(struct task *t)
 {
@@ -88,6 +92,19 @@ void task_copy(struct task *dst, const struct task *src)
 #define X(field) dst->field = xstrdup(src->field);
     TASK_STRINGS(X)
 #undef X
+}
+
+void task_returned_each(const char *returned_by, void (*fn)(void *arg, const char *node), void *arg)
+{
+    struct str rest = str_of(returned_by ? returned_by : "");
+
+    while (rest.len) {
+        struct str name = str_cut(rest, ' ', &rest);
+        char node[NODE_ID_MAX + 1];
+
+        snprintf(node, sizeof(node), "%.*s", (int)MIN(name.len, sizeof(node) - 1), name.p);
+        fn(arg, node);
+    }
 }
 
 int task_last_attempt(const struct task *t)

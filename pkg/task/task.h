@@ -88,6 +88,7 @@ struct task {
     int64_t lease_ms;   /* of that grant, and for ever; 0: a version before this granted it */
     int32_t claim_beat; /* beat number in the claim, see docs/protocol.md, Leases */
     char *application_id;
+    char *returned_by;    /* names of the nodes that gave it back, a space between; NULL: none */
     char *loss_signature; /* of the last loss: what it died of and where, for poison detection */
     char *progress;       /* JSON */
     char *output;         /* JSON */
@@ -96,6 +97,10 @@ struct task {
 
 void task_done(struct task *t);                           /* frees what it owns */
 void task_copy(struct task *dst, const struct task *src); /* dst uninitialised */
+
+/* Calls fn for each node of row->returned_by. */
+void task_returned_each(const char *returned_by, void (*fn)(void *arg, const char *node),
+                        void *arg);
 
 /* The attempt with which the budget of failures is used up: max_attempts, and one more for each
  * attempt that is not charged to it (lost workers, nodes that gave it back, a requeue, which begins

@@ -89,7 +89,8 @@ static int read_grants(struct order *o, struct err *reterr)
         const json_t *j = json_array_get(grants, o->n_grants);
         struct order_grant *g = &o->grants[o->n_grants];
 
-        g->losses = count_of(j, "losses") + count_of(j, "returns");
+        g->returns = count_of(j, "returns");
+        g->losses = count_of(j, "losses") + g->returns;
         g->elsewhere = json_get_bool(j, "elsewhere", false);
         g->beat = json_get_int(j, "beat", INT64_MAX); /* absent: a manager of an earlier version */
         g->lease_ms = json_get_int(j, "leaseMs", 0);

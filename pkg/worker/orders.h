@@ -23,6 +23,7 @@ struct order_grant {
     int64_t beat; /* of the claim that was granted */
     int64_t lease_ms;
     int32_t losses;         /* and returns: attempts of which no end was told */
+    int32_t returns;        /* of these */
     bool elsewhere;         /* another worker could take it too */
     struct wcore_need need; /* of the specification */
     const char *type;       /* NULL: it names none */

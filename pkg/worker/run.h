@@ -49,7 +49,8 @@ int run_able(const struct run_context *x, const char *type, struct err *reterr) 
 /* What a grant says of its attempt. */
 struct run_grant {
     json_t *spec;   /* borrowed */
-    int32_t losses; /* see struct exec_attempt */
+    int32_t losses; /* these as in struct exec_attempt */
+    int32_t returns;
     bool elsewhere;
 };
 

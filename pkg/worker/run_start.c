@@ -224,6 +224,7 @@ enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a,
     a->user = r;
     r->attempt = a;
     r->exec.losses = g->losses;
+    r->exec.returns = g->returns;
     r->exec.elsewhere = g->elsewhere;
     int rc = read_spec(r, g->spec, &e);
     if (rc == 0 && !r->executor->prepare) { /* thousands a second */

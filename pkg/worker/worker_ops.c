@@ -208,7 +208,7 @@ static enum wcore_started op_start(void *arg, struct wcore_attempt *a, const voi
     char text[WORKER_FIELDS_MAX];
 
     CRASH_POINT("worker-granted");
-    struct run_grant said = {g->spec, g->losses, g->elsewhere};
+    struct run_grant said = {g->spec, g->losses, g->returns, g->elsewhere};
     enum wcore_started s = run_start(&w->runs, a, &said, ret);
     if (s == WCORE_START_UNDER_WAY) {
         CRASH_POINT("worker-started");

@@ -101,7 +101,7 @@ def test_a_plugin_that_one_worker_has(own, tmp_path):
 
 
 def test_a_program_that_one_worker_has(own, tmp_path):
-    """What a task names and is not there is looked for on one more node, and is then the task's."""
+    """What a task names and is not there is looked for on the other nodes; what none has is the task's."""
     bin_dir = tmp_path / "bin"
     make_plugin(bin_dir)
     sje = own(split=True)
@@ -109,13 +109,19 @@ def test_a_program_that_one_worker_has(own, tmp_path):
     missing = {"jobType": "Command", "command": ["/no/such/program"]}
     alone = sje.run(missing)
     assert (alone["state"], alone["attempt"]) == ("FAILED", 1), alone
-    another_worker(sje, PATH=f"{bin_dir}:{os.environ['PATH']}")
-    ended = complete(sje, [sje.submit(task) for _ in range(24)])
+    another_worker(sje, PATH=f"{bin_dir}:{os.environ['PATH']}", SJE_NODE_SLOTS="1")
+    another_worker(sje, "node3")
+    ids = [sje.submit(task) for _ in range(300)]
+    sje.manager.kill()  # it hears the bad ones first, perhaps
+    sje.manager.start()
+    sje.ready()
+    ended = complete(sje, ids, 120)
     no_charge(ended)
     assert {t["workerId"] for t in ended} == {"node2"}
-    twice = sje.run(missing)
-    assert (twice["state"], twice["attempt"], twice["error"]["kind"]) == ("FAILED", 2, "launch"), twice
-    assert [w["holdOff"] for w in sje.workers()] == [[], []]
+    everywhere = sje.run(missing)
+    assert (everywhere["state"], everywhere["attempt"]) == ("FAILED", 3), everywhere
+    assert everywhere["error"]["kind"] == "launch"
+    assert [w["holdOff"] for w in sje.workers()] == [[], [], []]
 
 
 def test_what_no_node_has_room_for(own):

@@ -5,6 +5,7 @@
 
 #define LIMIT      100
 #define READS_MAX  1000 /* rows, of 40,000 */
+#define EVENTS     1000
 #define TASKS      2000
 #define BLOCKS_MAX 60 /* for one task, whose row and indexes are written three times */
 
@@ -111,9 +112,9 @@ static int64_t number_of(const char *literal)
     return number;
 }
 
-#define BLOCKS                                                                                     \
+#define BLOCKS(of)                                                                                 \
     "select (heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read)::bigint from "         \
-    "pg_statio_user_tables where relname = 'task'"
+    "pg_statio_user_tables where relname = '" of "'"
 #define OTHERS                                                                                     \
     "select count(*) from pg_stat_activity where datname = current_database() and backend_type = " \
     "'client backend' and pid <> pg_backend_pid()"
@@ -123,9 +124,10 @@ static int64_t number_of(const char *literal)
 static void test_a_table_that_was_empty(void **state)
 {
     (void)state;
+    run_sql("alter table task set (autovacuum_enabled = false)"); /* it reads too */
     run_sql("delete from task");
     run_sql("vacuum (analyze, truncate off) task");
-    int64_t before = number_of(BLOCKS);
+    int64_t before = number_of(BLOCKS("task"));
     w.answers = w.succeeds = true;
     join(100);
     submit("", TASKS, NULL, 0);
@@ -135,16 +137,53 @@ static void test_a_table_that_was_empty(void **state)
     stop(&manager); /* its connections tell their statistics in the end */
     while (number_of(OTHERS) > 0) {
     }
-    int64_t n = number_of(BLOCKS) - before;
+    int64_t n = number_of(BLOCKS("task")) - before;
+    run_sql("alter table task reset (autovacuum_enabled)");
     if (n > 1LL * BLOCKS_MAX * TASKS) {
         fail_msg("%d tasks: %lld blocks of the table and its indexes were read", TASKS,
                  (long long)n);
     }
 }
 
+/* Retention takes one step, of EVENTS events. */
+static void test_an_audit_that_was_empty(void **state)
+{
+    char sql[200];
+
+    (void)state;
+    stop(&manager); /* it would do it too */
+    run_sql("alter table event set (autovacuum_enabled = false)");
+    run_sql("truncate event");
+    run_sql("insert into event (task_id, seq, at, attempt, to_state, event) "
+            "select gen_random_uuid(), 1, now(), 1, 5, 'x' from generate_series(1, 1000)");
+    run_sql(
+        "do $$ begin perform set_config('sje.retention', 'on', true); delete from event; end $$");
+    run_sql("vacuum (analyze, truncate off) event");
+    run_sql("insert into event (task_id, seq, at, attempt, to_state, event) "
+            "select ('00000000-0000-7000-8000-' || lpad(i::text, 12, '0'))::uuid, 1, "
+            "now() - interval '9 days', 1, 5, 'x' from generate_series(1, 40000) i");
+    run_sql("select pg_stat_force_next_flush()");
+    int64_t before = number_of(BLOCKS("event"));
+    run_sql("set enable_seqscan = off");
+    run_sql("set enable_mergejoin = off");
+    snprintf(sql, sizeof(sql),
+             "select gone from sje_forget_events((select epoch from leader), "
+             "'00000000-0000-0000-0000-000000000000', now() - interval '1 day', %d)",
+             EVENTS);
+    assert_int_equal(number_of(sql), EVENTS);
+    run_sql("select pg_stat_force_next_flush()");
+    int64_t n = number_of(BLOCKS("event")) - before;
+    run_sql("alter table event reset (autovacuum_enabled)");
+    if (n > 20LL * EVENTS) {
+        fail_msg("%d events: %lld blocks of the table and its index were read", EVENTS,
+                 (long long)n);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {T(test_filters), T(test_a_table_that_was_empty)};
+    const struct CMUnitTest tests[] = {T(test_filters), T(test_a_table_that_was_empty),
+                                       T(test_an_audit_that_was_empty)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

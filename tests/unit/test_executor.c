@@ -599,9 +599,9 @@ static void test_whose_fault_it_is(void **state)
         a.elsewhere = true; /* what is missing here may be there */
         enum exec_fault then = f == EXEC_FAULT_NONE && cases[i].once ? EXEC_FAULT_ATTEMPT : f;
         assert_int_equal(exec_fault_of_exit(&a, &e), then);
-        a.losses = 1; /* that was tried */
+        a.returns = EXEC_NODES_MAX; /* not for ever */
         assert_int_equal(exec_fault_of_exit(&a, &e), f);
-        a.losses = EXEC_DOUBTS_MAX; /* not for ever */
+        a.losses = EXEC_DOUBTS_MAX; /* nor this */
         assert_int_equal(exec_fault_of_exit(&a, &e), f == EXEC_FAULT_ATTEMPT ? EXEC_FAULT_NONE : f);
         e.launched = true;
         assert_int_equal(exec_fault_of_exit(&a, &e), EXEC_FAULT_NONE);

@@ -32,7 +32,7 @@ struct sent {
     struct id task; /* the first of the hint */
     int tasks;
 };
-static struct sent sent[100];
+static struct sent sent[300];
 static int n_sent;
 
 struct answer {
@@ -357,6 +357,7 @@ static int setup(void **state)
     assert_int_equal(uv_timer_start(&tick, on_tick, 5, 5), 0);
     fleet_init(&fleet, 30000);
     fleet.heartbeat_ms = 5000;
+    fleet.rows_read = true;
     feed = feed_new(&o);
     feed_start(feed, 1);
     return 0;
@@ -408,14 +409,12 @@ static void test_what_some_take_goes_to_one_of_them(void **state)
     assert_string_equal(queue_of(memory), "sje.worker.w2");
 }
 
-/* As the database has it after a worker gave it back. */
-static struct task *returned_by(const char *worker)
+/* As the database has it after these gave it back. */
+static struct task *returned_by(const char *workers, int slots)
 {
-    struct task *t = task("X", 1, 0, 0);
+    struct task *t = task("X", slots, 0, 0);
 
-    t->returns = 1;
-    t->attempt = 2;
-    t->who = who_of(worker, NULL, 1);
+    t->returned_by = xstrdup(workers);
     feed_changed(feed, t);
     return t;
 }
@@ -425,23 +424,77 @@ static void test_what_a_worker_gave_back_goes_to_another(void **state)
     (void)state;
     beat("w1", "X", 8, 4, 100);
     pass(20);
-    struct task *only = returned_by("w1");
+    struct task *only = returned_by("w1", 1);
     AWAIT(n_sent == 1);
     assert_string_equal(queue_of(only), SHARED); /* there is no other */
     beat("w2", "X", 1, 4, 100);
     pass(20);
-    struct task *first = returned_by("w1");
+    struct task *first = returned_by("w1", 1);
     AWAIT(n_sent == 2);
     assert_string_equal(queue_of(first), "sje.worker.w2");
     grant(first, "w2");
-    /* It waits for that one, and nobody behind it does. */
-    struct task *second = returned_by("w1");
+    /* What waits for that one, however much it is, is not in the way of others. */
+    for (int i = 0; i < 90; i++) {
+        (void)returned_by("w1", 1);
+    }
     struct task *other = submit("X", 1, 0, 0);
-    AWAIT(n_sent == 3);
+    AWAIT(*queue_of(other));
     assert_string_equal(queue_of(other), SHARED);
-    end(first);
-    AWAIT(n_sent == 4);
-    assert_string_equal(queue_of(second), "sje.worker.w2");
+    pass(100);
+    for (int i = 2; i < n_sent; i++) {
+        assert_string_equal(sent[i].queue,
+                            id_eq(&sent[i].task, &other->id) ? SHARED : "sje.worker.w2");
+    }
+    beat("w3", "X", 200, 4, 100);
+    struct task *twice = returned_by("w1 w2", 1);
+    AWAIT(*queue_of(twice));
+    assert_string_equal(queue_of(twice), "sje.worker.w3");
+}
+
+/* It needs more than is ever free there at once: room is made. */
+static void test_what_was_given_back_is_not_starved(void **state)
+{
+    (void)state;
+    beat("w1", "X", 4, 4, 100);
+    beat("w2", "X", 4, 4, 100);
+    pass(20);
+    struct task *small = submit("X", 1, 0, 0);
+    AWAIT(n_sent == 1);
+    grant(small, "w2");
+    struct task *large = returned_by("w1", 4);
+    AWAIT(n_sent == 2);
+    assert_string_equal(queue_of(large), "sje.worker.w2");
+}
+
+/* Just begun: the one that could take it was not heard yet. */
+static void test_what_was_given_back_waits_for_the_whole_fleet(void **state)
+{
+    struct fleet_row row = {.who = who_of("w2", NULL, 1), .host = "h", .state = WORKER_UP};
+
+    (void)state;
+    fleet_order(&fleet, &row, clock_boot_ms());
+    beat("w1", "X", 8, 4, 100);
+    pass(20);
+    struct task *t = returned_by("w1", 1);
+    pass(200);
+    assert_int_equal(n_sent, 0);
+    beat("w2", "X", 8, 4, 100);
+    AWAIT(n_sent == 1);
+    assert_string_equal(queue_of(t), "sje.worker.w2");
+}
+
+/* A notice was wrong: the broker has its hint no more, and its row is FED. */
+static void test_a_forgotten_hint_is_looked_for(void **state)
+{
+    (void)state;
+    beat("w1", "X", 4, 4, 100);
+    pass(20);
+    struct task *t = submit("X", 1, 0, 0);
+    AWAIT(t->state == TASK_FED);
+    feed_forget(feed, &t->id);
+    assert_int_equal(n_sent, 1);
+    feed_rescan(feed);
+    AWAIT(n_sent == 2);
 }
 
 static void test_what_nobody_takes_stays_in_the_database(void **state)
@@ -761,6 +814,9 @@ int main(void)
         T(test_what_everybody_takes_is_shared),
         T(test_what_some_take_goes_to_one_of_them),
         T(test_what_a_worker_gave_back_goes_to_another),
+        T(test_what_was_given_back_is_not_starved),
+        T(test_what_was_given_back_waits_for_the_whole_fleet),
+        T(test_a_forgotten_hint_is_looked_for),
         T(test_what_nobody_takes_stays_in_the_database),
         T(test_nobody_gets_more_than_it_has_room_for),
         T(test_what_is_not_claimed_goes_to_another),

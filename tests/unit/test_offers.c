@@ -70,7 +70,7 @@ static int lane_of(const char *pool, struct need n)
 
 static int pick(const char *pool, struct need n)
 {
-    struct offer *w = offers_pick(offers_find(&offers, pool), &n, NULL);
+    struct offer *w = offers_pick(offers_find(&offers, pool), &n);
 
     return w ? (int)(w - workers) : -1;
 }
@@ -79,10 +79,12 @@ static int pick(const char *pool, struct need n)
 static int pick_beside(int i, struct need n)
 {
     const struct offers_pool *p = offers_find(&offers, "a");
-    struct offer *w = offers_pick(p, &n, &workers[i]);
 
-    assert_ptr_equal(offers_pick_busy(p, &n, &workers[i]), w);
-    assert_int_equal(offers_fits_beside(p, &n, &workers[i]), w != NULL);
+    workers[i].avoided = true;
+    struct offer *w = offers_pick(p, &n);
+    assert_ptr_equal(offers_pick_busy(p, &n), w);
+    assert_int_equal(offers_fits_elsewhere(p, &n), w != NULL);
+    workers[i].avoided = false;
     return w ? (int)(w - workers) : -1;
 }
 
@@ -328,9 +330,9 @@ static void test_who_has_room(void **state)
     offers_deafen(&workers[1]);
     assert_int_equal(pick("a", ask("X", 1, 0, 0)), 0);
     struct need all = ask("X", 4, 0, 0);
-    assert_ptr_equal(offers_pick_busy(offers_find(&offers, "a"), &all, NULL), &workers[0]);
+    assert_ptr_equal(offers_pick_busy(offers_find(&offers, "a"), &all), &workers[0]);
     all.room.slots = 5;
-    assert_null(offers_pick_busy(offers_find(&offers, "a"), &all, NULL));
+    assert_null(offers_pick_busy(offers_find(&offers, "a"), &all));
     offers_deafen(&workers[0]);
     assert_int_equal(pick("a", ask("X", 1, 0, 0)), -1);
     say(1, true, NAMES("a"), NAMES("X"), 4, 4000, 100); /* heard again */
