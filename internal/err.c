@@ -102,13 +102,15 @@ bool err_retryable(int code)
 
 void err_markdown(struct buf *out)
 {
-    buf_adds(out,
-             "# Errors\n\n"
-             "<!-- Generated from internal/err.def by `make docs`. -->\n\n"
-             "One code decides what the HTTP API answers, with which status a program ends, and "
-             "whether the\nsame call may be tried again as it is.\n\n"
-             "| code | meaning | HTTP status | exit status | try again |\n"
-             "|---|---|---|---|---|\n");
+    buf_adds(
+        out,
+        "# Errors\n\n"
+        "<!-- Generated from internal/err.def by `make docs`. -->\n\n"
+        "One code decides what the HTTP API answers, with which status `sje-executor` ends, and "
+        "whether\nthe same call may be tried again as it is. `sje` ends with statuses of its "
+        "own: [cli.md](cli.md).\n\n"
+        "| code | meaning | HTTP status | exit status | try again |\n"
+        "|---|---|---|---|---|\n");
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         buf_addf(out, "| `%s` | %s | %d | %d | %s |\n", rows[i].name, rows[i].text, rows[i].http,
                  rows[i].exit, rows[i].retry ? "yes" : "no");

@@ -15,7 +15,7 @@
 
 enum cli_exit {
     CLI_OK = 0,
-    CLI_TASK = 1,     /* the task failed or was cancelled; the cluster is not healthy */
+    CLI_TASK = 1,     /* the task failed or was cancelled; the manager is not healthy */
     CLI_USAGE = 2,    /* wrong command line, unreadable file, or the manager refused the request */
     CLI_REACH = 3,    /* the manager cannot be reached or cannot answer */
     CLI_PENDING = 4,  /* the task has not ended (yet) */

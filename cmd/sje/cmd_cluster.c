@@ -49,38 +49,72 @@ static void print_trouble(const char *head, const struct buf *text)
     fwrite(line.data, 1, line.len, stdout);
 }
 
-/* What is wrong with each worker, a line for each fault. */
-static void print_troubles(const char *head, const json_t *workers)
+/* Not one that is silent or has no name: what it said last is of no account. */
+static bool takes_part(const char *state)
+{
+    return !streq(state, "DEAD") && !streq(state, "STOPPED") && !streq(state, "REFUSED");
+}
+
+/* What is wrong with a worker, a line for each fault. */
+static void print_faults(const char *head, const json_t *w)
 {
     struct buf b CLEANUP(buf_free) = {0};
+    const json_t *held = json_object_get(w, "holdOff");
+    const char *name = json_get_string(w, "workerId");
+    const char *state = json_get_string(w, "state");
+    const char *reason = json_get_string(w, "reason");
 
     buf_init(&b, CELL_BYTES);
-    for (size_t i = 0; i < json_array_size(workers); i++) {
-        const json_t *w = json_array_get(workers, i);
-        const json_t *held = json_object_get(w, "holdOff");
-        const char *name = json_get_string(w, "workerId");
-        const char *reason = json_get_string(w, "reason");
-
-        if (reason) {
-            buf_addf(&b, "%.128s is %.32s: %.1000s", name, json_get_string(w, "state"), reason);
-            print_trouble(head, &b);
-            buf_reset(&b);
-        }
-        for (size_t k = 0; k < json_array_size(held); k++) {
-            const char *type = json_get_string(json_array_get(held, k), "type");
-            const char *why = json_get_string(json_array_get(held, k), "reason");
-
-            buf_addf(&b, "%.128s takes no%s%.128s: %.1000s", name, type ? " " : "thing",
-                     type ? type : "", why ? why : "?");
-            print_trouble(head, &b);
-            buf_reset(&b);
-        }
+    if (reason) {
+        buf_addf(&b, "%.128s is %.32s: %.1000s", name, state, reason);
+        print_trouble(head, &b);
+        buf_reset(&b);
     }
+    for (size_t k = 0; takes_part(state) && k < json_array_size(held); k++) {
+        const char *type = json_get_string(json_array_get(held, k), "type");
+        const char *why = json_get_string(json_array_get(held, k), "reason");
+
+        buf_addf(&b, "%.128s takes no%s%.128s: %.1000s", name, type ? " " : "thing",
+                 type ? type : "", why ? why : "?");
+        print_trouble(head, &b);
+        buf_reset(&b);
+    }
+}
+
+static void print_troubles(const char *head, const json_t *workers)
+{
+    for (size_t i = 0; i < json_array_size(workers); i++) {
+        print_faults(head, json_array_get(workers, i));
+    }
+}
+
+/* A state in which it takes no new tasks, where it gives no reason itself. One that has stopped in
+ * order is no trouble. */
+static void print_state(const char *head, const json_t *w)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+    const char *name = json_get_string(w, "workerId");
+    const char *state = json_get_string(w, "state");
+    const char *since = json_get_string(w, "lastHeartbeatAt");
+
+    buf_init(&b, CELL_BYTES);
+    if (streq(state, "DRAINING")) {
+        buf_addf(&b, "%.128s is DRAINING: it gets no new tasks", name);
+    } else if (streq(state, "DEAD") || streq(state, "SUSPECT")) {
+        buf_addf(&b, "%.128s is %s: %s%.40s", name, state, since ? "silent since " : "never heard",
+                 since ? since : "");
+    } else if (streq(state, "REFUSED") && !json_get_string(w, "reason")) {
+        buf_addf(&b, "%.128s is REFUSED", name);
+    } else {
+        return;
+    }
+    print_trouble(head, &b);
 }
 
 /* The manager is up; are there workers that take what it has? One that cannot say is not asked. */
 static void print_degraded(struct cli *c)
 {
+    static const char head[] = "degraded: worker ";
     struct reply r CLEANUP(reply_done) = {0};
     struct err e;
     int taking = 0;
@@ -99,7 +133,10 @@ static void print_degraded(struct cli *c)
     if (!taking) {
         printf("degraded: no worker takes any task\n");
     }
-    print_troubles("degraded: ", workers);
+    for (size_t i = 0; i < json_array_size(workers); i++) {
+        print_state(head, json_array_get(workers, i));
+        print_faults(head, json_array_get(workers, i));
+    }
 }
 
 int health_run(struct cli *c)

@@ -156,11 +156,12 @@ const struct command commands[] = {
      pause_run},
     {"unpause", "release the tasks of a pool", OPERAND_POOL, "POOL", NULL, "Undoes: sje pause.",
      "sje unpause default", unpause_run},
-    {"health", "ask whether the cluster works", OPERAND_NONE, NULL, NULL,
-     "Shows whether the manager reaches its database and its broker. Exit status 1 where not. "
-     "Where it does, lines that begin with \"degraded:\" say which workers take no tasks, or not "
-     "of "
-     "every type.",
+    {"health", "ask whether the manager and its workers are well", OPERAND_NONE, NULL, NULL,
+     "Shows whether the manager reaches its database and its broker. Where it does, lines that "
+     "begin with \"degraded:\" name workers that are DEAD, SUSPECT, DRAINING or REFUSED, and what "
+     "the others do not take.\n\n"
+     "The exit status and what --json prints speak of the manager alone: status 1 where database "
+     "or broker do not answer, and 0 even where no worker takes a task.",
      "sje health", health_run},
     {"config", "show the settings in force", OPERAND_NONE, NULL, NULL,
      "Shows the manager's settings, by the names that sje set takes. Secrets are not shown.",

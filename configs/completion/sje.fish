@@ -17,7 +17,7 @@ complete -c sje -n __fish_use_subcommand -a drain -d 'give a worker no more task
 complete -c sje -n __fish_use_subcommand -a resume -d 'give a drained worker tasks again'
 complete -c sje -n __fish_use_subcommand -a pause -d 'hold the tasks of a pool'
 complete -c sje -n __fish_use_subcommand -a unpause -d 'release the tasks of a pool'
-complete -c sje -n __fish_use_subcommand -a health -d 'ask whether the cluster works'
+complete -c sje -n __fish_use_subcommand -a health -d 'ask whether the manager and its workers are well'
 complete -c sje -n __fish_use_subcommand -a config -d 'show the settings in force'
 complete -c sje -n __fish_use_subcommand -a set -d 'change settings while the cluster runs'
 complete -c sje -n __fish_use_subcommand -a reset -d 'give settings back to file and environment'

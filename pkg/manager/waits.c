@@ -52,11 +52,14 @@ static const char *held_off(const struct fleet_worker *w, const char *type)
 
 static const char *why_not(const struct fleet_worker *w, const char *type)
 {
-    static const char *const texts[WORKER_STATE_COUNT] = {[WORKER_DRAINING] = "draining",
-                                                          [WORKER_SUSPECT] = "silent",
-                                                          [WORKER_DEAD] = "dead",
-                                                          [WORKER_STOPPED] = "stopped",
-                                                          [WORKER_UNKNOWN] = "not heard yet"};
+    static const char *const texts[WORKER_STATE_COUNT] = {
+        [WORKER_DRAINING] = "draining",
+        [WORKER_SUSPECT] = "silent",
+        [WORKER_DEAD] = "dead",
+        [WORKER_STOPPED] = "stopped",
+        [WORKER_UNKNOWN] = "not heard yet",
+        [WORKER_REFUSED] = "refused: another worker of its name lives",
+    };
     const char *of_type = type ? held_off(w, type) : NULL;
 
     return w->state != WORKER_UP ? texts[w->state] : of_type ? of_type : held_off(w, NULL);

@@ -1059,9 +1059,30 @@ def test_what_is_wrong_with_a_worker_is_never_left_out(straw):
     code, text = Terminal("workers", "--no-color", straw=straw, columns=60).close()
     assert code == OK and text.splitlines()[4:] == TROUBLES
     done = sje("health", straw=straw)
-    assert done.returncode == OK and done.out.splitlines()[1:] == ["degraded: " + t for t in TROUBLES]
-    BAD["workers"][0]["state"] = "DEAD"
-    assert "degraded: no worker takes any task" in sje("health", straw=straw).out
+    assert done.returncode == OK and done.out.splitlines()[1:] == ["degraded: worker " + t for t in TROUBLES]
+
+
+def test_health_names_workers_that_take_no_part(straw):
+    """What one of them said last is of no account; what one says that lives is."""
+    held = {"jobTypes": ["Noop"], "holdOff": [{"type": "SparkApp", "reason": "no Java", "until": None}],
+            "lastHeartbeatAt": "2026-01-02T03:04:05.000Z"}
+    states = ("DEAD", "SUSPECT", "DRAINING", "STOPPED", "REFUSED", "UNKNOWN")
+    workers = [{"workerId": s.lower(), "state": s, **held} for s in states]
+    workers.append({"workerId": "new", "state": "DEAD", "lastHeartbeatAt": None})
+    straw.on("GET", "/mgmt/workers", {"workers": workers}).on("GET", "/health", {"status": "up"})
+    done = sje("health", straw=straw)
+    assert done.returncode == OK and done.out.splitlines()[1:] == ["degraded: " + t for t in (
+        "no worker takes any task",
+        "worker dead is DEAD: silent since 2026-01-02T03:04:05.000Z",
+        "worker suspect is SUSPECT: silent since 2026-01-02T03:04:05.000Z",
+        "worker suspect takes no SparkApp: no Java",
+        "worker draining is DRAINING: it gets no new tasks",
+        "worker draining takes no SparkApp: no Java",
+        "worker refused is REFUSED",
+        "worker unknown takes no SparkApp: no Java",
+        "worker new is DEAD: never heard")]
+    below = sje("workers", straw=straw).out.splitlines()[len(workers) + 1:]
+    assert below == [f"{s} takes no SparkApp: no Java" for s in ("suspect", "draining", "unknown")]
     assert "degraded" not in sje("health", "--json", straw=straw).out
 
 

@@ -179,6 +179,37 @@ static void test_it_says_why_workers_do_not_take_it(void **state)
                         "all workers that could take it are busy: not enough is free of memory");
 }
 
+static void twin_says(char uuid, const char *pool)
+{
+    char *text CLEANUP(freep) =
+        xasprintf("{\"v\":1,\"type\":\"beat\",\"worker\":\"%s\",\"uuid\":\"00000000-0000-4000-8000-"
+                  "00000000000%c\","
+                  "\"inc\":1,\"beat\":1,\"host\":\"h\",\"pid\":1,\"reply\":\"%s\",\"startedAt\":1,"
+                  "\"pools\":[\"%s\"],"
+                  "\"jobTypes\":[\"Noop\"],\"slots\":1,\"free\":1,\"claiming\":[],\"running\":[]}",
+                  second.name, uuid, second.queue, pool);
+
+    publish("sje.beat", "", text, false);
+}
+
+static void test_a_refused_worker_is_named(void **state)
+{
+    char *elsewhere CLEANUP(freep) = xasprintf("%s-2", w.pool);
+    char text[200];
+
+    (void)state;
+    one_beat_is_enough();
+    second_worker();
+    submit_as("Noop", "", 1);
+    twin_says('1', elsewhere);
+    twin_says('2', w.pool);
+    snprintf(text, sizeof(text),
+             "no worker that takes work serves the pool %s; %s: refused: another worker of its "
+             "name lives",
+             w.pool, second.name);
+    AWAIT(streq(text_of("noWorkerOfPool"), text));
+}
+
 /* Many that fit nobody, before one that fits. */
 static void test_what_fits_nobody_keeps_nothing_back(void **state)
 {
@@ -283,6 +314,7 @@ int main(void)
         T(test_a_task_goes_to_the_worker_that_offers_its_type),
         T(test_a_task_goes_to_a_worker_that_is_large_enough),
         T(test_it_says_why_workers_do_not_take_it),
+        T(test_a_refused_worker_is_named),
         T(test_what_fits_nobody_keeps_nothing_back),
         T(test_a_lost_hint),
         T(test_delays_are_kept),
