@@ -357,7 +357,10 @@ static const char *find_type(struct check *c, const json_t *j, const struct task
             return types->names[i];
         }
     }
-    problem(c, "jobType", "\"%.40s\" is not known; one of %s; a plug-in must be in this manager's pluginDir when it starts", json_string_value(v), all);
+    problem(c, "jobType",
+            "\"%.40s\" is not known; one of %s; a plug-in must be in this manager's pluginDir when "
+            "it starts",
+            json_string_value(v), all);
     return NULL;
 }
 
