@@ -102,7 +102,7 @@ struct manager {
     int64_t full_at; /* boot ms: not before that is it said again that there are too many workers */
     bool workers_unsaved;
     int running_scans; /* chains of pages that are being read */
-    bool reaper_held; /* most workers fell silent at once */
+    bool reaper_held;  /* most workers fell silent at once */
     int ticks;
     uv_timer_t tick;
     struct migrate *migrating;
