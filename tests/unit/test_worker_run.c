@@ -363,6 +363,20 @@ static void test_nonsense_is_not_a_shim(void **state)
     assert_int_equal(n_started, 0);
 }
 
+/* ---- a plug-in that is not there after a restart ---- */
+
+static void test_a_plugin_that_has_gone(void **state)
+{
+    (void)state;
+    put(RUN_GRANT_FILE, "{\"v\":1,\"token\":\"8123456789\",\"leaseMs\":30000,\"slots\":2,"
+                        "\"spec\":{\"jobType\":\"Report\",\"parameters\":{\"p\":1}}}");
+    take_fixture("exit.json");
+    adopt();
+    assert_true(found_ended);
+    assert_string_equal(run_outcome(run), "succeeded");
+    assert_non_null(strstr(run_result(run), "\"output\":\"hello\\n\""));
+}
+
 /* ---- a shim that was started in advance ---- */
 
 static int keep_spare(void)
@@ -923,6 +937,7 @@ int main(void)
         T(test_a_live_shim_of_a_newer_version),
         T(test_an_ended_attempt_of_a_newer_version),
         T(test_nonsense_is_not_a_shim),
+        T(test_a_plugin_that_has_gone),
         T(test_the_spare_runs_the_next_task),
         T(test_what_needs_no_shim_leaves_the_spare),
         T(test_a_spare_for_a_task_that_cannot_start),
