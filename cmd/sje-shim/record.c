@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -12,9 +13,31 @@
 #define TEMPORARY "exit.json.tmp"
 #define BOOT_ID   "/proc/sys/kernel/random/boot_id"
 
+/* What the task has put in its place may hang whoever opens it, or be another file. */
+static int open_new(void)
+{
+    unlink(TEMPORARY);
+    return open(TEMPORARY, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+}
+
+/* That with the room, if it is still there. */
+static int open_temporary(void)
+{
+    struct stat st;
+    int fd = open(TEMPORARY, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+
+    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
+        return fd;
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    return open_new();
+}
+
 void record_reserve(void)
 {
-    int fd = open(TEMPORARY, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    int fd = open_new();
 
     if (fd >= 0) {
         (void)fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, PLAN_RECORD_MAX);
@@ -96,7 +119,7 @@ static bool put(const struct shim *s, bool sync)
 {
     char text[PLAN_RECORD_MAX];
     int n = format(s, text, sizeof(text));
-    int fd = open(TEMPORARY, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    int fd = open_temporary();
 
     if (fd < 0) {
         return false;

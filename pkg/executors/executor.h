@@ -125,6 +125,8 @@ struct executor {
 
 /* The registry: NULL where there is none of that name (names are canonical here). */
 const struct executor *executor_find(const char *name);
+/* For what was started once: a type that is not known is a plug-in that is not there now. */
+const struct executor *executor_find_past(const char *name);
 /* Can tasks of this type be started on the node now? ERR_NOT_FOUND, ERR_CONFIG. */
 int executor_able(const struct exec_node *node, const char *name, struct err *reterr) NODISCARD;
 /* Looks for the plug-ins: executables in plugin_dir, which need not exist. */

@@ -41,9 +41,12 @@ static bool is_shortage(int error)
 }
 
 /* Of what the task named. */
-static enum exec_fault fault_of_named(const struct exec_attempt *a, int error)
+static enum exec_fault fault_of_named(const struct exec_attempt *a, const struct exec_exit *e)
 {
-    switch (error) {
+    /* A file that somebody holds a lease on (fcntl(2)); executing it would wait. */
+    bool is_leased = e->error == EAGAIN && !streq(e->stage, "exec");
+
+    switch (e->error) {
     case ENAMETOOLONG: /* true on every node */
     case EINVAL:
     case E2BIG:
@@ -63,19 +66,19 @@ static enum exec_fault fault_of_named(const struct exec_attempt *a, int error)
     /* A mount that is dead here may be well elsewhere. But a client can make such errors too, with
      * a program that is cut off or a file system of its own: so nothing is held off, and what fails
      * that often is the task's. */
-    return is_shortage(error)            ? EXEC_FAULT_NODE
-           : a->losses < EXEC_DOUBTS_MAX ? EXEC_FAULT_ATTEMPT
-                                         : EXEC_FAULT_NONE;
+    return is_shortage(e->error) && !is_leased ? EXEC_FAULT_NODE
+           : a->losses < EXEC_DOUBTS_MAX       ? EXEC_FAULT_ATTEMPT
+                                               : EXEC_FAULT_NONE;
 }
 
-static enum exec_fault fault_of_exec(const struct exec_attempt *a, int error)
+static enum exec_fault fault_of_exec(const struct exec_attempt *a, const struct exec_exit *e)
 {
     if (streq(a->spec->job_type, JOB_COMMAND)) {
-        return fault_of_named(a, error);
+        return fault_of_named(a, e);
     }
-    return is_shortage(error) || error == EIO ? EXEC_FAULT_NODE
-           : error == E2BIG                   ? EXEC_FAULT_NONE
-                                              : EXEC_FAULT_TYPE;
+    return is_shortage(e->error) || e->error == EIO ? EXEC_FAULT_NODE
+           : e->error == E2BIG                      ? EXEC_FAULT_NONE
+                                                    : EXEC_FAULT_TYPE;
 }
 
 enum exec_fault exec_fault_of_exit(const struct exec_attempt *a, const struct exec_exit *e)
@@ -94,9 +97,9 @@ enum exec_fault exec_fault_of_exit(const struct exec_attempt *a, const struct ex
         return EXEC_FAULT_NODE;
     }
     if (streq(e->stage, "cwd") || streq(e->stage, "file")) {
-        return fault_of_named(a, e->error);
+        return fault_of_named(a, e);
     }
     /* An interpreter that is missing is ENOENT too. */
-    return streq(e->stage, "exec") || streq(e->stage, "interpreter") ? fault_of_exec(a, e->error)
+    return streq(e->stage, "exec") || streq(e->stage, "interpreter") ? fault_of_exec(a, e)
                                                                      : EXEC_FAULT_NONE;
 }

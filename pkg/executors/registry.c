@@ -210,6 +210,13 @@ const struct executor *executor_find(const char *name)
     return find_plugin(name) ? &executor_plugin : NULL;
 }
 
+const struct executor *executor_find_past(const char *name)
+{
+    const struct executor *x = executor_find(name);
+
+    return x ? x : &executor_plugin;
+}
+
 int executor_able(const struct exec_node *node, const char *name, struct err *reterr)
 {
     const struct executor *x = executor_find(name);

@@ -217,6 +217,13 @@ void run_judge(struct run *r, const struct exec_exit *e)
     set_result(r, &res, e->started_at, e->finished_at);
 }
 
+/* A shim that has named the process says bye where that could not become the task. One that did can
+ * write a record, and kill its shim. */
+static bool is_forged(const struct run *r, const struct exec_exit *e)
+{
+    return r->task_pid && r->cut && streq(e->reason, "launch");
+}
+
 /* True where there is an exit record; the result is made then. */
 static bool take_record(struct run *r)
 {
@@ -230,7 +237,7 @@ static bool take_record(struct run *r)
     if (rc == ERR_CONFLICT) {
         log_error(NULL, "%s: %s; reporting it as lost", r->dir, why.text);
         shim_exit_crashed(&e, why.text);
-    } else if (rc < 0) {
+    } else if (rc < 0 || is_forged(r, &e)) {
         return false;
     } else if (streq(e.reason, "exit") && *e.message) {
         log_warn(NULL, "%s: %s", r->dir,
@@ -268,9 +275,11 @@ static void repeat_orders(struct run *r);
 
 static void on_hello(struct run *r, int64_t shim_pid, int64_t task_pid)
 {
-    r->shim_pid = shim_pid;
-    r->task_pid = task_pid;
-    r->seen_at = clock_boot_ms();
+    if (!r->task_pid) { /* they never change */
+        r->shim_pid = shim_pid;
+        r->task_pid = task_pid;
+        r->seen_at = clock_boot_ms();
+    }
     r->look_ms = 0;
     if (r->language == UNKNOWN) {
         r->language = UNDERSTOOD;
@@ -288,12 +297,14 @@ static void on_hello(struct run *r, int64_t shim_pid, int64_t task_pid)
     }
 }
 
-/* Our end of the control connection is over; what that means is on the disk. */
-static void lose_pipe(struct run *r)
+/* Our end of the control connection is over. After a bye the record says what that means. Else the
+ * shim may live, or who says bye later be the task. */
+static void lose_pipe(struct run *r, bool bye)
 {
     close_handle(r, &r->has_pipe, (uv_handle_t *)&r->pipe);
     r->len = 0;
     r->language = UNKNOWN;
+    r->cut = r->cut || !bye;
     if (r->ended || r->closing) {
         return;
     }
@@ -302,7 +313,7 @@ static void lose_pipe(struct run *r)
         run_release(r);
         return;
     }
-    if (take_record(r)) {
+    if (!r->cut && take_record(r)) {
         tell_end(r);
     } else {
         run_look_again(r);
@@ -351,7 +362,7 @@ static bool take_line(struct run *r, struct str line)
         return true; /* its end is seen by that of the connection */
     }
     if (str_eq(word, STR("bye"))) {
-        lose_pipe(r);
+        lose_pipe(r, true);
         return true;
     }
     return str_eq(word, STR("hello")) && take_hello(r, rest);
@@ -372,7 +383,7 @@ static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *buf)
 
     (void)buf;
     if (n < 0) {
-        lose_pipe(r);
+        lose_pipe(r, false);
         return;
     }
     r->len += (size_t)n;
@@ -385,7 +396,7 @@ static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *buf)
         }
         if (!good) {
             log_warn(NULL, "a shim does not speak as agreed; looking at its files instead");
-            lose_pipe(r);
+            lose_pipe(r, false);
             return;
         }
         r->len -= used;
@@ -394,7 +405,7 @@ static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *buf)
     if (r->len == sizeof(r->line) && r->language == FOREIGN) {
         r->len = 0;
     } else if (r->len == sizeof(r->line)) {
-        lose_pipe(r);
+        lose_pipe(r, false);
     }
 }
 
@@ -587,47 +598,51 @@ void run_kill(struct run *r)
 
 /* ---- after the shim ---- */
 
-/* Not while the last connection is still being closed. */
-static bool connect_shim(struct run *r)
+/* Not while the last connection is still being closed. True: no shim listens. Else there is one, or
+ * nobody knows, or it is connected. */
+static bool is_shim_gone(struct run *r)
 {
     int fd = -1;
+    int rc = shim_connect(r->dir, &fd, NULL);
 
-    if (shim_connect(r->dir, &fd, NULL) < 0) {
-        return false;
+    if (rc < 0) {
+        return rc == ERR_NOT_FOUND;
     }
     run_open_pipe(r);
     if (uv_pipe_open(&r->pipe, fd) != 0) {
         close(fd);
         close_handle(r, &r->has_pipe, (uv_handle_t *)&r->pipe);
-        return false;
-    }
-    if (!run_read_pipe(r)) {
+    } else if (!run_read_pipe(r)) {
         close_handle(r, &r->has_pipe, (uv_handle_t *)&r->pipe);
-        return false;
     }
-    return true;
+    return false;
 }
 
 /* Finds out what became of an attempt from its files alone. True: the result is made. */
 bool run_settle(struct run *r)
 {
     /* First the shim: while it lives, what is written in the directory may be the task's. */
-    if (!r->fenced && connect_shim(r)) {
+    if (!r->fenced && !is_shim_gone(r)) {
         return false;
     }
-    if (take_record(r)) {
+    /* One that went without a bye may live where nobody finds its socket. */
+    if (!r->cut && take_record(r)) {
         return true;
     }
     if (!r->fenced) {
         r->fenced = shim_fence(r->dir, NULL) == 0;
-        r->looked = false;                  /* that was before */
-        return r->fenced && take_record(r); /* else the next look is for what is left of it */
+        r->looked = false; /* that was before */
+        /* Else the next look is for what is left of it. */
+        return r->fenced && !r->cut && take_record(r);
     }
     if (what_is_left(r) > 0 || r->has_process) {
         return false; /* until none of it is left, and its exit status is known */
     }
+    if (take_record(r)) {
+        return true;
+    }
     struct exec_exit e = {0};
-    if (r->unable) {
+    if (r->unable && !r->task_pid) {
         shim_exit_unable(&e);
     } else {
         shim_exit_crashed(&e, NULL);

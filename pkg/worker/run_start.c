@@ -39,16 +39,27 @@ static enum wcore_started fail_start(struct run *r, const struct err *e, struct 
     return WCORE_START_FAULT;
 }
 
-static int read_spec(struct run *r, json_t *spec, struct err *reterr)
+static int read_spec(struct run *r, json_t *spec, const struct task_types *types,
+                     struct err *reterr)
 {
     struct task_problems problems = {0};
 
-    r->spec = task_spec_parse_accepted(spec, r->x->types, &problems);
+    r->spec = task_spec_parse_accepted(spec, types, &problems);
     if (!r->spec) {
         return err_set(reterr, ERR_INVALID, "%s %s", problems.list[0].field,
                        problems.list[0].message);
     }
     r->exec.spec = r->spec;
+    return 0;
+}
+
+static int read_new_spec(struct run *r, json_t *spec, struct err *reterr)
+{
+    int rc = read_spec(r, spec, r->x->types, reterr);
+
+    if (rc < 0) {
+        return rc;
+    }
     r->executor = executor_find(r->spec->job_type);
     return r->executor ? 0
                        : err_set(reterr, ERR_NOT_FOUND, "this node has no executor for jobType %s",
@@ -226,7 +237,7 @@ enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a,
     r->exec.losses = g->losses;
     r->exec.returns = g->returns;
     r->exec.elsewhere = g->elsewhere;
-    int rc = read_spec(r, g->spec, &e);
+    int rc = read_new_spec(r, g->spec, &e);
     if (rc == 0 && !r->executor->prepare) { /* thousands a second */
         succeed(r);
         return WCORE_START_ENDED;
@@ -334,6 +345,19 @@ static int read_grant(const struct run *r, struct run_found *ret, json_t **ret_d
     return rc < 0 ? rc : err_set(reterr, ERR_NOT_FOUND, "%.150s holds no grant", r->dir);
 }
 
+/* Whatever its type: its plug-in may be gone, or not be there yet. */
+static void read_old_spec(struct run *r, json_t *spec)
+{
+    const char *const names[] = {json_get_string(spec, "jobType"), NULL};
+    struct err e = {0};
+
+    if (read_spec(r, spec, &(struct task_types){names}, &e) < 0) {
+        log_warn(NULL, "%s: %s; it goes on, but its result cannot be judged", r->dir, e.text);
+        return;
+    }
+    r->executor = executor_find_past(r->spec->job_type);
+}
+
 bool run_is_done(const char *tasks_dir, const struct id *task, int32_t attempt)
 {
     char *dir CLEANUP(freep) = shimdir_path(tasks_dir, task, attempt);
@@ -377,9 +401,7 @@ int run_find(struct run_context *x, const struct wcore_key *k, struct run_found 
                        e.text);
     }
     r->token = r->exec.token = ret->token;
-    if (read_spec(r, json_object_get(grant, "spec"), &e) < 0) {
-        log_warn(NULL, "%s: %s; it goes on, but its result cannot be judged", r->dir, e.text);
-    }
+    read_old_spec(r, json_object_get(grant, "spec"));
     *ret_run = r;
     return 0;
 }

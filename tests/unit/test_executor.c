@@ -550,6 +550,8 @@ static void test_whose_fault_it_is(void **state)
         {JOB_COMMAND, "cwd", ENOTCONN, false, EXEC_FAULT_ATTEMPT, false},
         {JOB_COMMAND, "cwd", ESTALE, false, EXEC_FAULT_ATTEMPT, false},
         {JOB_COMMAND, "cwd", ENOMEM, false, EXEC_FAULT_NODE, false},
+        {JOB_COMMAND, "cwd", EAGAIN, false, EXEC_FAULT_ATTEMPT, false},
+        {JOB_COMMAND, "cwd", EAGAIN, true, EXEC_FAULT_NODE, false},
         {JOB_COMMAND, "cwd", ENOENT, true, EXEC_FAULT_NODE, false},
         {JOB_COMMAND, "exec", ENOSPC, true, EXEC_FAULT_NODE, false},
         {JOB_COMMAND, "exec", EIO, true, EXEC_FAULT_ATTEMPT,
@@ -574,7 +576,9 @@ static void test_whose_fault_it_is(void **state)
         {JOB_SPARK, "exec", EIO, true, EXEC_FAULT_NODE, false},
         {JOB_SPARK, "exec", ESTALE, true, EXEC_FAULT_TYPE, false},
         {JOB_SPARK, "file", ENOENT, true, EXEC_FAULT_NONE, true},
-        {JOB_SPARK, "file", ENOEXEC, true, EXEC_FAULT_NONE, true}, /* no jar */
+        {JOB_SPARK, "file", ENOEXEC, true, EXEC_FAULT_NONE, true},    /* no jar */
+        {JOB_SPARK, "file", EAGAIN, true, EXEC_FAULT_ATTEMPT, false}, /* a lease on it */
+        {JOB_SPARK, "file", ENFILE, true, EXEC_FAULT_NODE, false},
         {JOB_SPARK, "file", ESTALE, true, EXEC_FAULT_ATTEMPT, false},
         {"Report", "exec", ENOENT, true, EXEC_FAULT_TYPE, false},
         {"Report", "interpreter", ENOENT, true, EXEC_FAULT_TYPE, false},

@@ -979,6 +979,31 @@ static void test_many_children(void **state)
     assert_string_equal(e.reason, "cancel");
 }
 
+/* Where the shim makes its record. */
+static void test_a_fifo_in_the_records_place(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    run_sh(r, "rm -f ../exit.json.tmp; mkfifo ../exit.json.tmp; exit 4");
+    run_all(r, &e);
+    assert_string_equal(e.reason, "exit");
+    assert_int_equal(e.exit_code, 4);
+}
+
+static void test_a_link_in_the_records_place(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    run_sh(r, "ln -sf work/other ../exit.json.tmp; exit 4");
+    run_all(r, &e);
+    assert_string_equal(e.reason, "exit");
+    assert_int_equal(e.exit_code, 4);
+    char *other CLEANUP(freep) = xasprintf("%s/work/other", r->dir);
+    assert_int_equal(access(other, F_OK), -1);
+}
+
 /* ---- the log ---- */
 
 #define COUNTER_BYTES 8
@@ -1345,6 +1370,8 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_daemon_is_killed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_chain_is_killed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many_children, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_fifo_in_the_records_place, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_link_in_the_records_place, setup, teardown),
         cmocka_unit_test_setup_teardown(test_output_is_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(test_log_grows, setup, teardown),
         cmocka_unit_test_setup_teardown(test_disk_full, setup, teardown),

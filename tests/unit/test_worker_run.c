@@ -9,6 +9,7 @@
 #include "pkg/executors/shimdir.h"
 #include "pkg/executors/strays.h"
 #include "pkg/worker/look.h"
+#include "tests/unit/fewfds.h"
 #include "tests/unit/realgroup.h"
 
 #include <elf.h>
@@ -33,6 +34,14 @@
 #define TASK    "0190b5a4-0000-7000-8000-000000000001"
 #define MANY    40
 #define NEWER   "{\"v\":2,\"what\":\"nobody knows yet\"}\n"
+
+/* No process can have these numbers. */
+#define NOBODY_THERE "hello 1 2147483001 2147483002\n"
+#define REFUSED                                                                                    \
+    "{\"v\":1,\"launched\":false,\"exitCode\":-1,\"signal\":0,\"reason\":\"launch\",\"oom\":"      \
+    "false,"                                                                                       \
+    "\"startedAtMs\":1,\"finishedAtMs\":2,\"stdoutBytes\":0,\"stderrBytes\":0,\"droppedBytes\":0," \
+    "\"maxRssKb\":0,\"cpuMs\":0,\"stage\":\"plan\",\"errno\":0,\"message\":\"no plan\"}\n"
 
 static uv_loop_t loop;
 static char tasks_dir[64];
@@ -361,6 +370,104 @@ static void test_nonsense_is_not_a_shim(void **state)
     await(&n_ended);
     assert_string_equal(run_outcome(run), "succeeded");
     assert_int_equal(n_started, 0);
+}
+
+/* Until the worker connects again, or the attempt has ended. */
+static void await_connection(void)
+{
+    struct pollfd p = {.fd = listener, .events = POLLIN};
+
+    close(shim);
+    while (poll(&p, 1, 0) == 0 && !n_ended) {
+        uv_run(&loop, UV_RUN_ONCE);
+    }
+    assert_int_equal(n_ended, 0);
+    shim = accept(listener, NULL, NULL);
+    assert_true(shim >= 0);
+}
+
+/* The task can make a shim drop its worker, write a record, and listen in the place of the shim. */
+static void test_a_record_without_a_bye(void **state)
+{
+    (void)state;
+    adopt_live(NOBODY_THERE);
+    await(&n_started);
+    take_fixture("exit.json");
+    await_connection();
+    say(NOBODY_THERE "bye\n");
+    hear();
+    await_connection();
+    leave();
+    await(&n_ended);
+    assert_string_equal(run_outcome(run), "succeeded");
+}
+
+/* Who cannot connect does not know whether a shim is there. */
+static void test_a_record_while_descriptors_are_short(void **state)
+{
+    struct few_fds few;
+
+    (void)state;
+    listen_as_shim();
+    take_fixture("exit.json");
+    few_fds_begin(&few, 1);
+    adopt();
+    few_fds_end(&few);
+    assert_false(found_ended);
+    leave();
+    await(&n_ended);
+    assert_string_equal(run_outcome(run), "succeeded");
+}
+
+static void test_a_record_while_the_shim_is_busy(void **state)
+{
+    int fds[16];
+    size_t n = 0;
+
+    (void)state;
+    listen_as_shim();
+    take_fixture("exit.json");
+    while (n < ARRAY_LEN(fds) && shim_connect(dir, &fds[n], NULL) == 0) {
+        n++;
+    }
+    assert_in_range(n, 1, ARRAY_LEN(fds) - 1);
+    adopt();
+    assert_false(found_ended);
+    while (n) {
+        close(fds[--n]);
+    }
+    leave();
+    await(&n_ended);
+    assert_string_equal(run_outcome(run), "succeeded");
+}
+
+/* Its process was there, so it may have begun, and written this; the shim says nothing of it. */
+static void test_a_forged_record_and_a_forged_shim(void **state)
+{
+    (void)state;
+    adopt_live(NOBODY_THERE);
+    await(&n_started);
+    put("exit.json", REFUSED);
+    await_connection();
+    say("hello 1 2147483001 0\nbye\n");
+    hear();
+    leave();
+    await(&n_ended);
+    assert_string_equal(run_outcome(run), "lost");
+}
+
+/* ---- a plug-in that is not there after a restart ---- */
+
+static void test_a_plugin_that_has_gone(void **state)
+{
+    (void)state;
+    put(RUN_GRANT_FILE, "{\"v\":1,\"token\":\"8123456789\",\"leaseMs\":30000,\"slots\":2,"
+                        "\"spec\":{\"jobType\":\"Report\",\"parameters\":{\"p\":1}}}");
+    take_fixture("exit.json");
+    adopt();
+    assert_true(found_ended);
+    assert_string_equal(run_outcome(run), "succeeded");
+    assert_non_null(strstr(run_result(run), "\"output\":\"hello\\n\""));
 }
 
 /* ---- a shim that was started in advance ---- */
@@ -759,6 +866,43 @@ static void test_orphans_fall_to_the_worker(void **state)
     expect_lost(&f);
 }
 
+/* Nobody finds the shim any more, but it lives, as does the task that has written the record. */
+static void test_a_record_beside_the_task(void **state)
+{
+    int fds[4]; /* as many as it takes */
+
+    (void)state;
+    strays_inherit();
+    struct family f = start_family(true);
+    free(dir);
+    dir = xstrdup(run->dir);
+    char *sock CLEANUP(freep) = xasprintf("%s/sock", dir);
+    take_fixture("exit.json");
+    for (size_t i = 0; i < ARRAY_LEN(fds); i++) {
+        assert_int_equal(shim_connect(dir, &fds[i], NULL), 0);
+    }
+    assert_int_equal(unlink(sock), 0);
+    await(&n_ended);
+    for (size_t i = 0; i < ARRAY_LEN(fds); i++) {
+        close(fds[i]);
+    }
+    assert_string_not_equal(run_outcome(run), "lost"); /* or the shim has still written its own */
+    assert_false(lives(f.keeper) || lives(f.guardian));
+    assert_false(lives(f.task) || lives(f.stray));
+}
+
+/* The task has written that it was never started, and killed its shim. */
+static void test_a_forged_record(void **state)
+{
+    (void)state;
+    strays_inherit();
+    struct family f = start_family(true);
+    assert_int_equal(shimdir_write_file(run->dir, "exit.json", REFUSED, strlen(REFUSED), NULL), 0);
+    kill_shim(&f);
+    expect_lost(&f);
+    assert_null(run_fault(run));
+}
+
 /* The half that the worker has started is dead, the other stands still and holds the
  * connection. */
 static void test_a_guardian_that_stands_still_alone(void **state)
@@ -923,6 +1067,11 @@ int main(void)
         T(test_a_live_shim_of_a_newer_version),
         T(test_an_ended_attempt_of_a_newer_version),
         T(test_nonsense_is_not_a_shim),
+        T(test_a_record_without_a_bye),
+        T(test_a_record_while_descriptors_are_short),
+        T(test_a_record_while_the_shim_is_busy),
+        T(test_a_forged_record_and_a_forged_shim),
+        T(test_a_plugin_that_has_gone),
         T(test_the_spare_runs_the_next_task),
         T(test_what_needs_no_shim_leaves_the_spare),
         T(test_a_spare_for_a_task_that_cannot_start),
@@ -937,6 +1086,8 @@ int main(void)
         T(test_a_program_that_is_cut_off),
         T(test_a_look_that_hangs),
         T(test_orphans_fall_to_the_worker),
+        T(test_a_record_beside_the_task),
+        T(test_a_forged_record),
         T(test_a_guardian_that_stands_still_alone),
         T(test_a_kill_takes_all),
         T(test_a_kill_hits_no_stranger),
