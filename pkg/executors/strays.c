@@ -182,7 +182,8 @@ static void kill_if_ours(int64_t pid, struct strays *list, size_t n, struct buf 
 {
     struct process p = {0};
     int fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
-    bool by_number = fd < 0 && errno == ENOSYS; /* an old kernel, or a filter of calls */
+    /* An old kernel, or a filter of calls: of older container runtimes that says EPERM. */
+    bool by_number = fd < 0 && (errno == ENOSYS || errno == EPERM);
     int error = fd < 0 && !by_number ? errno : process_read(pid, &p);
     bool orphan = !error && is_orphan(&p, pid, list);
     int sent = -1;
