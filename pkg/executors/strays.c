@@ -201,7 +201,8 @@ static void kill_if_ours(int64_t pid, struct strays *list, size_t n, struct buf 
         bool ours = !error && (orphan || is_session(&p, s->task, s->seen_at, &doubt) ||
                                is_session(&p, s->shim, s->seen_at, &doubt) ||
                                (!unread && is_token(s->token) && has_entry(tokens, s->token)));
-        if (ours && sent < 0) {
+        bool clears = s->shim_clears && pid == s->shim;
+        if (ours && !clears && sent < 0) {
             sent = by_number ? kill((pid_t)pid, SIGKILL)
                              : (int)syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0);
             sent = sent == 0 ? 0 : errno;

@@ -133,6 +133,24 @@ static void test_a_session_without_its_leader(void **state)
     assert_false(runs(member));
 }
 
+/* The leader of the shim's session clears by itself: it is waited for, the others are hit. */
+static void test_a_shim_that_clears(void **state)
+{
+    (void)state;
+    pid_t leader = start_session(true);
+    pid_t member = await_ready();
+    struct strays s = {.shim = leader, .shim_clears = true, .seen_at = clock_boot_ms()};
+
+    assert_true(strays_kill(&s) >= 2);
+    while (runs(member)) {
+    }
+    assert_true(strays_kill(&s) > 0);
+    assert_true(runs(leader));
+    s.shim_clears = false;
+    kill_until_none(&s);
+    assert_false(runs(leader));
+}
+
 /* One walk for several attempts: each learns of its own. */
 static void test_several(void **state)
 {
@@ -446,6 +464,7 @@ int main(void)
     /* The orphans last: from then on all children that are not named are orphans. */
     const struct CMUnitTest tests[] = {
         T(test_a_session),
+        T(test_a_shim_that_clears),
         T(test_several),
         T(test_few_descriptors),
         T(test_no_pidfd),
