@@ -132,7 +132,7 @@ static void kill_tree(struct shim *s, int64_t now)
         task_report(s);
         s->killing = true;
         s->fate->killed = !s->fate->main_gone;
-        s->give_up_at = now + KILL_GIVE_UP_MS;
+        s->give_up_at = now + PLAN_KILL_GIVE_UP_MS;
     }
     group_kill(s);
     tree_kill(s);

@@ -71,7 +71,7 @@ static void kill_guardian(struct shim *s)
 static void take_over(struct shim *s)
 {
     struct fate *f = s->fate;
-    int64_t give_up_at = boot_ms() + KILL_GIVE_UP_MS;
+    int64_t give_up_at = boot_ms() + PLAN_KILL_GIVE_UP_MS;
 
     f->launched = true;
     if (!f->reason) {

@@ -35,10 +35,9 @@
 
 #define CONNS_MAX 4
 
-#define KILL_RETRY_MS   10    /* a tree that forks while it is being killed */
-#define KILL_ROUNDS     50    /* at once */
-#define KILL_GIVE_UP_MS 30000 /* processes that even SIGKILL does not end: uninterruptible I/O */
-#define KEEPER_WAIT_MS  1000  /* for a guardian that is late */
+#define KILL_RETRY_MS  10   /* a tree that forks while it is being killed */
+#define KILL_ROUNDS    50   /* at once */
+#define KEEPER_WAIT_MS 1000 /* for a guardian that is late */
 #define STARTED_AFTER_MS                                                                           \
     200                      /* a run of that length is written down for the next worker process   \
                               */

@@ -96,23 +96,34 @@ static void mark(struct table *t, int64_t self)
     }
 }
 
+/* `fd` is its pidfd; -1: by its number. */
+static void hit(int fd, int64_t pid, int sig)
+{
+    if (fd >= 0) {
+        syscall(SYS_pidfd_send_signal, fd, sig, NULL, 0);
+    } else {
+        kill((pid_t)pid, sig);
+    }
+}
+
 /* Through a pidfd whose process is looked at once more, so that a number which was given to a
  * stranger meanwhile is not hit. */
 static void send_signal(const struct process *p, int64_t self, int sig)
 {
     int fd = (int)syscall(SYS_pidfd_open, (pid_t)p->pid, 0);
-    if (fd < 0) {
+    if (fd < 0 && errno != ENOSYS && errno != EPERM) { /* these two as in strays.c */
         return;
     }
     int64_t parent = parent_of(p->pid);
     if (parent == p->parent || parent == self) {
-        syscall(SYS_pidfd_send_signal, fd, sig, NULL, 0);
+        hit(fd, p->pid, sig);
         if (sig == SIGTERM) {
-            syscall(SYS_pidfd_send_signal, fd, SIGCONT, NULL,
-                    0); /* a stopped process hears it too */
+            hit(fd, p->pid, SIGCONT); /* a stopped process hears it too */
         }
     }
-    close(fd);
+    if (fd >= 0) {
+        close(fd);
+    }
 }
 
 void tree_signal(int sig)

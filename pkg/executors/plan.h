@@ -54,6 +54,9 @@
  */
 #define PLAN_LEASE_DOUBT_MS 2000
 
+/* So long a shim kills what even SIGKILL does not end: uninterruptible I/O. */
+#define PLAN_KILL_GIVE_UP_MS 30000
+
 /* Made by the shim when the task has begun, so that a later worker process finds what is left where
  * both halves of the shim were killed. A symbolic link, because that is one step; its text is
  * "BOOT-ID BOOT-MS SHIM-PID TASK-PID". */

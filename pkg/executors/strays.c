@@ -182,7 +182,8 @@ static void kill_if_ours(int64_t pid, struct strays *list, size_t n, struct buf 
 {
     struct process p = {0};
     int fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
-    bool by_number = fd < 0 && errno == ENOSYS; /* an old kernel, or a filter of calls */
+    /* An old kernel, or a filter of calls: of older container runtimes that says EPERM. */
+    bool by_number = fd < 0 && (errno == ENOSYS || errno == EPERM);
     int error = fd < 0 && !by_number ? errno : process_read(pid, &p);
     bool orphan = !error && is_orphan(&p, pid, list);
     int sent = -1;
@@ -200,7 +201,8 @@ static void kill_if_ours(int64_t pid, struct strays *list, size_t n, struct buf 
         bool ours = !error && (orphan || is_session(&p, s->task, s->seen_at, &doubt) ||
                                is_session(&p, s->shim, s->seen_at, &doubt) ||
                                (!unread && is_token(s->token) && has_entry(tokens, s->token)));
-        if (ours && sent < 0) {
+        bool clears = s->shim_clears && pid == s->shim;
+        if (ours && !clears && sent < 0) {
             sent = by_number ? kill((pid_t)pid, SIGKILL)
                              : (int)syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0);
             sent = sent == 0 ? 0 : errno;

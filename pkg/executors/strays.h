@@ -15,6 +15,7 @@ struct strays {
     const char *cgroup; /* the attempt's own; NULL: none */
     int64_t shim;       /* leaders of sessions; 0: unknown */
     int64_t task;
+    bool shim_clears;     /* it may live and kills by itself: it is only counted */
     int64_t seen_at;      /* CLOCK_BOOTTIME ms, when they had these numbers */
     const int64_t *known; /* children that this process has started; not owned */
     size_t n_known;

@@ -521,6 +521,8 @@ static struct strays strays_of(const struct run *r)
     } else {
         (void)strays_read(r->dir, &s);
     }
+    /* Where only its other half was killed, all that we cannot find falls to the keeper. */
+    s.shim_clears = !r->orphaned && clock_boot_ms() < r->fenced_at + PLAN_KILL_GIVE_UP_MS;
     return s;
 }
 
@@ -529,8 +531,8 @@ static bool has_strays(const struct run *r)
     return (r->fenced || r->orphaned) && r->dir && !r->ended && !r->closing;
 }
 
-/* Kills what is left of all such attempts, with their shims: a walk of /proc for each would stop
- * the loop for seconds. */
+/* Kills what is left of all such attempts, with their shims but for a keeper that clears: a walk of
+ * /proc for each would stop the loop for seconds. */
 static void kill_strays(struct run_context *x)
 {
     int64_t began = clock_boot_ms();
@@ -631,6 +633,7 @@ bool run_settle(struct run *r)
     }
     if (!r->fenced) {
         r->fenced = shim_fence(r->dir, NULL) == 0;
+        r->fenced_at = clock_boot_ms();
         r->looked = false; /* that was before */
         /* Else the next look is for what is left of it. */
         return r->fenced && !r->cut && take_record(r);
@@ -638,7 +641,7 @@ bool run_settle(struct run *r)
     if (what_is_left(r) > 0 || r->has_process) {
         return false; /* until none of it is left, and its exit status is known */
     }
-    if (take_record(r)) {
+    if (take_record(r)) { /* its keeper wrote that last */
         return true;
     }
     struct exec_exit e = {0};

@@ -35,6 +35,7 @@ struct run {
     int64_t task_pid;                               /* the same */
     int64_t seen_at;                                /* boot ms: when they had these numbers */
     bool cut;                                       /* a connection has ended without its bye */
+    int64_t fenced_at;                              /* boot ms */
     int64_t look_ms;                                /* until the next look */
     enum { UNKNOWN, UNDERSTOOD, FOREIGN } language; /* of the shim, as its hello says */
     int64_t lease_until;                            /* last order; 0: none */

@@ -163,10 +163,11 @@ static inline void process_stop(pid_t pid)
     }
 }
 
-/* Starts the program with one end of a socket pair as its standard input. */
+/* Starts the program with one end of a socket pair as its standard input. argv[0] names it; NULL:
+ * the shim. */
 static inline void run_spawn_as(struct run *r, char **argv)
 {
-    char *program CLEANUP(freep) = shim_program();
+    char *program CLEANUP(freep) = argv[0] ? xstrdup(argv[0]) : shim_program();
     posix_spawn_file_actions_t actions;
     int pair[2];
 

@@ -1,4 +1,5 @@
 /* The shim as the worker sees it: the real program, real processes, short times. */
+#include "tests/unit/nopidfd.h"
 #include "tests/unit/shimrun.h"
 
 #include "internal/str.h"
@@ -712,21 +713,54 @@ static void test_stop_twice(void **state)
     assert_int_equal(e.signal, SIGKILL);
 }
 
-static void test_stop_wakes_stopped(void **state)
-{
-    struct run *r = *state;
-    struct exec_exit e;
-    int status = 0;
+static const char *const stops_itself = "trap 'exit 7' TERM; kill -STOP $$; exit 0";
 
-    run_sh(r, "trap 'exit 7' TERM; kill -STOP $$; exit 0");
-    run_start(r);
+static void wakes_and_hears(struct run *r)
+{
+    struct exec_exit e;
+
     while (process_state(r->task, NULL) != 'T') { /* until it has stopped itself */
         poll(NULL, 0, 1);
     }
-    run_say(r, "stop cancel 50000\n");
+    run_say(r, "stop cancel 5000\n");
     run_end(r, &e);
-    status = e.exit_code;
-    assert_int_equal(status, 7);
+    assert_string_equal(e.reason, "cancel");
+    assert_int_equal(e.exit_code, 7);
+}
+
+static void test_stop_wakes_stopped(void **state)
+{
+    struct run *r = *state;
+
+    run_sh(r, stops_itself);
+    run_start(r);
+    wakes_and_hears(r);
+}
+
+/* This program becomes the shim, see main(). */
+static void without_pidfd(struct run *r, int error)
+{
+    if (!can_deny_pidfd()) {
+        skip();
+    }
+    char *shim CLEANUP(freep) = shim_program();
+    char *self CLEANUP(freep) = own_program();
+    char *number CLEANUP(freep) = xasprintf("%d", error);
+    run_sh(r, stops_itself);
+    run_plan(r);
+    run_spawn_as(r, (char *[]){self, number, shim, r->dir, NULL});
+    run_hello(r);
+    wakes_and_hears(r);
+}
+
+static void test_stop_on_an_old_kernel(void **state)
+{
+    without_pidfd(*state, ENOSYS);
+}
+
+static void test_stop_in_an_old_container(void **state)
+{
+    without_pidfd(*state, EPERM);
 }
 
 static void test_term_to_shim(void **state)
@@ -1316,6 +1350,17 @@ static int chain(const char *ready)
     return 0;
 }
 
+static int shim_without_pidfd(const char *error, char **argv)
+{
+    int64_t n = 0;
+
+    if (str_to_i64(str_of(error), 1, INT32_MAX, &n)) {
+        deny_pidfd((int)n);
+        execv(argv[0], argv);
+    }
+    return 1;
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -1357,6 +1402,8 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_stop, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stop_twice, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stop_wakes_stopped, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stop_on_an_old_kernel, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stop_in_an_old_container, setup, teardown),
         cmocka_unit_test_setup_teardown(test_term_to_shim, setup, teardown),
         cmocka_unit_test_setup_teardown(test_keeper_killed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_keepers_group_killed, setup, teardown),
@@ -1385,6 +1432,9 @@ int main(int argc, char **argv)
 
     if (argc == 3) {
         return strcmp(argv[1], "print") == 0 ? print(argv[2]) : chain(argv[2]);
+    }
+    if (argc == 4) {
+        return shim_without_pidfd(argv[1], argv + 2);
     }
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

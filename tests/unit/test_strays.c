@@ -4,6 +4,7 @@
 
 #include "internal/clock.h"
 #include "tests/unit/fewfds.h"
+#include "tests/unit/nopidfd.h"
 #include "tests/unit/realgroup.h"
 
 #include <errno.h>
@@ -132,6 +133,24 @@ static void test_a_session_without_its_leader(void **state)
     assert_false(runs(member));
 }
 
+/* The leader of the shim's session clears by itself: it is waited for, the others are hit. */
+static void test_a_shim_that_clears(void **state)
+{
+    (void)state;
+    pid_t leader = start_session(true);
+    pid_t member = await_ready();
+    struct strays s = {.shim = leader, .shim_clears = true, .seen_at = clock_boot_ms()};
+
+    assert_true(strays_kill(&s) >= 2);
+    while (runs(member)) {
+    }
+    assert_true(strays_kill(&s) > 0);
+    assert_true(runs(leader));
+    s.shim_clears = false;
+    kill_until_none(&s);
+    assert_false(runs(leader));
+}
+
 /* One walk for several attempts: each learns of its own. */
 static void test_several(void **state)
 {
@@ -173,6 +192,35 @@ static void test_few_descriptors(void **state)
         assert_true(there > 0);
         kill_until_none(&s);
         assert_false(runs(leader) || runs(member));
+    }
+}
+
+static void test_no_pidfd(void **state)
+{
+    static const int errors[] = {ENOSYS, EPERM};
+
+    (void)state;
+    if (!can_deny_pidfd()) {
+        skip();
+    }
+    for (size_t i = 0; i < ARRAY_LEN(errors); i++) {
+        int status = 0;
+        pid_t leader = start_session(true);
+        pid_t member = await_ready();
+        struct strays s = {.task = leader, .seen_at = clock_boot_ms()};
+        pid_t killer = fork();
+
+        if (killer == 0) {
+            deny_pidfd(errors[i]);
+            int there = strays_kill(&s);
+            kill_until_none(&s);
+            _exit(there >= 2 ? 0 : 1);
+        }
+        assert_int_equal(waitpid(killer, &status, 0), killer);
+        bool gone = !runs(leader) && !runs(member);
+        kill_until_none(&s);
+        assert_int_equal(status, 0);
+        assert_true(gone);
     }
 }
 
@@ -416,8 +464,10 @@ int main(void)
     /* The orphans last: from then on all children that are not named are orphans. */
     const struct CMUnitTest tests[] = {
         T(test_a_session),
+        T(test_a_shim_that_clears),
         T(test_several),
         T(test_few_descriptors),
+        T(test_no_pidfd),
         T(test_a_session_without_its_leader),
         T(test_a_strangers_session),
         T(test_the_first_process),

@@ -485,6 +485,7 @@ static enum wcore_started start(const char *text)
 
     assert_int_equal(json_read(text, strlen(text), &spec, NULL), 0);
     attempt.key.attempt = 2;
+    attempt.token = getpid(); /* or another run of this program would hunt our tasks */
     attempt.lease_ms = 30000;
     attempt.need.slots = 1;
     attempt.deadline = clock_boot_ms() + 30000;
@@ -925,6 +926,55 @@ static void test_a_kill_takes_all(void **state)
     expect_lost(&f);
 }
 
+/* The guardian alone is killed, and the keeper takes long to clear what falls to it, as with a
+ * process of many GB: SIGSTOP stands for that. */
+static bool was_looked_for(void)
+{
+    return context.walks >= 2 || n_ended;
+}
+
+static struct family start_slow_keeper(bool own_session)
+{
+    assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 0), 0);
+    struct family f = start_family(own_session);
+    assert_int_equal(kill(f.keeper, SIGSTOP), 0);
+    while (field(f.keeper, 1) != 'T') {
+        poll(NULL, 0, 1);
+    }
+    assert_int_equal(kill(f.guardian, SIGKILL), 0);
+    turn_until(was_looked_for);
+    assert_true(lives(f.keeper));
+    assert_int_equal(n_ended, 0);
+    return f;
+}
+
+static void test_a_keeper_may_clear(void **state)
+{
+    (void)state;
+    struct family f = start_slow_keeper(true);
+    assert_int_equal(kill(f.keeper, SIGCONT), 0);
+    await(&n_ended);
+    assert_string_equal(run_outcome(run), "lost");
+    assert_non_null(strstr(run_why(run), "holds its lease")); /* it has written that */
+    assert_false(lives(f.task) || lives(f.stray));
+}
+
+static void test_a_keeper_that_gives_up(void **state)
+{
+    (void)state;
+    struct family f = start_slow_keeper(false);
+    run->fenced_at -= PLAN_KILL_GIVE_UP_MS;
+    expect_lost(&f);
+}
+
+static void test_a_kill_takes_the_keeper(void **state)
+{
+    (void)state;
+    struct family f = start_slow_keeper(false);
+    run_kill(run);
+    expect_lost(&f);
+}
+
 /* A session of its own, no child of ours. */
 static pid_t start_stranger(void)
 {
@@ -1090,6 +1140,9 @@ int main(void)
         T(test_a_forged_record),
         T(test_a_guardian_that_stands_still_alone),
         T(test_a_kill_takes_all),
+        T(test_a_keeper_may_clear),
+        T(test_a_keeper_that_gives_up),
+        T(test_a_kill_takes_the_keeper),
         T(test_a_kill_hits_no_stranger),
         T(test_the_session_of_the_task),
         T(test_the_cgroup_of_the_task),
