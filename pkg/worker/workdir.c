@@ -1,9 +1,11 @@
 #include "pkg/worker/workdir.h"
 
+#include "internal/clock.h"
 #include "internal/log.h"
 #include "internal/str.h"
 #include "pkg/task/who.h"
 #include "pkg/worker/run.h"
+#include "pkg/worker/tidy.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -47,6 +49,14 @@ static void read_line(int fd, char *text, size_t n)
     text[strcspn(text, "\r\n")] = '\0';
 }
 
+/* In place, so that a full disk takes it where there was a text before. */
+static bool overwrite(int fd, const char *text)
+{
+    size_t n = strlen(text);
+
+    return pwrite(fd, text, n, 0) == (ssize_t)n && ftruncate(fd, (off_t)n) == 0;
+}
+
 static int take_lock(struct workdir *w, struct err *reterr)
 {
     char *path CLEANUP(freep) = xasprintf("%s/lock", w->path);
@@ -62,9 +72,9 @@ static int take_lock(struct workdir *w, struct err *reterr)
                        "workDir %.120s is used by another worker (pid %.10s); each needs its own",
                        w->path, pid);
     }
-    int n = snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
-    if (ftruncate(w->lock_fd, 0) != 0 || pwrite(w->lock_fd, pid, (size_t)n, 0) != n) {
-        return err_errno(reterr, ERR_IO, errno, "cannot write %.150s", path);
+    snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
+    if (!overwrite(w->lock_fd, pid)) {
+        log_debug(NULL, "cannot write %s: %s", path, strerror(errno)); /* it only helps people */
     }
     return 0;
 }
@@ -100,29 +110,62 @@ static int read_place(struct workdir *w, struct err *reterr)
     return 0;
 }
 
+static int write_spare(const char *spare, const char *text)
+{
+    int fd = open(spare, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    int error = fd >= 0 && overwrite(fd, text) && fsync(fd) == 0 ? 0 : errno;
+
+    if (fd >= 0 && close(fd) != 0 && !error) {
+        error = errno;
+    }
+    return error;
+}
+
 /* Under another name first, and on the disk before it counts: a number once used never comes back.
- */
+ * The two files change places, so that the next writing needs no room. Returns 0 or the error. */
+static int replace_identity(const struct workdir *w, const char *path, const char *text)
+{
+    char *spare CLEANUP(freep) = xasprintf("%s.spare", path);
+    int error = write_spare(spare, text);
+
+    if (error) {
+        return error;
+    }
+    bool swapped = renameat2(AT_FDCWD, spare, AT_FDCWD, path, RENAME_EXCHANGE) == 0;
+    if ((!swapped && rename(spare, path) != 0) || sync_dir(w->path) != 0) {
+        return errno;
+    }
+    if (!swapped) { /* the first one, or a file system that cannot */
+        (void)write_spare(spare, text);
+    }
+    return 0;
+}
+
+/* A task may have filled the disk, and nobody else tidies before the start. */
 static int write_identity(const struct workdir *w, struct err *reterr)
 {
     char *path CLEANUP(freep) = xasprintf("%s/identity", w->path);
-    char *fresh CLEANUP(freep) = xasprintf("%s.new", path);
     char uuid[ID_TEXT_LEN];
     char text[WORKDIR_IDENTITY_MAX];
+    struct tidy_report r = {0};
+    bool full = false;
+    int error = 0;
 
     id_format(&w->uuid, uuid);
-    int n =
-        snprintf(text, sizeof(text), "%s\n%lld\n%s\n", uuid, (long long)w->incarnation, w->place);
-    int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    bool good = fd >= 0 && write(fd, text, (size_t)n) == n && fsync(fd) == 0;
-    int error = errno;
-
-    if (fd >= 0) {
-        good = close(fd) == 0 && good;
-    }
-    if (good && rename(fresh, path) == 0 && sync_dir(w->path) == 0) {
-        return 0;
-    }
-    return err_errno(reterr, ERR_IO, good ? errno : error, "cannot write %.150s", path);
+    snprintf(text, sizeof(text), "%s\n%lld\n%s\n", uuid, (long long)w->incarnation, w->place);
+    do {
+        error = replace_identity(w, path, text);
+        full = error == ENOSPC || error == EDQUOT;
+        if (full) {
+            tidy_once(w->tasks, clock_wall_ms(), 0, &r);
+            log_warn(NULL,
+                     "the disk of %s is full: removed the directories of %zu finished attempts",
+                     w->path, r.removed);
+        }
+    } while (full && r.removed);
+    return error ? err_errno(reterr, ERR_IO, error, "%scannot write %.150s",
+                             full ? "free some space on its disk: " : "", path)
+                 : 0;
 }
 
 /* What a version before this left; 0 where there is nothing. */

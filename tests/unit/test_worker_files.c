@@ -9,9 +9,11 @@
 #include "pkg/worker/workdir.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -344,6 +346,142 @@ static void test_what_cannot_be_used(void **unused)
     assert_non_null(strstr(e.text, below));
 }
 
+/* ---- a full disk ---- */
+
+#define SMALL_DISK "size=256k"
+
+static bool put(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    bool good = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    return good;
+}
+
+/* In a child: a small file system where `base` is, which nobody else sees. */
+static bool mount_small_disk(void)
+{
+    char map[32];
+
+    snprintf(map, sizeof(map), "0 %d 1\n", (int)geteuid());
+    bool root = geteuid() == 0;
+    return unshare(CLONE_NEWNS | (root ? 0 : CLONE_NEWUSER)) == 0 &&
+           (root || put("/proc/self/uid_map", map)) &&
+           mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+           mount("none", base, "tmpfs", 0, SMALL_DISK) == 0;
+}
+
+static void fill_disk(const char *path)
+{
+    static const char block[4096];
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+
+    while (write(fd, block, sizeof(block)) > 0) {
+    }
+    close(fd);
+}
+
+/* The number that it takes; -1 where it cannot start. */
+static int64_t try_number(struct err *reterr)
+{
+    struct workdir w = {.lock_fd = -1};
+    int64_t n = workdir_open(base, &w, reterr) < 0 ? -1 : w.incarnation;
+
+    workdir_close(&w);
+    return n;
+}
+
+#define CHECK(x)                                                                                   \
+    do {                                                                                           \
+        if (!(x)) {                                                                                \
+            print_error("line %d: %s\n", __LINE__, #x);                                            \
+            return 1;                                                                              \
+        }                                                                                          \
+    } while (0)
+
+static int start_where_one_was(void)
+{
+    char *rest CLEANUP(freep) = xasprintf("%s/rest", base);
+    struct workdir w = {.lock_fd = -1};
+
+    CHECK(try_number(NULL) == 1);
+    fill_disk(rest);
+    CHECK(try_number(NULL) == 2);
+    CHECK(try_number(NULL) == 3);
+    CHECK(workdir_open(base, &w, NULL) == 0);
+    CHECK(workdir_raise(&w, 1000, NULL) == 0);
+    workdir_close(&w);
+    CHECK(try_number(NULL) == 1002);
+    return 0;
+}
+
+/* An earlier version kept nothing in reserve, and has emptied `lock`. */
+static int start_after_an_earlier_version(void)
+{
+    char *rest CLEANUP(freep) = xasprintf("%s/rest", base);
+    char *spare CLEANUP(freep) = xasprintf("%s/identity.spare", base);
+    char *lock CLEANUP(freep) = xasprintf("%s/lock", base);
+    char *tasks CLEANUP(freep) = xasprintf("%s/tasks", base);
+    char *out[2] = {NULL, NULL};
+    struct err e = {0};
+
+    CHECK(try_number(NULL) == 1);
+    for (int i = 0; i < 2; i++) {
+        struct id id = {{(uint8_t)i}};
+        char *dir CLEANUP(freep) = shimdir_path(tasks, &id, 1);
+        out[i] = xasprintf("%s/output", dir);
+        CHECK(shimdir_create(dir, NULL) == 0);
+        CHECK(shimdir_write_file(dir, "output", "some", 4, NULL) == 0);
+        CHECK(i == 0 || shimdir_write_file(dir, RUN_DONE_FILE, "", 0, NULL) == 0);
+    }
+    (void)unlink(spare);
+    CHECK(truncate(lock, 0) == 0);
+    fill_disk(rest);
+    CHECK(try_number(NULL) == 2);
+    CHECK(access(out[0], F_OK) == 0 && access(out[1], F_OK) != 0);
+    /* With nothing to tidy somebody has to. */
+    CHECK(unlink(spare) == 0 && truncate(lock, 0) == 0);
+    fill_disk(rest);
+    CHECK(try_number(&e) == -1);
+    CHECK(strstr(e.text, "No space left on device") && strstr(e.text, "free some"));
+    CHECK(unlink(rest) == 0 && try_number(NULL) == 3);
+    free(out[0]);
+    free(out[1]);
+    return 0;
+}
+
+static void on_a_small_disk(int (*body)(void))
+{
+    int status = -1;
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        _exit(mount_small_disk() ? body() : 77);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    if (WEXITSTATUS(status) == 77) {
+        print_message("SKIPPED a full disk: needs a mount namespace\n");
+        return;
+    }
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static void test_a_full_disk(void **unused)
+{
+    (void)unused;
+    on_a_small_disk(start_where_one_was);
+}
+
+static void test_a_full_disk_after_an_earlier_version(void **unused)
+{
+    (void)unused;
+    on_a_small_disk(start_after_an_earlier_version);
+}
+
 /* ---- tidy ---- */
 
 /* An attempt whose result was applied so many hours ago; -1: not applied. */
@@ -435,6 +573,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_an_identity_that_cannot_be_read, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_earlier_version_left_a_number, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_cannot_be_used, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_full_disk, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_full_disk_after_an_earlier_version, setup, teardown),
         cmocka_unit_test_setup_teardown(test_old_attempts_go, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_bounded_number_at_a_time, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nothing_to_tidy, setup, teardown),
