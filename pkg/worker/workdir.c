@@ -4,13 +4,11 @@
 #include "internal/log.h"
 #include "internal/str.h"
 #include "pkg/task/who.h"
-#include "pkg/worker/run.h"
+#include "pkg/worker/astray.h"
 #include "pkg/worker/tidy.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
@@ -18,7 +16,6 @@
 #include <unistd.h>
 
 #define NO_MACHINE           "-" /* instead of its id */
-#define SHIM_NAME            "sje-shim"
 #define WORKDIR_IDENTITY_MAX (ID_TEXT_LEN + 32 + WORKDIR_PLACE_LEN)
 
 static int make_dirs(const char *path, struct err *reterr)
@@ -183,65 +180,6 @@ static int64_t read_incarnation(const struct workdir *w)
     return str_to_i64(str_of(text), 0, WORKDIR_INC_MAX, &n) ? n : 0;
 }
 
-/* In a container of its own, the same path is another directory. What cannot be told counts as
- * ours. */
-static bool sees_our_tasks(const struct workdir *w, const char *pid)
-{
-    char *path CLEANUP(freep) = xasprintf("/proc/%s/root%s", pid, w->tasks);
-    struct stat its = {0};
-    struct stat ours = {0};
-
-    if (stat(path, &its) != 0) {
-        return errno != ENOENT;
-    }
-    return stat(w->tasks, &ours) != 0 || (its.st_dev == ours.st_dev && its.st_ino == ours.st_ino);
-}
-
-/* A shim of an attempt below `tasks` whose directory was taken away since. */
-static bool is_astray(const struct workdir *w, const char *pid)
-{
-    char *path CLEANUP(freep) = xasprintf("/proc/%s/cmdline", pid);
-    char *below CLEANUP(freep) = xasprintf("%s/", w->tasks);
-    char text[2 * PATH_MAX];
-    struct stat st = {0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    bool ours = fd >= 0 && fstat(fd, &st) == 0 && st.st_uid == geteuid();
-    ssize_t n = ours ? read(fd, text, sizeof(text) - 1) : -1;
-
-    if (fd >= 0) {
-        close(fd);
-    }
-    struct str rest = {text, n > 0 ? (size_t)n : 0};
-    if (!str_ends(str_cut(rest, '\0', &rest), STR(SHIM_NAME))) {
-        return false;
-    }
-    while (rest.len) {
-        struct str word = str_cut(rest, '\0', &rest);
-        char *grant CLEANUP(freep) =
-            xasprintf("%.*s/" RUN_GRANT_FILE, (int)word.len, word.len ? word.p : "");
-        if (str_starts(word, str_of(below)) && lstat(grant, &st) != 0 && errno == ENOENT) {
-            return sees_our_tasks(w, pid);
-        }
-    }
-    return false;
-}
-
-/* Something of the last process lives that we could not take back, so it is not ours to speak for.
- */
-static bool has_stray_shim(const struct workdir *w)
-{
-    DIR *d = opendir("/proc");
-    bool found = false;
-
-    for (struct dirent *e = d ? readdir(d) : NULL; e && !found; e = readdir(d)) {
-        found = e->d_name[0] >= '1' && e->d_name[0] <= '9' && is_astray(w, e->d_name);
-    }
-    if (d) {
-        closedir(d);
-    }
-    return found;
-}
-
 /* A machine whose name could not be read is no other one. */
 static bool same_place(struct str a, struct str b)
 {
@@ -252,7 +190,8 @@ static bool same_place(struct str a, struct str b)
                             str_eq(machine_b, STR(NO_MACHINE)));
 }
 
-/* NULL: the identity is ours, `w` has it; else why this is a new worker. */
+/* NULL: the identity is ours, `w` has it; else why this is a new worker. What it cannot list must
+ * not live: the manager would start it elsewhere at the first beat. */
 static const char *parse_identity(struct workdir *w, struct str rest, int64_t *ret_last)
 {
     struct str uuid = str_cut(rest, '\n', &rest);
@@ -267,7 +206,7 @@ static const char *parse_identity(struct workdir *w, struct str rest, int64_t *r
     if (w->copied) {
         return "it was copied, or tasks/ is another directory than it was";
     }
-    return has_stray_shim(w) ? "a shim runs whose directory below tasks/ is gone" : NULL;
+    return astray_end(w->tasks) ? NULL : "a shim may run whose grant below tasks/ is gone";
 }
 
 /* A new worker speaks for none of the tasks that an earlier one left here, which end with their
