@@ -73,6 +73,9 @@ struct run_found {
 };
 int run_find(struct run_context *x, const struct wcore_key *k, struct run_found *ret,
              struct run **ret_run, struct err *reterr) NODISCARD;
+/* Does a directory tell what was granted? ERR_NOT_FOUND where that is gone, ERR_PARSE where it is
+ * something else: a task can do that to its own. Another error: nobody knows. */
+int run_has_grant(const char *dir) NODISCARD;
 bool run_adopt(struct run *r); /* true: it has ended */
 void run_attach(struct run *r, struct wcore_attempt *a);
 

@@ -322,27 +322,68 @@ static bool parse_grant(const json_t *j, struct run_found *ret)
            str_to_i64(str_of(json_get_string(j, "token")), INT64_MIN, INT64_MAX, &ret->token);
 }
 
-/* ERR_NOT_FOUND: nothing runs, or ran, that has to be told. Whoever left out another one would
- * disown what may run. */
-static int read_grant(const struct run *r, struct run_found *ret, json_t **ret_doc,
-                      struct err *reterr)
+/* The task's permissions do not matter where all is ours. */
+static void let_us_read(const char *dir, const char *grant)
 {
+    struct stat st = {0};
+
+    if (lstat(dir, &st) == 0 && S_ISDIR(st.st_mode) && (st.st_mode & S_IRWXU) != S_IRWXU) {
+        (void)!chmod(dir, 0700);
+    }
+    if (lstat(grant, &st) == 0 && S_ISREG(st.st_mode) && !(st.st_mode & S_IRUSR)) {
+        (void)!chmod(grant, 0600);
+    }
+}
+
+/* As run_has_grant(); *ret_doc is owned by the caller. */
+static int read_grant(const char *dir, struct run_found *ret, json_t **ret_doc, struct err *reterr)
+{
+    char *path CLEANUP(freep) = xasprintf("%s/" RUN_GRANT_FILE, dir);
     struct buf b CLEANUP(buf_free);
+    struct stat st = {0};
     json_t *j = NULL;
 
     buf_init(&b, RUN_GRANT_MAX);
-    int rc = shimdir_read_file(r->dir, RUN_GRANT_FILE, &b, reterr);
-    if (rc < 0) {
-        return rc;
-    }
-    rc = json_read(b.data ? b.data : "", b.len, &j, NULL);
-    if (rc == 0 && parse_grant(j, ret)) {
+    let_us_read(dir, path);
+    int rc = shimdir_read_file(dir, RUN_GRANT_FILE, &b, reterr);
+    if (rc == 0 && json_read(b.data ? b.data : "", b.len, &j, NULL) == 0 && parse_grant(j, ret)) {
         *ret_doc = j;
         return 0;
     }
     json_decref(j);
-    rc = shim_fence(r->dir, reterr);
-    return rc < 0 ? rc : err_set(reterr, ERR_NOT_FOUND, "%.150s holds no grant", r->dir);
+    if (rc == 0 || rc == ERR_TOO_LARGE) {
+        return err_set(reterr, ERR_PARSE, "%.150s is not a grant", path);
+    }
+    if (lstat(path, &st) == 0) {
+        return S_ISREG(st.st_mode) ? rc : ERR_PARSE;
+    }
+    return errno == ENOENT || errno == ENOTDIR || errno == ELOOP ? ERR_NOT_FOUND : rc;
+}
+
+int run_has_grant(const char *dir)
+{
+    struct run_found found;
+    json_auto_t *grant = NULL;
+
+    return read_grant(dir, &found, &grant, NULL);
+}
+
+/* ERR_NOT_FOUND: nothing runs, or will, that has to be told. Whoever left out another one would
+ * disown what may run. */
+static int find_grant(const struct run *r, struct run_found *ret, json_t **ret_doc,
+                      struct err *reterr)
+{
+    int rc = read_grant(r->dir, ret, ret_doc, reterr);
+
+    if (rc != ERR_NOT_FOUND && rc != ERR_PARSE) {
+        return rc;
+    }
+    struct err e = {0};
+    int fenced = shim_fence(r->dir, &e);
+    if (fenced == ERR_BUSY || (fenced < 0 && rc == ERR_PARSE)) {
+        return err_set(reterr, fenced, "%s", e.text);
+    }
+    return err_set(reterr, ERR_NOT_FOUND, "%.150s holds no grant", r->dir);
 }
 
 /* Whatever its type: its plug-in may be gone, or not be there yet. */
@@ -387,8 +428,8 @@ int run_find(struct run_context *x, const struct wcore_key *k, struct run_found 
     *ret_run = NULL;
     r->dir = shimdir_path(x->tasks_dir, &k->task, k->attempt);
     r->exec.dir = r->dir;
-    int rc = read_grant(r, ret, &grant, &e);
-    if (rc == ERR_NOT_FOUND) { /* the grant is written before anything is started */
+    int rc = find_grant(r, ret, &grant, &e);
+    if (rc == ERR_NOT_FOUND) {
         log_warn(NULL, "%s; ignoring it", e.text);
         run_forget(r);
         return 0;

@@ -1,14 +1,14 @@
 #include "pkg/worker/workdir.h"
 
+#include "internal/clock.h"
 #include "internal/log.h"
 #include "internal/str.h"
 #include "pkg/task/who.h"
-#include "pkg/worker/run.h"
+#include "pkg/worker/astray.h"
+#include "pkg/worker/tidy.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
@@ -16,7 +16,6 @@
 #include <unistd.h>
 
 #define NO_MACHINE           "-" /* instead of its id */
-#define SHIM_NAME            "sje-shim"
 #define WORKDIR_IDENTITY_MAX (ID_TEXT_LEN + 32 + WORKDIR_PLACE_LEN)
 
 static int make_dirs(const char *path, struct err *reterr)
@@ -47,6 +46,14 @@ static void read_line(int fd, char *text, size_t n)
     text[strcspn(text, "\r\n")] = '\0';
 }
 
+/* In place, so that a full disk takes it where there was a text before. */
+static bool overwrite(int fd, const char *text)
+{
+    size_t n = strlen(text);
+
+    return pwrite(fd, text, n, 0) == (ssize_t)n && ftruncate(fd, (off_t)n) == 0;
+}
+
 static int take_lock(struct workdir *w, struct err *reterr)
 {
     char *path CLEANUP(freep) = xasprintf("%s/lock", w->path);
@@ -62,9 +69,9 @@ static int take_lock(struct workdir *w, struct err *reterr)
                        "workDir %.120s is used by another worker (pid %.10s); each needs its own",
                        w->path, pid);
     }
-    int n = snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
-    if (ftruncate(w->lock_fd, 0) != 0 || pwrite(w->lock_fd, pid, (size_t)n, 0) != n) {
-        return err_errno(reterr, ERR_IO, errno, "cannot write %.150s", path);
+    snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
+    if (!overwrite(w->lock_fd, pid)) {
+        log_debug(NULL, "cannot write %s: %s", path, strerror(errno)); /* it only helps people */
     }
     return 0;
 }
@@ -100,29 +107,62 @@ static int read_place(struct workdir *w, struct err *reterr)
     return 0;
 }
 
+static int write_spare(const char *spare, const char *text)
+{
+    int fd = open(spare, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    int error = fd >= 0 && overwrite(fd, text) && fsync(fd) == 0 ? 0 : errno;
+
+    if (fd >= 0 && close(fd) != 0 && !error) {
+        error = errno;
+    }
+    return error;
+}
+
 /* Under another name first, and on the disk before it counts: a number once used never comes back.
- */
+ * The two files change places, so that the next writing needs no room. Returns 0 or the error. */
+static int replace_identity(const struct workdir *w, const char *path, const char *text)
+{
+    char *spare CLEANUP(freep) = xasprintf("%s.spare", path);
+    int error = write_spare(spare, text);
+
+    if (error) {
+        return error;
+    }
+    bool swapped = renameat2(AT_FDCWD, spare, AT_FDCWD, path, RENAME_EXCHANGE) == 0;
+    if ((!swapped && rename(spare, path) != 0) || sync_dir(w->path) != 0) {
+        return errno;
+    }
+    if (!swapped) { /* the first one, or a file system that cannot */
+        (void)write_spare(spare, text);
+    }
+    return 0;
+}
+
+/* A task may have filled the disk, and nobody else tidies before the start. */
 static int write_identity(const struct workdir *w, struct err *reterr)
 {
     char *path CLEANUP(freep) = xasprintf("%s/identity", w->path);
-    char *fresh CLEANUP(freep) = xasprintf("%s.new", path);
     char uuid[ID_TEXT_LEN];
     char text[WORKDIR_IDENTITY_MAX];
+    struct tidy_report r = {0};
+    bool full = false;
+    int error = 0;
 
     id_format(&w->uuid, uuid);
-    int n =
-        snprintf(text, sizeof(text), "%s\n%lld\n%s\n", uuid, (long long)w->incarnation, w->place);
-    int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    bool good = fd >= 0 && write(fd, text, (size_t)n) == n && fsync(fd) == 0;
-    int error = errno;
-
-    if (fd >= 0) {
-        good = close(fd) == 0 && good;
-    }
-    if (good && rename(fresh, path) == 0 && sync_dir(w->path) == 0) {
-        return 0;
-    }
-    return err_errno(reterr, ERR_IO, good ? errno : error, "cannot write %.150s", path);
+    snprintf(text, sizeof(text), "%s\n%lld\n%s\n", uuid, (long long)w->incarnation, w->place);
+    do {
+        error = replace_identity(w, path, text);
+        full = error == ENOSPC || error == EDQUOT;
+        if (full) {
+            tidy_once(w->tasks, clock_wall_ms(), 0, &r);
+            log_warn(NULL,
+                     "the disk of %s is full: removed the directories of %zu finished attempts",
+                     w->path, r.removed);
+        }
+    } while (full && r.removed);
+    return error ? err_errno(reterr, ERR_IO, error, "%scannot write %.150s",
+                             full ? "free some space on its disk: " : "", path)
+                 : 0;
 }
 
 /* What a version before this left; 0 where there is nothing. */
@@ -140,65 +180,6 @@ static int64_t read_incarnation(const struct workdir *w)
     return str_to_i64(str_of(text), 0, WORKDIR_INC_MAX, &n) ? n : 0;
 }
 
-/* In a container of its own, the same path is another directory. What cannot be told counts as
- * ours. */
-static bool sees_our_tasks(const struct workdir *w, const char *pid)
-{
-    char *path CLEANUP(freep) = xasprintf("/proc/%s/root%s", pid, w->tasks);
-    struct stat its = {0};
-    struct stat ours = {0};
-
-    if (stat(path, &its) != 0) {
-        return errno != ENOENT;
-    }
-    return stat(w->tasks, &ours) != 0 || (its.st_dev == ours.st_dev && its.st_ino == ours.st_ino);
-}
-
-/* A shim of an attempt below `tasks` whose directory was taken away since. */
-static bool is_astray(const struct workdir *w, const char *pid)
-{
-    char *path CLEANUP(freep) = xasprintf("/proc/%s/cmdline", pid);
-    char *below CLEANUP(freep) = xasprintf("%s/", w->tasks);
-    char text[2 * PATH_MAX];
-    struct stat st = {0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    bool ours = fd >= 0 && fstat(fd, &st) == 0 && st.st_uid == geteuid();
-    ssize_t n = ours ? read(fd, text, sizeof(text) - 1) : -1;
-
-    if (fd >= 0) {
-        close(fd);
-    }
-    struct str rest = {text, n > 0 ? (size_t)n : 0};
-    if (!str_ends(str_cut(rest, '\0', &rest), STR(SHIM_NAME))) {
-        return false;
-    }
-    while (rest.len) {
-        struct str word = str_cut(rest, '\0', &rest);
-        char *grant CLEANUP(freep) =
-            xasprintf("%.*s/" RUN_GRANT_FILE, (int)word.len, word.len ? word.p : "");
-        if (str_starts(word, str_of(below)) && lstat(grant, &st) != 0 && errno == ENOENT) {
-            return sees_our_tasks(w, pid);
-        }
-    }
-    return false;
-}
-
-/* Something of the last process lives that we could not take back, so it is not ours to speak for.
- */
-static bool has_stray_shim(const struct workdir *w)
-{
-    DIR *d = opendir("/proc");
-    bool found = false;
-
-    for (struct dirent *e = d ? readdir(d) : NULL; e && !found; e = readdir(d)) {
-        found = e->d_name[0] >= '1' && e->d_name[0] <= '9' && is_astray(w, e->d_name);
-    }
-    if (d) {
-        closedir(d);
-    }
-    return found;
-}
-
 /* A machine whose name could not be read is no other one. */
 static bool same_place(struct str a, struct str b)
 {
@@ -209,7 +190,8 @@ static bool same_place(struct str a, struct str b)
                             str_eq(machine_b, STR(NO_MACHINE)));
 }
 
-/* NULL: the identity is ours, `w` has it; else why this is a new worker. */
+/* NULL: the identity is ours, `w` has it; else why this is a new worker. What it cannot list must
+ * not live: the manager would start it elsewhere at the first beat. */
 static const char *parse_identity(struct workdir *w, struct str rest, int64_t *ret_last)
 {
     struct str uuid = str_cut(rest, '\n', &rest);
@@ -224,7 +206,7 @@ static const char *parse_identity(struct workdir *w, struct str rest, int64_t *r
     if (w->copied) {
         return "it was copied, or tasks/ is another directory than it was";
     }
-    return has_stray_shim(w) ? "a shim runs whose directory below tasks/ is gone" : NULL;
+    return astray_end(w->tasks) ? NULL : "a shim may run whose grant below tasks/ is gone";
 }
 
 /* A new worker speaks for none of the tasks that an earlier one left here, which end with their

@@ -4,6 +4,7 @@
  *   identity      its UUID, the number of the last process that used it, and where that was (the
  *                 machine, and the inode of tasks/ with its birth): three lines, see
  *                 docs/protocol.md, Identity. Written to the disk before the number is used.
+ *   identity.spare  the one before that: the next is written over it, so a full disk takes it
  *   incarnation   the same number, of versions before there was `identity`; read once
  *   managers      where managers were heard of, see detour.h
  *   tasks/        one directory per attempt, see pkg/executors/shimdir.h

@@ -99,20 +99,37 @@ def test_another_work_directory_waits_for_the_leases_of_the_first(own, tmp_path)
     second.terminate()
 
 
-@pytest.mark.parametrize("lose", [lambda tasks: tasks.rename(tasks.with_name("elsewhere")),
-                                  lambda tasks: [shutil.rmtree(d) for d in tasks.glob("*.1")]],
-                         ids=["tasks", "attempt"])
-def test_who_has_lost_what_ran_is_another_worker(own, tmp_path, lose):
+def test_who_has_lost_what_ran_is_another_worker(own, tmp_path):
     c = own(split=True, **QUICK)
     marks = tmp_path / "marks"
     task_id = c.submit(marker(marks, 60))
     begun(marks)
     c.worker.kill()
-    lose(c.work / "tasks")
+    (c.work / "tasks").rename(c.work / "elsewhere")
     c.worker.start()
     first_then_second(marks, 60)
     c.cancel(task_id)
     assert c.end(task_id)["state"] == "CANCELLED"
+
+
+@pytest.mark.parametrize("spoil", [shutil.rmtree,
+                                   lambda attempt: (attempt / "grant.json").write_text("{}")],
+                         ids=["removed", "overwritten"])
+def test_what_a_task_does_to_its_own_directory(own, tmp_path, spoil):
+    """The worker that comes next goes on with all others; this one is lost, and nothing of it lives."""
+    c = own(split=True, **QUICK)
+    bad, good = tmp_path / "bad", tmp_path / "good"
+    bad_id, good_id = c.submit(marker(bad, 8)), c.submit(marker(good, 8))
+    begun(bad)
+    begun(good)
+    c.worker.kill()
+    spoil(c.work / "tasks" / f"{bad_id}.1")
+    c.worker.start()
+    first_then_second(bad, 30)
+    for task_id, attempt in (good_id, 1), (bad_id, 2):
+        t = c.end(task_id)
+        assert (t["state"], t["attempt"]) == ("SUCCEEDED", attempt)
+    assert states(c) == [("node1", "UP")]
 
 
 def test_a_second_one_of_the_same_name_is_refused(own, tmp_path):

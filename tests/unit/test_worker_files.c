@@ -2,6 +2,7 @@
 #include "internal/clock.h"
 #include "internal/str.h"
 #include "pkg/executors/shimdir.h"
+#include "pkg/executors/strays.h"
 #include "pkg/task/who.h"
 #include "pkg/worker/run.h"
 #include "pkg/worker/survivors.h"
@@ -9,9 +10,13 @@
 #include "pkg/worker/workdir.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -220,14 +225,20 @@ static const char *apart(void)
     return geteuid() == 0 ? "-m" : "-rm";
 }
 
-/* What looks like a shim of the attempt in `dir`: it lives until `hold` is closed. contained: a
- * file system of its own is where ours is. */
-static pid_t seeming_shim(const char *dir, bool contained, int *hold)
+enum seeming {
+    KEEPER,
+    GUARDIAN,
+    CONTAINED, /* a file system of its own is where ours is */
+};
+
+/* What looks like a shim of the attempt in `dir`: it lives until `hold` is closed. */
+static pid_t seeming_shim(const char *dir, enum seeming as, int *hold)
 {
+    bool contained = as == CONTAINED;
     char *text CLEANUP(freep) =
-        xasprintf("%s%s && cp /bin/sh %s/sje-shim && "
+        xasprintf("%s%s && { test -x %s/sje-shim || cp /bin/sh %s/sje-shim; } && "
                   "exec %s/sje-shim -c 'exec 3>&-; read -r word' %s",
-                  contained ? "mount -t tmpfs none " : "cd ", base, base, base, dir);
+                  contained ? "mount -t tmpfs none " : "cd ", base, base, base, base, dir);
     int ends[2];
     int executed[2];
     char none = 0;
@@ -236,6 +247,9 @@ static pid_t seeming_shim(const char *dir, bool contained, int *hold)
     assert_int_equal(pipe(executed), 0);
     pid_t pid = fork();
     if (pid == 0) {
+        if (as != GUARDIAN) {
+            setsid();
+        }
         dup2(ends[0], STDIN_FILENO);
         dup2(executed[1], 3);
         closefrom(4);
@@ -253,27 +267,164 @@ static pid_t seeming_shim(const char *dir, bool contained, int *hold)
     return pid;
 }
 
-/* A shim goes on whose directory was taken away: so its attempt is not listed, and who lists
- * nothing must not be the worker that was granted it. */
-static void test_a_shim_without_its_directory(void **unused)
+static char *attempt_dir(uint8_t n)
 {
-    struct workdir w = {.lock_fd = -1};
-    struct id id = {{7}};
+    char *tasks CLEANUP(freep) = xasprintf("%s/tasks", base);
+    struct id id = {{n}};
+
+    return shimdir_path(tasks, &id, 1);
+}
+
+static void grant(const char *dir)
+{
+    static const char text[] = "{\"v\":1,\"token\":\"7\",\"leaseMs\":30000,\"slots\":1,"
+                               "\"cpusMilli\":0,\"memoryMb\":0,\"spec\":{}}";
+
+    assert_int_equal(shimdir_create(dir, NULL), 0);
+    assert_int_equal(shimdir_write_file(dir, RUN_GRANT_FILE, text, strlen(text), NULL), 0);
+}
+
+static bool is_alive(pid_t pid)
+{
+    siginfo_t i = {0};
+
+    return waitid(P_PID, (id_t)pid, &i, WEXITED | WNOHANG | WNOWAIT) == 0 && i.si_pid == 0;
+}
+
+static void expect_killed(pid_t pid, int hold)
+{
+    int status = 0;
+
+    assert_false(is_alive(pid));
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    close(hold);
+}
+
+/* Each in the directory of an attempt. */
+static const char *const spoilers[] = {"rm -r ../$d",
+                                       "rm grant.json",
+                                       "rm -r ../$d && touch ../$d",
+                                       "echo '{}' >grant.json",
+                                       ": >grant.json",
+                                       "truncate -s 10M grant.json",
+                                       "rm grant.json && mkdir grant.json",
+                                       "rm grant.json && ln -s grant.json grant.json"};
+
+/* What one task does to its own directory must not decide over the others. The worker cannot speak
+ * for such an attempt, and must not be silent of one that lives. */
+static void test_a_shim_without_its_grant(void **unused)
+{
+    char *dir CLEANUP(freep) = attempt_dir(7);
+    char *other CLEANUP(freep) = attempt_dir(8);
+    int hold = -1;
+    int held = -1;
+
+    (void)unused;
+    assert_int_equal(next_number(base), 1);
+    grant(other);
+    pid_t bystander = seeming_shim(other, KEEPER, &held);
+    int64_t n = 1;
+    for (size_t i = 0; i < ARRAY_LEN(spoilers); i++) {
+        char *script CLEANUP(freep) =
+            xasprintf("cd %s && d=%s && %s", dir, strrchr(dir, '/') + 1, spoilers[i]);
+        grant(dir);
+        pid_t pid = seeming_shim(dir, KEEPER, &hold);
+        assert_int_equal(next_number(base), ++n);
+        assert_true(is_alive(pid));
+        run_shell(script);
+        assert_int_equal(next_number(base), ++n);
+        expect_killed(pid, hold);
+        run_shell("rm -rf tasks/07*");
+    }
+    assert_true(is_alive(bystander));
+    close(held);
+    assert_int_equal(waitpid(bystander, NULL, 0), bystander);
+}
+
+/* It ends by itself once its keeper is dead; where it does not, it may run for long. */
+static void test_a_shim_that_does_not_end(void **unused)
+{
+    char *dir CLEANUP(freep) = attempt_dir(7);
     int hold = -1;
 
     (void)unused;
-    assert_int_equal(workdir_open(base, &w, NULL), 0);
-    char *dir CLEANUP(freep) = shimdir_path(w.tasks, &id, 1);
-    workdir_close(&w);
-    assert_int_equal(shimdir_create(dir, NULL), 0);
-    assert_int_equal(shimdir_write_file(dir, RUN_GRANT_FILE, "{}", 2, NULL), 0);
-    pid_t pid = seeming_shim(dir, false, &hold);
-    assert_int_equal(next_number(base), 2);
+    assert_int_equal(next_number(base), 1);
+    grant(dir);
+    pid_t pid = seeming_shim(dir, GUARDIAN, &hold);
     assert_int_equal(shimdir_remove(dir, NULL), 0);
     assert_int_equal(next_number(base), 1);
+    expect_killed(pid, hold);
+    assert_int_equal(next_number(base), 2);
+}
+
+/* Nothing of the attempt is left then, whatever it has started. */
+static void test_a_true_shim_without_its_directory(void **unused)
+{
+    static const char script[] = "setsid sleep 300 & (setsid setsid sleep 300 &); "
+                                 "trap '' TERM; echo >begun; sleep 300; sleep 300";
+    char *dir CLEANUP(freep) = attempt_dir(7);
+    char *begun CLEANUP(freep) = xasprintf("%s/begun", base);
+    char *self CLEANUP(freep) = realpath("/proc/self/exe", NULL);
+    char *shim CLEANUP(freep) =
+        xasprintf("%.*s/../../bin/sje-shim", (int)(strrchr(self, '/') - self), self);
+    char *token CLEANUP(freep) = xasprintf("SJE_TOKEN=files-%d", (int)getpid());
+    char *path CLEANUP(freep) = xasprintf("PATH=%s", getenv("PATH"));
+    const char *args[] = {"sh", "-c", script};
+    struct exec_plan plan CLEANUP(exec_plan_free);
+    struct shim_limits l = {.lease_until = clock_boot_ms() + 60000, .log_limit = 1 << 20};
+
+    (void)unused;
+    assert_int_equal(next_number(base), 1);
+    grant(dir);
+    exec_plan_init(&plan);
+    for (size_t i = 0; i < ARRAY_LEN(args); i++) {
+        buf_add(&plan.argv, args[i], strlen(args[i]) + 1);
+    }
+    buf_add(&plan.env, token, strlen(token) + 1);
+    buf_add(&plan.env, path, strlen(path) + 1);
+    plan.cwd = xstrdup(base);
+    assert_int_equal(shim_plan_write(dir, &plan, &l, NULL), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        execl(shim, shim, dir, NULL);
+        _exit(127);
+    }
+    while (access(begun, F_OK) != 0) {
+        assert_true(is_alive(pid));
+        poll(NULL, 0, 10);
+    }
+    assert_int_equal(next_number(base), 2);
+    assert_true(is_alive(pid));
+    assert_int_equal(shimdir_remove(dir, NULL), 0);
+    assert_int_equal(next_number(base), 3);
+    assert_int_equal(strays_kill(&(struct strays){.token = token}), 0);
+    expect_killed(pid, -1);
+}
+
+/* Whoever owns it can undo that. */
+static void test_a_grant_without_permissions(void **unused)
+{
+    static const char *const scripts[] = {"chmod 0 tasks/*/grant.json", "chmod 0 tasks/*"};
+    bool root = geteuid() == 0;
+    char *dir CLEANUP(freep) = attempt_dir(7);
+    int hold = -1;
+
+    (void)unused;
+    assert_int_equal(chmod(base, 0777), 0);
+    assert_true(!root || seteuid(65534) == 0);
+    assert_int_equal(next_number(base), 1);
+    grant(dir);
+    pid_t pid = seeming_shim(dir, KEEPER, &hold);
+    for (size_t i = 0; i < ARRAY_LEN(scripts); i++) {
+        run_shell(scripts[i]);
+        assert_int_equal(next_number(base), 2 + (int64_t)i);
+        assert_true(is_alive(pid));
+        assert_int_equal(run_has_grant(dir), 0);
+    }
+    assert_true(!root || seteuid(0) == 0);
     close(hold);
     assert_int_equal(waitpid(pid, NULL, 0), pid);
-    assert_int_equal(next_number(base), 2);
 }
 
 /* Its directory is below the same path, of another file system. */
@@ -294,7 +445,7 @@ static void test_a_shim_of_a_container(void **unused)
     }
     char *tasks CLEANUP(freep) = xasprintf("%s/tasks", base);
     char *dir CLEANUP(freep) = shimdir_path(tasks, &id, 1);
-    pid_t pid = seeming_shim(dir, true, &hold);
+    pid_t pid = seeming_shim(dir, CONTAINED, &hold);
     assert_int_equal(next_number(base), 2);
     close(hold);
     assert_int_equal(waitpid(pid, NULL, 0), pid);
@@ -342,6 +493,145 @@ static void test_what_cannot_be_used(void **unused)
     assert_int_equal(workdir_open(file, &w, &e), ERR_CONFIG);
     assert_int_equal(workdir_open(below, &w, &e), ERR_CONFIG);
     assert_non_null(strstr(e.text, below));
+}
+
+/* ---- a full disk ---- */
+
+#define SMALL_DISK "size=256k"
+
+static bool put(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    bool good = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    return good;
+}
+
+/* In a child: a small file system where `base` is, which nobody else sees. */
+static bool mount_small_disk(void)
+{
+    bool root = geteuid() == 0;
+    char user[32];
+    char group[32];
+
+    snprintf(user, sizeof(user), "0 %d 1\n", (int)geteuid());
+    snprintf(group, sizeof(group), "0 %d 1\n", (int)getegid());
+    return unshare(CLONE_NEWNS | (root ? 0 : CLONE_NEWUSER)) == 0 &&
+           (root || (put("/proc/self/uid_map", user) && put("/proc/self/setgroups", "deny") &&
+                     put("/proc/self/gid_map", group))) &&
+           mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+           mount("none", base, "tmpfs", 0, SMALL_DISK) == 0;
+}
+
+static void fill_disk(const char *path)
+{
+    static const char block[4096];
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+
+    while (write(fd, block, sizeof(block)) > 0) {
+    }
+    close(fd);
+}
+
+/* The number that it takes; -1 where it cannot start. */
+static int64_t try_number(struct err *reterr)
+{
+    struct workdir w = {.lock_fd = -1};
+    int64_t n = workdir_open(base, &w, reterr) < 0 ? -1 : w.incarnation;
+
+    workdir_close(&w);
+    return n;
+}
+
+#define CHECK(x)                                                                                   \
+    do {                                                                                           \
+        if (!(x)) {                                                                                \
+            print_error("line %d: %s\n", __LINE__, #x);                                            \
+            return 1;                                                                              \
+        }                                                                                          \
+    } while (0)
+
+static int start_where_one_was(void)
+{
+    char *rest CLEANUP(freep) = xasprintf("%s/rest", base);
+    struct workdir w = {.lock_fd = -1};
+
+    CHECK(try_number(NULL) == 1);
+    fill_disk(rest);
+    CHECK(try_number(NULL) == 2);
+    CHECK(try_number(NULL) == 3);
+    CHECK(workdir_open(base, &w, NULL) == 0);
+    CHECK(workdir_raise(&w, 1000, NULL) == 0);
+    workdir_close(&w);
+    CHECK(try_number(NULL) == 1002);
+    return 0;
+}
+
+/* An earlier version kept nothing in reserve, and has emptied `lock`. */
+static int start_after_an_earlier_version(void)
+{
+    char *rest CLEANUP(freep) = xasprintf("%s/rest", base);
+    char *spare CLEANUP(freep) = xasprintf("%s/identity.spare", base);
+    char *lock CLEANUP(freep) = xasprintf("%s/lock", base);
+    char *tasks CLEANUP(freep) = xasprintf("%s/tasks", base);
+    char *out[2] = {NULL, NULL};
+    struct err e = {0};
+
+    CHECK(try_number(NULL) == 1);
+    for (int i = 0; i < 2; i++) {
+        struct id id = {{(uint8_t)i}};
+        char *dir CLEANUP(freep) = shimdir_path(tasks, &id, 1);
+        out[i] = xasprintf("%s/output", dir);
+        CHECK(shimdir_create(dir, NULL) == 0);
+        CHECK(shimdir_write_file(dir, "output", "some", 4, NULL) == 0);
+        CHECK(i == 0 || shimdir_write_file(dir, RUN_DONE_FILE, "", 0, NULL) == 0);
+    }
+    (void)unlink(spare);
+    CHECK(truncate(lock, 0) == 0);
+    fill_disk(rest);
+    CHECK(try_number(NULL) == 2);
+    CHECK(access(out[0], F_OK) == 0 && access(out[1], F_OK) != 0);
+    /* With nothing to tidy somebody has to. */
+    CHECK(unlink(spare) == 0 && truncate(lock, 0) == 0);
+    fill_disk(rest);
+    CHECK(try_number(&e) == -1);
+    CHECK(strstr(e.text, "No space left on device") && strstr(e.text, "free some"));
+    CHECK(unlink(rest) == 0 && try_number(NULL) == 3);
+    free(out[0]);
+    free(out[1]);
+    return 0;
+}
+
+static void on_a_small_disk(int (*body)(void))
+{
+    int status = -1;
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        _exit(mount_small_disk() ? body() : 77);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    if (WEXITSTATUS(status) == 77) {
+        print_message("SKIPPED a full disk: needs a mount namespace\n");
+        return;
+    }
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static void test_a_full_disk(void **unused)
+{
+    (void)unused;
+    on_a_small_disk(start_where_one_was);
+}
+
+static void test_a_full_disk_after_an_earlier_version(void **unused)
+{
+    (void)unused;
+    on_a_small_disk(start_after_an_earlier_version);
 }
 
 /* ---- tidy ---- */
@@ -430,11 +720,16 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_an_identity_of_an_earlier_version_is_completed, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_what_a_copy_has_is_not_reported, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_shim_without_its_directory, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_shim_without_its_grant, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_shim_that_does_not_end, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_true_shim_without_its_directory, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_grant_without_permissions, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_shim_of_a_container, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_identity_that_cannot_be_read, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_earlier_version_left_a_number, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_cannot_be_used, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_full_disk, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_full_disk_after_an_earlier_version, setup, teardown),
         cmocka_unit_test_setup_teardown(test_old_attempts_go, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_bounded_number_at_a_time, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nothing_to_tidy, setup, teardown),
