@@ -85,7 +85,7 @@ void feed_hint_hold(struct feed_hint *e)
     hint_leave(e);
     e->state = HELD;
     e->lane = feed_goes_elsewhere(e) ? &e->pool->apart : feed_lane_of(e->pool, &need);
-    if (e->lane && e->pool->apart.held.count < FEED_APART_MAX) {
+    if (e->lane && (e->lane != &e->pool->apart || e->lane->held.count < FEED_APART_MAX)) {
         heap_push(&e->lane->held, &e->heap);
     } else {
         feed_hint_drop(e);
@@ -514,13 +514,24 @@ static void ready(struct feed *f, struct feed_pool *p, const struct task *row)
     }
 }
 
+static void granted(struct feed *f, struct feed_hint *e, int32_t attempt)
+{
+    struct feed_pool *of = e->pool;
+
+    of->granted += e->attempt == attempt;
+    feed_hint_free(f, e);
+    feed_pool_step(of);
+}
+
 void feed_changed(struct feed *f, const struct task *row)
 {
     struct feed_hint *e = feed_hint_find(f, &row->id);
     struct feed_pool *p = feed_pool_find(f, row->pool);
 
     if (row->state == TASK_RUNNING) {
-        feed_granted(f, &row->id, row->attempt);
+        if (e && e->attempt <= row->attempt) {
+            granted(f, e, row->attempt);
+        }
         return;
     }
     if (e && (e->attempt != row->attempt || (row->state != TASK_READY && row->state != TASK_FED))) {
@@ -540,11 +551,10 @@ void feed_changed(struct feed *f, const struct task *row)
     }
 }
 
-/* So others say. Where they are wrong its row is FED and told by nobody: the next rescan looks. */
-static void forget_hint(struct feed *f, struct feed_hint *e)
+/* What others say may be wrong. Then its row is FED and told by nobody: the next rescan looks. */
+static void doubt(struct feed_hint *e)
 {
     e->pool->fed_known = e->pool->fed_known && !e->marked;
-    feed_hint_free(f, e);
 }
 
 void feed_granted(struct feed *f, const struct id *id, int32_t attempt)
@@ -552,11 +562,8 @@ void feed_granted(struct feed *f, const struct id *id, int32_t attempt)
     struct feed_hint *e = feed_hint_find(f, id);
 
     if (e && e->attempt <= attempt) {
-        struct feed_pool *of = e->pool;
-
-        of->granted += e->attempt == attempt;
-        forget_hint(f, e);
-        feed_pool_step(of);
+        doubt(e);
+        granted(f, e, attempt);
     }
 }
 
@@ -567,7 +574,8 @@ void feed_forget(struct feed *f, const struct id *id)
     if (e) {
         struct feed_pool *of = e->pool;
 
-        forget_hint(f, e);
+        doubt(e);
+        feed_hint_free(f, e);
         feed_pool_step(of);
     }
 }

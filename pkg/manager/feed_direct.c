@@ -188,10 +188,12 @@ static void renew(struct feed_hint *e, struct offer *w)
     }
 }
 
+/* And of no more workers. */
 static bool asks_as_much(const struct feed_hint *e, const struct feed_hint *than)
 {
     return e->room.slots >= than->room.slots && e->room.cpus_milli >= than->room.cpus_milli &&
-           e->room.memory_mb >= than->room.memory_mb && streq(e->type, than->type);
+           e->room.memory_mb >= than->room.memory_mb && streq(e->type, than->type) &&
+           (!than->avoid || (e->avoid && streq(e->avoid, than->avoid)));
 }
 
 /* Where there was no room for one of these there is none for it. */
@@ -227,9 +229,7 @@ void feed_direct_lane(struct feed_lane *l, struct mq *mq)
             if (feed_direct(e, mq)) {
                 continue;
             }
-            if (!e->avoid) { /* for others there may be room where this one shall not go */
-                tried[tries++] = e;
-            }
+            tried[tries++] = e;
         }
         heap_remove(&l->held, &e->heap);
         passed[n++] = e;

@@ -122,8 +122,8 @@ struct manager {
     /* intake.c */
     struct list to_answer;    /* claims, of which some are decided */
     struct list held_results; /* whose write failed because the database was away */
-    size_t lookups_open;      /* of attempts in beats that we do not know; the same */
     size_t claims_open;       /* submitted to the ledger, not answered */
+    size_t lookups_open;      /* of attempts in beats that we do not know; the same */
     struct mq_watched results;
     struct mq_watch watch; /* of `sub` */
     /* look.c */

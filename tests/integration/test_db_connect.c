@@ -168,16 +168,20 @@ static void test_terminated_in_flight(void **state)
 {
     (void)state;
     struct fixture f;
+    struct fixture other;
     struct answer a[20] = {{0}};
 
     setup_up(&f, 1);
-    for (int i = 0; i < 20; i++) { /* all of them are sent before it is over */
-        const char *sql = i == 9
-                              ? "select pg_terminate_backend(pg_backend_pid()) from pg_sleep(0.3)"
-                              : "select 1";
+    setup_up(&other, 1);
+    assert_int_equal(run(&other, "select pg_advisory_lock(915)", NULL, NULL), 0);
+    for (int i = 0; i < 20; i++) {
+        const char *sql = i == 9 ? "select pg_terminate_backend(pg_backend_pid()) from "
+                                   "(select pg_advisory_xact_lock(915)) x"
+                                 : "select 1";
 
         assert_int_equal(db_exec(f.db, sql, NULL, on_answer, &a[i]), 0);
     }
+    teardown(&other); /* all are sent: the lock goes with its session */
     AWAIT(&f, f.downs == 1);
     for (int i = 0; i < 20; i++) {
         assert_int_equal(a[i].calls, 1); /* answered before on_down */

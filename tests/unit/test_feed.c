@@ -451,6 +451,33 @@ static void test_what_a_worker_gave_back_goes_to_another(void **state)
     assert_string_equal(queue_of(twice), "sje.worker.w3");
 }
 
+/* More than are kept in memory: what is behind them goes on. */
+static void test_very_many_that_were_given_back(void **state)
+{
+    (void)state;
+    beat("w1", "X", 8, 4, 100);
+    beat("w2", "X", 1, 4, 100);
+    pass(20);
+    for (int i = 0; i < 20001; i++) {
+        struct task t = {.id = id_new(),
+                         .seq = 1,
+                         .state = TASK_READY,
+                         .attempt = 2,
+                         .priority = 5,
+                         .slots = 1,
+                         .rank = 1,
+                         .pool = xstrdup("p"),
+                         .job_type = xstrdup("X"),
+                         .returned_by = xstrdup("w1")};
+
+        feed_changed(feed, &t);
+        task_done(&t);
+    }
+    struct task *other = submit("X", 1, 0, 0);
+    AWAIT(*queue_of(other));
+    assert_string_equal(queue_of(other), SHARED);
+}
+
 /* It needs more than is ever free there at once: room is made. */
 static void test_what_was_given_back_is_not_starved(void **state)
 {
@@ -814,6 +841,7 @@ int main(void)
         T(test_what_everybody_takes_is_shared),
         T(test_what_some_take_goes_to_one_of_them),
         T(test_what_a_worker_gave_back_goes_to_another),
+        T(test_very_many_that_were_given_back),
         T(test_what_was_given_back_is_not_starved),
         T(test_what_was_given_back_waits_for_the_whole_fleet),
         T(test_a_forgotten_hint_is_looked_for),
