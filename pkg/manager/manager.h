@@ -64,10 +64,10 @@ void manager_wait_cancel(struct waiter *w); /* the callback will not be called *
  * or nothing keeps it. */
 struct waiting_for {
     const char *code; /* notBefore, poolPaused, noWorkerOfPool, noWorkerOffersType, doesNotFit,
-                         brokerAway, busy, behindOthers */
+                         brokerAway, busy, elsewhere, behindOthers */
     char text[400];
 };
-bool manager_waiting_for(const struct manager *m, const struct task *t, struct waiting_for *ret);
+bool manager_waiting_for(struct manager *m, const struct task *t, struct waiting_for *ret);
 
 struct list_filter {
     const char *state; /* an outside name, or NULL */

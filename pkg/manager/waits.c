@@ -140,8 +140,36 @@ static void busy(const struct offers_pool *o, const struct need *n, struct waiti
     because(ret, "busy", "all workers that could take it are busy%s", b.len ? b.data : "");
 }
 
-bool waits_reason(const struct manager *m, const char *pool, bool paused, const struct need *n,
-                  struct waiting_for *ret)
+static void name_node(void *arg, const char *node)
+{
+    struct buf *b = arg;
+
+    buf_addf(b, "%s%s", b->len ? ", " : "", node);
+}
+
+/* It goes to a worker that has not given it back, where there is one. */
+static bool elsewhere(struct manager *m, const struct offers_pool *o, const struct need *n,
+                      const char *returned_by, struct waiting_for *ret)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+    bool heard = fleet_is_whole(&m->fleet);
+
+    fleet_avoid(&m->fleet, returned_by, true);
+    bool others = offers_fits_elsewhere(o, n);
+    bool waits = (others || !heard) && !offers_pick(o, n);
+    fleet_avoid(&m->fleet, returned_by, false);
+    buf_init(&b, sizeof(ret->text));
+    task_returned_each(returned_by, name_node, &b);
+    if (waits) {
+        because(ret, "elsewhere", "it was given back by %s, and %s", b.data,
+                others ? "all others that could take it are busy"
+                       : "waits for the other workers, which were not heard yet");
+    }
+    return waits;
+}
+
+bool waits_reason(struct manager *m, const char *pool, bool paused, const struct need *n,
+                  const char *returned_by, struct waiting_for *ret)
 {
     const struct offers_pool *o = offers_find(&m->fleet.offers, pool);
     struct buf b CLEANUP(buf_free) = {0};
@@ -168,12 +196,12 @@ bool waits_reason(const struct manager *m, const char *pool, bool paused, const 
     } else if (o->slots.available <= 0 || (n && !offers_pick(o, n))) {
         busy(o, n, ret);
     } else {
-        return false;
+        return n && returned_by && elsewhere(m, o, n, returned_by, ret);
     }
     return true;
 }
 
-bool manager_waiting_for(const struct manager *m, const struct task *t, struct waiting_for *ret)
+bool manager_waiting_for(struct manager *m, const struct task *t, struct waiting_for *ret)
 {
     struct feed_pool_info info = {0};
     struct need need = {t->job_type, {t->slots, t->cpus_milli, t->memory_mb}};
@@ -187,7 +215,7 @@ bool manager_waiting_for(const struct manager *m, const struct task *t, struct w
     case TASK_READY:
     case TASK_FED:
         (void)feed_look(m->feed, t->pool, &info);
-        if (waits_reason(m, t->pool, info.paused, &need, ret)) {
+        if (waits_reason(m, t->pool, info.paused, &need, t->returned_by, ret)) {
             return true;
         }
         if (feed_is_behind(m->feed, t)) {

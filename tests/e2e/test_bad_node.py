@@ -111,6 +111,18 @@ def test_a_program_that_one_worker_has(own, tmp_path):
     assert (alone["state"], alone["attempt"]) == ("FAILED", 1), alone
     another_worker(sje, PATH=f"{bin_dir}:{os.environ['PATH']}", SJE_NODE_SLOTS="1")
     another_worker(sje, "node3")
+    (bin_dir / "Hold").write_text(f"#!/bin/sh\nuntil [ -e {tmp_path}/go ]; do sleep 0.05; done\n")
+    (bin_dir / "Hold").chmod(0o755)
+    hold = sje.submit({"jobType": "Command", "command": ["Hold"]})
+    until(lambda: [sje.task(hold)[k] for k in ("state", "workerId")] == ["RUNNING", "node2"], 20, "node2 is busy")
+    waits = sje.submit(task)
+    why = until(lambda: (sje.task(waits)["waitingFor"] or {}).get("code") == "elsewhere" and sje.task(waits)["waitingFor"],
+                20, f"it waits for node2: {sje.task(waits)}")
+    assert "node1" in why["text"] and "node3" in why["text"] and "busy" in why["text"], why
+    queue = next(q for q in sje.get("/mgmt/queues").json()["queues"] if q["pool"] == "default")
+    assert queue["waitingForCode"] == "elsewhere" and queue["waitingTaskId"] == waits, queue
+    (tmp_path / "go").touch()
+    no_charge(complete(sje, [hold, waits]))
     ids = [sje.submit(task) for _ in range(300)]
     sje.manager.kill()  # it hears the bad ones first, perhaps
     sje.manager.start()

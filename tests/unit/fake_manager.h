@@ -200,7 +200,7 @@ void manager_cancel(struct manager *m, const struct id *id, task_fn *cb, void *a
     fake_task_call(id, cb, arg);
 }
 
-bool manager_waiting_for(const struct manager *m, const struct task *t, struct waiting_for *ret)
+bool manager_waiting_for(struct manager *m, const struct task *t, struct waiting_for *ret)
 {
     (void)m;
     (void)t;
