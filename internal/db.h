@@ -52,6 +52,10 @@ struct db_options {
     void (*on_down)(void *arg, const struct err *why);
 };
 
+struct config;
+/* What the configuration says of the server; its strings. */
+struct db_options db_options_of(const struct config *c, const char *name);
+
 /* Parameters of a statement, in binary. Arrays are one-dimensional. Each add is one $n in order.
  * Strings and bytes are copied, but by db_ref_…; a NULL pointer is SQL NULL. Text has the type
  * `text`: write $1::json where the column is json. At most 64 MiB a statement; beyond that,

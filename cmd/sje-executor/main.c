@@ -49,15 +49,7 @@ static int check(const struct config *c)
 
 static int migrate(const struct config *c)
 {
-    struct db_options o = {
-        .host = c->db.host,
-        .port = c->db.port,
-        .database = c->db.database,
-        .username = c->db.username,
-        .password = c->db.password,
-        .ssl_mode = c->db.ssl_mode,
-        .name = "sje-migrate",
-    };
+    struct db_options o = db_options_of(c, "sje-migrate");
     struct err why = {0};
     int applied = 0;
 

@@ -343,23 +343,6 @@ static void name_manager(struct manager *m)
     snprintf(m->queue, sizeof(m->queue), "sje.manager.%s", m->id);
 }
 
-static struct db_options db_options_of(struct manager *m, const struct config *c)
-{
-    return (struct db_options){
-        .host = c->db.host,
-        .port = c->db.port,
-        .database = c->db.database,
-        .username = c->db.username,
-        .password = c->db.password,
-        .ssl_mode = c->db.ssl_mode,
-        .name = "sje-manager",
-        .settings = STORE_PLAN_SETTINGS,
-        .statement_timeout_ms = 30000,
-        .max_queued = DB_QUEUE,
-        .arg = m,
-    };
-}
-
 static void open_database(struct manager *m, const struct config *c)
 {
     struct db_options o = m->db_options;
@@ -421,7 +404,11 @@ int manager_start(uv_loop_t *loop, const struct config *c, const struct task_typ
     m->settings_version = -1;
     m->last_tick = clock_boot_ms();
     name_manager(m);
-    m->db_options = db_options_of(m, c);
+    m->db_options = db_options_of(c, "sje-manager");
+    m->db_options.settings = STORE_PLAN_SETTINGS;
+    m->db_options.statement_timeout_ms = 30000;
+    m->db_options.max_queued = DB_QUEUE;
+    m->db_options.arg = m;
     /* What the server refuses now, it will refuse for ever: say so and end. A server that is away
      * may come. */
     struct err why = {0};

@@ -452,14 +452,10 @@ static void on_sql(void *arg, int rc, const struct db_result *res, const struct 
 /* One connection, as a manager has many. */
 static struct db_options bench_options(void)
 {
-    return (struct db_options){.host = config->db.host,
-                               .port = config->db.port,
-                               .database = config->db.database,
-                               .username = config->db.username,
-                               .password = config->db.password,
-                               .ssl_mode = config->db.ssl_mode,
-                               .name = "test",
-                               .connections = 1};
+    struct db_options o = db_options_of(config, "test");
+
+    o.connections = 1;
+    return o;
 }
 
 static __attribute__((unused)) void run_sql(const char *literal)
