@@ -1,5 +1,4 @@
 /* db.c: the pool. */
-#include "internal/config.h"
 #include "internal/db_conn.h"
 
 #include <libpq-fe.h>
@@ -8,17 +7,6 @@
 
 #define QUEUED_DEFAULT 10000
 #define PENDING_BYTES  (256U << 20)
-
-struct db_options db_options_of(const struct config *c, const char *name)
-{
-    return (struct db_options){.host = c->db.host,
-                               .port = c->db.port,
-                               .database = c->db.database,
-                               .username = c->db.username,
-                               .password = c->db.password,
-                               .ssl_mode = c->db.ssl_mode,
-                               .name = name};
-}
 
 static void free_options(struct db_options *o)
 {
