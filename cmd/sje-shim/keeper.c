@@ -81,7 +81,7 @@ static void take_over(struct shim *s)
     for (;;) {
         group_kill(s);
         tree_kill(s);
-        if (s->no_child || boot_ms() >= give_up_at) {
+        if (s->no_child || (boot_ms() >= give_up_at && tree_stays(s))) {
             break;
         }
         poll(NULL, 0, KILL_RETRY_MS);
