@@ -96,10 +96,11 @@ struct alarm {
  * that is dead. */
 struct fate {
     _Atomic int64_t lease_until;
-    pid_t pid;      /* 0: not started */
-    bool launched;  /* exec succeeded */
-    bool main_gone; /* reaped, status is valid */
-    bool killed;    /* we sent SIGKILL while the main process was there */
+    _Atomic int64_t killing_at; /* what is left was last killed at that time; 0: not yet */
+    pid_t pid;                  /* 0: not started */
+    bool launched;              /* exec succeeded */
+    _Atomic bool main_gone;     /* reaped, status is valid */
+    bool killed;                /* we sent SIGKILL while the main process was there */
     bool oom;
     const char *stage; /* NULL, or where the start went wrong: see pkg/executors/fault.c */
     int error;         /* and its errno */

@@ -232,8 +232,8 @@ void tree_reap(struct shim *s)
 
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
         if (pid == s->fate->pid) {
-            s->fate->main_gone = true;
             s->fate->status = status;
+            s->fate->main_gone = true;
         }
     }
     s->no_child = pid < 0 && errno == ECHILD;
@@ -241,6 +241,7 @@ void tree_reap(struct shim *s)
 
 void tree_kill(struct shim *s)
 {
+    s->fate->killing_at = boot_ms();
     for (int i = 0; i < KILL_ROUNDS && !s->no_child; i++) {
         kill_children();
         tree_reap(s);

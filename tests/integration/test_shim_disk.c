@@ -346,6 +346,70 @@ static void test_what_hangs_shields_nobody_from_the_keeper(void **state)
     assert_string_equal(e.reason, "crash");
 }
 
+/* The guardian that kills for so long is not taken for one that stands still. */
+static void test_killing_for_long(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    start_hanging(r, ": > ready; exec cat \"$fuse\"");
+    int64_t start = clock_boot_ms();
+    char *lease CLEANUP(freep) = xasprintf("lease %" PRId64 "\n", start);
+    pid_t guardian = run_guardian(r);
+    run_say(r, lease);
+    poll(NULL, 0, PLAN_LEASE_GRACE_MS + 2500);
+    assert_true(process_runs(guardian));
+    let_go();
+    run_end(r, &e);
+    assert_string_equal(e.reason, "lease");
+    assert_string_equal(e.message, "");
+}
+
+/* It has succeeded within its lease; only what it left behind takes until after that. */
+static void test_a_success_that_leaves_what_hangs(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    start_hanging(r, "mkfifo go; env -i setsid cat \"$fuse\" & : > ready; : < go");
+    char *go CLEANUP(freep) = xasprintf("%s/work/go", r->dir);
+    char *lease CLEANUP(freep) = xasprintf("lease %" PRId64 "\n", clock_boot_ms() + 500);
+    pid_t guardian = run_guardian(r);
+    close(open(go, O_WRONLY | O_CLOEXEC));
+    process_gone(r->task);
+    run_say(r, lease);
+    poll(NULL, 0, 500 + PLAN_LEASE_GRACE_MS + 2000);
+    assert_true(process_runs(guardian));
+    let_go();
+    run_end(r, &e);
+    assert_string_equal(e.reason, "exit");
+    assert_true(e.launched && e.exit_code == 0 && e.signal == 0);
+    assert_string_equal(e.message, "");
+}
+
+/* The same where the guardian does not live to see it. */
+static void test_a_success_with_the_guardian_killed(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    start_hanging(r, "mkfifo go; env -i setsid cat \"$fuse\" & : > ready; read line < go; exit 5");
+    char *go CLEANUP(freep) = xasprintf("%s/work/go", r->dir);
+    pid_t guardian = run_guardian(r);
+    close(open(go, O_WRONLY | O_CLOEXEC));
+    process_gone(r->task);
+    poll(NULL, 0, 200); /* it kills what is left */
+    assert_int_equal(kill(guardian, SIGKILL), 0);
+    process_gone(guardian);
+    let_go();
+    assert_string_equal(run_line(r), "");
+    close(r->conn);
+    r->conn = -1;
+    run_end(r, &e);
+    assert_string_equal(e.reason, "exit");
+    assert_true(e.launched && e.exit_code == 5);
+}
+
 /* ---- a power cut ---- */
 
 /* What the disk has at this moment, as the next start of the machine finds it. */
@@ -435,6 +499,9 @@ int main(void)
         T(test_a_launch_that_hangs_is_cancelled),
         T(test_what_hangs_shields_nobody),
         T(test_what_hangs_shields_nobody_from_the_keeper),
+        T(test_killing_for_long),
+        T(test_a_success_that_leaves_what_hangs),
+        T(test_a_success_with_the_guardian_killed),
         T(test_a_power_cut_after_the_end),
         T(test_a_disk_that_cannot_promise),
     };
