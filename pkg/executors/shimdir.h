@@ -16,7 +16,8 @@
 char *shimdir_path(const char *tasks_dir, const struct id *task, int32_t attempt);
 /* Makes it (0700) with `work` in it. ERR_CONFLICT where it exists. */
 int shimdir_create(const char *dir, struct err *reterr) NODISCARD;
-/* Removes it with all that is below. Fine where it does not exist. */
+/* Removes it with all that is below, but not what is mounted there: then it stays, and the error
+ * names the mount. Fine where it does not exist. */
 int shimdir_remove(const char *dir, struct err *reterr);
 /* Calls `found` for each attempt's directory; other names are ignored. A missing tasks_dir is
  * empty. */
