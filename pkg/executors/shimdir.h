@@ -55,7 +55,8 @@ int shim_connect(const char *dir, int *ret_fd, struct err *reterr) NODISCARD;
 int shim_fence(const char *dir, struct err *reterr) NODISCARD;
 
 /* exit.json. ERR_NOT_FOUND where it is not there, ERR_PARSE where it is not a record, ERR_CONFLICT
- * where it is one of a version that is not known. */
+ * where it is one of a version that is not known. ERR_IO: it cannot be read now (a disk, no
+ * descriptor is left), so nothing is known of it; look again. */
 int shim_exit_read(const char *dir, struct exec_exit *ret, struct err *reterr) NODISCARD;
 int shim_exit_parse(const char *p, size_t n, struct exec_exit *ret, struct err *reterr) NODISCARD;
 

@@ -390,6 +390,44 @@ static void test_hostile_record(void **state)
     assert_int_equal(shim_exit_read(dir, &e, NULL), ERR_CONFLICT);
 }
 
+/* What cannot be read now may be a record. What a task has put there, so that it never can, is
+ * none.
+ */
+static void test_unread_record(void **state)
+{
+    struct exec_exit e;
+    struct err why;
+    struct few_fds few;
+    char *path CLEANUP(freep) = path_of("exit.json");
+
+    (void)state;
+    put("exit.json", RECORD("true", "0", "0", "exit", ""));
+    few_fds_begin(&few, 0);
+    int rc = shim_exit_read(dir, &e, &why);
+    few_fds_end(&few);
+    assert_int_equal(rc, ERR_IO);
+    assert_int_equal(why.code, ERR_IO);
+    assert_int_equal(shim_exit_read(dir, &e, NULL), 0);
+    if (geteuid() != 0) {
+        assert_int_equal(chmod(path, 0), 0);
+        assert_int_equal(shim_exit_read(dir, &e, NULL), ERR_PARSE);
+    }
+    assert_int_equal(unlink(path), 0);
+    few_fds_begin(&few, 0);
+    rc = shim_exit_read(dir, &e, NULL);
+    few_fds_end(&few);
+    assert_int_equal(rc, ERR_NOT_FOUND);
+    link_to("work", "exit.json");
+    assert_int_equal(shim_exit_read(dir, &e, NULL), ERR_PARSE);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_int_equal(shim_exit_read(dir, &e, NULL), ERR_PARSE);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_int_equal(shim_exit_read(dir, &e, &why), ERR_PARSE);
+    assert_int_equal(why.code, ERR_PARSE);
+}
+
 /* ---- the log ---- */
 
 struct read_log {
@@ -557,6 +595,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_plan, setup, teardown),
         cmocka_unit_test_setup_teardown(test_record, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hostile_record, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_unread_record, setup, teardown),
         cmocka_unit_test_setup_teardown(test_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_tail, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hostile_log, setup, teardown),
