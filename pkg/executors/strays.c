@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fts.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -234,7 +235,6 @@ static void kill_processes(struct strays *list, size_t n)
     }
 }
 
-/* A kernel before 5.14 has no cgroup.kill. What is forked meanwhile is killed at the next look. */
 static void kill_members(const char *cgroup)
 {
     char path[4200];
@@ -252,6 +252,22 @@ static void kill_members(const char *cgroup)
     }
 }
 
+/* A kernel before 5.14 has no cgroup.kill. What is forked meanwhile is killed at the next look. */
+static void kill_groups(const char *cgroup)
+{
+    char *paths[] = {(char *)(uintptr_t)cgroup, NULL};
+    FTS *tree = fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR | FTS_XDEV, NULL);
+
+    for (FTSENT *e = tree ? fts_read(tree) : NULL; e; e = fts_read(tree)) {
+        if (e->fts_info == FTS_D) {
+            kill_members(e->fts_path);
+        }
+    }
+    if (tree) {
+        fts_close(tree);
+    }
+}
+
 /* 1 where there are processes in it or below, or where that cannot be told. */
 static int kill_group(const char *cgroup)
 {
@@ -264,7 +280,7 @@ static int kill_group(const char *cgroup)
         (void)!write(fd, "1", 1);
         close(fd);
     } else if (errno == ENOENT) {
-        kill_members(cgroup);
+        kill_groups(cgroup);
     }
     snprintf(path, sizeof(path), "%s/cgroup.events", cgroup);
     int error = read_text(path, text, sizeof(text));

@@ -402,29 +402,47 @@ static void test_a_cgroup(void **state)
     assert_int_equal(strays_kill(&s), 0);
 }
 
-/* As a kernel before 5.14 has it: files that say who is in it. */
+static void put(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+
+    assert_true(f && fputs(text, f) >= 0 && fclose(f) == 0);
+}
+
+/* As a kernel before 5.14 has it: files that say who is in it, and in what is nested in it. */
 static void test_a_cgroup_without_kill(void **state)
 {
     char group[] = "/tmp/sje-group.XXXXXX";
+    struct strays s = {.cgroup = group};
+    pid_t pids[2];
 
     (void)state;
     assert_non_null(mkdtemp(group));
-    char *procs CLEANUP(freep) = xasprintf("%s/cgroup.procs", group);
     char *events CLEANUP(freep) = xasprintf("%s/cgroup.events", group);
-    struct strays s = {.cgroup = group};
-    pid_t pid = start_session(false);
-    await_ready();
-    FILE *f = fopen(procs, "w");
-    assert_true(f && fprintf(f, "%d\n", (int)pid) > 0 && fclose(f) == 0);
-    f = fopen(events, "w");
-    assert_true(f && fputs("populated 1\nfrozen 0\n", f) >= 0 && fclose(f) == 0);
+    char *nested CLEANUP(freep) = xasprintf("%s/a", group);
+    char *deeper CLEANUP(freep) = xasprintf("%s/a/b", group);
+    char *procs[] = {xasprintf("%s/cgroup.procs", group), xasprintf("%s/cgroup.procs", deeper)};
+    assert_int_equal(mkdir(nested, 0700), 0);
+    assert_int_equal(mkdir(deeper, 0700), 0);
+    for (int i = 0; i < 2; i++) {
+        char number[32];
+        pids[i] = start_session(false);
+        await_ready();
+        snprintf(number, sizeof(number), "%d\n", (int)pids[i]);
+        put(procs[i], number);
+    }
+    put(events, "populated 1\nfrozen 0\n");
     assert_int_equal(strays_kill(&s), 1);
-    assert_int_equal(waitpid(pid, NULL, 0), pid);
-    f = fopen(events, "w");
-    assert_true(f && fputs("populated 0\nfrozen 0\n", f) >= 0 && fclose(f) == 0);
-    assert_int_equal(unlink(procs), 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(waitpid(pids[i], NULL, 0), pids[i]);
+        assert_int_equal(unlink(procs[i]), 0);
+        free(procs[i]);
+    }
+    put(events, "populated 0\nfrozen 0\n");
     assert_int_equal(strays_kill(&s), 0);
     assert_int_equal(unlink(events), 0);
+    assert_int_equal(rmdir(deeper), 0);
+    assert_int_equal(rmdir(nested), 0);
     assert_int_equal(rmdir(group), 0);
 }
 
