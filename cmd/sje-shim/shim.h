@@ -224,6 +224,7 @@ void group_kill(const struct shim *s);
 int64_t group_oom_kills(const struct shim *s); /* -1: unknown */
 void group_remove(struct shim *s);
 int64_t machine_oom_kills(void); /* -1: unknown */
+int64_t machine_forks(void);     /* the same */
 
 /* ---- stream.c ---- */
 void stream_init(struct stream *t, const char *name, int64_t log_limit);
