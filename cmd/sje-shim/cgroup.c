@@ -66,12 +66,11 @@ void group_kill(const struct shim *s)
 }
 
 /* The number behind `key` in a file of lines "key number"; -1 where it is not there. */
-static int64_t counter(const char *path, const char *key)
+static int64_t counter_in(const char *path, const char *key, char *text, size_t size)
 {
-    char text[16384];
     int64_t n = 0;
 
-    if (read_text(path, text, sizeof(text)) <= 0) {
+    if (read_text(path, text, size) <= 0) {
         return -1;
     }
     for (char *line = text; line && *line;) {
@@ -86,6 +85,13 @@ static int64_t counter(const char *path, const char *key)
         line = next;
     }
     return -1;
+}
+
+static int64_t counter(const char *path, const char *key)
+{
+    char text[16384];
+
+    return counter_in(path, key, text, sizeof(text));
 }
 
 int64_t group_oom_kills(const struct shim *s)
@@ -105,4 +111,11 @@ void group_remove(struct shim *s)
 int64_t machine_oom_kills(void)
 {
     return counter("/proc/vmstat", "oom_kill");
+}
+
+int64_t machine_forks(void)
+{
+    static char text[65536]; /* there is a number for each interrupt */
+
+    return counter_in("/proc/stat", "processes", text, sizeof(text));
 }

@@ -63,7 +63,7 @@ void stop_task(struct shim *s, const char *reason, int64_t grace_ms)
         task_report(s); /* what is not executed by now never was */
         s->fate->reason = reason;
         if (s->kill_at > now) {
-            tree_signal(SIGTERM);
+            (void)tree_signal(SIGTERM);
         }
     }
 }
@@ -164,7 +164,7 @@ static bool decide(struct shim *s)
     if (is_over(s)) {
         return true;
     }
-    if (s->killing && now >= s->give_up_at) {
+    if (s->killing && now >= s->give_up_at && tree_stays(s)) {
         note(s, "some of its processes could not be killed");
         return true;
     }

@@ -72,31 +72,37 @@ static void take_over(struct shim *s)
 {
     struct fate *f = s->fate;
     int64_t give_up_at = boot_ms() + PLAN_KILL_GIVE_UP_MS;
+    /* It was about to clear what the main process had left, so how that ended is known. */
+    bool ended = f->main_gone && f->killing_at && !f->reason;
 
-    f->launched = true;
-    if (!f->reason) {
+    if (!ended) {
+        f->launched = true;
+    }
+    if (!ended && !f->reason) {
         f->reason = s->overdue_at != NEVER ? "lease" : "crash";
     }
     note(s, "the part of its shim that holds its lease was killed");
     for (;;) {
         group_kill(s);
         tree_kill(s);
-        if (s->no_child || boot_ms() >= give_up_at) {
+        if (s->no_child || (boot_ms() >= give_up_at && tree_stays(s))) {
             break;
         }
         poll(NULL, 0, KILL_RETRY_MS);
     }
-    if (strcmp(f->reason, "crash") == 0) {
+    if (f->reason && strcmp(f->reason, "crash") == 0) {
         f->main_gone = false; /* how it ended says nothing of the task */
     }
     f->finished_wall = wall_ms();
     group_remove(s);
 }
 
-/* It stands still, or it would have ended the task by itself. Returns when to look again. */
+/* It stands still, or it would have ended the task by itself; unless it is seen to kill what does
+ * not die. Returns when to look again. */
 static int64_t check_guardian(struct shim *s, int64_t now)
 {
     int64_t lease = atomic_load(&s->fate->lease_until);
+    int64_t busy = atomic_load(&s->fate->killing_at);
 
     if (lease == NEVER || now < lease + PLAN_LEASE_GRACE_MS) {
         s->overdue_at = NEVER;
@@ -104,6 +110,9 @@ static int64_t check_guardian(struct shim *s, int64_t now)
     }
     if (s->overdue_at == NEVER) { /* the machine, or we, may have slept: it has its chance first */
         s->overdue_at = now;
+    }
+    if (s->overdue_at < busy) {
+        s->overdue_at = busy;
     }
     if (now >= s->overdue_at + KEEPER_WAIT_MS) {
         kill_guardian(s);

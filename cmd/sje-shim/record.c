@@ -52,8 +52,9 @@ void record_started(const struct shim *s)
 
     if (s->fate->pid && read_text(BOOT_ID, boot, sizeof(boot)) > 0) {
         boot[strcspn(boot, "\n")] = '\0';
-        snprintf(text, sizeof(text), "%s %lld %d %d", boot, (long long)boot_ms(), (int)s->keeper,
-                 (int)s->fate->pid);
+        int64_t forks = machine_forks();
+        snprintf(text, sizeof(text), "%s %lld %d %d %lld", boot, (long long)boot_ms(),
+                 (int)s->keeper, (int)s->fate->pid, (long long)(forks > 0 ? forks : 0));
         (void)!symlink(text, PLAN_STARTED);
     }
 }

@@ -37,6 +37,8 @@
 
 #define KILL_RETRY_MS  10   /* a tree that forks while it is being killed */
 #define KILL_ROUNDS    50   /* at once */
+#define WALK_AFTER_MS  100  /* of killing: what is still there may have children that live */
+#define WALK_REST      10   /* times as long as a walk takes, until the next */
 #define KEEPER_WAIT_MS 1000 /* for a guardian that is late */
 #define STARTED_AFTER_MS                                                                           \
     200                      /* a run of that length is written down for the next worker process   \
@@ -94,10 +96,11 @@ struct alarm {
  * that is dead. */
 struct fate {
     _Atomic int64_t lease_until;
-    pid_t pid;      /* 0: not started */
-    bool launched;  /* exec succeeded */
-    bool main_gone; /* reaped, status is valid */
-    bool killed;    /* we sent SIGKILL while the main process was there */
+    _Atomic int64_t killing_at; /* what is left was last killed at that time; 0: not yet */
+    pid_t pid;                  /* 0: not started */
+    bool launched;              /* exec succeeded */
+    _Atomic bool main_gone;     /* reaped, status is valid */
+    bool killed;                /* we sent SIGKILL while the main process was there */
     bool oom;
     const char *stage; /* NULL, or where the start went wrong: see pkg/executors/fault.c */
     int error;         /* and its errno */
@@ -126,7 +129,10 @@ struct shim {
     int signals;
     int link; /* to the other one */
     struct alarm alarm;
-    bool no_child; /* no descendant is left */
+    bool no_child;   /* no descendant is left */
+    int64_t walk_at; /* below what does not die; 0: nothing is killed yet */
+    int64_t newest;  /* of that at the last walk: when it began */
+    bool met_new;    /* by that; it may not be dead yet */
 
     /* the keeper's */
     pid_t guardian;
@@ -200,10 +206,14 @@ void task_start(struct shim *s);
 void task_report(struct shim *s);
 
 /* ---- tree.c: all of the processes below this one ---- */
-/* Sends `sig` to every descendant, as far as they stand still. */
-void tree_signal(int sig);
-/* Kills again and again, and reaps; no_child tells whether anything is left. */
+/* Sends `sig` to every descendant, as far as they stand still. When the newest of them began, in
+ * ticks; 0: there is none. */
+int64_t tree_signal(int sig);
+/* Kills again and again, and reaps; no_child tells whether anything is left. To be called every
+ * KILL_RETRY_MS until nothing is. */
 void tree_kill(struct shim *s);
+/* All that is left was killed before, and does not die: it hangs in the kernel. */
+bool tree_stays(const struct shim *s);
 void tree_reap(struct shim *s);
 
 /* ---- cgroup.c ---- */
@@ -214,6 +224,7 @@ void group_kill(const struct shim *s);
 int64_t group_oom_kills(const struct shim *s); /* -1: unknown */
 void group_remove(struct shim *s);
 int64_t machine_oom_kills(void); /* -1: unknown */
+int64_t machine_forks(void);     /* the same */
 
 /* ---- stream.c ---- */
 void stream_init(struct stream *t, const char *name, int64_t log_limit);

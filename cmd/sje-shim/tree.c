@@ -2,8 +2,12 @@
  *
  * Keeper and guardian are child subreapers: whatever the task forks, however it detaches itself,
  * stays below the guardian, and below the keeper when that is dead; there is nothing left exactly
- * when waitpid() knows no child. A signal goes through a pidfd whose process is looked at once
- * more, so a number that was given to a stranger meanwhile is not hit.
+ * when waitpid() knows no child.
+ *
+ * Numbers are given away anew, also while /proc is being read, or while we stand still amidst that.
+ * So what seems to be ours is read once more: a process that has the same parent both times, and so
+ * on up to us, was below us at the time between, and all that was once below us stays there. A
+ * signal goes through a pidfd to what has the same number and began at the same time.
  */
 #include "cmd/sje-shim/shim.h"
 
@@ -20,7 +24,8 @@
 
 struct process {
     int64_t pid;
-    int64_t parent;
+    int64_t parent;  /* -1: gone */
+    int64_t started; /* ticks since the machine was */
     bool ours;
 };
 
@@ -30,21 +35,25 @@ struct table {
     size_t cap;
 };
 
-/* The parent, from /proc/<pid>/stat; the name in parentheses may hold anything. -1: gone. */
-static int64_t parent_of(int64_t pid)
+/* From /proc/<pid>/stat; the name in parentheses may hold anything. */
+static struct process look_at(int64_t pid)
 {
+    struct process p = {pid, -1, 0, false};
     char path[64];
-    char text[512];
-    int64_t parent = -1;
+    char text[1024];
+    long long parent = 0;
+    long long started = 0;
 
     snprintf(path, sizeof(path), "/proc/%lld/stat", (long long)pid);
-    char *at = read_text(path, text, sizeof(text)) > 0 ? strrchr(text, ')') : NULL;
-    if (!at || strlen(at) < 5) {
-        return -1;
+    const char *at = read_text(path, text, sizeof(text)) > 0 ? strrchr(text, ')') : NULL;
+    if (at && sscanf(at,
+                     ") %*c %lld %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
+                     "%*s %*s %lld",
+                     &parent, &started) == 2) {
+        p.parent = parent;
+        p.started = started;
     }
-    at += 4; /* ") S " */
-    at[strcspn(at, " ")] = '\0';
-    return parse_number(at, &parent) ? parent : -1;
+    return p;
 }
 
 static bool add(struct table *t, int64_t pid)
@@ -58,7 +67,7 @@ static bool add(struct table *t, int64_t pid)
         t->list = list;
         t->cap = cap;
     }
-    t->list[t->count++] = (struct process){pid, parent_of(pid), false};
+    t->list[t->count++] = look_at(pid);
     return true;
 }
 
@@ -72,7 +81,7 @@ static int by_pid(const void *a, const void *b)
 
 static bool parent_is_ours(const struct table *t, int64_t self, const struct process *p)
 {
-    struct process key = {p->parent, 0, false};
+    struct process key = {.pid = p->parent};
 
     if (p->parent == self) {
         return true;
@@ -96,6 +105,19 @@ static void mark(struct table *t, int64_t self)
     }
 }
 
+/* Once more. What is another by now is left out, and what has another parent, but us, is left to
+ * the next walk. */
+static void check(struct table *t, int64_t self)
+{
+    for (size_t i = 0; i < t->count; i++) {
+        struct process *p = &t->list[i];
+        struct process now = p->ours ? look_at(p->pid) : *p;
+        bool same = now.started == p->started && (now.parent == p->parent || now.parent == self);
+        p->parent = same ? now.parent : -1;
+        p->ours = false;
+    }
+}
+
 /* `fd` is its pidfd; -1: by its number. */
 static void hit(int fd, int64_t pid, int sig)
 {
@@ -106,16 +128,14 @@ static void hit(int fd, int64_t pid, int sig)
     }
 }
 
-/* Through a pidfd whose process is looked at once more, so that a number which was given to a
- * stranger meanwhile is not hit. */
-static void send_signal(const struct process *p, int64_t self, int sig)
+static void send_signal(const struct process *p, int sig)
 {
     int fd = (int)syscall(SYS_pidfd_open, (pid_t)p->pid, 0);
     if (fd < 0 && errno != ENOSYS && errno != EPERM) { /* these two as in strays.c */
         return;
     }
-    int64_t parent = parent_of(p->pid);
-    if (parent == p->parent || parent == self) {
+    struct process now = look_at(p->pid);
+    if (now.parent >= 0 && now.started == p->started) {
         hit(fd, p->pid, sig);
         if (sig == SIGTERM) {
             hit(fd, p->pid, SIGCONT); /* a stopped process hears it too */
@@ -126,14 +146,15 @@ static void send_signal(const struct process *p, int64_t self, int sig)
     }
 }
 
-void tree_signal(int sig)
+int64_t tree_signal(int sig)
 {
     struct table t = {0};
+    int64_t newest = 0;
     int64_t self = getpid();
     DIR *dir = opendir("/proc");
 
     if (!dir) {
-        return;
+        return 0;
     }
     for (struct dirent *e = readdir(dir); e; e = readdir(dir)) {
         int64_t pid = 0;
@@ -144,12 +165,16 @@ void tree_signal(int sig)
     closedir(dir);
     qsort(t.list, t.count, sizeof(*t.list), by_pid);
     mark(&t, self);
+    check(&t, self);
+    mark(&t, self);
     for (size_t i = 0; i < t.count; i++) {
         if (t.list[i].ours) {
-            send_signal(&t.list[i], self, sig);
+            newest = t.list[i].started > newest ? t.list[i].started : newest;
+            send_signal(&t.list[i], sig);
         }
     }
     free(t.list);
+    return newest;
 }
 
 /* Our children keep their numbers until we reap them, and the children of a killed process become
@@ -165,7 +190,7 @@ static void kill_children(void)
     snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) { /* a kernel without CONFIG_PROC_CHILDREN */
-        tree_signal(SIGKILL);
+        (void)tree_signal(SIGKILL);
         return;
     }
     while ((n = read(fd, text, sizeof(text))) > 0) {
@@ -181,6 +206,25 @@ static void kill_children(void)
     close(fd);
 }
 
+/* What hangs in the kernel, on a disk for instance, does not die, and its children do not become
+ * ours. A walk of /proc reaches them: only now and then, because most of what is killed needs but a
+ * moment, and a walk with it. */
+static void kill_below(struct shim *s)
+{
+    int64_t now = boot_ms();
+
+    if (s->walk_at && now >= s->walk_at) {
+        int64_t newest = tree_signal(SIGKILL);
+        int64_t took = boot_ms() - now;
+        s->met_new = newest > s->newest;
+        s->newest = newest;
+        s->walk_at = now + WALK_AFTER_MS + WALK_REST * took;
+    } else if (!s->walk_at) {
+        s->walk_at = now + WALK_AFTER_MS;
+        s->met_new = true;
+    }
+}
+
 void tree_reap(struct shim *s)
 {
     int status = 0;
@@ -188,8 +232,8 @@ void tree_reap(struct shim *s)
 
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
         if (pid == s->fate->pid) {
-            s->fate->main_gone = true;
             s->fate->status = status;
+            s->fate->main_gone = true;
         }
     }
     s->no_child = pid < 0 && errno == ECHILD;
@@ -197,8 +241,17 @@ void tree_reap(struct shim *s)
 
 void tree_kill(struct shim *s)
 {
+    s->fate->killing_at = boot_ms();
     for (int i = 0; i < KILL_ROUNDS && !s->no_child; i++) {
         kill_children();
         tree_reap(s);
     }
+    if (!s->no_child) {
+        kill_below(s);
+    }
+}
+
+bool tree_stays(const struct shim *s)
+{
+    return !s->met_new;
 }

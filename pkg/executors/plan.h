@@ -59,7 +59,8 @@
 
 /* Made by the shim when the task has begun, so that a later worker process finds what is left where
  * both halves of the shim were killed. A symbolic link, because that is one step; its text is
- * "BOOT-ID BOOT-MS SHIM-PID TASK-PID". */
+ * "BOOT-ID BOOT-MS SHIM-PID TASK-PID FORKS": the last is how many processes the machine had begun
+ * by then, 0: unknown. */
 #define PLAN_STARTED "started"
 
 #endif

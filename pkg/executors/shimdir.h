@@ -16,7 +16,8 @@
 char *shimdir_path(const char *tasks_dir, const struct id *task, int32_t attempt);
 /* Makes it (0700) with `work` in it. ERR_CONFLICT where it exists. */
 int shimdir_create(const char *dir, struct err *reterr) NODISCARD;
-/* Removes it with all that is below. Fine where it does not exist. */
+/* Removes it with all that is below, but not what is mounted there: then it stays, and the error
+ * names the mount. Fine where it does not exist. */
 int shimdir_remove(const char *dir, struct err *reterr);
 /* Calls `found` for each attempt's directory; other names are ignored. A missing tasks_dir is
  * empty. */
@@ -54,7 +55,8 @@ int shim_connect(const char *dir, int *ret_fd, struct err *reterr) NODISCARD;
 int shim_fence(const char *dir, struct err *reterr) NODISCARD;
 
 /* exit.json. ERR_NOT_FOUND where it is not there, ERR_PARSE where it is not a record, ERR_CONFLICT
- * where it is one of a version that is not known. */
+ * where it is one of a version that is not known. ERR_IO: it cannot be read now (a disk, no
+ * descriptor is left), so nothing is known of it; look again. */
 int shim_exit_read(const char *dir, struct exec_exit *ret, struct err *reterr) NODISCARD;
 int shim_exit_parse(const char *p, size_t n, struct exec_exit *ret, struct err *reterr) NODISCARD;
 

@@ -5,8 +5,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define DEPTH_MAX 32 /* below that a directory is moved up first, so no tree is too deep for us */
@@ -15,19 +17,79 @@ struct removal {
     int top;
     unsigned moved;
     int error;
+    char mounted[256]; /* the name of a mount that was met; "" : none */
 };
 
 static bool remove_below(struct removal *r, int dir, int depth);
 
-static int open_dir(int at, const char *name)
+static bool is_same_mount(int a, int b)
 {
-    int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
-    int fd = openat(at, name, flags);
+    struct statx x = {0};
+    struct statx y = {0};
 
-    if (fd < 0 && errno == EACCES && fchmodat(at, name, 0700, 0) == 0) {
-        fd = openat(at, name, flags);
+    if (statx(a, "", AT_EMPTY_PATH, STATX_MNT_ID, &x) != 0 ||
+        statx(b, "", AT_EMPTY_PATH, STATX_MNT_ID, &y) != 0) {
+        return false;
+    }
+    return x.stx_mask & y.stx_mask & STATX_MNT_ID
+               ? x.stx_mnt_id == y.stx_mnt_id
+               : x.stx_dev_major == y.stx_dev_major && x.stx_dev_minor == y.stx_dev_minor;
+}
+
+/* EXDEV where something is mounted there, which is not touched: it may hang. */
+static int open_within(int at, const char *name)
+{
+    struct open_how how = {.flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
+                           .resolve = RESOLVE_NO_XDEV};
+    int fd = (int)syscall(SYS_openat2, at, name, &how, sizeof(how));
+
+    if (fd >= 0 || (errno != ENOSYS && errno != EPERM)) {
+        return fd;
+    }
+    fd = openat(at, name, (int)how.flags); /* a kernel before 5.6, or a filter of calls */
+    if (fd >= 0 && !is_same_mount(at, fd)) {
+        close(fd);
+        errno = EXDEV;
+        fd = -1;
     }
     return fd;
+}
+
+static int open_dir(int at, const char *name)
+{
+    int fd = open_within(at, name);
+
+    if (fd < 0 && errno == EACCES && fchmodat(at, name, 0700, 0) == 0) {
+        fd = open_within(at, name);
+    }
+    return fd;
+}
+
+/* From within its parent: it may be a mount itself by now. */
+static int open_top(const char *dir)
+{
+    char *parent CLEANUP(freep) = xstrdup(dir);
+    char *slash = strrchr(parent, '/');
+
+    if (!slash) {
+        return open_dir(AT_FDCWD, dir);
+    }
+    slash[slash == parent] = '\0';
+    int at = open(parent, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int fd = at < 0 ? -1 : open_dir(at, dir + (slash - parent) + 1);
+    int error = errno;
+    if (at >= 0) {
+        close(at);
+    }
+    errno = error;
+    return fd;
+}
+
+static void note_mount(struct removal *r, const char *name)
+{
+    if (r->error == EXDEV || r->error == EBUSY) { /* a directory, a file */
+        snprintf(r->mounted, sizeof(r->mounted), "%s", name);
+    }
 }
 
 /* True where something went. */
@@ -38,6 +100,7 @@ static bool remove_entry(struct removal *r, int dir, const char *name, int depth
     }
     if (errno != EISDIR && errno != EPERM && errno != EACCES) {
         r->error = errno;
+        note_mount(r, name);
         return false;
     }
     if (errno == EACCES) { /* `dir` itself cannot be written */
@@ -46,7 +109,8 @@ static bool remove_entry(struct removal *r, int dir, const char *name, int depth
     int fd = open_dir(dir, name);
     if (fd < 0) {
         r->error = errno;
-        return errno == ENOTDIR && unlinkat(dir, name, 0) == 0;
+        note_mount(r, name);
+        return r->error == ENOTDIR && unlinkat(dir, name, 0) == 0;
     }
     if (depth == DEPTH_MAX) {
         char up[32];
@@ -89,8 +153,11 @@ static bool remove_below(struct removal *r, int dir, int depth)
 
 int shimdir_remove(const char *dir, struct err *reterr)
 {
-    struct removal r = {.top = open_dir(AT_FDCWD, dir)};
+    struct removal r = {.top = open_top(dir)};
 
+    if (r.top < 0 && errno == EXDEV) {
+        return err_set(reterr, ERR_IO, "something is mounted on it: %.150s stays", dir);
+    }
     if (r.top < 0) {
         return errno == ENOENT ? 0 : err_errno(reterr, ERR_IO, errno, "cannot open %.150s", dir);
     }
@@ -100,7 +167,11 @@ int shimdir_remove(const char *dir, struct err *reterr)
         gone = rmdir(dir) == 0;
     }
     gone = gone || rmdir(dir) == 0;
+    int error = r.error ? r.error : errno;
     close(r.top);
-    return gone ? 0
-                : err_errno(reterr, ERR_IO, r.error ? r.error : errno, "cannot remove %.150s", dir);
+    if (!gone && *r.mounted) {
+        return err_set(reterr, ERR_IO, "something is mounted on \"%.50s\": %.150s stays", r.mounted,
+                       dir);
+    }
+    return gone ? 0 : err_errno(reterr, ERR_IO, error, "cannot remove %.150s", dir);
 }

@@ -3,7 +3,9 @@
 #include "pkg/executors/plan.h"
 #include "pkg/executors/shimdir.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 static const char *const reasons[] = {"exit",     "timeout", "lease",  "cancel",
                                       "shutdown", "revoked", "launch", "crash"};
@@ -116,6 +118,23 @@ int shim_exit_parse(const char *p, size_t n, struct exec_exit *ret, struct err *
     return 0;
 }
 
+/* What cannot be read may be the task's, and stay so: no file, or one whose rights or whose
+ * directory's were taken away. Of a record that a shim has written we are the owner. */
+static int why_unread(const char *dir, int rc)
+{
+    char *path CLEANUP(freep) = xasprintf("%s/exit.json", dir);
+    struct stat st;
+
+    if (rc != ERR_IO) {
+        return rc == ERR_NOT_FOUND ? rc : ERR_PARSE;
+    }
+    if (lstat(path, &st) != 0) {
+        bool tasks = errno == EACCES || errno == ENOTDIR || errno == ELOOP;
+        return errno == ENOENT ? ERR_NOT_FOUND : tasks ? ERR_PARSE : ERR_IO;
+    }
+    return S_ISREG(st.st_mode) && (st.st_mode & S_IRUSR) ? ERR_IO : ERR_PARSE;
+}
+
 int shim_exit_read(const char *dir, struct exec_exit *ret, struct err *reterr)
 {
     struct buf b CLEANUP(buf_free) = {0};
@@ -125,7 +144,11 @@ int shim_exit_read(const char *dir, struct exec_exit *ret, struct err *reterr)
     if (rc == 0) {
         return shim_exit_parse(b.data ? b.data : "", b.len, ret, reterr);
     }
-    return rc == ERR_NOT_FOUND ? rc : ERR_PARSE;
+    rc = why_unread(dir, rc);
+    if (reterr) {
+        reterr->code = rc;
+    }
+    return rc;
 }
 
 void shim_exit_crashed(struct exec_exit *ret, const char *why)

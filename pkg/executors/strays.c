@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fts.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,6 +20,8 @@
 #define ENVIRON_MAX (4u << 20)
 #define TOKEN_NAME  "SJE_TOKEN="
 #define BOOT_ID     "/proc/sys/kernel/random/boot_id"
+#define PID_MAX     "/proc/sys/kernel/pid_max"
+#define PIDS_KEPT   300 /* low numbers that are given away once */
 
 struct process {
     char state;
@@ -90,9 +93,11 @@ static bool is_dead(const struct process *p)
     return (p->state == 'Z' || p->state == 'X') && p->threads <= 1;
 }
 
-/* The number of a session is not given away while it has members. So it is still ours unless its
- * leader is there and younger than what we know of it. */
-static bool is_session(const struct process *p, int64_t leader, int64_t seen_at, int *error)
+/* The number of a session is not given away while it has members. So the leader, or a member, that
+ * was there when the number was known to be ours tells that all of it is, now and later. Without
+ * one it is ours as long as nobody else can have got the number. */
+static bool is_session(const struct process *p, int64_t leader, const struct strays *s, bool *sure,
+                       int *error)
 {
     struct process l;
 
@@ -104,7 +109,42 @@ static bool is_session(const struct process *p, int64_t leader, int64_t seen_at,
         *error = rc;
         return false;
     }
-    return rc || l.started <= seen_at;
+    if (rc == 0 && l.started > s->seen_at) {
+        return false;
+    }
+    *sure = *sure || rc == 0 || p->started <= s->seen_at;
+    return *sure || s->fresh;
+}
+
+int64_t strays_forks(void)
+{
+    char line[256];
+    long long n = 0;
+    FILE *f = fopen("/proc/stat", "re");
+
+    while (f && fgets(line, sizeof(line), f) && sscanf(line, "processes %lld", &n) != 1) {
+    }
+    if (f) {
+        fclose(f);
+    }
+    return n;
+}
+
+/* So many can begin at least before a number is given away again: those that are in use are left
+ * out. Half of that, for some fail to begin after they were given a number, and are not counted. */
+static int64_t forks_until_again(void)
+{
+    char max[64];
+    char load[128];
+    long long n = 0;
+    long long used = 0;
+
+    if (read_text(PID_MAX, max, sizeof(max)) || sscanf(max, "%lld", &n) != 1 ||
+        read_text("/proc/loadavg", load, sizeof(load)) ||
+        sscanf(load, "%*s %*s %*s %*d/%lld", &used) != 1) {
+        return 0;
+    }
+    return (n - PIDS_KEPT - used) / 2;
 }
 
 static bool is_among(int64_t pid, const int64_t *list, size_t n)
@@ -198,8 +238,8 @@ static void kill_if_ours(int64_t pid, struct strays *list, size_t n, struct buf 
     for (size_t i = 0; i < n; i++) {
         struct strays *s = &list[i];
         int doubt = unread;
-        bool ours = !error && (orphan || is_session(&p, s->task, s->seen_at, &doubt) ||
-                               is_session(&p, s->shim, s->seen_at, &doubt) ||
+        bool ours = !error && (orphan || is_session(&p, s->task, s, &s->task_sure, &doubt) ||
+                               is_session(&p, s->shim, s, &s->shim_sure, &doubt) ||
                                (!unread && is_token(s->token) && has_entry(tokens, s->token)));
         bool clears = s->shim_clears && pid == s->shim;
         if (ours && !clears && sent < 0) {
@@ -234,7 +274,6 @@ static void kill_processes(struct strays *list, size_t n)
     }
 }
 
-/* A kernel before 5.14 has no cgroup.kill. What is forked meanwhile is killed at the next look. */
 static void kill_members(const char *cgroup)
 {
     char path[4200];
@@ -252,6 +291,22 @@ static void kill_members(const char *cgroup)
     }
 }
 
+/* A kernel before 5.14 has no cgroup.kill. What is forked meanwhile is killed at the next look. */
+static void kill_groups(const char *cgroup)
+{
+    char *paths[] = {(char *)(uintptr_t)cgroup, NULL};
+    FTS *tree = fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR | FTS_XDEV, NULL);
+
+    for (FTSENT *e = tree ? fts_read(tree) : NULL; e; e = fts_read(tree)) {
+        if (e->fts_info == FTS_D) {
+            kill_members(e->fts_path);
+        }
+    }
+    if (tree) {
+        fts_close(tree);
+    }
+}
+
 /* 1 where there are processes in it or below, or where that cannot be told. */
 static int kill_group(const char *cgroup)
 {
@@ -264,7 +319,7 @@ static int kill_group(const char *cgroup)
         (void)!write(fd, "1", 1);
         close(fd);
     } else if (errno == ENOENT) {
-        kill_members(cgroup);
+        kill_groups(cgroup);
     }
     snprintf(path, sizeof(path), "%s/cgroup.events", cgroup);
     int error = read_text(path, text, sizeof(text));
@@ -277,8 +332,13 @@ static int kill_group(const char *cgroup)
 
 void strays_kill_all(struct strays *list, size_t n)
 {
+    int64_t forks = n ? strays_forks() : 0;
+    int64_t room = n ? forks_until_again() : 0;
+
     for (size_t i = 0; i < n; i++) {
         list[i].left = list[i].cgroup ? kill_group(list[i].cgroup) : 0;
+        list[i].fresh = forks && forks - list[i].seen_forks < room;
+        list[i].shim_sure = list[i].task_sure = false;
     }
     /* Twice: the environment of a process that is just executing a program looks empty. */
     for (int i = 0; i < 2 && n; i++) {
@@ -324,6 +384,7 @@ bool strays_read(const char *dir, struct strays *ret)
     char boot[64];
     char now[64];
     long long at = 0;
+    long long forks = 0; /* earlier shims do not say */
     int shim = 0;
     int task = 0;
 
@@ -332,11 +393,13 @@ bool strays_read(const char *dir, struct strays *ret)
     text[MAX(n, (ssize_t)0)] = '\0';
     (void)read_text(BOOT_ID, now, sizeof(now));
     now[strcspn(now, "\n")] = '\0';
-    if (sscanf(text, "%63s %lld %d %d", boot, &at, &shim, &task) != 4 || !streq(boot, now)) {
+    if (sscanf(text, "%63s %lld %d %d %lld", boot, &at, &shim, &task, &forks) < 4 ||
+        !streq(boot, now)) {
         return false;
     }
     ret->shim = shim;
     ret->task = task;
     ret->seen_at = at;
+    ret->seen_forks = forks;
     return true;
 }

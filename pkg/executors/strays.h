@@ -16,19 +16,29 @@ struct strays {
     int64_t shim;       /* leaders of sessions; 0: unknown */
     int64_t task;
     bool shim_clears;     /* it may live and kills by itself: it is only counted */
-    int64_t seen_at;      /* CLOCK_BOOTTIME ms, when they had these numbers */
+    int64_t seen_at;      /* CLOCK_BOOTTIME ms, when they had these numbers for certain */
+    int64_t seen_forks;   /* strays_forks() at that time, or somewhat earlier; 0: unknown */
     const int64_t *known; /* children that this process has started; not owned */
     size_t n_known;
     int left; /* by strays_kill_all(): how much of it was still there */
+
+    /* the same: what is known of the sessions by now */
+    bool fresh; /* their numbers cannot have been given to others since seen_at */
+    bool shim_sure;
+    bool task_sure;
 };
+
+/* So many processes and threads this machine has begun: by that the numbers of processes go round.
+ * 0: unknown. Reads /proc/stat: less than a millisecond on most machines. */
+int64_t strays_forks(void);
 
 /* From now on orphans fall to this process, once the shim above them is dead. For process 1 they
  * are no mark: everybody's fall to it. */
 void strays_inherit(void);
 /* Reaps children that have ended; those that are known are left to whoever waits for them. */
 void strays_reap(const int64_t *known, size_t n);
-/* Fills shim, task and seen_at from what the shim has left in the attempt's directory. False: it
- * has not, or the machine was started anew since. */
+/* Fills shim, task, seen_at and seen_forks from what the shim has left in the attempt's directory.
+ * False: it has not, or the machine was started anew since. */
 bool strays_read(const char *dir, struct strays *ret);
 /* Kills what it finds. Returns how much of it was still there; 0: nothing is left, as far as can be
  * told. Orphans count, whoever's they are; so does what it could not look at. */

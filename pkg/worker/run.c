@@ -19,6 +19,7 @@
  */
 #define LOOK_MS     50
 #define LOOK_MAX_MS 2000
+#define FORKS_MS    1000
 #define WALK_REST   10 /* times the last walk: so much of the loop's time is for others */
 
 _Static_assert(WCORE_DOUBT_MS == PLAN_LEASE_DOUBT_MS, "a shim and its worker doubt alike");
@@ -273,12 +274,27 @@ static void on_status(void *arg, const struct exec_status *s)
 
 static void repeat_orders(struct run *r);
 
+/* Its shim lives, so the numbers are theirs. That the count is a little old only makes us believe
+ * the less. */
+static void note_seen(struct run *r)
+{
+    struct run_context *x = r->x;
+    int64_t now = clock_boot_ms();
+
+    if (now >= x->forks_at) {
+        x->forks = strays_forks();
+        x->forks_at = now + FORKS_MS;
+    }
+    r->seen_at = now;
+    r->seen_forks = x->forks;
+}
+
 static void on_hello(struct run *r, int64_t shim_pid, int64_t task_pid)
 {
     if (!r->task_pid) { /* they never change */
         r->shim_pid = shim_pid;
         r->task_pid = task_pid;
-        r->seen_at = clock_boot_ms();
+        note_seen(r);
     }
     r->look_ms = 0;
     if (r->language == UNKNOWN) {
@@ -438,8 +454,11 @@ static void say(struct run *r, const char *fmt, ...)
     va_end(ap);
     /* Not by libuv, which raises SIGPIPE for a shim that has just ended. */
     uv_os_fd_t fd = -1;
-    if (uv_fileno((uv_handle_t *)&r->pipe, &fd) != 0 ||
-        (send(fd, line, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) != n && errno != EPIPE)) {
+    bool sent = uv_fileno((uv_handle_t *)&r->pipe, &fd) == 0 &&
+                send(fd, line, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) == n;
+    if (sent && !r->cut) {
+        note_seen(r); /* its end is open; after a cut it may be the task's */
+    } else if (!sent && errno != EPIPE) {
         log_warn(NULL, "a shim does not take orders; its lease will end it");
     }
 }
@@ -518,6 +537,7 @@ static struct strays strays_of(const struct run *r)
         s.shim = r->shim_pid;
         s.task = r->task_pid;
         s.seen_at = r->seen_at;
+        s.seen_forks = r->seen_forks;
     } else {
         (void)strays_read(r->dir, &s);
     }

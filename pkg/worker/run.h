@@ -29,6 +29,8 @@ struct run_context {
     int64_t spare_at;   /* while there is none: not before that time on clock_boot_ms() */
     int64_t strays_at;  /* the same for the next walk of /proc for what dead shims have left */
     int64_t walks;      /* so many were there */
+    int64_t forks;      /* strays_forks() as of a moment ago */
+    int64_t forks_at;   /* to be asked anew at that time on clock_boot_ms() */
 
     /* Never called from inside run_start(), run_adopt() or run_conclude(). */
     void *arg;

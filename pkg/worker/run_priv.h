@@ -30,10 +30,11 @@ struct run {
     bool has_process;
     bool has_pipe;
     bool has_timer;
-    int open_handles;                               /* and watches that are being closed */
-    int64_t shim_pid;                               /* 0: unknown */
-    int64_t task_pid;                               /* the same */
-    int64_t seen_at;                                /* boot ms: when they had these numbers */
+    int open_handles; /* and watches that are being closed */
+    int64_t shim_pid; /* 0: unknown */
+    int64_t task_pid; /* the same */
+    int64_t seen_at;  /* these two as in strays.h */
+    int64_t seen_forks;
     bool cut;                                       /* a connection has ended without its bye */
     int64_t fenced_at;                              /* boot ms */
     int64_t look_ms;                                /* until the next look */

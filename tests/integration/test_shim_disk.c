@@ -1,11 +1,12 @@
 /* The shim on disks that hang, that lie and that lose their power. Needs root, for it mounts: an
- * image of ext4 that can be frozen and copied, and a FUSE file system that nobody serves. */
+ * image of ext4 that can be frozen and copied, and a FUSE file system that is not served. */
 #include "tests/unit/shimrun.h"
 
 #include "pkg/executors/plan.h"
 
 #include <inttypes.h>
 #include <linux/fs.h>
+#include <linux/fuse.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 
@@ -13,6 +14,7 @@
 
 static char base[64]; /* image, copy; mounted in it: disk, after, fuse */
 static char disk[80];
+static int fuse = -1; /* its server's end */
 
 /* ---- mounts ---- */
 
@@ -54,6 +56,15 @@ static void unmount(const char *name)
     for (int i = 0; umount2(path, 0) != 0 && errno == EBUSY && i < 1000; i++) {
         poll(NULL, 0, 10);
     }
+}
+
+/* Whoever hangs on it is told of an error. */
+static void let_go(void)
+{
+    if (fuse >= 0) {
+        close(fuse);
+    }
+    fuse = -1;
 }
 
 static bool freeze(bool on)
@@ -110,6 +121,7 @@ static int teardown(void **state)
         return 0;
     }
     freeze(false); /* it is, where a test has failed */
+    let_go();
     run_done(r);
     unmount("fuse");
     unmount("disk");
@@ -248,6 +260,156 @@ static void test_a_launch_that_hangs_is_cancelled(void **state)
     launch_hangs(*state, "cancel", "stop cancel 0\n");
 }
 
+/* ---- a process that cannot be killed ---- */
+
+/* Waits for a request of that kind, and takes it: whoever waits for its answer is deaf to SIGKILL.
+ */
+static void take_request(uint32_t opcode, uint64_t *ret_id)
+{
+    char request[FUSE_MIN_READ_BUFFER];
+    struct fuse_in_header *h = (struct fuse_in_header *)request;
+
+    do {
+        struct pollfd p = {fuse, POLLIN, 0};
+        assert_int_equal(poll(&p, 1, WAIT_MS), 1);
+        assert_true(read(fuse, request, sizeof(request)) >= (ssize_t)sizeof(*h));
+    } while (h->opcode != opcode);
+    *ret_id = h->unique;
+}
+
+/* Begins a run whose script hangs in `cat "$fuse"` for good. */
+static void start_hanging(struct run *r, const char *script)
+{
+    struct {
+        struct fuse_out_header head;
+        struct fuse_init_out init;
+    } answer = {{.len = sizeof(answer)},
+                {.major = FUSE_KERNEL_VERSION, .minor = FUSE_KERNEL_MINOR_VERSION}};
+    uint64_t id = 0;
+
+    if (!may_mount()) {
+        skip();
+    }
+    run_init(r);
+    fuse = mount_fuse();
+    take_request(FUSE_INIT, &answer.head.unique);
+    assert_int_equal(write(fuse, &answer, sizeof(answer)), sizeof(answer));
+    buf_addf(&r->plan.env, "fuse=%s/fuse/file", base);
+    buf_addc(&r->plan.env, '\0');
+    run_fifo(r);
+    run_sh(r, script);
+    run_start(r);
+    run_ready(r);
+    take_request(FUSE_LOOKUP, &id);
+}
+
+/* Below the main process, which hangs: it would hold them for as long. */
+static const char *const shielded =
+    "env -i setsid sh -c 'trap : TERM; echo $$ > pid; : > ready; while :; do sleep 1; done' &"
+    "exec cat \"$fuse\"";
+
+static void test_what_hangs_shields_nobody(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    start_hanging(r, shielded);
+    pid_t stray = run_number(r, "pid");
+    int64_t start = clock_boot_ms();
+    char *lease CLEANUP(freep) = xasprintf("lease %" PRId64 "\n", start + 500);
+    run_say(r, lease);
+    process_gone(stray);
+    int64_t took = clock_boot_ms() - start;
+    assert_true(took >= 500 && took < 500 + PLAN_LEASE_GRACE_MS + 500);
+    assert_int_equal(process_state(r->task, NULL), 'D');
+    let_go();
+    run_end(r, &e);
+    assert_string_equal(e.reason, "lease");
+}
+
+/* The same where the keeper has to do it. */
+static void test_what_hangs_shields_nobody_from_the_keeper(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    start_hanging(r, shielded);
+    pid_t stray = run_number(r, "pid");
+    assert_int_equal(kill(run_guardian(r), SIGKILL), 0);
+    process_gone(stray);
+    assert_int_equal(process_state(r->task, NULL), 'D');
+    let_go();
+    assert_string_equal(run_line(r), "");
+    close(r->conn);
+    r->conn = -1;
+    run_end(r, &e);
+    assert_string_equal(e.reason, "crash");
+}
+
+/* The guardian that kills for so long is not taken for one that stands still. */
+static void test_killing_for_long(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    start_hanging(r, ": > ready; exec cat \"$fuse\"");
+    int64_t start = clock_boot_ms();
+    char *lease CLEANUP(freep) = xasprintf("lease %" PRId64 "\n", start);
+    pid_t guardian = run_guardian(r);
+    run_say(r, lease);
+    poll(NULL, 0, PLAN_LEASE_GRACE_MS + 2500);
+    assert_true(process_runs(guardian));
+    let_go();
+    run_end(r, &e);
+    assert_string_equal(e.reason, "lease");
+    assert_string_equal(e.message, "");
+}
+
+/* It has succeeded within its lease; only what it left behind takes until after that. */
+static void test_a_success_that_leaves_what_hangs(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    start_hanging(r, "mkfifo go; env -i setsid cat \"$fuse\" & : > ready; : < go");
+    char *go CLEANUP(freep) = xasprintf("%s/work/go", r->dir);
+    char *lease CLEANUP(freep) = xasprintf("lease %" PRId64 "\n", clock_boot_ms() + 500);
+    pid_t guardian = run_guardian(r);
+    close(open(go, O_WRONLY | O_CLOEXEC));
+    process_gone(r->task);
+    run_say(r, lease);
+    poll(NULL, 0, 500 + PLAN_LEASE_GRACE_MS + 2000);
+    assert_true(process_runs(guardian));
+    let_go();
+    run_end(r, &e);
+    assert_string_equal(e.reason, "exit");
+    assert_true(e.launched && e.exit_code == 0 && e.signal == 0);
+    assert_string_equal(e.message, "");
+}
+
+/* The same where the guardian does not live to see it. */
+static void test_a_success_with_the_guardian_killed(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    start_hanging(r, "mkfifo go; env -i setsid cat \"$fuse\" & : > ready; read line < go; exit 5");
+    char *go CLEANUP(freep) = xasprintf("%s/work/go", r->dir);
+    pid_t guardian = run_guardian(r);
+    close(open(go, O_WRONLY | O_CLOEXEC));
+    process_gone(r->task);
+    poll(NULL, 0, 200); /* it kills what is left */
+    assert_int_equal(kill(guardian, SIGKILL), 0);
+    process_gone(guardian);
+    let_go();
+    assert_string_equal(run_line(r), "");
+    close(r->conn);
+    r->conn = -1;
+    run_end(r, &e);
+    assert_string_equal(e.reason, "exit");
+    assert_true(e.launched && e.exit_code == 5);
+}
+
 /* ---- a power cut ---- */
 
 /* What the disk has at this moment, as the next start of the machine finds it. */
@@ -335,6 +497,11 @@ int main(void)
         T(test_a_cancel_on_a_disk_that_hangs),
         T(test_a_launch_that_hangs),
         T(test_a_launch_that_hangs_is_cancelled),
+        T(test_what_hangs_shields_nobody),
+        T(test_what_hangs_shields_nobody_from_the_keeper),
+        T(test_killing_for_long),
+        T(test_a_success_that_leaves_what_hangs),
+        T(test_a_success_with_the_guardian_killed),
         T(test_a_power_cut_after_the_end),
         T(test_a_disk_that_cannot_promise),
     };

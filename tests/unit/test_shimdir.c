@@ -10,14 +10,18 @@
 #include "pkg/executors/plan.h"
 #include "pkg/executors/shimdir.h"
 #include "tests/unit/fewfds.h"
+#include "tests/unit/nopidfd.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define DIR_NAME 64
@@ -163,6 +167,84 @@ static void test_remove_what_a_task_left(void **state)
     assert_int_equal(unlink(dir), 0);
 }
 
+#define CHECK(what)                                                                                \
+    do {                                                                                           \
+        if (!(what)) {                                                                             \
+            dprintf(STDERR_FILENO, "line %d: not so: %s\n", __LINE__, #what);                      \
+            _exit(1);                                                                              \
+        }                                                                                          \
+    } while (0)
+
+/* With what is mounted on `path`: `outside`, of the same file system; NULL: another one. */
+static void remove_around(const char *outside, const char *path, const char *said)
+{
+    char *kept CLEANUP(freep) = xasprintf("%s/kept", outside ? outside : path);
+    struct err e = {0};
+
+    CHECK(mount(outside ? outside : "none", path, outside ? NULL : "tmpfs", outside ? MS_BIND : 0,
+                NULL) == 0);
+    close(open(kept, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    CHECK(shimdir_remove(dir, &e) == ERR_IO && strstr(e.text, said));
+    CHECK(access(kept, F_OK) == 0);
+    CHECK(umount2(path, MNT_DETACH) == 0);
+}
+
+static void remove_mounts(const char *outside)
+{
+    char *beside CLEANUP(freep) = path_of("work/b");
+    char *mounted CLEANUP(freep) = path_of("work/mounted");
+    char *file CLEANUP(freep) = path_of("work/file");
+    char *kept CLEANUP(freep) = xasprintf("%s/kept", outside);
+    struct err e = {0};
+
+    CHECK(mkdir(mounted, 0700) == 0 && mkdir(beside, 0700) == 0);
+    remove_around(NULL, mounted, "something is mounted on \"mounted\"");
+    CHECK(access(beside, F_OK) != 0); /* all else is gone */
+    remove_around(outside, mounted, "something is mounted on \"mounted\"");
+    remove_around(outside, dir, "something is mounted on it");
+    close(open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    CHECK(mount(kept, file, NULL, MS_BIND, NULL) == 0);
+    CHECK(shimdir_remove(dir, &e) == ERR_IO && strstr(e.text, "something is mounted on \"file\""));
+    CHECK(umount2(file, 0) == 0 && access(kept, F_OK) == 0);
+    CHECK(shimdir_remove(dir, NULL) == 0);
+}
+
+/* A mount that a task has left is not emptied, be it of the same file system, and whether or not
+ * the kernel can keep to one mount by itself. */
+static void test_remove_beside_mounts(void **state)
+{
+    static const int errors[] = {0, ENOSYS, EPERM};
+    char outside[DIR_NAME + 16];
+    int status = 0;
+
+    (void)state;
+    snprintf(outside, sizeof(outside), "%s.outside", dir);
+    assert_int_equal(mkdir(outside, 0700), 0);
+    for (size_t i = 0; i < ARRAY_LEN(errors) && WEXITSTATUS(status) != 77; i++) {
+        assert_int_equal(shimdir_remove(dir, NULL), 0);
+        assert_int_equal(shimdir_create(dir, NULL), 0);
+        pid_t pid = fork();
+        if (pid == 0) {
+            if (unshare(CLONE_NEWNS) != 0 ||
+                mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+                (errors[i] && !can_deny_pidfd())) {
+                _exit(77);
+            }
+            if (errors[i]) {
+                deny_call(SYS_openat2, errors[i]);
+            }
+            remove_mounts(outside);
+            _exit(0);
+        }
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(status == 0 || (WIFEXITED(status) && WEXITSTATUS(status) == 77));
+    }
+    assert_int_equal(shimdir_remove(outside, NULL), 0);
+    if (status) {
+        skip(); /* not allowed here */
+    }
+}
+
 /* ---- files ---- */
 
 static void test_files(void **state)
@@ -306,6 +388,44 @@ static void test_hostile_record(void **state)
     assert_int_equal(e.exit_code, 42);
     put("exit.json", "{\"v\":2,\"outcome\":\"great\"}");
     assert_int_equal(shim_exit_read(dir, &e, NULL), ERR_CONFLICT);
+}
+
+/* What cannot be read now may be a record. What a task has put there, so that it never can, is
+ * none.
+ */
+static void test_unread_record(void **state)
+{
+    struct exec_exit e;
+    struct err why;
+    struct few_fds few;
+    char *path CLEANUP(freep) = path_of("exit.json");
+
+    (void)state;
+    put("exit.json", RECORD("true", "0", "0", "exit", ""));
+    few_fds_begin(&few, 0);
+    int rc = shim_exit_read(dir, &e, &why);
+    few_fds_end(&few);
+    assert_int_equal(rc, ERR_IO);
+    assert_int_equal(why.code, ERR_IO);
+    assert_int_equal(shim_exit_read(dir, &e, NULL), 0);
+    if (geteuid() != 0) {
+        assert_int_equal(chmod(path, 0), 0);
+        assert_int_equal(shim_exit_read(dir, &e, NULL), ERR_PARSE);
+    }
+    assert_int_equal(unlink(path), 0);
+    few_fds_begin(&few, 0);
+    rc = shim_exit_read(dir, &e, NULL);
+    few_fds_end(&few);
+    assert_int_equal(rc, ERR_NOT_FOUND);
+    link_to("work", "exit.json");
+    assert_int_equal(shim_exit_read(dir, &e, NULL), ERR_PARSE);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_int_equal(shim_exit_read(dir, &e, NULL), ERR_PARSE);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_int_equal(shim_exit_read(dir, &e, &why), ERR_PARSE);
+    assert_int_equal(why.code, ERR_PARSE);
 }
 
 /* ---- the log ---- */
@@ -470,10 +590,12 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_create, setup, teardown),
         cmocka_unit_test_setup_teardown(test_list, setup, teardown),
         cmocka_unit_test_setup_teardown(test_remove_what_a_task_left, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_remove_beside_mounts, setup, teardown),
         cmocka_unit_test_setup_teardown(test_files, setup, teardown),
         cmocka_unit_test_setup_teardown(test_plan, setup, teardown),
         cmocka_unit_test_setup_teardown(test_record, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hostile_record, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_unread_record, setup, teardown),
         cmocka_unit_test_setup_teardown(test_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_tail, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hostile_log, setup, teardown),

@@ -133,6 +133,79 @@ static void test_a_session_without_its_leader(void **state)
     assert_false(runs(member));
 }
 
+/* A session whose leader is gone, of a member that began after `seen_at`. */
+static struct strays leaderless(pid_t *ret_member)
+{
+    pid_t leader = start_session(true);
+    pid_t member = await_ready();
+
+    kill(leader, SIGKILL);
+    assert_int_equal(waitpid(leader, NULL, 0), leader);
+    *ret_member = member;
+    return (struct strays){.task = leader, .seen_at = clock_boot_ms() - 60000};
+}
+
+/* It began after the shim was last seen: it is ours while nobody else can have got the number. */
+static void test_a_late_member(void **state)
+{
+    pid_t member = 0;
+    struct strays s = leaderless(&member);
+
+    (void)state;
+    assert_true(strays_forks() > 0);
+    s.seen_forks = strays_forks();
+    kill_until_none(&s);
+    assert_false(runs(member));
+}
+
+/* Numbers have gone round since: a daemon, whose leader ended at once, may have it. */
+static void test_a_late_strangers_session(void **state)
+{
+    pid_t member = 0;
+    struct strays s = leaderless(&member);
+
+    (void)state;
+    s.seen_forks = strays_forks() - (1LL << 22);
+    assert_int_equal(strays_kill(&s), 0);
+    assert_true(runs(member));
+    s.seen_at = clock_boot_ms(); /* no stranger if it was there already */
+    kill_until_none(&s);
+    assert_false(runs(member));
+}
+
+/* A member that was there when the shim was seen tells that those which it started later are ours.
+ */
+static void test_a_late_member_of_an_old_one(void **state)
+{
+    struct strays s = {0};
+    pid_t leader = fork();
+
+    (void)state;
+    if (leader == 0) {
+        setsid();
+        if (fork() == 0) {
+            poll(NULL, 0, 100);
+            if (fork() == 0) {
+                be_ready();
+            }
+            pause();
+        }
+        int self = (int)getpid();
+        (void)!write(ready[1], &self, sizeof(self));
+        pause();
+    }
+    assert_int_equal(await_ready(), leader);
+    s.task = leader;
+    s.seen_at = clock_boot_ms();
+    pid_t late = await_ready();
+    kill(leader, SIGKILL);
+    assert_int_equal(waitpid(leader, NULL, 0), leader);
+    s.seen_forks = strays_forks() - (1LL << 22);
+    assert_true(strays_kill(&s) >= 2);
+    while (runs(late)) {
+    }
+}
+
 /* The leader of the shim's session clears by itself: it is waited for, the others are hit. */
 static void test_a_shim_that_clears(void **state)
 {
@@ -402,29 +475,47 @@ static void test_a_cgroup(void **state)
     assert_int_equal(strays_kill(&s), 0);
 }
 
-/* As a kernel before 5.14 has it: files that say who is in it. */
+static void put(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+
+    assert_true(f && fputs(text, f) >= 0 && fclose(f) == 0);
+}
+
+/* As a kernel before 5.14 has it: files that say who is in it, and in what is nested in it. */
 static void test_a_cgroup_without_kill(void **state)
 {
     char group[] = "/tmp/sje-group.XXXXXX";
+    struct strays s = {.cgroup = group};
+    pid_t pids[2];
 
     (void)state;
     assert_non_null(mkdtemp(group));
-    char *procs CLEANUP(freep) = xasprintf("%s/cgroup.procs", group);
     char *events CLEANUP(freep) = xasprintf("%s/cgroup.events", group);
-    struct strays s = {.cgroup = group};
-    pid_t pid = start_session(false);
-    await_ready();
-    FILE *f = fopen(procs, "w");
-    assert_true(f && fprintf(f, "%d\n", (int)pid) > 0 && fclose(f) == 0);
-    f = fopen(events, "w");
-    assert_true(f && fputs("populated 1\nfrozen 0\n", f) >= 0 && fclose(f) == 0);
+    char *nested CLEANUP(freep) = xasprintf("%s/a", group);
+    char *deeper CLEANUP(freep) = xasprintf("%s/a/b", group);
+    char *procs[] = {xasprintf("%s/cgroup.procs", group), xasprintf("%s/cgroup.procs", deeper)};
+    assert_int_equal(mkdir(nested, 0700), 0);
+    assert_int_equal(mkdir(deeper, 0700), 0);
+    for (int i = 0; i < 2; i++) {
+        char number[32];
+        pids[i] = start_session(false);
+        await_ready();
+        snprintf(number, sizeof(number), "%d\n", (int)pids[i]);
+        put(procs[i], number);
+    }
+    put(events, "populated 1\nfrozen 0\n");
     assert_int_equal(strays_kill(&s), 1);
-    assert_int_equal(waitpid(pid, NULL, 0), pid);
-    f = fopen(events, "w");
-    assert_true(f && fputs("populated 0\nfrozen 0\n", f) >= 0 && fclose(f) == 0);
-    assert_int_equal(unlink(procs), 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(waitpid(pids[i], NULL, 0), pids[i]);
+        assert_int_equal(unlink(procs[i]), 0);
+        free(procs[i]);
+    }
+    put(events, "populated 0\nfrozen 0\n");
     assert_int_equal(strays_kill(&s), 0);
     assert_int_equal(unlink(events), 0);
+    assert_int_equal(rmdir(deeper), 0);
+    assert_int_equal(rmdir(nested), 0);
     assert_int_equal(rmdir(group), 0);
 }
 
@@ -441,7 +532,8 @@ static void test_what_the_shim_wrote(void **state)
     assert_non_null(f);
     assert_int_equal(fscanf(f, "%63s", boot), 1);
     fclose(f);
-    char *good CLEANUP(freep) = xasprintf("%s 123456 4711 4712", boot);
+    char *good CLEANUP(freep) = xasprintf("%s 123456 4711 4712 99", boot);
+    char *earlier CLEANUP(freep) = xasprintf("%s 123456 4711 4712", boot);
     const char *bad[] = {"x 1 2 3", "00000000-0000-4000-8000-000000000000 123456 4711 4712", boot};
 
     assert_false(strays_read(dir, &s));
@@ -452,7 +544,11 @@ static void test_what_the_shim_wrote(void **state)
     }
     assert_int_equal(symlink(good, path), 0);
     assert_true(strays_read(dir, &s));
-    assert_true(s.shim == 4711 && s.task == 4712 && s.seen_at == 123456);
+    assert_true(s.shim == 4711 && s.task == 4712 && s.seen_at == 123456 && s.seen_forks == 99);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(symlink(earlier, path), 0); /* by a shim of an earlier version */
+    assert_true(strays_read(dir, &s));
+    assert_true(s.task == 4712 && s.seen_forks == 0);
     assert_int_equal(unlink(path), 0);
     assert_int_equal(rmdir(dir), 0);
 }
@@ -469,6 +565,9 @@ int main(void)
         T(test_few_descriptors),
         T(test_no_pidfd),
         T(test_a_session_without_its_leader),
+        T(test_a_late_member),
+        T(test_a_late_strangers_session),
+        T(test_a_late_member_of_an_old_one),
         T(test_a_strangers_session),
         T(test_the_first_process),
         T(test_a_token),
