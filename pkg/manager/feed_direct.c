@@ -89,27 +89,51 @@ static bool direct_to(struct feed_hint *e, struct offer *w, struct mq *mq, int k
     return true;
 }
 
-/* Until avoid_none() nobody picks those that gave it back. True where others could take it. */
-static bool avoid(const struct feed_hint *e)
+/* Who is to take it. */
+enum whom { ANY, OTHERS, ABSENT };
+
+/* Until avoid_none() nobody picks those that gave it back. OTHERS: these could take it; ABSENT:
+ * none of them now, but one may soon. */
+static enum whom avoid(const struct feed_hint *e)
 {
+    struct fleet *f = e->pool->feed->o.fleet;
     struct offers_pool *o = e->avoid ? feed_pool_offers(e->pool) : NULL;
     struct need need = feed_need(e);
 
-    fleet_avoid(e->pool->feed->o.fleet, e->avoid, true);
-    return o && (!fleet_is_whole(e->pool->feed->o.fleet) || offers_fits_elsewhere(o, &need));
+    fleet_avoid(f, e->avoid, e->submitted_at, true);
+    return o && (!fleet_is_whole(f) || offers_fits_elsewhere(o, &need))           ? OTHERS
+           : o && clock_boot_ms() < e->wait_until && offers_fits_absent(o, &need) ? ABSENT
+                                                                                  : ANY;
 }
 
 static void avoid_none(const struct feed_hint *e)
 {
-    fleet_avoid(e->pool->feed->o.fleet, e->avoid, false);
+    fleet_avoid(e->pool->feed->o.fleet, e->avoid, e->submitted_at, false);
 }
 
-bool feed_goes_elsewhere(const struct feed_hint *e)
+struct feed_lane *feed_direct_place(const struct feed_hint *e)
 {
-    bool yes = avoid(e);
+    struct need need = feed_need(e);
+    enum whom whom = avoid(e);
 
     avoid_none(e);
-    return yes;
+    return whom == OTHERS   ? &e->pool->apart
+           : whom == ABSENT ? &e->pool->absent
+                            : feed_lane_of(e->pool, &need);
+}
+
+void feed_direct_late(struct feed_pool *p, int64_t now)
+{
+    struct heap *held = &p->absent.held;
+
+    while (held->count) {
+        struct feed_hint *e = CONTAINER_OF(heap_min(held), struct feed_hint, heap);
+
+        if (now < e->wait_until) {
+            break;
+        }
+        feed_hint_hold(e);
+    }
 }
 
 /* Where all that could take it have given it back, one of these. */
@@ -119,7 +143,7 @@ static struct offer *pick(const struct feed_hint *e,
     struct offers_pool *o = feed_pool_offers(e->pool);
     struct need need = feed_need(e);
 
-    if (!avoid(e)) {
+    if (avoid(e) == ANY) {
         avoid_none(e);
     }
     struct offer *w = o ? fn(o, &need) : NULL;

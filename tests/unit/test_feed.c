@@ -510,6 +510,36 @@ static void test_what_was_given_back_waits_for_the_whole_fleet(void **state)
     assert_string_equal(queue_of(t), "sje.worker.w2");
 }
 
+/* None that is there has not given it back, but one that is drained has not. */
+static void test_what_was_given_back_waits_for_one_that_is_drained(void **state)
+{
+    (void)state;
+    beat("w1", "X", 8, 4, 100);
+    beat("w2", "X", 8, 4, 100);
+    fleet_drain(&fleet, "w2", true);
+    pass(20);
+    struct task *t = task("X", 1, 0, 0);
+    t->returned_by = xstrdup("w1");
+    t->run_after = clock_wall_ms();
+    feed_changed(feed, t);
+    /* As long before as the patience lasts, but for a moment. */
+    struct task *late = task("X", 1, 0, 0);
+    late->returned_by = xstrdup("w1");
+    late->run_after = clock_wall_ms() - fleet_patience_ms(&fleet) - 700;
+    feed_changed(feed, late);
+    struct task *other = submit("X", 1, 0, 0);
+    pass(100);
+    assert_string_equal(queue_of(t), "");
+    assert_string_equal(queue_of(late), "");
+    assert_string_equal(queue_of(other), SHARED); /* it is in nobody's way */
+    AWAIT(*queue_of(late));
+    assert_string_equal(queue_of(late), SHARED); /* it goes to any */
+    assert_string_equal(queue_of(t), "");
+    fleet_drain(&fleet, "w2", false);
+    AWAIT(*queue_of(t));
+    assert_string_equal(queue_of(t), "sje.worker.w2");
+}
+
 /* A notice was wrong: the broker has its hint no more, and its row is FED. */
 static void test_a_forgotten_hint_is_looked_for(void **state)
 {
@@ -844,6 +874,7 @@ int main(void)
         T(test_very_many_that_were_given_back),
         T(test_what_was_given_back_is_not_starved),
         T(test_what_was_given_back_waits_for_the_whole_fleet),
+        T(test_what_was_given_back_waits_for_one_that_is_drained),
         T(test_a_forgotten_hint_is_looked_for),
         T(test_what_nobody_takes_stays_in_the_database),
         T(test_nobody_gets_more_than_it_has_room_for),
