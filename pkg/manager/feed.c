@@ -98,7 +98,8 @@ void feed_look_apart(struct feed_pool *p)
     struct list_node *n;
 
     list_init(&list);
-    while ((h = heap_pop(&p->apart.held)) || (h = heap_pop(&p->absent.held))) {
+    while ((h = heap_pop(&p->apart.held)) || (h = heap_pop(&p->absent.held)) ||
+           (h = heap_pop(&p->retries.held))) {
         list_push(&list, &CONTAINER_OF(h, struct feed_hint, heap)->node);
     }
     while ((n = list_pop(&list))) {
@@ -125,6 +126,7 @@ void feed_hint_free(struct feed *f, struct feed_hint *e)
     hint_leave(e);
     HASH_DEL(f->hints, e);
     free(e->avoid);
+    free(e->failed_on);
     free(e);
 }
 
@@ -147,6 +149,7 @@ struct feed_hint *feed_hint_new(struct feed *f, struct feed_pool *p, const struc
     e->rank = row->rank;
     e->room = need.room;
     e->avoid = xstrdup(row->returned_by);
+    e->failed_on = xstrdup(row->failed_on);
     e->submitted_at = row->submitted_at;
     e->wait_until = clock_boot_ms() + row->run_after - f->o.now(f->o.arg) +
                     fleet_patience_ms(f->o.fleet) + WAIT_MARGIN_MS;
@@ -181,6 +184,14 @@ static bool waits_less(const struct heap_node *a, const struct heap_node *b)
            CONTAINER_OF_CONST(b, struct feed_hint, heap)->wait_until;
 }
 
+static bool turn_less(const struct heap_node *a, const struct heap_node *b)
+{
+    int64_t x = CONTAINER_OF_CONST(a, struct feed_hint, heap)->turn_at;
+    int64_t y = CONTAINER_OF_CONST(b, struct feed_hint, heap)->turn_at;
+
+    return x != y ? x < y : feed_hint_less(a, b);
+}
+
 static struct feed_pool *pool_get(struct feed *f, const char *name)
 {
     struct feed_pool *p = feed_pool_find(f, name);
@@ -195,6 +206,8 @@ static struct feed_pool *pool_get(struct feed *f, const char *name)
         heap_init(&p->apart.held, feed_hint_less);
         p->absent = (struct feed_lane){.pool = p, .complete = true};
         heap_init(&p->absent.held, waits_less);
+        p->retries = (struct feed_lane){.pool = p, .complete = true};
+        heap_init(&p->retries.held, turn_less);
         HASH_ADD_KEYPTR(hh, f->pools, p->name, strlen(p->name), p);
     }
     return p;
@@ -220,6 +233,7 @@ static void pool_free(struct feed *f, struct feed_pool *p)
     HASH_DEL(f->pools, p);
     heap_done(&p->apart.held);
     heap_done(&p->absent.held);
+    heap_done(&p->retries.held);
     free(p->name);
     free(p);
 }
@@ -531,6 +545,9 @@ static void granted(struct feed *f, struct feed_hint *e, int32_t attempt)
     struct feed_pool *of = e->pool;
 
     of->granted += e->attempt == attempt;
+    if (e->turn_at && e->state == DIRECTED) {
+        of->retried_at = clock_boot_ms();
+    }
     feed_hint_free(f, e);
     feed_pool_step(of);
 }

@@ -7,12 +7,14 @@
 
 #include <stdlib.h>
 
-#define KEEP_MS      2000 /* where there is room; then it goes elsewhere */
-#define KEEP_BUSY_MS 6000 /* where there is none yet, unless it is said again */
-#define RENEW_MS     3000
-#define LOOK_AT      64   /* needs of a lane for which there is no room */
-#define PASS         512  /* tasks of a lane that have them */
-#define PAUSE_MS     1000 /* after a refused publish */
+#define KEEP_MS       2000 /* where there is room; then it goes elsewhere */
+#define KEEP_BUSY_MS  6000 /* where there is none yet, unless it is said again */
+#define RENEW_MS      3000
+#define RETRY_MS      2000 /* so long, since it or another one got one, a retry waits for a worker */
+#define RETRY_MOST_MS 30000 /* on which it has not failed; at most, since its turn came */
+#define LOOK_AT       64    /* needs of a lane for which there is no room */
+#define PASS          512   /* tasks of a lane that have them */
+#define PAUSE_MS      1000  /* after a refused publish */
 
 struct call {
     struct feed *feed;
@@ -122,6 +124,44 @@ struct feed_lane *feed_direct_place(const struct feed_hint *e)
                             : feed_lane_of(e->pool, &need);
 }
 
+static bool retry_waits(const struct feed_hint *e, int64_t now)
+{
+    return now - MAX(e->turn_at, e->pool->retried_at) < RETRY_MS &&
+           now - e->turn_at < RETRY_MOST_MS;
+}
+
+/* The nodes on which it failed are avoided too, or no more. */
+static void avoid_failed(const struct feed_hint *e, bool yes)
+{
+    fleet_avoid(e->pool->feed->o.fleet, e->failed_on, INT64_MAX, yes);
+}
+
+bool feed_direct_retry(struct feed_hint *e)
+{
+    struct feed_pool *p = e->pool;
+    struct feed_lane *l = &p->retries;
+    struct offers_pool *o = e->failed_on ? feed_pool_offers(p) : NULL;
+    struct need need = feed_need(e);
+    int64_t now = clock_boot_ms();
+
+    if (!o || e->lane == l || l->held.count >= FEED_APART_MAX) {
+        return false;
+    }
+    e->turn_at = e->turn_at ? e->turn_at : now;
+    (void)avoid(e);
+    avoid_failed(e, true);
+    bool others = offers_fits_elsewhere(o, &need);
+    avoid_failed(e, false);
+    avoid_none(e);
+    if (!others || !retry_waits(e, now)) {
+        return false;
+    }
+    heap_remove(&e->lane->held, &e->heap);
+    e->lane = l;
+    heap_push(&l->held, &e->heap);
+    return true;
+}
+
 void feed_direct_late(struct feed_pool *p, int64_t now)
 {
     struct heap *held = &p->absent.held;
@@ -134,19 +174,36 @@ void feed_direct_late(struct feed_pool *p, int64_t now)
         }
         feed_hint_hold(e);
     }
+    held = &p->retries.held;
+    while (held->count) {
+        struct feed_hint *e = CONTAINER_OF(heap_min(held), struct feed_hint, heap);
+
+        if (retry_waits(e, now)) {
+            break;
+        }
+        feed_hint_hold(e);
+    }
 }
 
-/* Where all that could take it have given it back, one of these. */
+/* Where all that could take it have given it back, one of these. While it waits for one on which it
+ * has not failed, only such. */
 static struct offer *pick(const struct feed_hint *e,
                           struct offer *(*fn)(const struct offers_pool *p, const struct need *n))
 {
     struct offers_pool *o = feed_pool_offers(e->pool);
     struct need need = feed_need(e);
+    bool retries = e->lane == &e->pool->retries;
 
     if (avoid(e) == ANY) {
         avoid_none(e);
     }
+    if (retries) {
+        avoid_failed(e, true);
+    }
     struct offer *w = o ? fn(o, &need) : NULL;
+    if (retries) {
+        avoid_failed(e, false);
+    }
     avoid_none(e);
     return w;
 }
@@ -217,7 +274,8 @@ static bool asks_as_much(const struct feed_hint *e, const struct feed_hint *than
 {
     return e->room.slots >= than->room.slots && e->room.cpus_milli >= than->room.cpus_milli &&
            e->room.memory_mb >= than->room.memory_mb && streq(e->type, than->type) &&
-           (!than->avoid || (e->avoid && streq(e->avoid, than->avoid)));
+           (!than->avoid || streq(e->avoid, than->avoid)) &&
+           (e->lane != &e->pool->retries || streq(e->failed_on, than->failed_on));
 }
 
 /* Where there was no room for one of these there is none for it. */
@@ -249,6 +307,9 @@ void feed_direct_lane(struct feed_lane *l, struct mq *mq)
             }
             continue;
         }
+        if (feed_direct_retry(e)) {
+            continue;
+        }
         if (!is_hopeless(e, tried, tries)) {
             if (feed_direct(e, mq)) {
                 continue;
@@ -261,7 +322,7 @@ void feed_direct_lane(struct feed_lane *l, struct mq *mq)
     while (n) {
         heap_push(&l->held, &passed[--n]->heap);
     }
-    if (o && l->held.count) {
+    if (o && l->held.count && l != &l->pool->retries) {
         force(l, mq);
     }
 }

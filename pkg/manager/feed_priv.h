@@ -51,8 +51,10 @@ struct feed_hint {
     int64_t renew_at;   /* DIRECTED: then the worker that had no room is told again; boot ms */
     struct room room;
     int64_t submitted_at;
-    char *avoid; /* the nodes that gave it back, as in its row; owned; NULL: none did */
-    char type[]; /* of the task */
+    int64_t turn_at; /* failed before: when its turn came; boot ms; 0: not yet */
+    char *avoid;     /* the nodes that gave it back, as in its row; owned; NULL: none did */
+    char *failed_on; /* the same of those on which attempts failed */
+    char type[];     /* of the task */
 };
 
 /* Tasks that the same workers can take: see offers.h. */
@@ -84,9 +86,13 @@ struct feed_pool {
     /* What workers gave back, read by no scan: others could take it; or may soon, by wait_until. */
     struct feed_lane apart;
     struct feed_lane absent;
-    size_t next_lane; /* to be looked at first, when lanes are read */
-    uint64_t shape;   /* raised when the lanes are made anew: late scans are dropped */
-    int workers;      /* live ones, when they were looked at last */
+    /* Whose turn it is, and that wait a moment for workers on which they have not failed: by
+     * turn_at. */
+    struct feed_lane retries;
+    int64_t retried_at; /* such a worker last took one; boot ms */
+    size_t next_lane;   /* to be looked at first, when lanes are read */
+    uint64_t shape;     /* raised when the lanes are made anew: late scans are dropped */
+    int workers;        /* live ones, when they were looked at last */
     struct list outstanding;
     size_t scarce; /* of these: they ask for CPUs or memory */
     struct list directed;
@@ -187,7 +193,9 @@ int feed_publish_one(struct feed_hint *e, struct mq *mq);
 /* feed_direct.c */
 /* Where it is held; NULL: no live worker can take it. */
 struct feed_lane *feed_direct_place(const struct feed_hint *e);
-/* What has waited long enough for workers that are not there goes to any. */
+/* Its turn has come; true: it waits for one on which it has not failed. */
+bool feed_direct_retry(struct feed_hint *e);
+/* What has waited long enough for workers that are not there, or have no room, goes to any. */
 void feed_direct_late(struct feed_pool *p, int64_t now);
 /* To a worker that has room now; false: there is none, or the broker takes nothing. */
 bool feed_direct(struct feed_hint *e, struct mq *mq);

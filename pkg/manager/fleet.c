@@ -165,7 +165,7 @@ void fleet_avoid(struct fleet *f, const char *nodes, int64_t since, bool yes)
 {
     struct avoiding a = {f, since, yes};
 
-    task_returned_each(nodes, avoid_node, &a);
+    task_nodes_each(nodes, avoid_node, &a);
 }
 
 int64_t fleet_patience_ms(const struct fleet *f)

@@ -179,7 +179,7 @@ static bool elsewhere(struct manager *m, const struct offers_pool *o, const stru
 
     buf_init(&by, sizeof(ret->text));
     buf_init(&absent, sizeof(ret->text));
-    task_returned_each(back->returned_by, name_node, &by);
+    task_nodes_each(back->returned_by, name_node, &by);
     fleet_avoid(f, back->returned_by, back->submitted_at, true);
     bool others = offers_fits_elsewhere(o, n);
     bool soon = !others && patient && offers_fits_absent(o, n);

@@ -186,6 +186,34 @@ def test_the_one_that_could_is_not_there_for_a_while(own, tmp_path):
     succeed(ids)
 
 
+def test_a_node_that_fails_everything(own, tmp_path):
+    """The next attempt goes to another one, though the bad one is free at once."""
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    for directory, text in ((good, "sleep 0.5"), (bad, "exit 1")):
+        directory.mkdir()
+        (directory / "Mixed").write_text(f"#!/bin/sh\n{text}\n")
+        (directory / "Mixed").chmod(0o755)
+    sje = own(split=True, PATH=f"{good}:{os.environ['PATH']}")
+    another_worker(sje, PATH=f"{bad}:{os.environ['PATH']}")
+    task = {"jobType": "Command", "command": ["Mixed"], "maxAttempts": 3, "retryBackoffSeconds": 0}
+    ended = complete(sje, [sje.submit(task) for _ in range(40)])
+    assert {t["state"] for t in ended} == {"SUCCEEDED"}, [(t["state"], t["attempt"]) for t in ended]
+    assert {t["workerId"] for t in ended} == {"node1"}
+    attempts = [t["attempt"] for t in ended]
+    assert 2 in attempts and max(attempts) <= 2, attempts
+    # Where no other one takes it in time, that one does.
+    hold = [sje.submit(shell(f"until [ -e {tmp_path}/{i} ]; do sleep 0.1; done")) for i in range(8)]
+    until(lambda: all(sje.task(i)["state"] == "RUNNING" for i in hold), 20, "both are busy")
+    for i, task_id in enumerate(hold):
+        if sje.task(task_id)["workerId"] == "node2":
+            (tmp_path / str(i)).touch()
+    alone = sje.end(sje.submit(task), 15)
+    assert (alone["state"], alone["attempt"], alone["workerId"]) == ("FAILED", 3, "node2"), alone
+    for i in range(8):
+        (tmp_path / str(i)).touch()
+    sje.settled(30)
+
+
 def test_what_no_node_has_room_for(own):
     sje = own(SJE_NODE_CPUS="4", SJE_NODE_MEMORY_MB="1024")
     big = sje.submit(shell("echo ran > ran", resources={"cpus": 100, "memoryMb": 9999999}))
