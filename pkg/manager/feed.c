@@ -151,8 +151,8 @@ struct feed_hint *feed_hint_new(struct feed *f, struct feed_pool *p, const struc
     e->avoid = xstrdup(row->returned_by);
     e->failed_on = xstrdup(row->failed_on);
     e->submitted_at = row->submitted_at;
-    e->wait_until = clock_boot_ms() + row->run_after - f->o.now(f->o.arg) +
-                    fleet_patience_ms(f->o.fleet) + WAIT_MARGIN_MS;
+    e->ready_at = clock_boot_ms() + row->run_after - f->o.now(f->o.arg);
+    e->wait_until = e->ready_at + fleet_patience_ms(f->o.fleet) + WAIT_MARGIN_MS;
     memcpy(e->type, need.type, len);
     HASH_ADD(hh, f->hints, id, sizeof(e->id), e);
     return e;
@@ -178,10 +178,10 @@ struct offers_pool *feed_pool_offers(const struct feed_pool *p)
     return offers_find(p->feed->offers, p->name);
 }
 
-static bool waits_less(const struct heap_node *a, const struct heap_node *b)
+static bool look_less(const struct heap_node *a, const struct heap_node *b)
 {
-    return CONTAINER_OF_CONST(a, struct feed_hint, heap)->wait_until <
-           CONTAINER_OF_CONST(b, struct feed_hint, heap)->wait_until;
+    return CONTAINER_OF_CONST(a, struct feed_hint, heap)->look_at <
+           CONTAINER_OF_CONST(b, struct feed_hint, heap)->look_at;
 }
 
 static bool turn_less(const struct heap_node *a, const struct heap_node *b)
@@ -205,7 +205,7 @@ static struct feed_pool *pool_get(struct feed *f, const char *name)
         p->apart = (struct feed_lane){.pool = p, .complete = true};
         heap_init(&p->apart.held, feed_hint_less);
         p->absent = (struct feed_lane){.pool = p, .complete = true};
-        heap_init(&p->absent.held, waits_less);
+        heap_init(&p->absent.held, look_less);
         p->retries = (struct feed_lane){.pool = p, .complete = true};
         heap_init(&p->retries.held, turn_less);
         HASH_ADD_KEYPTR(hh, f->pools, p->name, strlen(p->name), p);

@@ -10,6 +10,7 @@
 #define KEEP_MS       2000 /* where there is room; then it goes elsewhere */
 #define KEEP_BUSY_MS  6000 /* where there is none yet, unless it is said again */
 #define RENEW_MS      3000
+#define SETTLE_MS     300  /* a node that gave something back has told by then what it holds off */
 #define RETRY_MS      2000 /* so long, since it or another one got one, a retry waits for a worker */
 #define RETRY_MOST_MS 30000 /* on which it has not failed; at most, since its turn came */
 #define LOOK_AT       64    /* needs of a lane for which there is no room */
@@ -113,13 +114,16 @@ static void avoid_none(const struct feed_hint *e)
     fleet_avoid(e->pool->feed->o.fleet, e->avoid, e->submitted_at, false);
 }
 
-struct feed_lane *feed_direct_place(const struct feed_hint *e)
+struct feed_lane *feed_direct_place(struct feed_hint *e)
 {
+    bool settles = e->avoid && clock_boot_ms() < e->ready_at + SETTLE_MS;
     struct need need = feed_need(e);
     enum whom whom = avoid(e);
 
     avoid_none(e);
-    return whom == OTHERS   ? &e->pool->apart
+    e->look_at = settles ? e->ready_at + SETTLE_MS : e->wait_until;
+    return settles          ? &e->pool->absent
+           : whom == OTHERS ? &e->pool->apart
            : whom == ABSENT ? &e->pool->absent
                             : feed_lane_of(e->pool, &need);
 }
@@ -169,7 +173,7 @@ void feed_direct_late(struct feed_pool *p, int64_t now)
     while (held->count) {
         struct feed_hint *e = CONTAINER_OF(heap_min(held), struct feed_hint, heap);
 
-        if (now < e->wait_until) {
+        if (now < e->look_at) {
             break;
         }
         feed_hint_hold(e);

@@ -47,6 +47,8 @@ struct feed_hint {
     int64_t rank;
     int64_t since;      /* SENT, FED, DIRECTED: boot ms */
     int64_t give_up;    /* DIRECTED: then it goes elsewhere; boot ms */
+    int64_t ready_at;   /* boot ms */
+    int64_t look_at;    /* pool->absent: then it may go elsewhere; boot ms */
     int64_t wait_until; /* given back: so long for a worker that may soon take it; boot ms */
     int64_t renew_at;   /* DIRECTED: then the worker that had no room is told again; boot ms */
     struct room room;
@@ -83,7 +85,7 @@ struct feed_pool {
     struct feed *feed;
     struct feed_lane *lanes; /* the first is the shared one */
     size_t n_lanes;
-    /* What workers gave back, read by no scan: others could take it; or may soon, by wait_until. */
+    /* What workers gave back, read by no scan: others could take it; or may soon, by look_at. */
     struct feed_lane apart;
     struct feed_lane absent;
     /* Whose turn it is, and that wait a moment for workers on which they have not failed: by
@@ -192,7 +194,7 @@ int feed_publish_one(struct feed_hint *e, struct mq *mq);
 
 /* feed_direct.c */
 /* Where it is held; NULL: no live worker can take it. */
-struct feed_lane *feed_direct_place(const struct feed_hint *e);
+struct feed_lane *feed_direct_place(struct feed_hint *e);
 /* Its turn has come; true: it waits for one on which it has not failed. */
 bool feed_direct_retry(struct feed_hint *e);
 /* What has waited long enough for workers that are not there, or have no room, goes to any. */

@@ -557,14 +557,14 @@ static bool may_offer_soon(const struct fleet *f, const struct fleet_worker *w, 
 
 static void offer_absent(struct fleet *f, struct fleet_worker *w, int64_t now)
 {
-    json_auto_t *held = w->state == WORKER_UP ? types_of(NULL, w->hold_off) : NULL;
+    bool may = may_offer_soon(f, w, now);
+    json_auto_t *held = may && w->state == WORKER_UP ? types_of(NULL, w->hold_off) : NULL;
     char **types = held && !w->takes_none ? strings_of(held) : NULL;
     struct offer_facts facts = {
         .pools = (const char *const *)w->pools,
         .types = (const char *const *)(types ? types : w->could),
         .room = {w->slots, (int64_t)w->cpus * 1000, w->memory_mb},
     };
-    bool may = may_offer_soon(f, w, now);
 
     if (may || list_linked(&w->absent.absent)) {
         offers_set_absent(&f->offers, &w->absent, may ? &facts : NULL);

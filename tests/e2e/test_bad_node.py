@@ -172,8 +172,9 @@ def test_the_one_that_could_is_not_there_for_a_while(own, tmp_path):
     node2.start()
     succeed(ids)
     tasks = sje.work / "node2" / "tasks"
-    tasks.rename(tmp_path / "away")
     ids = [sje.submit(task) for _ in range(20)]
+    tasks.rename(tmp_path / "away")  # amid what it does
+    ids += [sje.submit(task) for _ in range(20)]
     until(lambda: held_off(sje, "node2", None), 20, "node2 takes nothing")
     ids += waits("")
     (tmp_path / "away").rename(tasks)

@@ -510,6 +510,23 @@ static void test_what_was_given_back_waits_for_the_whole_fleet(void **state)
     assert_string_equal(queue_of(t), "sje.worker.w2");
 }
 
+/* What the node says of itself comes after it. */
+static void test_what_was_just_given_back_settles(void **state)
+{
+    (void)state;
+    beat("w1", "X", 8, 4, 100);
+    beat("w2", "X", 8, 4, 100);
+    pass(20);
+    struct task *t = task("X", 1, 0, 0);
+    t->returned_by = xstrdup("w1");
+    t->run_after = clock_wall_ms();
+    feed_changed(feed, t);
+    pass(200);
+    assert_int_equal(n_sent, 0);
+    AWAIT(n_sent == 1);
+    assert_string_equal(queue_of(t), "sje.worker.w2");
+}
+
 /* None that is there has not given it back, but one that is drained has not. */
 static void test_what_was_given_back_waits_for_one_that_is_drained(void **state)
 {
@@ -525,10 +542,10 @@ static void test_what_was_given_back_waits_for_one_that_is_drained(void **state)
     /* As long before as the patience lasts, but for a moment. */
     struct task *late = task("X", 1, 0, 0);
     late->returned_by = xstrdup("w1");
-    late->run_after = clock_wall_ms() - fleet_patience_ms(&fleet) - 700;
+    late->run_after = clock_wall_ms() - fleet_patience_ms(&fleet) - 300;
     feed_changed(feed, late);
     struct task *other = submit("X", 1, 0, 0);
-    pass(100);
+    pass(400);
     assert_string_equal(queue_of(t), "");
     assert_string_equal(queue_of(late), "");
     assert_string_equal(queue_of(other), SHARED); /* it is in nobody's way */
@@ -919,6 +936,7 @@ int main(void)
         T(test_very_many_that_were_given_back),
         T(test_what_was_given_back_is_not_starved),
         T(test_what_was_given_back_waits_for_the_whole_fleet),
+        T(test_what_was_just_given_back_settles),
         T(test_what_was_given_back_waits_for_one_that_is_drained),
         T(test_what_failed_goes_to_another_first),
         T(test_a_forgotten_hint_is_looked_for),
