@@ -327,11 +327,14 @@ static void set_reason(struct manager *m, json_t *j, const struct db_result *res
     bool known = !db_is_null(res, i, 6);
     struct need need = {known ? db_get_text(res, i, 6).p : "",
                         {db_get_int(res, i, 7), db_get_int(res, i, 8), db_get_int(res, i, 9)}};
-    const char *returned_by = db_is_null(res, i, 11) ? NULL : db_get_text(res, i, 11).p;
+    bool given_back = known && !db_is_null(res, i, 11);
+    struct waits_back back = {given_back ? db_get_text(res, i, 11).p : NULL,
+                              known ? db_get_time(res, i, 12) : 0,
+                              known ? db_get_time(res, i, 13) : 0};
     char first[ID_TEXT_LEN] = "";
     bool queued = db_get_int(res, i, 2) + db_get_int(res, i, 3) > 0;
     bool waits = queued && waits_reason(m, db_get_text(res, i, 0).p, db_get_bool(res, i, 5),
-                                        known ? &need : NULL, known ? returned_by : NULL, &w);
+                                        known ? &need : NULL, &back, &w);
 
     if (known) {
         struct id id = db_get_id(res, i, 10);
@@ -398,11 +401,12 @@ void manager_queues(struct manager *m, json_fn *cb, void *arg)
         "coalesce(bool_or(q.paused), false) "
         "from p left join n on n.pool = p.pool left join pool q on q.name = p.pool "
         "group by p.pool order by p.pool limit 1000) "
-        "select g.*, f.job_type, f.slots, f.cpus_milli, f.memory_mb, f.id, f.returned_by "
+        "select g.*, f.job_type, f.slots, f.cpus_milli, f.memory_mb, f.id, f.returned_by, "
+        "f.submitted_at, f.run_after "
         "from g left join lateral "
-        "(select id, job_type, slots, cpus_milli, memory_mb, returned_by from task where state = 2 "
-        "and "
-        "pool = g.pool order by pool, rank, id limit 1) f on true order by g.pool";
+        "(select id, job_type, slots, cpus_milli, memory_mb, returned_by, submitted_at, run_after "
+        "from task where state = 2 and pool = g.pool order by pool, rank, id limit 1) f on true "
+        "order by g.pool";
     struct queues_call *c = xmalloc(sizeof(*c));
     struct db_params p CLEANUP(db_params_free);
     struct db_array served CLEANUP(db_array_free);

@@ -8,10 +8,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define TICK_MS       50
-#define LOOK_MS       250  /* at hints that are not claimed */
-#define MARK_DELAY_MS 1000 /* a claim within this time saves the mark */
-#define FLEET_MS      5    /* many changes of the fleet are looked at once */
+#define TICK_MS        50
+#define LOOK_MS        250  /* at hints that are not claimed */
+#define MARK_DELAY_MS  1000 /* a claim within this time saves the mark */
+#define WAIT_MARGIN_MS 1000 /* then surely whoever grants it sees the wait as over */
+#define FLEET_MS       5    /* many changes of the fleet are looked at once */
 
 /* ---- entries ---- */
 
@@ -79,13 +80,11 @@ void feed_hint_set(struct feed_hint *e, enum feed_hint_state s)
 
 void feed_hint_hold(struct feed_hint *e)
 {
-    struct need need = feed_need(e);
-
     feed_hint_unlink(e);
     hint_leave(e);
     e->state = HELD;
-    e->lane = feed_goes_elsewhere(e) ? &e->pool->apart : feed_lane_of(e->pool, &need);
-    if (e->lane && (e->lane != &e->pool->apart || e->lane->held.count < FEED_APART_MAX)) {
+    e->lane = feed_direct_place(e);
+    if (e->lane && (e->lane->filter.n_in || e->lane->held.count < FEED_APART_MAX)) {
         heap_push(&e->lane->held, &e->heap);
     } else {
         feed_hint_drop(e);
@@ -99,7 +98,8 @@ void feed_look_apart(struct feed_pool *p)
     struct list_node *n;
 
     list_init(&list);
-    while ((h = heap_pop(&p->apart.held))) {
+    while ((h = heap_pop(&p->apart.held)) || (h = heap_pop(&p->absent.held)) ||
+           (h = heap_pop(&p->retries.held))) {
         list_push(&list, &CONTAINER_OF(h, struct feed_hint, heap)->node);
     }
     while ((n = list_pop(&list))) {
@@ -126,6 +126,7 @@ void feed_hint_free(struct feed *f, struct feed_hint *e)
     hint_leave(e);
     HASH_DEL(f->hints, e);
     free(e->avoid);
+    free(e->failed_on);
     free(e);
 }
 
@@ -148,6 +149,10 @@ struct feed_hint *feed_hint_new(struct feed *f, struct feed_pool *p, const struc
     e->rank = row->rank;
     e->room = need.room;
     e->avoid = xstrdup(row->returned_by);
+    e->failed_on = xstrdup(row->failed_on);
+    e->submitted_at = row->submitted_at;
+    e->ready_at = clock_boot_ms() + row->run_after - f->o.now(f->o.arg);
+    e->wait_until = e->ready_at + fleet_patience_ms(f->o.fleet) + WAIT_MARGIN_MS;
     memcpy(e->type, need.type, len);
     HASH_ADD(hh, f->hints, id, sizeof(e->id), e);
     return e;
@@ -173,6 +178,20 @@ struct offers_pool *feed_pool_offers(const struct feed_pool *p)
     return offers_find(p->feed->offers, p->name);
 }
 
+static bool look_less(const struct heap_node *a, const struct heap_node *b)
+{
+    return CONTAINER_OF_CONST(a, struct feed_hint, heap)->look_at <
+           CONTAINER_OF_CONST(b, struct feed_hint, heap)->look_at;
+}
+
+static bool turn_less(const struct heap_node *a, const struct heap_node *b)
+{
+    int64_t x = CONTAINER_OF_CONST(a, struct feed_hint, heap)->turn_at;
+    int64_t y = CONTAINER_OF_CONST(b, struct feed_hint, heap)->turn_at;
+
+    return x != y ? x < y : feed_hint_less(a, b);
+}
+
 static struct feed_pool *pool_get(struct feed *f, const char *name)
 {
     struct feed_pool *p = feed_pool_find(f, name);
@@ -185,6 +204,10 @@ static struct feed_pool *pool_get(struct feed *f, const char *name)
         list_init(&p->directed);
         p->apart = (struct feed_lane){.pool = p, .complete = true};
         heap_init(&p->apart.held, feed_hint_less);
+        p->absent = (struct feed_lane){.pool = p, .complete = true};
+        heap_init(&p->absent.held, look_less);
+        p->retries = (struct feed_lane){.pool = p, .complete = true};
+        heap_init(&p->retries.held, turn_less);
         HASH_ADD_KEYPTR(hh, f->pools, p->name, strlen(p->name), p);
     }
     return p;
@@ -209,6 +232,8 @@ static void pool_free(struct feed *f, struct feed_pool *p)
 {
     HASH_DEL(f->pools, p);
     heap_done(&p->apart.held);
+    heap_done(&p->absent.held);
+    heap_done(&p->retries.held);
     free(p->name);
     free(p);
 }
@@ -395,6 +420,7 @@ static void on_timer(uv_timer_t *t)
             tick_rate(p, (double)(now - f->last_tick) / 1000.0);
         }
         feed_direct_check(p, now);
+        feed_direct_late(p, now);
         feed_lost_check(p, now);
         feed_pool_step(p);
     }
@@ -519,6 +545,9 @@ static void granted(struct feed *f, struct feed_hint *e, int32_t attempt)
     struct feed_pool *of = e->pool;
 
     of->granted += e->attempt == attempt;
+    if (e->turn_at && e->state == DIRECTED) {
+        of->retried_at = clock_boot_ms();
+    }
     feed_hint_free(f, e);
     feed_pool_step(of);
 }

@@ -7,12 +7,15 @@
 
 #include <stdlib.h>
 
-#define KEEP_MS      2000 /* where there is room; then it goes elsewhere */
-#define KEEP_BUSY_MS 6000 /* where there is none yet, unless it is said again */
-#define RENEW_MS     3000
-#define LOOK_AT      64   /* needs of a lane for which there is no room */
-#define PASS         512  /* tasks of a lane that have them */
-#define PAUSE_MS     1000 /* after a refused publish */
+#define KEEP_MS       2000 /* where there is room; then it goes elsewhere */
+#define KEEP_BUSY_MS  6000 /* where there is none yet, unless it is said again */
+#define RENEW_MS      3000
+#define SETTLE_MS     300  /* a node that gave something back has told by then what it holds off */
+#define RETRY_MS      2000 /* so long, since it or another one got one, a retry waits for a worker */
+#define RETRY_MOST_MS 30000 /* on which it has not failed; at most, since its turn came */
+#define LOOK_AT       64    /* needs of a lane for which there is no room */
+#define PASS          512   /* tasks of a lane that have them */
+#define PAUSE_MS      1000  /* after a refused publish */
 
 struct call {
     struct feed *feed;
@@ -89,40 +92,122 @@ static bool direct_to(struct feed_hint *e, struct offer *w, struct mq *mq, int k
     return true;
 }
 
-/* Until avoid_none() nobody picks those that gave it back. True where others could take it. */
-static bool avoid(const struct feed_hint *e)
+/* Who is to take it. */
+enum whom { ANY, OTHERS, ABSENT };
+
+/* Until avoid_none() nobody picks those that gave it back. OTHERS: these could take it; ABSENT:
+ * none of them now, but one may soon. */
+static enum whom avoid(const struct feed_hint *e)
 {
+    struct fleet *f = e->pool->feed->o.fleet;
     struct offers_pool *o = e->avoid ? feed_pool_offers(e->pool) : NULL;
     struct need need = feed_need(e);
 
-    fleet_avoid(e->pool->feed->o.fleet, e->avoid, true);
-    return o && (!fleet_is_whole(e->pool->feed->o.fleet) || offers_fits_elsewhere(o, &need));
+    fleet_avoid(f, e->avoid, e->submitted_at, true);
+    return o && (!fleet_is_whole(f) || offers_fits_elsewhere(o, &need))           ? OTHERS
+           : o && clock_boot_ms() < e->wait_until && offers_fits_absent(o, &need) ? ABSENT
+                                                                                  : ANY;
 }
 
 static void avoid_none(const struct feed_hint *e)
 {
-    fleet_avoid(e->pool->feed->o.fleet, e->avoid, false);
+    fleet_avoid(e->pool->feed->o.fleet, e->avoid, e->submitted_at, false);
 }
 
-bool feed_goes_elsewhere(const struct feed_hint *e)
+struct feed_lane *feed_direct_place(struct feed_hint *e)
 {
-    bool yes = avoid(e);
+    bool settles = e->avoid && clock_boot_ms() < e->ready_at + SETTLE_MS;
+    struct need need = feed_need(e);
+    enum whom whom = avoid(e);
 
     avoid_none(e);
-    return yes;
+    e->look_at = settles ? e->ready_at + SETTLE_MS : e->wait_until;
+    return settles          ? &e->pool->absent
+           : whom == OTHERS ? &e->pool->apart
+           : whom == ABSENT ? &e->pool->absent
+                            : feed_lane_of(e->pool, &need);
 }
 
-/* Where all that could take it have given it back, one of these. */
+static bool retry_waits(const struct feed_hint *e, int64_t now)
+{
+    return now - MAX(e->turn_at, e->pool->retried_at) < RETRY_MS &&
+           now - e->turn_at < RETRY_MOST_MS;
+}
+
+/* The nodes on which it failed are avoided too, or no more. */
+static void avoid_failed(const struct feed_hint *e, bool yes)
+{
+    fleet_avoid(e->pool->feed->o.fleet, e->failed_on, INT64_MAX, yes);
+}
+
+bool feed_direct_retry(struct feed_hint *e)
+{
+    struct feed_pool *p = e->pool;
+    struct feed_lane *l = &p->retries;
+    struct offers_pool *o = e->failed_on ? feed_pool_offers(p) : NULL;
+    struct need need = feed_need(e);
+    int64_t now = clock_boot_ms();
+
+    if (!o || e->lane == l || l->held.count >= FEED_APART_MAX) {
+        return false;
+    }
+    e->turn_at = e->turn_at ? e->turn_at : now;
+    (void)avoid(e);
+    avoid_failed(e, true);
+    bool others = offers_fits_elsewhere(o, &need);
+    avoid_failed(e, false);
+    avoid_none(e);
+    if (!others || !retry_waits(e, now)) {
+        return false;
+    }
+    heap_remove(&e->lane->held, &e->heap);
+    e->lane = l;
+    heap_push(&l->held, &e->heap);
+    return true;
+}
+
+void feed_direct_late(struct feed_pool *p, int64_t now)
+{
+    struct heap *held = &p->absent.held;
+
+    while (held->count) {
+        struct feed_hint *e = CONTAINER_OF(heap_min(held), struct feed_hint, heap);
+
+        if (now < e->look_at) {
+            break;
+        }
+        feed_hint_hold(e);
+    }
+    held = &p->retries.held;
+    while (held->count) {
+        struct feed_hint *e = CONTAINER_OF(heap_min(held), struct feed_hint, heap);
+
+        if (retry_waits(e, now)) {
+            break;
+        }
+        feed_hint_hold(e);
+    }
+}
+
+/* Where all that could take it have given it back, one of these. While it waits for one on which it
+ * has not failed, only such. */
 static struct offer *pick(const struct feed_hint *e,
                           struct offer *(*fn)(const struct offers_pool *p, const struct need *n))
 {
     struct offers_pool *o = feed_pool_offers(e->pool);
     struct need need = feed_need(e);
+    bool retries = e->lane == &e->pool->retries;
 
-    if (!avoid(e)) {
+    if (avoid(e) == ANY) {
         avoid_none(e);
     }
+    if (retries) {
+        avoid_failed(e, true);
+    }
     struct offer *w = o ? fn(o, &need) : NULL;
+    if (retries) {
+        avoid_failed(e, false);
+    }
     avoid_none(e);
     return w;
 }
@@ -193,7 +278,8 @@ static bool asks_as_much(const struct feed_hint *e, const struct feed_hint *than
 {
     return e->room.slots >= than->room.slots && e->room.cpus_milli >= than->room.cpus_milli &&
            e->room.memory_mb >= than->room.memory_mb && streq(e->type, than->type) &&
-           (!than->avoid || (e->avoid && streq(e->avoid, than->avoid)));
+           (!than->avoid || streq(e->avoid, than->avoid)) &&
+           (e->lane != &e->pool->retries || streq(e->failed_on, than->failed_on));
 }
 
 /* Where there was no room for one of these there is none for it. */
@@ -225,6 +311,9 @@ void feed_direct_lane(struct feed_lane *l, struct mq *mq)
             }
             continue;
         }
+        if (feed_direct_retry(e)) {
+            continue;
+        }
         if (!is_hopeless(e, tried, tries)) {
             if (feed_direct(e, mq)) {
                 continue;
@@ -237,7 +326,7 @@ void feed_direct_lane(struct feed_lane *l, struct mq *mq)
     while (n) {
         heap_push(&l->held, &passed[--n]->heap);
     }
-    if (o && l->held.count) {
+    if (o && l->held.count && l != &l->pool->retries) {
         force(l, mq);
     }
 }

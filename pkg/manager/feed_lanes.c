@@ -23,7 +23,7 @@ struct feed_lane *feed_lane_of(struct feed_pool *p, const struct need *n)
 
 size_t feed_held(const struct feed_pool *p)
 {
-    size_t n = p->apart.held.count;
+    size_t n = p->apart.held.count + p->absent.held.count + p->retries.held.count;
 
     for (size_t i = 0; i < p->n_lanes; i++) {
         n += p->lanes[i].held.count;

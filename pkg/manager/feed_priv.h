@@ -45,12 +45,18 @@ struct feed_hint {
     int32_t priority;
     int tries; /* how often nobody claimed it */
     int64_t rank;
-    int64_t since;    /* SENT, FED, DIRECTED: boot ms */
-    int64_t give_up;  /* DIRECTED: then it goes elsewhere; boot ms */
-    int64_t renew_at; /* DIRECTED: then the worker that had no room is told again; boot ms */
+    int64_t since;      /* SENT, FED, DIRECTED: boot ms */
+    int64_t give_up;    /* DIRECTED: then it goes elsewhere; boot ms */
+    int64_t ready_at;   /* boot ms */
+    int64_t look_at;    /* pool->absent: then it may go elsewhere; boot ms */
+    int64_t wait_until; /* given back: so long for a worker that may soon take it; boot ms */
+    int64_t renew_at;   /* DIRECTED: then the worker that had no room is told again; boot ms */
     struct room room;
-    char *avoid; /* the nodes that gave it back, as in its row; owned; NULL: none did */
-    char type[]; /* of the task */
+    int64_t submitted_at;
+    int64_t turn_at; /* failed before: when its turn came; boot ms; 0: not yet */
+    char *avoid;     /* the nodes that gave it back, as in its row; owned; NULL: none did */
+    char *failed_on; /* the same of those on which attempts failed */
+    char type[];     /* of the task */
 };
 
 /* Tasks that the same workers can take: see offers.h. */
@@ -79,10 +85,16 @@ struct feed_pool {
     struct feed *feed;
     struct feed_lane *lanes; /* the first is the shared one */
     size_t n_lanes;
-    struct feed_lane apart; /* what workers gave back and others could take; read by no scan */
-    size_t next_lane;       /* to be looked at first, when lanes are read */
-    uint64_t shape;         /* raised when the lanes are made anew: late scans are dropped */
-    int workers;            /* live ones, when they were looked at last */
+    /* What workers gave back, read by no scan: others could take it; or may soon, by look_at. */
+    struct feed_lane apart;
+    struct feed_lane absent;
+    /* Whose turn it is, and that wait a moment for workers on which they have not failed: by
+     * turn_at. */
+    struct feed_lane retries;
+    int64_t retried_at; /* such a worker last took one; boot ms */
+    size_t next_lane;   /* to be looked at first, when lanes are read */
+    uint64_t shape;     /* raised when the lanes are made anew: late scans are dropped */
+    int workers;        /* live ones, when they were looked at last */
     struct list outstanding;
     size_t scarce; /* of these: they ask for CPUs or memory */
     struct list directed;
@@ -146,7 +158,7 @@ struct feed_hint *feed_hint_new(struct feed *f, struct feed_pool *p, const struc
 void feed_hint_set(struct feed_hint *e, enum feed_hint_state s);
 /* Into its lane; where no live worker can take it, it is dropped. */
 void feed_hint_hold(struct feed_hint *e);
-/* Workers came or went: what is apart may belong into a lane now. */
+/* Workers came or went: what is apart or waits for some may belong into another lane now. */
 void feed_look_apart(struct feed_pool *p);
 /* Forgotten: the database keeps it, READY. */
 void feed_hint_drop(struct feed_hint *e);
@@ -181,8 +193,12 @@ int feed_publish(struct feed_pool *p, struct mq *mq);
 int feed_publish_one(struct feed_hint *e, struct mq *mq);
 
 /* feed_direct.c */
-/* Workers gave it back, and others could take it: it is for these. */
-bool feed_goes_elsewhere(const struct feed_hint *e);
+/* Where it is held; NULL: no live worker can take it. */
+struct feed_lane *feed_direct_place(struct feed_hint *e);
+/* Its turn has come; true: it waits for one on which it has not failed. */
+bool feed_direct_retry(struct feed_hint *e);
+/* What has waited long enough for workers that are not there, or have no room, goes to any. */
+void feed_direct_late(struct feed_pool *p, int64_t now);
 /* To a worker that has room now; false: there is none, or the broker takes nothing. */
 bool feed_direct(struct feed_hint *e, struct mq *mq);
 /* A lane that is not shared, as far as there is room. */

@@ -210,7 +210,7 @@ static void publish_shared(struct feed_pool *p, struct mq *mq, const struct offe
             passed[n++] = e;
             continue;
         }
-        if (goes_alone(e, mq)) {
+        if (feed_direct_retry(e) || goes_alone(e, mq)) {
             continue;
         }
         if (b->message && !bunch_takes(b, e, share)) {
@@ -242,6 +242,7 @@ int feed_publish(struct feed_pool *p, struct mq *mq)
         feed_direct_lane(&p->lanes[i], mq);
     }
     feed_direct_lane(&p->apart, mq);
+    feed_direct_lane(&p->retries, mq);
     return 0;
 }
 

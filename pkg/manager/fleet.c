@@ -100,6 +100,7 @@ static void worker_free(struct fleet *f, struct fleet_worker *w)
 
     MUST(w->leases.count == 0);
     offers_forget(&f->offers, &w->offer);
+    offers_set_absent(&f->offers, &w->absent, NULL);
     HASH_DEL(f->workers, w);
     list_remove(&w->of_node);
     if (n->workers.count == 0) {
@@ -112,6 +113,7 @@ static void worker_free(struct fleet *f, struct fleet_worker *w)
     free(w->reply);
     strings_free(w->pools);
     strings_free(w->job_types);
+    strings_free(w->could);
     json_decref(w->hold_off);
     free(w);
 }
@@ -143,6 +145,7 @@ struct fleet_worker *fleet_find(struct fleet *f, const char *node)
 
 struct avoiding {
     struct fleet *fleet;
+    int64_t since;
     bool yes;
 };
 
@@ -152,15 +155,22 @@ static void avoid_node(void *arg, const char *node)
     struct fleet_worker *w = fleet_find(a->fleet, node);
 
     if (w) {
-        w->offer.avoided = a->yes;
+        w->offer.avoided = a->yes && w->node->well_wall <= a->since;
+        /* Of one that is UP this is what it holds off: it may have given it back for that. */
+        w->absent.avoided = a->yes && w->state != WORKER_UP;
     }
 }
 
-void fleet_avoid(struct fleet *f, const char *nodes, bool yes)
+void fleet_avoid(struct fleet *f, const char *nodes, int64_t since, bool yes)
 {
-    struct avoiding a = {f, yes};
+    struct avoiding a = {f, since, yes};
 
-    task_returned_each(nodes, avoid_node, &a);
+    task_nodes_each(nodes, avoid_node, &a);
+}
+
+int64_t fleet_patience_ms(const struct fleet *f)
+{
+    return MAX((int64_t)PATIENCE_MS, 2 * f->dead_after_ms);
 }
 
 struct fleet_worker *fleet_of(struct fleet *f, const struct who *who)
@@ -220,6 +230,8 @@ static struct fleet_worker *worker_get(struct fleet *f, const struct who *who, i
         w->last_beat = INT64_MIN;
         list_init(&w->leases);
         offer_init(&w->offer);
+        offer_init(&w->absent);
+        w->unsure_until = now + fleet_patience_ms(f);
         w->forget_at = now + WORKER_FORGET_MS;
         w->node = node_get(f, who->node);
         list_push(&w->node->workers, &w->of_node);
@@ -462,17 +474,62 @@ static bool same_hold_off(const json_t *a, const json_t *b)
     return same;
 }
 
-static void take_hold_off(struct fleet_worker *w, const json_t *list, bool *ret_changed)
+static void take_hold_off(struct fleet_worker *w, const json_t *list, int64_t wall,
+                          bool *ret_changed)
 {
     if (!same_hold_off(w->hold_off, list)) {
         w->saved = false;
         *ret_changed = true;
+    }
+    if (json_array_size(list) < json_array_size(w->hold_off)) {
+        w->node->well_wall = wall;
     }
     json_decref(w->hold_off);
     w->hold_off = json_incref((json_t *)(uintptr_t)list);
     w->takes_none = false;
     for (size_t i = 0; i < json_array_size(list); i++) {
         w->takes_none |= json_is_null(json_object_get(json_array_get(list, i), "type"));
+    }
+}
+
+/* Each name of the array is in the list, and no other. */
+static bool same_strings(char *const *list, const json_t *array)
+{
+    size_t n = 0;
+
+    for (; list && list[n]; n++) {
+        const char *s = json_string_value(json_array_get(array, n));
+
+        if (!s || strcmp(s, list[n]) != 0) {
+            return false;
+        }
+    }
+    return n == json_array_size(array);
+}
+
+/* Its types, and those that it holds off. */
+static json_t *types_of(const json_t *offered, const json_t *held)
+{
+    json_t *all = json_array();
+
+    json_array_extend(all, (json_t *)(uintptr_t)offered);
+    for (size_t i = 0; i < json_array_size(held); i++) {
+        json_t *type = json_object_get(json_array_get(held, i), "type");
+
+        if (json_is_string(type)) {
+            json_array_append(all, type);
+        }
+    }
+    return all;
+}
+
+static void take_could(struct fleet_worker *w, const struct beat *b)
+{
+    json_auto_t *all = types_of(b->job_types, b->hold_off);
+
+    if (json_array_size(b->job_types) && !(w->could && same_strings(w->could, all))) {
+        strings_free(w->could);
+        w->could = strings_of(all);
     }
 }
 
@@ -484,8 +541,39 @@ static enum worker_state state_of(const struct fleet_worker *w)
                                            : WORKER_UP;
 }
 
+static bool is_gone(const struct fleet_worker *w)
+{
+    return w->state == WORKER_DEAD || w->state == WORKER_STOPPED;
+}
+
+/* What it could take but does not now. */
+static bool may_offer_soon(const struct fleet *f, const struct fleet_worker *w, int64_t now)
+{
+    return w->node->holder == w && w->could &&
+           (w->state == WORKER_UP ? json_array_size(w->hold_off) > 0
+            : is_gone(w)          ? now - w->last_beat < fleet_patience_ms(f)
+                                  : w->state == WORKER_DRAINING || w->state == WORKER_SUSPECT);
+}
+
+static void offer_absent(struct fleet *f, struct fleet_worker *w, int64_t now)
+{
+    bool may = may_offer_soon(f, w, now);
+    json_auto_t *held = may && w->state == WORKER_UP ? types_of(NULL, w->hold_off) : NULL;
+    char **types = held && !w->takes_none ? strings_of(held) : NULL;
+    struct offer_facts facts = {
+        .pools = (const char *const *)w->pools,
+        .types = (const char *const *)(types ? types : w->could),
+        .room = {w->slots, (int64_t)w->cpus * 1000, w->memory_mb},
+    };
+
+    if (may || list_linked(&w->absent.absent)) {
+        offers_set_absent(&f->offers, &w->absent, may ? &facts : NULL);
+    }
+    strings_free(types);
+}
+
 /* After a change of its state or of what it says. */
-static void offer(struct fleet *f, struct fleet_worker *w)
+static void offer(struct fleet *f, struct fleet_worker *w, int64_t now)
 {
     struct offer_facts facts = {
         .live = w->state == WORKER_UP && !w->takes_none,
@@ -495,15 +583,19 @@ static void offer(struct fleet *f, struct fleet_worker *w)
     };
 
     offers_set(&f->offers, &w->offer, &facts);
+    offer_absent(f, w, now);
 }
 
 /* The name is free where its holder does not live. */
-static void take_name(struct fleet_worker *w)
+static void take_name(struct fleet *f, struct fleet_worker *w, int64_t wall)
 {
     struct fleet_node *n = w->node;
+    struct fleet_worker *before = n->holder;
 
-    if (n->holder != w && !worker_lives(n->holder->state)) {
+    if (before != w && !worker_lives(before->state)) {
         n->holder = w;
+        n->well_wall = json_array_size(before->hold_off) ? wall : n->well_wall;
+        offers_set_absent(&f->offers, &before->absent, NULL);
     }
     w->state = state_of(w);
 }
@@ -590,21 +682,6 @@ static enum beat_verdict judge(struct fleet *f, struct fleet_worker *w, const st
     return late ? BEAT_LATE : BEAT_TAKEN;
 }
 
-/* Each name of the array is in the list, and no other. */
-static bool same_strings(char *const *list, const json_t *array)
-{
-    size_t n = 0;
-
-    for (; list && list[n]; n++) {
-        const char *s = json_string_value(json_array_get(array, n));
-
-        if (!s || strcmp(s, list[n]) != 0) {
-            return false;
-        }
-    }
-    return n == json_array_size(array);
-}
-
 static void take_strings(char ***list, const json_t *array, bool *ret_changed)
 {
     if (!*list || !same_strings(*list, array)) {
@@ -636,7 +713,8 @@ struct beat_heard fleet_beat(struct fleet *f, const struct beat *b, int64_t now,
     take_strings(&w->pools, b->pools, &heard.changed);
     take_strings(&w->job_types, b->job_types, &heard.changed);
     w->saved = w->saved && w->who.inc == b->who.inc;
-    take_hold_off(w, b->hold_off, &heard.changed);
+    take_hold_off(w, b->hold_off, wall, &heard.changed);
+    take_could(w, b);
     w->who.inc = b->who.inc;
     w->beat = b->beat;
     w->last_beat = now;
@@ -650,8 +728,8 @@ struct beat_heard fleet_beat(struct fleet *f, const struct beat *b, int64_t now,
     take_number(&w->memory_mb, b->memory_mb, &heard.changed);
     w->draining = b->draining;
     w->stopping = b->stopping;
-    take_name(w);
-    offer(f, w);
+    take_name(f, w, wall);
+    offer(f, w, now);
     heard.changed = heard.changed || w->state != from;
     for (size_t i = 0; i < b->n_running; i++) {
         beat_lease(f, w, b, &b->running[i], now, fx);
@@ -672,9 +750,16 @@ bool fleet_drain(struct fleet *f, const char *node, bool drain)
     n->drain = drain;
     if (n->holder->state == WORKER_UP || n->holder->state == WORKER_DRAINING) {
         n->holder->state = state_of(n->holder);
-        offer(f, n->holder);
+        offer(f, n->holder, n->holder->last_beat);
     }
     return true;
+}
+
+/* It may soon offer something, and did not say what. */
+static bool is_unheard(const struct fleet_worker *w, int64_t now)
+{
+    return w->state == WORKER_UNKNOWN || (w->node->holder == w && !w->could &&
+                                          now < w->unsure_until && (is_gone(w) || w->takes_none));
 }
 
 bool fleet_order(struct fleet *f, const struct fleet_row *r, int64_t now)
@@ -690,7 +775,8 @@ bool fleet_order(struct fleet *f, const struct fleet_row *r, int64_t now)
         /* Of one that goes on as it was the row is written now and then only. */
         w->state =
             r->state == WORKER_DEAD || r->state == WORKER_STOPPED ? r->state : WORKER_UNKNOWN;
-        f->unheard += w->state == WORKER_UNKNOWN;
+        w->unsure_until -= MAX(r->wall - r->seen_wall, (int64_t)0);
+        f->unheard += is_unheard(w, now);
     }
     return fleet_drain(f, r->who.node, r->drain);
 }
@@ -790,7 +876,11 @@ bool fleet_tick(struct fleet *f, int64_t now, bool reap,
     {
         enum worker_state from = w->state;
 
-        if (from == WORKER_DEAD || from == WORKER_STOPPED) {
+        if (is_gone(w)) {
+            f->unheard += is_unheard(w, now);
+            if (list_linked(&w->absent.absent)) {
+                offer_absent(f, w, now);
+            }
             /* One that lost its name is nobody's business any more when it has nothing. */
             if ((now > w->forget_at || w->node->holder != w) && w->leases.count == 0) {
                 worker_free(f, w);
@@ -798,9 +888,9 @@ bool fleet_tick(struct fleet *f, int64_t now, bool reap,
             continue;
         }
         w->state = aged(f, w, now);
-        f->unheard += w->state == WORKER_UNKNOWN;
+        f->unheard += is_unheard(w, now);
         if (w->state != from) {
-            offer(f, w);
+            offer(f, w, now);
             on_state(arg, w, from);
         }
     }

@@ -25,6 +25,7 @@
 #define NAMESAKES_MAX    4     /* workers of one name; a beat of one more is not taken */
 #define LEASE_MS_MAX     ((int64_t)86400 * 1000)
 #define HEARSAY_MAX      100000 /* leases; no more are believed without a row */
+#define PATIENCE_MS      60000  /* at least: see fleet_patience_ms() */
 
 /* X(name, lives: it holds its name against others) */
 #define WORKER_STATES(X)                                                                           \
@@ -54,6 +55,7 @@ struct fleet_node {
     struct fleet_worker *holder; /* never NULL */
     bool drain;                  /* as ordered by an operator */
     int64_t refusal_at;          /* boot ms: not before that is it said again that one is refused */
+    int64_t well_wall;           /* when it last took up what it had held off */
 };
 
 struct fleet_worker {
@@ -74,6 +76,8 @@ struct fleet_worker {
     int memory_mb;
     char **pools; /* NULL-terminated, owned */
     char **job_types;
+    char **could; /* the types when it last offered any, with those it held off; NULL: never */
+    int64_t unsure_until;    /* nobody knows which; boot ms */
     json_t *hold_off;        /* what it does not take now, as in its beat; NULL: nothing */
     bool takes_none;         /* that is everything */
     int64_t heartbeat_ms;    /* how often it beats, as it says; 0: it does not */
@@ -91,6 +95,7 @@ struct fleet_worker {
     bool stopping;
     enum worker_state state;
     struct offer offer;
+    struct offer absent; /* what it does not offer now, and may soon */
     struct list leases;
 };
 
@@ -125,7 +130,7 @@ struct fleet {
     struct fleet_node *nodes;
     struct lease *leases;
     bool rows_read;        /* which workers there are */
-    int unheard;           /* of these, UNKNOWN */
+    int unheard;           /* of these: what they may offer soon is not known */
     int64_t dead_after_ms; /* a worker that is silent for longer is DEAD; no lease depends on it */
     int64_t heartbeat_ms;  /* of workers that do not say */
     int64_t frozen_until;  /* no lease runs out before; boot ms */
@@ -137,8 +142,12 @@ void fleet_done(struct fleet *f);
 
 struct fleet_worker *fleet_find(struct fleet *f, const char *node);  /* the holder; NULL */
 struct fleet_worker *fleet_of(struct fleet *f, const struct who *w); /* this very one; NULL */
-/* Workers of these nodes (task.returned_by; NULL: none) are not picked while `yes`. */
-void fleet_avoid(struct fleet *f, const char *nodes, bool yes);
+/* Workers of these nodes (task.returned_by; NULL: none) are not picked while `yes`; but those that
+ * became well since (wall ms): they gave it back for what was wrong then. */
+void fleet_avoid(struct fleet *f, const char *nodes, int64_t since, bool yes);
+/* So long a task that nodes gave back waits, since the last one did, for a worker that may soon be
+ * able to take it; and so long after it was last heard a worker that is gone may. */
+int64_t fleet_patience_ms(const struct fleet *f);
 /* Whether such a process may be given work: NULL, or the reason to deny its claim. */
 const char *fleet_objection(struct fleet *f, const struct who *w);
 struct lease *fleet_lease(const struct fleet *f, const struct id *task);
@@ -191,9 +200,11 @@ struct fleet_row {
     enum worker_state state;
     int slots;
     int64_t seen_wall;
+    int64_t wall; /* now, by the same clock */
 };
 bool fleet_order(struct fleet *f, const struct fleet_row *r, int64_t now);
-/* Whoever lived when we began was heard since, or has been silent for too long. */
+/* Of whoever lived when we began, or shortly before, is known what it offers, or it has been silent
+ * for too long. */
 bool fleet_is_whole(const struct fleet *f);
 /* The same order, just given. */
 bool fleet_drain(struct fleet *f, const char *node, bool drain);

@@ -171,17 +171,20 @@ static int64_t lease_ms_of(const struct manager *m, const struct task *t)
                               : m->dead_after_ms;
 }
 
-/* Another live worker could take it too, of those that have not given it back. */
+/* Another worker could take it too, or may soon, of those that have not given it back. */
 static bool fits_elsewhere(struct manager *m, const struct task *t)
 {
-    const struct offers_pool *o = offers_find(&m->fleet.offers, t->pool);
+    struct fleet *f = &m->fleet;
+    const struct offers_pool *o = offers_find(&f->offers, t->pool);
     struct need need = {t->job_type ? t->job_type : "", {t->slots, t->cpus_milli, t->memory_mb}};
+    bool patient = !t->returned_by || mgr_now(m) < t->run_after + fleet_patience_ms(f);
 
-    fleet_avoid(&m->fleet, t->who.node, true);
-    fleet_avoid(&m->fleet, t->returned_by, true);
-    bool yes = !fleet_is_whole(&m->fleet) || (o && offers_fits_elsewhere(o, &need));
-    fleet_avoid(&m->fleet, t->returned_by, false);
-    fleet_avoid(&m->fleet, t->who.node, false);
+    fleet_avoid(f, t->returned_by, t->submitted_at, true);
+    fleet_avoid(f, t->who.node, INT64_MAX, true);
+    bool yes = !fleet_is_whole(f) || (o && offers_fits_elsewhere(o, &need)) ||
+               (o && patient && offers_fits_absent(o, &need));
+    fleet_avoid(f, t->who.node, INT64_MAX, false);
+    fleet_avoid(f, t->returned_by, t->submitted_at, false);
     return yes;
 }
 

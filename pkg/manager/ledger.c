@@ -445,8 +445,8 @@ static size_t change_bytes(const struct entry *e)
 {
     const struct task *t = &e->next;
     size_t bytes = 500 + text_bytes(t->application_id) + text_bytes(t->loss_signature) +
-                   text_bytes(t->returned_by) + text_bytes(t->progress) + text_bytes(t->output) +
-                   text_bytes(t->error);
+                   text_bytes(t->returned_by) + text_bytes(t->failed_on) + text_bytes(t->progress) +
+                   text_bytes(t->output) + text_bytes(t->error);
 
     for (size_t i = 0; i < e->n_audit; i++) {
         bytes += 100 + text_bytes(e->audit[i].worker_id) + text_bytes(e->audit[i].detail);

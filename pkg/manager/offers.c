@@ -143,6 +143,7 @@ static struct offer_class *class_get(struct offers *o, char *key, const struct o
     c->key = key;
     c->room = f->room;
     heap_init(&c->live, freer);
+    list_init(&c->absent);
     for (; f->types && f->types[n]; n++) {
     }
     c->types = xcalloc(n + 1, sizeof(*c->types));
@@ -178,9 +179,14 @@ static void class_leave(struct offers *o, struct offer_class *c)
     free(c);
 }
 
+static bool class_takes(const struct offer_class *c, const struct need *n)
+{
+    return room_within(&n->room, &c->room) && offers_class_has(c, n->type);
+}
+
 static bool class_fits(const struct offer_class *c, const struct need *n)
 {
-    return c->live.count && room_within(&n->room, &c->room) && offers_class_has(c, n->type);
+    return c->live.count && class_takes(c, n);
 }
 
 /* ---- workers ---- */
@@ -276,6 +282,24 @@ void offers_forget(struct offers *o, struct offer *w)
     }
 }
 
+void offers_set_absent(struct offers *o, struct offer *w, const struct offer_facts *f)
+{
+    if (list_linked(&w->absent)) {
+        list_remove(&w->absent);
+    }
+    if (f) {
+        offers_set(o, w, f);
+        if (w->class) {
+            list_push(&w->class->absent, &w->absent);
+        }
+        return;
+    }
+    for (size_t i = 0; w->class && i < w->class->n_pools; i++) {
+        pool_changed(o, w->class->pools[i]); /* what waits for it need not any more */
+    }
+    offers_forget(o, w);
+}
+
 void offers_use(struct offer *w, const struct room *r, int sign)
 {
     int64_t before = w->class ? available(w) : 0;
@@ -346,6 +370,29 @@ bool offers_fits_elsewhere(const struct offers_pool *p, const struct need *n)
         }
     }
     return false;
+}
+
+bool offers_fits_absent(const struct offers_pool *p, const struct need *n)
+{
+    for (size_t i = 0; i < p->n_classes; i++) {
+        const struct offer_class *c = p->classes[i];
+
+        if (c->absent.count == 0 || !class_takes(c, n)) {
+            continue;
+        }
+        LIST_EACH(&c->absent, it)
+        {
+            if (!CONTAINER_OF(it, struct offer, absent)->avoided) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+bool offers_takes(const struct offer *w, const struct need *n)
+{
+    return w->class && class_takes(w->class, n);
 }
 
 bool offers_type(const struct offers_pool *p, const char *type)

@@ -64,6 +64,7 @@ struct offer {
     struct room used;          /* by its leases */
     struct room directed;      /* by hints that were sent to it alone and are not claimed yet */
     struct list hints;         /* those, for whoever sends them */
+    struct list_node absent;   /* class->absent */
     bool deaf;                 /* one of them came to nothing; until it is heard again */
     bool avoided;              /* by the task that is looked at, for this moment */
 };
@@ -110,6 +111,8 @@ struct offer_facts {
 /* The worker was heard, or is silent now. */
 void offers_set(struct offers *o, struct offer *w, const struct offer_facts *f);
 void offers_forget(struct offers *o, struct offer *w);
+/* It is not live, but may soon offer this; NULL: no more. Such an offer is for this alone. */
+void offers_set_absent(struct offers *o, struct offer *w, const struct offer_facts *f);
 /* A lease was made (sign 1) or ended (-1); the same of a hint for it alone. */
 void offers_use(struct offer *w, const struct room *r, int sign);
 void offers_direct(struct offer *w, const struct room *r, int sign);
@@ -130,6 +133,10 @@ size_t offers_lanes(struct offers_pool *p);
 bool offers_fits(const struct offers_pool *p, const struct need *n);
 /* The same, of those that are not to be avoided; nor does offers_pick() pick these. */
 bool offers_fits_elsewhere(const struct offers_pool *p, const struct need *n);
+/* One of the absent may soon be able to, of those that are not to be avoided. */
+bool offers_fits_absent(const struct offers_pool *p, const struct need *n);
+/* What it offers, or as absent may offer, has room for it when it is free. */
+bool offers_takes(const struct offer *w, const struct need *n);
 bool offers_type(const struct offers_pool *p, const char *type);
 /* A live worker that offers the type and has most of what is asked, where none has all of it. */
 const struct offer *offers_closest(const struct offers_pool *p, const struct need *n);

@@ -18,8 +18,9 @@ struct offer_class {
     struct room room;
     struct offers_pool **pools; /* owned array, none twice */
     size_t n_pools;
-    int known;        /* workers, live or not */
-    struct heap live; /* of struct offer: the one with most free slots first, the deaf last */
+    int known;          /* workers, live or not */
+    struct heap live;   /* of struct offer: the one with most free slots first, the deaf last */
+    struct list absent; /* of struct offer */
 };
 
 /* What asks for nothing takes nothing. */

@@ -36,7 +36,8 @@ static void on_workers(void *arg, int rc, const struct db_result *res, const str
                                 .drain = db_get_bool(res, i, 2),
                                 .seen_wall = db_get_time(res, i, 3),
                                 .state = worker_state_of(db_get_text(res, i, 6).p),
-                                .slots = (int)db_get_int(res, i, 7)};
+                                .slots = (int)db_get_int(res, i, 7),
+                                .wall = mgr_now(c->m)};
 
         fleet_order(&c->m->fleet, &row, clock_boot_ms());
     }

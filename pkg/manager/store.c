@@ -75,6 +75,7 @@ static const struct column {
     {"lease_ms", K_BIGINT, AT(lease_ms), WRITTEN, "0"},
     {"application_id", K_TEXT, AT(application_id), WRITTEN, NULL},
     {"returned_by", K_TEXT, AT(returned_by), WRITTEN, NULL},
+    {"failed_on", K_TEXT, AT(failed_on), WRITTEN, NULL},
     {"loss_signature", K_TEXT, AT(loss_signature), WRITTEN, NULL},
     {"progress", K_JSON, AT(progress), WRITTEN, NULL},
     {"output", K_JSON, AT(output), WRITTEN | LARGE, NULL},

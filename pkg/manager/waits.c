@@ -147,29 +147,59 @@ static void name_node(void *arg, const char *node)
     buf_addf(b, "%s%s", b->len ? ", " : "", node);
 }
 
-/* It goes to a worker that has not given it back, where there is one. */
-static bool elsewhere(struct manager *m, const struct offers_pool *o, const struct need *n,
-                      const char *returned_by, struct waiting_for *ret)
+/* Those that it waits for. */
+static void name_absent(const struct manager *m, const char *pool, const struct need *n,
+                        struct buf *b)
 {
-    struct buf b CLEANUP(buf_free) = {0};
-    bool heard = fleet_is_whole(&m->fleet);
+    int count = 0;
 
-    fleet_avoid(&m->fleet, returned_by, true);
+    for (const struct fleet_worker *w = m->fleet.workers; w; w = w->hh.next) {
+        const struct offer *o = &w->absent;
+
+        if (list_linked(&o->absent) && !o->avoided && has(w->pools, pool) && offers_takes(o, n) &&
+            count++ < WORKERS_NAMED) {
+            const char *why = why_not(w, n->type);
+
+            buf_addf(b, "; %s: %s", w->who.node, why ? why : "not now");
+        }
+    }
+    if (count > WORKERS_NAMED) {
+        buf_addf(b, "; and %d others", count - WORKERS_NAMED);
+    }
+}
+
+/* It goes to a worker that has not given it back, where there is one, or may soon be one. */
+static bool elsewhere(struct manager *m, const struct offers_pool *o, const struct need *n,
+                      const struct waits_back *back, struct waiting_for *ret)
+{
+    struct fleet *f = &m->fleet;
+    struct buf by CLEANUP(buf_free) = {0};
+    struct buf absent CLEANUP(buf_free) = {0};
+    bool patient = mgr_now(m) < back->run_after + fleet_patience_ms(f);
+
+    buf_init(&by, sizeof(ret->text));
+    buf_init(&absent, sizeof(ret->text));
+    task_nodes_each(back->returned_by, name_node, &by);
+    fleet_avoid(f, back->returned_by, back->submitted_at, true);
     bool others = offers_fits_elsewhere(o, n);
-    bool waits = (others || !heard) && !offers_pick(o, n);
-    fleet_avoid(&m->fleet, returned_by, false);
-    buf_init(&b, sizeof(ret->text));
-    task_returned_each(returned_by, name_node, &b);
+    bool soon = !others && patient && offers_fits_absent(o, n);
+    bool waits = soon || ((others || !fleet_is_whole(f)) && !offers_pick(o, n));
+    if (soon) {
+        name_absent(m, o->name, n, &absent);
+    }
+    fleet_avoid(f, back->returned_by, back->submitted_at, false);
     if (waits) {
-        because(ret, "elsewhere", "it was given back by %s, and %s", b.data,
+        because(ret, "elsewhere", "it was given back by %s, and %s%s", by.data,
                 others ? "all others that could take it are busy"
-                       : "waits for the other workers, which were not heard yet");
+                : soon ? "waits a while for others that could take it"
+                       : "waits for the other workers, which were not heard yet",
+                absent.len ? absent.data : "");
     }
     return waits;
 }
 
 bool waits_reason(struct manager *m, const char *pool, bool paused, const struct need *n,
-                  const char *returned_by, struct waiting_for *ret)
+                  const struct waits_back *back, struct waiting_for *ret)
 {
     const struct offers_pool *o = offers_find(&m->fleet.offers, pool);
     struct buf b CLEANUP(buf_free) = {0};
@@ -193,10 +223,12 @@ bool waits_reason(struct manager *m, const char *pool, bool paused, const struct
         too_large(o, n, ret);
     } else if (!m->pub || !mq_is_up(m->pub)) {
         because(ret, "brokerAway", "the broker is away");
+    } else if (n && back->returned_by && elsewhere(m, o, n, back, ret)) {
+        return true;
     } else if (o->slots.available <= 0 || (n && !offers_pick(o, n))) {
         busy(o, n, ret);
     } else {
-        return n && returned_by && elsewhere(m, o, n, returned_by, ret);
+        return false;
     }
     return true;
 }
@@ -205,6 +237,7 @@ bool manager_waiting_for(struct manager *m, const struct task *t, struct waiting
 {
     struct feed_pool_info info = {0};
     struct need need = {t->job_type, {t->slots, t->cpus_milli, t->memory_mb}};
+    struct waits_back back = {t->returned_by, t->submitted_at, t->run_after};
     char time[CLOCK_TEXT_LEN];
 
     switch (t->state) {
@@ -215,7 +248,7 @@ bool manager_waiting_for(struct manager *m, const struct task *t, struct waiting
     case TASK_READY:
     case TASK_FED:
         (void)feed_look(m->feed, t->pool, &info);
-        if (waits_reason(m, t->pool, info.paused, &need, t->returned_by, ret)) {
+        if (waits_reason(m, t->pool, info.paused, &need, &back, ret)) {
             return true;
         }
         if (feed_is_behind(m->feed, t)) {

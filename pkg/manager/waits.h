@@ -5,9 +5,15 @@
 #include "pkg/manager/manager.h"
 #include "pkg/manager/offers.h"
 
-/* Of one that asks for this and was given back by those nodes (as in struct task; NULL: none);
- * n NULL: of any. False: nothing keeps it. */
+/* As in struct task. */
+struct waits_back {
+    const char *returned_by;
+    int64_t submitted_at;
+    int64_t run_after;
+};
+
+/* Of one that asks for this and was given back so; n NULL: of any. False: nothing keeps it. */
 bool waits_reason(struct manager *m, const char *pool, bool paused, const struct need *n,
-                  const char *returned_by, struct waiting_for *ret);
+                  const struct waits_back *back, struct waiting_for *ret);
 
 #endif

@@ -8,7 +8,7 @@
 #define LOSS_BACKOFF_S  1
 #define RETURNS_AT_ONCE 20 /* then the next attempt waits: a second, doubling up to a minute */
 #define RETURN_CAP_MS   60000
-#define RETURNED_BY_MAX 1000 /* bytes; more names are not kept */
+#define NODES_MAX       1000 /* bytes; more names are not kept */
 #define STALE_MAX       16   /* late reports recorded per task: a peer must not grow the audit */
 
 static const char *const event_names[TASK_EVENT_TYPES] = {
@@ -318,6 +318,26 @@ static void attempt_lost(struct task *t, const struct task_event *ev, struct tas
     audit->detail = close_detail(&detail);
 }
 
+static void is_it(void *arg, const char *node)
+{
+    const char **wanted = arg;
+
+    if (*wanted && streq(*wanted, node)) {
+        *wanted = NULL;
+    }
+}
+
+static void remember_node(char **nodes, const char *node)
+{
+    size_t len = *nodes ? strlen(*nodes) : 0;
+
+    task_nodes_each(*nodes, is_it, &node);
+    if (node && *node && len < NODES_MAX) {
+        char *more CLEANUP(freep) = xasprintf("%s%s%s", len ? *nodes : "", len ? " " : "", node);
+        str_replace_owned(nodes, more);
+    }
+}
+
 static void attempt_failed(struct task *t, const struct task_event *ev, struct task_audit *audit)
 {
     struct buf detail CLEANUP(buf_free) = {0};
@@ -340,6 +360,7 @@ static void attempt_failed(struct task *t, const struct task_event *ev, struct t
         int64_t delay = task_backoff_ms(t->backoff_s, t->failures, ev->random);
         remember_signature(t, ev);
         move(t, ev, TASK_SCHEDULED, audit, "retry");
+        remember_node(&t->failed_on, t->who.node);
         str_replace_owned(&t->error, ev->error);
         again(t, ev, delay);
         note_retry(&detail, t, delay);
@@ -358,28 +379,6 @@ static int64_t return_delay_ms(int returns)
     return returns > RETURNS_AT_ONCE ? MIN(delay, (int64_t)RETURN_CAP_MS) : 0;
 }
 
-static void is_it(void *arg, const char *node)
-{
-    const char **wanted = arg;
-
-    if (*wanted && streq(*wanted, node)) {
-        *wanted = NULL;
-    }
-}
-
-static void remember_node(struct task *t)
-{
-    const char *node = t->who.node;
-    size_t len = t->returned_by ? strlen(t->returned_by) : 0;
-
-    task_returned_each(t->returned_by, is_it, &node);
-    if (node && *node && len < RETURNED_BY_MAX) {
-        char *more CLEANUP(freep) =
-            xasprintf("%s%s%s", len ? t->returned_by : "", len ? " " : "", node);
-        str_replace_owned(&t->returned_by, more);
-    }
-}
-
 /* Its node could not start it. It keeps its place and the end of its patience: it has waited all
  * the time. */
 static void attempt_returned(struct task *t, const struct task_event *ev, struct task_audit *audit)
@@ -391,7 +390,7 @@ static void attempt_returned(struct task *t, const struct task_event *ev, struct
         add_member(&detail, "error", ev->error);
     }
     t->returns++;
-    remember_node(t);
+    remember_node(&t->returned_by, t->who.node);
     if (t->cancel_requested && !left_application(t)) {
         move(t, ev, TASK_CANCELLED, audit, "cancelled");
         finish(t, ev, NULL);
@@ -528,6 +527,7 @@ static enum step_rc on_requeue(struct task *t, const struct task_event *ev,
     t->cancel_requested = false;
     t->finished_at = INT64_MIN;
     str_replace_owned(&t->returned_by, NULL);
+    str_replace_owned(&t->failed_on, NULL);
     str_replace_owned(&t->loss_signature, NULL);
     str_replace_owned(&t->error, NULL);
     str_replace_owned(&t->output, NULL);

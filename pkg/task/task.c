@@ -76,7 +76,7 @@ const char *task_class_name(enum task_class c)
     X(job_type)                                                                                    \
     X(job_id)                                                                                      \
     X(spec)                                                                                        \
-    X(application_id) X(returned_by) X(loss_signature) X(progress) X(output) X(error)
+    X(application_id) X(returned_by) X(failed_on) X(loss_signature) X(progress) X(output) X(error)
 
 void task_done(struct task *t)
 {
@@ -94,9 +94,9 @@ void task_copy(struct task *dst, const struct task *src)
 #undef X
 }
 
-void task_returned_each(const char *returned_by, void (*fn)(void *arg, const char *node), void *arg)
+void task_nodes_each(const char *nodes, void (*fn)(void *arg, const char *node), void *arg)
 {
-    struct str rest = str_of(returned_by ? returned_by : "");
+    struct str rest = str_of(nodes ? nodes : "");
 
     while (rest.len) {
         struct str name = str_cut(rest, ' ', &rest);

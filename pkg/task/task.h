@@ -89,6 +89,7 @@ struct task {
     int32_t claim_beat; /* beat number in the claim, see docs/protocol.md, Leases */
     char *application_id;
     char *returned_by;    /* names of the nodes that gave it back, a space between; NULL: none */
+    char *failed_on;      /* the same of those on which attempts failed */
     char *loss_signature; /* of the last loss: what it died of and where, for poison detection */
     char *progress;       /* JSON */
     char *output;         /* JSON */
@@ -98,9 +99,8 @@ struct task {
 void task_done(struct task *t);                           /* frees what it owns */
 void task_copy(struct task *dst, const struct task *src); /* dst uninitialised */
 
-/* Calls fn for each node of row->returned_by. */
-void task_returned_each(const char *returned_by, void (*fn)(void *arg, const char *node),
-                        void *arg);
+/* Calls fn for each node of row->returned_by or row->failed_on. */
+void task_nodes_each(const char *nodes, void (*fn)(void *arg, const char *node), void *arg);
 
 /* The attempt with which the budget of failures is used up: max_attempts, and one more for each
  * attempt that is not charged to it (lost workers, nodes that gave it back, a requeue, which begins

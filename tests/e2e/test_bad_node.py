@@ -1,11 +1,12 @@
 """A bad node does not eat the queue: what it cannot start it gives back, no task fails for it, it says
 why, stops taking such work, and takes it again by itself."""
 import os
+import signal
 import subprocess
 import time
 
 from test_faults import complete, shell
-from test_survivors import another_worker
+from test_survivors import QUICK, alive, another_worker
 
 from sje import BIN, until
 
@@ -134,6 +135,84 @@ def test_a_program_that_one_worker_has(own, tmp_path):
     assert (everywhere["state"], everywhere["attempt"]) == ("FAILED", 3), everywhere
     assert everywhere["error"]["kind"] == "launch"
     assert [w["holdOff"] for w in sje.workers()] == [[], [], []]
+
+
+def test_the_one_that_could_is_not_there_for_a_while(own, tmp_path):
+    """Restarted, drained, held off, silent: what only that node has waits for it, and fails on no other."""
+    make_plugin(tmp_path / "bin")
+    sje = own(split=True, **QUICK)
+    node2 = another_worker(sje, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    task = {"jobType": "Command", "command": ["Report"]}
+
+    def waits(why):
+        first = [sje.submit(task) for _ in range(20)]
+
+        def look():
+            texts = [(t["waitingFor"] or {}).get("text") or "" for t in map(sje.task, first)]
+            return any("given back by node1" in x and "node2: " + why in x for x in texts) and texts
+        until(look, 20, f"they wait for node2, which is {why}: {[sje.task(i)['waitingFor'] for i in first]}")
+        return first
+
+    def succeed(ids):
+        ended = complete(sje, ids, 40)
+        no_charge(ended)
+        assert {t["workerId"] for t in ended} == {"node2"}
+
+    no_charge(complete(sje, [sje.submit(task) for _ in range(20)]))
+    sje.post("/mgmt/workers/node2/drain", None, 200)
+    ids = waits("draining")
+    sje.post("/mgmt/workers/node2/resume", None, 200)
+    succeed(ids)
+    assert node2.terminate() == 0
+    ids = waits("stopped")
+    sje.manager.kill()  # the next one has not heard what node2 offered
+    sje.manager.start()
+    until(lambda: alive(sje), 30, "the manager is there again")
+    ids.append(sje.submit(task))
+    node2.start()
+    succeed(ids)
+    tasks = sje.work / "node2" / "tasks"
+    ids = [sje.submit(task) for _ in range(20)]
+    tasks.rename(tmp_path / "away")  # amid what it does
+    ids += [sje.submit(task) for _ in range(20)]
+    until(lambda: held_off(sje, "node2", None), 20, "node2 takes nothing")
+    ids += waits("")
+    (tmp_path / "away").rename(tasks)
+    succeed(ids)
+    node2.process.send_signal(signal.SIGSTOP)
+    until(lambda: next(w for w in sje.workers() if w["workerId"] == "node2")["state"] in ("SUSPECT", "DEAD"), 20,
+          "node2 is silent")
+    ids = waits("")
+    node2.process.send_signal(signal.SIGCONT)
+    succeed(ids)
+
+
+def test_a_node_that_fails_everything(own, tmp_path):
+    """The next attempt goes to another one, though the bad one is free at once."""
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    for directory, text in ((good, "sleep 0.5"), (bad, "exit 1")):
+        directory.mkdir()
+        (directory / "Mixed").write_text(f"#!/bin/sh\n{text}\n")
+        (directory / "Mixed").chmod(0o755)
+    sje = own(split=True, PATH=f"{good}:{os.environ['PATH']}")
+    another_worker(sje, PATH=f"{bad}:{os.environ['PATH']}")
+    task = {"jobType": "Command", "command": ["Mixed"], "maxAttempts": 3, "retryBackoffSeconds": 0}
+    ended = complete(sje, [sje.submit(task) for _ in range(40)])
+    assert {t["state"] for t in ended} == {"SUCCEEDED"}, [(t["state"], t["attempt"]) for t in ended]
+    assert {t["workerId"] for t in ended} == {"node1"}
+    attempts = [t["attempt"] for t in ended]
+    assert 2 in attempts and max(attempts) <= 2, attempts
+    # Where no other one takes it in time, that one does.
+    hold = [sje.submit(shell(f"until [ -e {tmp_path}/{i} ]; do sleep 0.1; done")) for i in range(8)]
+    until(lambda: all(sje.task(i)["state"] == "RUNNING" for i in hold), 20, "both are busy")
+    for i, task_id in enumerate(hold):
+        if sje.task(task_id)["workerId"] == "node2":
+            (tmp_path / str(i)).touch()
+    alone = sje.end(sje.submit(task), 15)
+    assert (alone["state"], alone["attempt"], alone["workerId"]) == ("FAILED", 3, "node2"), alone
+    for i in range(8):
+        (tmp_path / str(i)).touch()
+    sje.settled(30)
 
 
 def test_what_no_node_has_room_for(own):

@@ -510,6 +510,98 @@ static void test_what_was_given_back_waits_for_the_whole_fleet(void **state)
     assert_string_equal(queue_of(t), "sje.worker.w2");
 }
 
+/* What the node says of itself comes after it. */
+static void test_what_was_just_given_back_settles(void **state)
+{
+    (void)state;
+    beat("w1", "X", 8, 4, 100);
+    beat("w2", "X", 8, 4, 100);
+    pass(20);
+    struct task *t = task("X", 1, 0, 0);
+    t->returned_by = xstrdup("w1");
+    t->run_after = clock_wall_ms();
+    feed_changed(feed, t);
+    pass(200);
+    assert_int_equal(n_sent, 0);
+    AWAIT(n_sent == 1);
+    assert_string_equal(queue_of(t), "sje.worker.w2");
+}
+
+/* None that is there has not given it back, but one that is drained has not. */
+static void test_what_was_given_back_waits_for_one_that_is_drained(void **state)
+{
+    (void)state;
+    beat("w1", "X", 8, 4, 100);
+    beat("w2", "X", 8, 4, 100);
+    fleet_drain(&fleet, "w2", true);
+    pass(20);
+    struct task *t = task("X", 1, 0, 0);
+    t->returned_by = xstrdup("w1");
+    t->run_after = clock_wall_ms();
+    feed_changed(feed, t);
+    /* As long before as the patience lasts, but for a moment. */
+    struct task *late = task("X", 1, 0, 0);
+    late->returned_by = xstrdup("w1");
+    late->run_after = clock_wall_ms() - fleet_patience_ms(&fleet) - 300;
+    feed_changed(feed, late);
+    struct task *other = submit("X", 1, 0, 0);
+    pass(400);
+    assert_string_equal(queue_of(t), "");
+    assert_string_equal(queue_of(late), "");
+    assert_string_equal(queue_of(other), SHARED); /* it is in nobody's way */
+    AWAIT(*queue_of(late));
+    assert_string_equal(queue_of(late), SHARED); /* it goes to any */
+    assert_string_equal(queue_of(t), "");
+    fleet_drain(&fleet, "w2", false);
+    AWAIT(*queue_of(t));
+    assert_string_equal(queue_of(t), "sje.worker.w2");
+}
+
+static struct task *failed_on(const char *workers)
+{
+    struct task *t = task("X", 1, 0, 0);
+
+    t->attempt = 2;
+    t->failed_on = xstrdup(workers);
+    feed_changed(feed, t);
+    return t;
+}
+
+static void test_what_failed_goes_to_another_first(void **state)
+{
+    (void)state;
+    beat("w1", "X", 200, 4, 100);
+    pass(20);
+    struct task *only = failed_on("w1");
+    AWAIT(*queue_of(only));
+    assert_string_equal(queue_of(only), SHARED); /* there is no other */
+    grant(only, "w1");
+    beat("w2", "X", 1, 4, 100);
+    pass(20);
+    struct task *first = failed_on("w1");
+    AWAIT(*queue_of(first));
+    assert_string_equal(queue_of(first), "sje.worker.w2");
+    grant(first, "w2");
+    struct task *second = failed_on("w1");
+    struct task *third = failed_on("w1");
+    struct task *other = submit("X", 1, 0, 0);
+    AWAIT(*queue_of(other));
+    assert_string_equal(queue_of(other), SHARED);
+    pass(1500); /* the other is busy, and then goes on */
+    assert_string_equal(queue_of(second), "");
+    end(first);
+    AWAIT(*queue_of(second));
+    assert_string_equal(queue_of(second), "sje.worker.w2");
+    grant(second, "w2");
+    pass(1500); /* more than two seconds in all */
+    assert_string_equal(queue_of(third), "");
+    AWAIT(*queue_of(third));
+    assert_string_equal(queue_of(third), SHARED); /* it does not wait for long */
+    struct task *everywhere = failed_on("w1 w2");
+    AWAIT(*queue_of(everywhere));
+    assert_string_equal(queue_of(everywhere), SHARED);
+}
+
 /* A notice was wrong: the broker has its hint no more, and its row is FED. */
 static void test_a_forgotten_hint_is_looked_for(void **state)
 {
@@ -844,6 +936,9 @@ int main(void)
         T(test_very_many_that_were_given_back),
         T(test_what_was_given_back_is_not_starved),
         T(test_what_was_given_back_waits_for_the_whole_fleet),
+        T(test_what_was_just_given_back_settles),
+        T(test_what_was_given_back_waits_for_one_that_is_drained),
+        T(test_what_failed_goes_to_another_first),
         T(test_a_forgotten_hint_is_looked_for),
         T(test_what_nobody_takes_stays_in_the_database),
         T(test_nobody_gets_more_than_it_has_room_for),

@@ -700,6 +700,132 @@ static void test_unknown_until_heard(void **state)
     assert_int_equal(hear(home(2, 1), 2, 1, DEAD_MS + 2, NULL, 0, NULL, 0)->state, WORKER_UP);
 }
 
+/* ---- what may be offered soon ---- */
+
+/* types and held: JSON arrays. */
+static void say(const char *worker, int64_t n, int64_t now, const char *types, const char *held,
+                bool stopping)
+{
+    json_auto_t *pool = json_pack("[s]", "p");
+    json_auto_t *list = json_loads(types, 0, NULL);
+    json_auto_t *off = json_loads(held, 0, NULL);
+    struct beat b = {.who = who_of(worker, NULL, 1),
+                     .host = "h",
+                     .reply = "q",
+                     .pid = 1,
+                     .beat = n,
+                     .slots = 4,
+                     .stopping = stopping,
+                     .pools = pool,
+                     .job_types = list,
+                     .hold_off = off};
+
+    assert_int_equal(fleet_beat(&fleet, &b, now, now, &effects).verdict, BEAT_TAKEN);
+}
+
+/* One may soon take it that is none of these nodes. */
+static bool soon(const char *type, int slots, const char *not_by, int64_t since)
+{
+    const struct offers_pool *p = offers_find(&fleet.offers, "p");
+    struct need need = {type, {slots, 0, 0}};
+
+    fleet_avoid(&fleet, not_by, since, true);
+    bool yes = p && offers_fits_absent(p, &need);
+    fleet_avoid(&fleet, not_by, since, false);
+    return yes;
+}
+
+static void test_one_that_does_not_take_it_now(void **state)
+{
+    (void)state;
+    fleet.rows_read = true;
+    say("w1", 1, 0, "[\"X\"]", "[]", false);
+    assert_false(soon("X", 1, NULL, 0)); /* it takes it now */
+    fleet_drain(&fleet, "w1", true);
+    assert_true(soon("X", 4, NULL, 0));
+    assert_false(soon("X", 5, NULL, 0));
+    assert_false(soon("Y", 1, NULL, 0));
+    assert_false(soon("X", 1, "w1", 0));
+    fleet_drain(&fleet, "w1", false);
+    assert_false(soon("X", 1, NULL, 0));
+    tick(3 * BEAT_MS); /* silent */
+    assert_true(soon("X", 1, NULL, 0));
+    tick(DEAD_MS + 1);
+    assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_DEAD);
+    assert_true(soon("X", 1, NULL, 0));
+    tick(2 * DEAD_MS - 1);
+    assert_true(soon("X", 1, NULL, 0));
+    tick(2 * DEAD_MS);
+    assert_false(soon("X", 1, NULL, 0));
+    say("w1", 2, 100000, "[\"X\"]", "[]", true);
+    assert_true(soon("X", 1, NULL, 0));
+    tick(100000 + 2 * DEAD_MS);
+    assert_false(soon("X", 1, NULL, 0));
+    say("w1", 3, 200000, "[\"X\"]", "[]", false);
+    fleet.dead_after_ms = 3 * DEAD_MS; /* of the cluster: longer */
+    say("w1", 4, 200000, "[\"X\"]", "[]", true);
+    tick(200000 + 6 * DEAD_MS - 1);
+    assert_true(soon("X", 1, NULL, 0));
+    tick(200000 + 6 * DEAD_MS);
+    assert_false(soon("X", 1, NULL, 0));
+}
+
+/* It may have given it back for what it holds off: until it is well, and then once more. */
+static void test_one_that_holds_off(void **state)
+{
+    const char *of_y = "[{\"type\":\"Y\",\"reason\":\"no\"}]";
+    const char *of_all = "[{\"type\":null,\"reason\":\"no\"}]";
+    struct need need = {"Y", {1, 0, 0}};
+
+    (void)state;
+    fleet.rows_read = true;
+    say("w1", 1, 1, "[\"X\"]", of_y, false);
+    assert_true(soon("Y", 1, NULL, 0));
+    assert_true(soon("Y", 1, "w1", 0));
+    assert_false(soon("X", 1, NULL, 0)); /* it takes it */
+    say("w1", 2, 2, "[]", of_all, false);
+    assert_true(soon("X", 1, NULL, 0));
+    assert_true(soon("Y", 1, "w1", 0));
+    say("w1", 3, 30, "[\"X\",\"Y\"]", "[]", false);
+    assert_false(soon("Y", 1, NULL, 0));
+    const struct offers_pool *p = offers_find(&fleet.offers, "p");
+    fleet_avoid(&fleet, "w1", 29, true);
+    assert_true(offers_fits_elsewhere(p, &need));
+    fleet_avoid(&fleet, "w1", 29, false);
+    fleet_avoid(&fleet, "w1", 30, true);
+    assert_false(offers_fits_elsewhere(p, &need));
+    fleet_avoid(&fleet, "w1", 30, false);
+}
+
+/* Nobody knows what it offers: it was not heard, or holds off everything since before. */
+static void test_one_that_did_not_say_what(void **state)
+{
+    struct fleet_row row = {.who = who_of("w1", NULL, 1),
+                            .host = "h",
+                            .state = WORKER_STOPPED,
+                            .seen_wall = 1000,
+                            .wall = 11000};
+
+    (void)state;
+    fleet.rows_read = true;
+    fleet_order(&fleet, &row, 5);
+    assert_false(fleet_is_whole(&fleet));
+    tick(2 * DEAD_MS - 10000 + 4);
+    assert_false(fleet_is_whole(&fleet));
+    tick(2 * DEAD_MS - 10000 + 5);
+    assert_true(fleet_is_whole(&fleet));
+    say("w2", 1, 100000, "[]", "[{\"type\":null,\"reason\":\"no\"}]", false);
+    tick(100001);
+    assert_false(fleet_is_whole(&fleet));
+    say("w2", 2, 100002, "[\"X\"]", "[]", false);
+    tick(100003);
+    assert_true(fleet_is_whole(&fleet));
+    say("w2", 3, 100004, "[]", "[{\"type\":null,\"reason\":\"no\"}]", false);
+    tick(100005);
+    assert_true(fleet_is_whole(&fleet));
+    assert_true(soon("X", 1, NULL, 0));
+}
+
 static void test_forgotten(void **state)
 {
     struct task t = running_task("w2", 5);
@@ -918,6 +1044,9 @@ int main(void)
         T(test_workers_are_bounded),
         T(test_most_come_back),
         T(test_orders),
+        T(test_one_that_does_not_take_it_now),
+        T(test_one_that_holds_off),
+        T(test_one_that_did_not_say_what),
         T(test_forgotten),
         T(test_a_lease_is_data),
         T(test_a_lease_is_told_by_its_worker),

@@ -594,6 +594,30 @@ static void test_a_return_costs_nothing(void **state)
     task_done(&t);
 }
 
+static void test_where_it_failed_is_remembered(void **state)
+{
+    static const char *const nodes[] = {"w1", "w2", "w1"};
+    struct task_event requeue = {.type = TE_REQUEUE, .now = NOW};
+    struct task t = fresh();
+    const char *reason = NULL;
+
+    (void)state;
+    t.max_attempts = 4;
+    for (int i = 0; i < 3; i++) {
+        grant(&t, nodes[i], i + 1);
+        end_with(&t, OUTCOME_FAILED, NULL);
+        make_due(&t);
+    }
+    assert_string_equal(t.failed_on, "w1 w2");
+    assert_null(t.returned_by);
+    grant(&t, "w3", 4);
+    end_with(&t, OUTCOME_FAILED, NULL);
+    assert_int_equal(t.state, TASK_FAILED);
+    assert_int_equal(step(&t, &requeue, &reason), STEP_APPLIED);
+    assert_null(t.failed_on);
+    task_done(&t);
+}
+
 /* Between nodes that cannot do it a task does not go round for ever at their speed. */
 static void test_returns_are_slowed_down(void **state)
 {
@@ -679,6 +703,7 @@ int main(void)
         cmocka_unit_test(test_success_is_complete),
         cmocka_unit_test(test_the_budget_of_attempts),
         cmocka_unit_test(test_a_return_costs_nothing),
+        cmocka_unit_test(test_where_it_failed_is_remembered),
         cmocka_unit_test(test_returns_are_slowed_down),
         cmocka_unit_test(test_generated_texts_agree),
     };
