@@ -38,10 +38,19 @@ void feed_hint_unlink(struct feed_hint *e)
     if (heap_linked(&e->heap)) {
         heap_remove(&e->lane->held, &e->heap);
     }
+    if (e->kind) {
+        feed_kind_leave(e);
+    }
     if (list_linked(&e->at)) {
-        offers_direct(CONTAINER_OF(e->at.owner, struct offer, hints), &e->room, -1);
+        struct offer *w = CONTAINER_OF(e->at.owner, struct offer, hints);
+
+        offers_direct(w, &e->room, -1);
+        if (e->keeps) {
+            offers_keep(w, OFFERS_KEPT_FOR_NONE);
+        }
         list_remove(&e->at);
     }
+    e->keeps = false;
     if (list_linked(&e->node)) {
         e->pool->scarce -= e->node.owner == &e->pool->outstanding && feed_is_scarce(e);
         list_remove(&e->node);
@@ -87,6 +96,9 @@ void feed_hint_hold(struct feed_hint *e)
     e->lane = feed_goes_elsewhere(e) ? &e->pool->apart : feed_lane_of(e->pool, &need);
     if (e->lane && (e->lane != &e->pool->apart || e->lane->held.count < FEED_APART_MAX)) {
         heap_push(&e->lane->held, &e->heap);
+        if (e->lane != &e->pool->lanes[0]) {
+            feed_kind_join(e);
+        }
     } else {
         feed_hint_drop(e);
     }
@@ -95,13 +107,10 @@ void feed_hint_hold(struct feed_hint *e)
 void feed_look_apart(struct feed_pool *p)
 {
     struct list list;
-    struct heap_node *h;
     struct list_node *n;
 
     list_init(&list);
-    while ((h = heap_pop(&p->apart.held))) {
-        list_push(&list, &CONTAINER_OF(h, struct feed_hint, heap)->node);
-    }
+    feed_lane_empty(&p->apart, &list);
     while ((n = list_pop(&list))) {
         feed_hint_hold(CONTAINER_OF(n, struct feed_hint, node));
     }
@@ -185,6 +194,7 @@ static struct feed_pool *pool_get(struct feed *f, const char *name)
         list_init(&p->directed);
         p->apart = (struct feed_lane){.pool = p, .complete = true};
         heap_init(&p->apart.held, feed_hint_less);
+        feed_kinds_init(p);
         HASH_ADD_KEYPTR(hh, f->pools, p->name, strlen(p->name), p);
     }
     return p;
@@ -208,6 +218,7 @@ static void pool_empty(struct feed *f, struct feed_pool *p)
 static void pool_free(struct feed *f, struct feed_pool *p)
 {
     HASH_DEL(f->pools, p);
+    feed_kinds_done(p);
     heap_done(&p->apart.held);
     free(p->name);
     free(p);

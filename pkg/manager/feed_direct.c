@@ -10,8 +10,8 @@
 #define KEEP_MS      2000 /* where there is room; then it goes elsewhere */
 #define KEEP_BUSY_MS 6000 /* where there is none yet, unless it is said again */
 #define RENEW_MS     3000
-#define LOOK_AT      64   /* needs of a lane for which there is no room */
-#define PASS         512  /* tasks of a lane that have them */
+#define LOOK_AT      64   /* needs for which a turn looks for room and finds none */
+#define PASS         512  /* with those that ask for as much */
 #define PAUSE_MS     1000 /* after a refused publish */
 
 struct call {
@@ -84,6 +84,10 @@ static bool direct_to(struct feed_hint *e, struct offer *w, struct mq *mq, int k
     e->since = clock_boot_ms();
     e->give_up = e->since + keep_ms;
     e->renew_at = keep_ms == KEEP_BUSY_MS ? e->since + RENEW_MS : INT64_MAX;
+    e->keeps = keep_ms == KEEP_BUSY_MS;
+    if (e->keeps) {
+        offers_keep(w, e->rank);
+    }
     list_push(&w->hints, &e->at);
     offers_direct(w, &e->room, 1);
     return true;
@@ -113,16 +117,18 @@ bool feed_goes_elsewhere(const struct feed_hint *e)
 }
 
 /* Where all that could take it have given it back, one of these. */
-static struct offer *pick(const struct feed_hint *e,
-                          struct offer *(*fn)(const struct offers_pool *p, const struct need *n))
+static struct offer *pick(const struct feed_hint *e, bool busy)
 {
     struct offers_pool *o = feed_pool_offers(e->pool);
     struct need need = feed_need(e);
+    struct offer *w = NULL;
 
     if (!avoid(e)) {
         avoid_none(e);
     }
-    struct offer *w = o ? fn(o, &need) : NULL;
+    if (o) {
+        w = busy ? offers_pick_busy(o, &need, e->rank) : offers_pick(o, &need);
+    }
     avoid_none(e);
     return w;
 }
@@ -130,7 +136,7 @@ static struct offer *pick(const struct feed_hint *e,
 bool feed_direct(struct feed_hint *e, struct mq *mq)
 {
     const struct offers_pool *o = feed_pool_offers(e->pool);
-    struct offer *w = o && o->slots.available > 0 ? pick(e, offers_pick) : NULL;
+    struct offer *w = o && o->slots.available > 0 ? pick(e, false) : NULL;
 
     return w && direct_to(e, w, mq, KEEP_MS);
 }
@@ -150,16 +156,32 @@ static bool is_next(const struct feed_hint *e)
            !(sent->count && is_before(CONTAINER_OF(list_first(sent), struct feed_hint, node), e));
 }
 
-/* The first of a lane finds no room, while later ones would take what becomes free. A worker that
- * keeps it takes nothing else until there is room. */
-static void force(struct feed_lane *l, struct mq *mq)
+/* What was to have it before comes later. */
+static void withdraw(struct offer *w)
 {
-    struct feed_hint *e = CONTAINER_OF(heap_min(&l->held), struct feed_hint, heap);
-    struct offer *w = is_next(e) ? pick(e, offers_pick_busy) : NULL;
+    LIST_EACH(&w->hints, it)
+    {
+        struct feed_hint *e = CONTAINER_OF(it, struct feed_hint, at);
+
+        if (e->keeps) {
+            struct feed_pool *of = e->pool;
+
+            feed_hint_hold(e);
+            feed_pool_step(of);
+        }
+    }
+}
+
+/* It finds no room, while later ones would take what becomes free. A worker that is kept for it
+ * takes nothing else until there is room. */
+static bool force(struct feed_hint *e, struct mq *mq)
+{
+    struct offer *w = is_next(e) ? pick(e, true) : NULL;
 
     if (w) {
-        (void)direct_to(e, w, mq, KEEP_BUSY_MS);
+        withdraw(w);
     }
+    return w && direct_to(e, w, mq, KEEP_BUSY_MS);
 }
 
 /* It stays with that worker, unless another has room, or something comes before it now. What the
@@ -180,7 +202,7 @@ static void renew(struct feed_hint *e, struct offer *w)
     }
     if (offers_has_room(w, &need)) {
         (void)direct_to(e, w, mq, KEEP_MS);
-    } else if (!is_next(e) || pick(e, offers_pick)) {
+    } else if (!is_next(e) || pick(e, false)) {
         feed_hint_hold(e);
         feed_pool_step(p);
     } else {
@@ -207,38 +229,38 @@ static bool is_hopeless(const struct feed_hint *e, struct feed_hint *const *trie
     return false;
 }
 
-void feed_direct_lane(struct feed_lane *l, struct mq *mq)
+void feed_direct_held(struct feed_pool *p, struct mq *mq)
 {
-    struct offers_pool *o = feed_pool_offers(l->pool);
-    struct feed_hint *passed[PASS];
-    struct feed_hint *tried[LOOK_AT];
+    const struct offers_pool *o = feed_pool_offers(p);
+    struct feed_hint *stuck[LOOK_AT];
+    struct feed_kind *k;
     size_t n = 0;
-    size_t tries = 0;
 
-    while (o && o->slots.available > 0 && l->held.count && n < PASS && tries < LOOK_AT) {
-        struct feed_hint *e = CONTAINER_OF(heap_min(&l->held), struct feed_hint, heap);
+    feed_kinds_begin(p);
+    for (int i = 0; i < PASS && n < LOOK_AT && (k = feed_kind_next(p));) {
+        struct feed_hint *e = feed_kind_first(k);
 
         if (e->tries >= FEED_FOR_ALL && e->tries % 2 == 0) {
             /* A worker of an earlier version knows no hints in its own queue. */
             if (feed_publish_one(e, mq) < 0) {
-                break;
+                return;
             }
             continue;
         }
-        if (!is_hopeless(e, tried, tries)) {
+        if (!is_hopeless(e, stuck, n)) {
             if (feed_direct(e, mq)) {
                 continue;
             }
-            tried[tries++] = e;
+            stuck[n++] = e;
         }
-        heap_remove(&l->held, &e->heap);
-        passed[n++] = e;
+        feed_kind_tried(p, k);
+        i++;
     }
-    while (n) {
-        heap_push(&l->held, &passed[--n]->heap);
+    for (size_t i = 0; i < n; i++) {
+        (void)force(stuck[i], mq);
     }
-    if (o && l->held.count) {
-        force(l, mq);
+    if (feed_kind_next(p) && o && o->slots.available > 0) {
+        feed_pool_step(p); /* there may be room for those behind */
     }
 }
 

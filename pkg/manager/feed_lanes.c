@@ -31,6 +31,18 @@ size_t feed_held(const struct feed_pool *p)
     return n;
 }
 
+void feed_lane_empty(struct feed_lane *l, struct list *to)
+{
+    struct heap_node *h;
+
+    while ((h = heap_min(&l->held))) {
+        struct feed_hint *e = CONTAINER_OF(h, struct feed_hint, heap);
+
+        feed_hint_unlink(e);
+        list_push(to, &e->node);
+    }
+}
+
 void feed_lane_trim(struct feed_lane *l)
 {
     struct heap keep;
@@ -89,11 +101,7 @@ void feed_lanes_make(struct feed_pool *p, struct offers_pool *o)
     }
     list_init(&held);
     for (size_t i = 0; i < p->n_lanes; i++) {
-        struct heap_node *h;
-
-        while ((h = heap_pop(&p->lanes[i].held))) {
-            list_push(&held, &CONTAINER_OF(h, struct feed_hint, heap)->node);
-        }
+        feed_lane_empty(&p->lanes[i], &held);
     }
     feed_lanes_free(p);
     p->n_lanes = o->n_lanes;

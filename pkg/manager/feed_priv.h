@@ -2,6 +2,7 @@
  *
  *   feed.c          what is held, when it is looked at; marks
  *   feed_lanes.c    which hints compete for the same workers
+ *   feed_kinds.c    which of them ask for the same
  *   feed_publish.c  what goes to the shared queues, in which messages
  *   feed_direct.c   what goes to one worker, because not all of them can take it
  *   feed_scan.c     READY and FED rows from the database
@@ -32,6 +33,8 @@ struct feed_hint {
     struct id id;
     UT_hash_handle hh;
     struct heap_node heap; /* HELD: lane->held */
+    struct heap_node same; /* HELD, and not for all workers: kind->held */
+    struct feed_kind *kind;
     struct list_node
         node; /* SENT, FED: pool->outstanding; DIRECTED: pool->directed; oldest first */
     struct list_node mark; /* FED, not yet written: feed->marks */
@@ -41,6 +44,7 @@ struct feed_hint {
     struct feed_message *message; /* SENT, FED */
     enum feed_hint_state state;
     bool marked; /* the row is FED, or will be */
+    bool keeps;  /* DIRECTED: that worker is kept for it */
     int32_t attempt;
     int32_t priority;
     int tries; /* how often nobody claimed it */
@@ -51,6 +55,16 @@ struct feed_hint {
     struct room room;
     char *avoid; /* the nodes that gave it back, as in its row; owned; NULL: none did */
     char type[]; /* of the task */
+};
+
+/* Held hints that ask for the same, where not every worker can take it, and that the same nodes
+ * gave back: where one of them finds no room, none does. */
+struct feed_kind {
+    char *key;
+    UT_hash_handle hh;
+    struct heap held;
+    struct heap_node node; /* pool->order[of], by the first of them */
+    int of;
 };
 
 /* Tasks that the same workers can take: see offers.h. */
@@ -80,9 +94,14 @@ struct feed_pool {
     struct feed_lane *lanes; /* the first is the shared one */
     size_t n_lanes;
     struct feed_lane apart; /* what workers gave back and others could take; read by no scan */
-    size_t next_lane;       /* to be looked at first, when lanes are read */
-    uint64_t shape;         /* raised when the lanes are made anew: late scans are dropped */
-    int workers;            /* live ones, when they were looked at last */
+    /* All that goes to one worker, of whatever lane, by the rank of the first: a round. Where there
+     * are more of them than a turn looks at, it goes on with the next one. */
+    struct feed_kind *kinds;
+    struct heap order[2];
+    int untried;      /* which of the two holds those that were not tried in this round */
+    size_t next_lane; /* to be looked at first, when lanes are read */
+    uint64_t shape;   /* raised when the lanes are made anew: late scans are dropped */
+    int workers;      /* live ones, when they were looked at last */
     struct list outstanding;
     size_t scarce; /* of these: they ask for CPUs or memory */
     struct list directed;
@@ -171,6 +190,20 @@ void feed_lanes_free(struct feed_pool *p);
 /* Too much in memory: the best stay, the horizon is drawn behind them. */
 void feed_lane_trim(struct feed_lane *l);
 size_t feed_held(const struct feed_pool *p);
+/* All that it holds; for a moment it is in no lane. */
+void feed_lane_empty(struct feed_lane *l, struct list *to);
+
+/* feed_kinds.c */
+void feed_kinds_init(struct feed_pool *p);
+void feed_kinds_done(struct feed_pool *p); /* nothing is held */
+void feed_kind_join(struct feed_hint *e);
+void feed_kind_leave(struct feed_hint *e);
+/* The one whose first hint comes first, of those not tried in this round; NULL: no more. */
+struct feed_kind *feed_kind_next(struct feed_pool *p);
+struct feed_hint *feed_kind_first(const struct feed_kind *k);
+void feed_kind_tried(struct feed_pool *p, struct feed_kind *k);
+/* A round begins; or goes on, and the first ones are tried again before. */
+void feed_kinds_begin(struct feed_pool *p);
 
 /* feed_publish.c */
 /* So many hints are to be in the broker. */
@@ -185,8 +218,8 @@ int feed_publish_one(struct feed_hint *e, struct mq *mq);
 bool feed_goes_elsewhere(const struct feed_hint *e);
 /* To a worker that has room now; false: there is none, or the broker takes nothing. */
 bool feed_direct(struct feed_hint *e, struct mq *mq);
-/* A lane that is not shared, as far as there is room. */
-void feed_direct_lane(struct feed_lane *l, struct mq *mq);
+/* What is held and not for all, in its order, as far as there is room. */
+void feed_direct_held(struct feed_pool *p, struct mq *mq);
 /* What was not claimed in time goes elsewhere; so does what went to workers that are gone. */
 void feed_direct_check(struct feed_pool *p, int64_t now);
 

@@ -238,10 +238,7 @@ int feed_publish(struct feed_pool *p, struct mq *mq)
         return rc;
     }
     publish_shared(p, mq, offers_slots(o));
-    for (size_t i = 1; i < p->n_lanes; i++) {
-        feed_direct_lane(&p->lanes[i], mq);
-    }
-    feed_direct_lane(&p->apart, mq);
+    feed_direct_held(p, mq);
     return 0;
 }
 

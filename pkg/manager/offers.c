@@ -198,7 +198,7 @@ void offers_done(struct offers *o)
 
 void offer_init(struct offer *w)
 {
-    *w = (struct offer){0};
+    *w = (struct offer){.kept = OFFERS_KEPT_FOR_NONE};
     list_init(&w->hints);
 }
 
@@ -268,6 +268,7 @@ void offers_forget(struct offers *o, struct offer *w)
 {
     while (list_pop(&w->hints)) {
     }
+    w->kept = OFFERS_KEPT_FOR_NONE;
     if (w->class) {
         if (offers_is_live(w)) {
             count_live(o, w, -1);
@@ -304,6 +305,11 @@ void offers_deafen(struct offer *w)
     if (offers_is_live(w)) {
         heap_fix(&w->class->live, &w->node);
     }
+}
+
+void offers_keep(struct offer *w, int64_t rank)
+{
+    w->kept = rank;
 }
 
 /* ---- questions ---- */
@@ -457,7 +463,7 @@ struct offer *offers_pick(const struct offers_pool *p, const struct need *n)
     return best;
 }
 
-struct offer *offers_pick_busy(const struct offers_pool *p, const struct need *n)
+struct offer *offers_pick_busy(const struct offers_pool *p, const struct need *n, int64_t rank)
 {
     struct offer *best = NULL;
 
@@ -467,7 +473,10 @@ struct offer *offers_pick_busy(const struct offers_pool *p, const struct need *n
         for (size_t k = 1; k <= c->live.count && class_fits(c, n); k++) {
             struct offer *w = CONTAINER_OF(c->live.items[k], struct offer, node);
 
-            best = w->avoided || w->deaf || w->hints.count ? best : freer_of(best, w);
+            if (!w->avoided && !w->deaf && w->kept > rank) {
+                best = best && w->kept != best->kept ? (w->kept > best->kept ? w : best)
+                                                     : freer_of(best, w);
+            }
         }
     }
     return best;

@@ -18,8 +18,9 @@
 
 #include <uthash.h>
 
-#define OFFERS_LANES_MAX 64 /* of a pool; the last one takes what is left */
-#define OFFERS_SIZES_MAX 16 /* of a type; more are not told apart */
+#define OFFERS_LANES_MAX     64 /* of a pool; the last one takes what is left */
+#define OFFERS_KEPT_FOR_NONE INT64_MAX
+#define OFFERS_SIZES_MAX     16 /* of a type; more are not told apart */
 
 struct room {
     int64_t slots;
@@ -64,8 +65,9 @@ struct offer {
     struct room used;          /* by its leases */
     struct room directed;      /* by hints that were sent to it alone and are not claimed yet */
     struct list hints;         /* those, for whoever sends them */
-    bool deaf;                 /* one of them came to nothing; until it is heard again */
-    bool avoided;              /* by the task that is looked at, for this moment */
+    int64_t kept; /* for a hint of this rank, until it has room; OFFERS_KEPT_FOR_NONE */
+    bool deaf;    /* one of them came to nothing; until it is heard again */
+    bool avoided; /* by the task that is looked at, for this moment */
 };
 void offer_init(struct offer *w);
 
@@ -114,6 +116,8 @@ void offers_forget(struct offers *o, struct offer *w);
 void offers_use(struct offer *w, const struct room *r, int sign);
 void offers_direct(struct offer *w, const struct room *r, int sign);
 void offers_deafen(struct offer *w);
+/* It is to make room for a hint of this rank. */
+void offers_keep(struct offer *w, int64_t rank);
 bool offers_is_live(const struct offer *w);
 /* Its leases leave room for it, whatever else is directed to it. */
 bool offers_has_room(const struct offer *w, const struct need *n);
@@ -138,8 +142,8 @@ struct room offers_room(const struct offer *w); /* when it is free */
 struct room offers_missing(const struct offers_pool *p, const struct need *n);
 /* One that has room for it now, the one with most free slots; NULL: none. */
 struct offer *offers_pick(const struct offers_pool *p, const struct need *n);
-/* One that could take it if it were free, the one with most free slots; none that has hints of its
- * own already. */
-struct offer *offers_pick_busy(const struct offers_pool *p, const struct need *n);
+/* One that could take it if it were free, and is kept for none that comes before this rank: the one
+ * whose own comes last, of those with most free slots. */
+struct offer *offers_pick_busy(const struct offers_pool *p, const struct need *n, int64_t rank);
 
 #endif

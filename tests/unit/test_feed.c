@@ -32,7 +32,7 @@ struct sent {
     struct id task; /* the first of the hint */
     int tasks;
 };
-static struct sent sent[300];
+static struct sent sent[2000];
 static int n_sent;
 
 struct answer {
@@ -42,7 +42,7 @@ struct answer {
     store_rows_fn *rows;
     void *arg;
     int rc;
-    struct task found[120];
+    struct task found[3000];
     size_t n;
 };
 
@@ -126,7 +126,7 @@ bool mq_is_blocked(const struct mq *mq)
 
 /* ---- the database: what is READY ---- */
 
-static struct task rows[200];
+static struct task rows[3000];
 static size_t n_rows;
 
 static int scan(const struct offers_filter *f, const char *pool, int64_t rank, store_rows_fn *cb,
@@ -555,17 +555,14 @@ static void test_nobody_gets_more_than_it_has_room_for(void **state)
     struct task *a = submit("Y", 1, 0, 60);
     struct task *b = submit("Y", 1, 0, 60);
     struct task *small = submit("Y", 1, 0, 30);
-    AWAIT(n_sent == 2);
+    struct task *c = submit("Y", 1, 0, 60);
+    AWAIT(n_sent == 3);
     assert_string_equal(queue_of(a), "sje.worker.w2");
     assert_string_equal(queue_of(small), "sje.worker.w2");
-    pass(200);
-    assert_int_equal(n_sent, 2);
+    /* But the first of those that wait is known where it will start. */
+    assert_string_equal(queue_of(b), "sje.worker.w2");
     grant(a, "w2");
     grant(small, "w2");
-    struct task *c = submit("Y", 1, 0, 60);
-    /* But the first of those that wait is known where it will start. */
-    AWAIT(n_sent == 3);
-    assert_string_equal(queue_of(b), "sje.worker.w2");
     pass(200);
     assert_int_equal(n_sent, 3);
     end(a);
@@ -723,6 +720,108 @@ static void test_a_late_large_one_keeps_no_worker(void **state)
     assert_string_equal(queue_of(large), "");
 }
 
+static void free_a_slot(struct task *of, struct task *const *later, const struct task *first)
+{
+    end(of);
+    for (; (*later)->state == TASK_RUNNING; later++) {
+    }
+    AWAIT(*queue_of(*later) || *queue_of(first));
+    if (!*queue_of(first)) {
+        grant(*later, queue_of(*later) + strlen("sje.worker."));
+    }
+}
+
+/* Every slot of w2 goes to the first task that it alone can take, of whatever type or size: one
+ * that waits for it already and comes later is no reason to pass it over. */
+static void one_comes_before_all(const char *type, int slots, const char *others, int each)
+{
+    struct task *later[20];
+    struct task *running[8];
+    int n = 0;
+
+    while (n * each < 8) {
+        running[n] = submit(others, each, 0, 0);
+        AWAIT(*queue_of(running[n]));
+        grant(running[n++], "w2");
+    }
+    for (size_t i = 0; i < ARRAY_LEN(later); i++) {
+        later[i] = submit(others, each, 0, 0);
+    }
+    pass(100);
+    AWAIT(*queue_of(later[0]));
+    struct task *first = submit(type, slots, 0, 0);
+    first->rank = -1;
+    feed_forget(feed, &first->id);
+    feed_changed(feed, first);
+    pass(100);
+    free_a_slot(running[0], later, first);
+    AWAIT(*queue_of(first));
+    assert_string_equal(queue_of(first), "sje.worker.w2");
+    assert_string_equal(queue_of(later[2]), "");
+    /* Others have their turn when that has begun. */
+    for (int i = 1; i < n; i++) {
+        end(running[i]);
+    }
+    pass(100);
+    if (slots == 8) {
+        assert_string_equal(queue_of(later[2]), "");
+    }
+    for (size_t i = 0; i < ARRAY_LEN(later); i++) {
+        if (later[i]->state == TASK_RUNNING) {
+            end(later[i]);
+        }
+    }
+    grant(first, "w2");
+    end(first);
+    AWAIT(*queue_of(later[2]));
+}
+
+static void test_the_first_of_another_type_comes_first(void **state)
+{
+    (void)state;
+    beat("w1", "X", 8, 4, 100);
+    beat("w2", "X Aaa Zzz", 8, 4, 100);
+    pass(20);
+    one_comes_before_all("Zzz", 1, "Aaa", 1);
+}
+
+static void test_the_first_of_a_larger_size_comes_first(void **state)
+{
+    (void)state;
+    beat("w1", "X", 2, 4, 100);
+    beat("w3", "X", 4, 4, 100);
+    pass(20);
+    struct task *busy = submit("X", 4, 0, 0);
+    AWAIT(n_sent == 1);
+    grant(busy, "w3");
+    beat("w2", "X", 8, 4, 100);
+    pass(20);
+    one_comes_before_all("X", 8, "X", 4);
+}
+
+/* They are in different lanes, and what is in the way of one is not in the way of the other. */
+static void test_each_worker_is_kept_for_one(void **state)
+{
+    (void)state;
+    beat("w1", "X", 4, 4, 100);
+    beat("w2", "X Y", 4, 4, 100);
+    beat("w3", "X Z", 4, 4, 100);
+    pass(20);
+    struct task *y = submit("Y", 4, 0, 0);
+    struct task *z = submit("Z", 4, 0, 0);
+    AWAIT(n_sent == 2);
+    grant(y, "w2");
+    grant(z, "w3");
+    struct task *next_y = submit("Y", 4, 0, 0);
+    struct task *next_z = submit("Z", 4, 0, 0);
+    struct task *last_z = submit("Z", 2, 0, 0);
+    AWAIT(n_sent == 4);
+    assert_string_equal(queue_of(next_y), "sje.worker.w2");
+    assert_string_equal(queue_of(next_z), "sje.worker.w3");
+    pass(200);
+    assert_string_equal(queue_of(last_z), "");
+}
+
 /* What waits for one worker keeps nothing from another, however much it is. */
 static void test_what_waits_for_one_worker_blocks_no_other(void **state)
 {
@@ -736,14 +835,15 @@ static void test_what_waits_for_one_worker_blocks_no_other(void **state)
     for (size_t i = 0; i < ARRAY_LEN(cpus); i++) {
         cpus[i] = submit("X", 1, 24000, 0);
     }
-    AWAIT(n_sent == 1);
+    struct task *less = submit("X", 1, 5000, 0); /* it gets what is left */
+    AWAIT(n_sent == 3);
+    assert_string_equal(queue_of(cpus[1]), "sje.worker.cpus"); /* as soon as there is room */
     grant(cpus[0], "cpus");
     assert_true(feed_is_behind(feed, cpus[99]));
-    assert_false(feed_is_behind(feed, cpus[1]));
+    assert_false(feed_is_behind(feed, cpus[2]));
     struct task *memory = submit("X", 1, 0, 30000);
     assert_false(feed_is_behind(feed, memory));
-    struct task *less = submit("X", 1, 5000, 0);
-    AWAIT(n_sent == 3);
+    AWAIT(n_sent == 4);
     assert_string_equal(queue_of(memory), "sje.worker.memory");
     assert_string_equal(queue_of(less), "sje.worker.cpus");
 }
@@ -855,6 +955,9 @@ int main(void)
         T(test_nothing_is_repeated_while_all_are_busy),
         T(test_a_large_one_gets_its_turn),
         T(test_a_late_large_one_keeps_no_worker),
+        T(test_the_first_of_another_type_comes_first),
+        T(test_the_first_of_a_larger_size_comes_first),
+        T(test_each_worker_is_kept_for_one),
         T(test_what_waits_for_one_worker_blocks_no_other),
         T(test_what_nobody_takes_any_more_is_ready_again),
         T(test_beats_alone_do_not_wake_it),

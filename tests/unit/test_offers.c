@@ -82,7 +82,7 @@ static int pick_beside(int i, struct need n)
 
     workers[i].avoided = true;
     struct offer *w = offers_pick(p, &n);
-    assert_ptr_equal(offers_pick_busy(p, &n), w);
+    assert_ptr_equal(offers_pick_busy(p, &n, 0), w);
     assert_int_equal(offers_fits_elsewhere(p, &n), w != NULL);
     workers[i].avoided = false;
     return w ? (int)(w - workers) : -1;
@@ -330,9 +330,13 @@ static void test_who_has_room(void **state)
     offers_deafen(&workers[1]);
     assert_int_equal(pick("a", ask("X", 1, 0, 0)), 0);
     struct need all = ask("X", 4, 0, 0);
-    assert_ptr_equal(offers_pick_busy(offers_find(&offers, "a"), &all), &workers[0]);
+    assert_ptr_equal(offers_pick_busy(offers_find(&offers, "a"), &all, 7), &workers[0]);
+    offers_keep(&workers[0], 7);
+    assert_null(offers_pick_busy(offers_find(&offers, "a"), &all, 7));
+    assert_ptr_equal(offers_pick_busy(offers_find(&offers, "a"), &all, 6), &workers[0]);
+    offers_keep(&workers[0], OFFERS_KEPT_FOR_NONE);
     all.room.slots = 5;
-    assert_null(offers_pick_busy(offers_find(&offers, "a"), &all));
+    assert_null(offers_pick_busy(offers_find(&offers, "a"), &all, 7));
     offers_deafen(&workers[0]);
     assert_int_equal(pick("a", ask("X", 1, 0, 0)), -1);
     say(1, true, NAMES("a"), NAMES("X"), 4, 4000, 100); /* heard again */
