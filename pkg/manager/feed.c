@@ -52,7 +52,6 @@ void feed_hint_unlink(struct feed_hint *e)
     }
     e->keeps = false;
     if (list_linked(&e->node)) {
-        e->pool->scarce -= e->node.owner == &e->pool->outstanding && feed_is_scarce(e);
         list_remove(&e->node);
     }
     if (list_linked(&e->mark)) {
@@ -79,8 +78,7 @@ void feed_hint_set(struct feed_hint *e, enum feed_hint_state s)
         list_push(&p->directed, &e->node);
         return;
     }
-    list_push(&p->outstanding, &e->node);
-    p->scarce += feed_is_scarce(e);
+    list_push(&p->outstanding[feed_is_scarce(e)], &e->node);
     if (s == FED) {
         list_push(&p->feed->marks, &e->mark);
     }
@@ -96,7 +94,7 @@ void feed_hint_hold(struct feed_hint *e)
     e->lane = feed_goes_elsewhere(e) ? &e->pool->apart : feed_lane_of(e->pool, &need);
     if (e->lane && (e->lane != &e->pool->apart || e->lane->held.count < FEED_APART_MAX)) {
         heap_push(&e->lane->held, &e->heap);
-        if (e->lane != &e->pool->lanes[0]) {
+        if (!e->lane->shared) {
             feed_kind_join(e);
         }
     } else {
@@ -190,7 +188,8 @@ static struct feed_pool *pool_get(struct feed *f, const char *name)
         p = xmalloc(sizeof(*p));
         p->name = xstrdup(name);
         p->feed = f;
-        list_init(&p->outstanding);
+        list_init(&p->outstanding[0]);
+        list_init(&p->outstanding[1]);
         list_init(&p->directed);
         p->apart = (struct feed_lane){.pool = p, .complete = true};
         heap_init(&p->apart.held, feed_hint_less);
@@ -383,7 +382,7 @@ static uint64_t next_tick(const struct feed *f)
         if (feed_held(p)) {
             return TICK_MS;
         }
-        next = p->outstanding.count || p->directed.count ? MIN(next, (uint64_t)LOOK_MS) : next;
+        next = feed_outstanding(p) || p->directed.count ? MIN(next, (uint64_t)LOOK_MS) : next;
     }
     return next;
 }
@@ -557,7 +556,7 @@ void feed_changed(struct feed *f, const struct task *row)
     }
     if (!e && row->state == TASK_READY) {
         ready(f, p, row);
-    } else if (p->n_lanes > 1) {
+    } else if (p->n_lanes > OFFERS_SHARED) {
         feed_pool_step(p); /* what it took is free for what waits for that very worker */
     }
 }
@@ -613,7 +612,7 @@ void feed_rescan(struct feed *f)
             feed_scan_fed(p);
         }
         for (size_t i = 0; i < p->n_lanes; i++) {
-            p->lanes[i].rescan = p->lanes[i].filter.n_in > 0;
+            p->lanes[i].rescan = p->lanes[i].filter.n_types > 0;
         }
         feed_pool_step(p);
     }
@@ -641,7 +640,7 @@ static struct feed_pool_info info_of(const struct feed_pool *p)
     struct feed_pool_info info = {.pool = p->name,
                                   .paused = p->paused,
                                   .buffered = feed_held(p),
-                                  .outstanding = p->outstanding.count + p->directed.count,
+                                  .outstanding = feed_outstanding(p) + p->directed.count,
                                   .window = o ? feed_pool_window(p, offers_slots(o)) : 0};
 
     return info;

@@ -146,14 +146,22 @@ static bool is_before(const struct feed_hint *a, const struct feed_hint *b)
     return feed_before(a->rank, &a->id, b->rank, &b->id);
 }
 
-/* Nothing that all workers take comes before it, here or in the broker. */
+/* Nothing that all workers take comes before it, here or in the broker. What asks for slots only
+ * waits for nothing that asks for more. */
 static bool is_next(const struct feed_hint *e)
 {
-    const struct heap *held = &e->pool->lanes[0].held;
-    struct list *sent = &e->pool->outstanding;
+    bool yes = true;
 
-    return !(held->count && is_before(CONTAINER_OF(heap_min(held), struct feed_hint, heap), e)) &&
-           !(sent->count && is_before(CONTAINER_OF(list_first(sent), struct feed_hint, node), e));
+    for (size_t i = 0; i < OFFERS_SHARED && i <= feed_is_scarce(e); i++) {
+        const struct heap *held = &e->pool->lanes[i].held;
+        struct list *sent = &e->pool->outstanding[i];
+
+        yes =
+            yes &&
+            !(held->count && is_before(CONTAINER_OF(heap_min(held), struct feed_hint, heap), e)) &&
+            !(sent->count && is_before(CONTAINER_OF(list_first(sent), struct feed_hint, node), e));
+    }
+    return yes;
 }
 
 /* What was to have it before comes later. */

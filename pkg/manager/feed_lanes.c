@@ -113,7 +113,8 @@ void feed_lanes_make(struct feed_pool *p, struct offers_pool *o)
         offers_filter_copy(&l->filter, &o->lanes[i]);
         heap_init(&l->held, feed_hint_less);
         l->horizon_rank = INT64_MIN;
-        l->complete = l->filter.n_in == 0;
+        l->shared = i < OFFERS_SHARED;
+        l->complete = l->filter.n_types == 0;
     }
     while ((n = list_pop(&held))) {
         feed_hint_hold(CONTAINER_OF(n, struct feed_hint, node));

@@ -36,7 +36,7 @@ struct feed_hint {
     struct heap_node same; /* HELD, and not for all workers: kind->held */
     struct feed_kind *kind;
     struct list_node
-        node; /* SENT, FED: pool->outstanding; DIRECTED: pool->directed; oldest first */
+        node; /* SENT, FED: pool->outstanding[]; DIRECTED: pool->directed; oldest first */
     struct list_node mark; /* FED, not yet written: feed->marks */
     struct list_node at;   /* DIRECTED: the hints of that offer, while there is such a worker */
     struct feed_pool *pool;
@@ -71,6 +71,7 @@ struct feed_kind {
 struct feed_lane {
     struct feed_pool *pool;
     struct offers_filter filter;
+    bool shared; /* every worker can take it */
     struct heap held;
     bool complete; /* horizon is at infinity */
     int64_t horizon_rank;
@@ -91,19 +92,18 @@ struct feed_pool {
     char *name;
     UT_hash_handle hh;
     struct feed *feed;
-    struct feed_lane *lanes; /* the first is the shared one */
+    struct feed_lane *lanes; /* as in offers.h: the first OFFERS_SHARED are for all */
     size_t n_lanes;
     struct feed_lane apart; /* what workers gave back and others could take; read by no scan */
     /* All that goes to one worker, of whatever lane, by the rank of the first: a round. Where there
      * are more of them than a turn looks at, it goes on with the next one. */
     struct feed_kind *kinds;
     struct heap order[2];
-    int untried;      /* which of the two holds those that were not tried in this round */
-    size_t next_lane; /* to be looked at first, when lanes are read */
-    uint64_t shape;   /* raised when the lanes are made anew: late scans are dropped */
-    int workers;      /* live ones, when they were looked at last */
-    struct list outstanding;
-    size_t scarce; /* of these: they ask for CPUs or memory */
+    int untried;                /* which of the two holds those that were not tried in this round */
+    size_t next_lane;           /* to be looked at first, when lanes are read */
+    uint64_t shape;             /* raised when the lanes are made anew: late scans are dropped */
+    int workers;                /* live ones, when they were looked at last */
+    struct list outstanding[2]; /* the second: they ask for CPUs or memory */
     struct list directed;
     size_t messages; /* with something outstanding */
     bool due;        /* a step, at the end of this turn of the loop */
@@ -157,6 +157,11 @@ static inline struct need feed_need(const struct feed_hint *e)
 static inline bool feed_is_scarce(const struct feed_hint *e)
 {
     return e->room.cpus_milli || e->room.memory_mb;
+}
+
+static inline size_t feed_outstanding(const struct feed_pool *p)
+{
+    return p->outstanding[0].count + p->outstanding[1].count;
 }
 
 struct feed_hint *feed_hint_find(struct feed *f, const struct id *id);

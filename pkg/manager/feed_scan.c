@@ -165,7 +165,7 @@ void feed_scan_told(struct feed_lane *l)
 
 void feed_lane_told(struct feed_lane *l, int64_t rank)
 {
-    if (l->filter.n_in && !will_be_read(l, rank)) {
+    if (l->filter.n_types && !will_be_read(l, rank)) {
         l->told_rank = l->told ? MIN(l->told_rank, rank) : rank;
         l->told = true;
     }

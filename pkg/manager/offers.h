@@ -5,10 +5,11 @@
  * share a class; a pool has classes. So what a lease changes does not depend on how many pools its
  * worker serves, and what a pool can take is asked of a few classes and not of a thousand workers.
  *
- * A lane is a part of a pool's tasks that the same workers can take: those that every live worker
- * can (they go through the shared queues), and of each type one for each set of workers that can
- * take the same sizes. So no task waits behind one that only other workers could take. What is in
- * no lane fits no live worker.
+ * A lane is a part of a pool's tasks that the same workers can take: of the types that the same of
+ * them offer one for each set that can take the same sizes; and of these one for the plain tasks,
+ * which ask for slots only, and one for the others, which may wait although slots are free. The
+ * first two are for what every live worker can take: that goes through the shared queues. So no
+ * task waits behind one that only other workers could take. What is in no lane fits no live worker.
  */
 #ifndef SJE_MANAGER_OFFERS_H
 #define SJE_MANAGER_OFFERS_H
@@ -20,7 +21,8 @@
 
 #define OFFERS_LANES_MAX     64 /* of a pool; the last one takes what is left */
 #define OFFERS_KEPT_FOR_NONE INT64_MAX
-#define OFFERS_SIZES_MAX     16 /* of a type; more are not told apart */
+#define OFFERS_SIZES_MAX     32 /* of the same types; more are not told apart */
+#define OFFERS_SHARED        2 /* lanes for all workers, the first plain; the second may be empty */
 
 struct room {
     int64_t slots;
@@ -42,16 +44,14 @@ struct need {
     struct room room;
 };
 
-/* Tasks of this type up to this size. */
-struct offers_limit {
-    char *type; /* owned by the filter */
-    struct room most;
-};
+/* Tasks of these types that are within `most`, and within none of `out`. */
 struct offers_filter {
-    struct offers_limit *in; /* within one of these */
-    size_t n_in;
-    struct offers_limit *out; /* and within none of these */
+    char **types; /* owned, sorted */
+    size_t n_types;
+    struct room most;
+    struct room *out; /* owned */
     size_t n_out;
+    uint64_t coarse; /* not 0: not all that it takes fits a live worker; names these workers */
 };
 bool offers_filter_takes(const struct offers_filter *f, const struct need *n);
 bool offers_filter_eq(const struct offers_filter *a, const struct offers_filter *b);
@@ -88,8 +88,8 @@ struct offers_pool {
     struct list_node changed; /* offers->changed */
     bool stale;               /* what follows from the classes is to be made anew */
     struct offers_slots slots;
-    struct offers_filter lanes[OFFERS_LANES_MAX]; /* the first is the shared one */
-    size_t n_lanes;                               /* 0: no live worker */
+    struct offers_filter lanes[OFFERS_LANES_MAX];
+    size_t n_lanes; /* 0: no live worker */
 };
 
 struct offers {

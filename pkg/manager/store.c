@@ -647,51 +647,63 @@ int store_load_final(struct db *db, const struct id *ids, size_t n, store_rows_f
     return load(db, sql, ids, n, cb, arg);
 }
 
-/* One of these limits holds the row. A subquery of this form is evaluated row by row and cannot be
- * turned into a join, which might not keep the order of the index. */
-#define WITHIN(types, slots, cpus, memory)                                                         \
-    "coalesce((select bool_or(t.slots <= o.slots and t.cpus_milli <= o.cpus and "                  \
-    "t.memory_mb <= o.memory) from unnest(" types "::text[], " slots "::bigint[], " cpus           \
-    "::bigint[], " memory "::bigint[]) as o(type, slots, cpus, memory) "                           \
-    "where o.type = t.job_type), false)"
+/* A subquery of this form is evaluated row by row and cannot be turned into a join, which might not
+ * keep the order of the index. */
+#define READY(more)                                                                                \
+    "select %S from task t where t.state = 2 and t.pool = $1 and (t.rank, t.id) > ($2, $3) "       \
+    "and " more                                                                                    \
+    "t.job_type = any($5::text[]) and t.slots <= $6::bigint and t.cpus_milli <= $7::bigint and "   \
+    "t.memory_mb <= $8::bigint and not coalesce((select bool_or(t.slots <= o.slots and "           \
+    "t.cpus_milli <= o.cpus and t.memory_mb <= o.memory) from unnest($9::bigint[], "               \
+    "$10::bigint[], $11::bigint[]) as o(slots, cpus, memory)), false) "                            \
+    "order by t.pool, t.rank, t.id limit $4"
 
-static void add_limits(struct db_params *p, struct arrays *to, const struct offers_limit *list,
-                       size_t n)
+/* It takes nothing plain: there is an index of the others. */
+static bool is_scarce(const struct offers_filter *f)
 {
-    struct db_array *types = arrays_next(to, DB_TEXT);
-    struct db_array *slots = arrays_next(to, DB_BIGINT);
-    struct db_array *cpus = arrays_next(to, DB_BIGINT);
-    struct db_array *memory = arrays_next(to, DB_BIGINT);
+    bool yes = false;
 
-    for (size_t i = 0; i < n; i++) {
-        db_array_text(types, list[i].type);
-        db_array_bigint(slots, list[i].most.slots);
-        db_array_bigint(cpus, list[i].most.cpus_milli);
-        db_array_bigint(memory, list[i].most.memory_mb);
+    for (size_t i = 0; i < f->n_out; i++) {
+        yes = yes || (f->out[i].slots >= f->most.slots && f->out[i].cpus_milli == 0 &&
+                      f->out[i].memory_mb == 0);
     }
-    for (struct db_array *a = types; a <= memory; a++) {
-        db_ref_array(p, a);
-    }
+    return yes;
 }
 
 int store_scan_ready(struct db *db, const char *pool, int64_t rank, const struct id *after,
                      const struct offers_filter *filter, int limit, store_rows_fn *cb, void *arg)
 {
-    static const char *ready;
-    const char *sql = sql_of(
-        &ready, "select %S from task t where t.state = 2 and t.pool = $1 and (t.rank, t.id) > "
-                "($2, $3) and " WITHIN("$5", "$6", "$7", "$8") " and not " WITHIN(
-                    "$9", "$10", "$11", "$12") " order by t.pool, t.rank, t.id limit $4");
+    static const char *ready[2];
+    const char *sql = is_scarce(filter)
+                          ? sql_of(&ready[1], READY("(t.cpus_milli > 0 or t.memory_mb > 0) and "))
+                          : sql_of(&ready[0], READY(""));
     struct arrays arrays CLEANUP(arrays_free) = {.n = 0};
     struct db_params p CLEANUP(db_params_free);
 
+    struct db_array *types = arrays_next(&arrays, DB_TEXT);
+    struct db_array *slots = arrays_next(&arrays, DB_BIGINT);
+    struct db_array *cpus = arrays_next(&arrays, DB_BIGINT);
+    struct db_array *memory = arrays_next(&arrays, DB_BIGINT);
+    for (size_t i = 0; i < filter->n_types; i++) {
+        db_array_text(types, filter->types[i]);
+    }
+    for (size_t i = 0; i < filter->n_out; i++) {
+        db_array_bigint(slots, filter->out[i].slots);
+        db_array_bigint(cpus, filter->out[i].cpus_milli);
+        db_array_bigint(memory, filter->out[i].memory_mb);
+    }
     db_params_init(&p);
     db_add_text(&p, pool);
     db_add_bigint(&p, rank);
     db_add_id(&p, after);
     db_add_int(&p, limit);
-    add_limits(&p, &arrays, filter->in, filter->n_in);
-    add_limits(&p, &arrays, filter->out, filter->n_out);
+    db_ref_array(&p, types);
+    db_add_bigint(&p, filter->most.slots);
+    db_add_bigint(&p, filter->most.cpus_milli);
+    db_add_bigint(&p, filter->most.memory_mb);
+    db_ref_array(&p, slots);
+    db_ref_array(&p, cpus);
+    db_ref_array(&p, memory);
     return select_rows(db, sql, &p, cb, arg);
 }
 

@@ -720,6 +720,46 @@ static void test_a_late_large_one_keeps_no_worker(void **state)
     assert_string_equal(queue_of(large), "");
 }
 
+/* However many wait for memory, what asks for a slot alone is none of them. */
+static void test_what_asks_for_slots_only_waits_for_no_memory(void **state)
+{
+    (void)state;
+    beat("w1", "X", 8, 4, 1000);
+    pass(20);
+    struct task *first = submit("X", 1, 0, 900);
+    AWAIT(n_sent == 1);
+    grant(first, "w1");
+    for (int i = 0; i < 1500; i++) {
+        (void)submit("X", 1, 0, 500);
+    }
+    pass(100);
+    for (int i = 0; i < 3; i++) {
+        struct task *plain = submit("X", 1, 0, 0);
+
+        AWAIT(*queue_of(plain));
+        assert_string_equal(queue_of(plain), SHARED);
+    }
+}
+
+/* The same where only one worker could take either. */
+static void test_what_asks_for_slots_only_of_one_worker(void **state)
+{
+    (void)state;
+    beat("w1", "X", 1, 4, 1000);
+    beat("w2", "X", 8, 4, 1000);
+    pass(20);
+    struct task *first = submit("X", 2, 0, 900);
+    AWAIT(n_sent == 1);
+    grant(first, "w2");
+    for (int i = 0; i < 1500; i++) {
+        (void)submit("X", 2, 0, 500 + i % 500);
+    }
+    pass(100);
+    struct task *plain = submit("X", 2, 0, 0);
+    AWAIT(*queue_of(plain));
+    assert_string_equal(queue_of(plain), "sje.worker.w2");
+}
+
 static void free_a_slot(struct task *of, struct task *const *later, const struct task *first)
 {
     end(of);
@@ -900,7 +940,7 @@ static void test_tasks_of_another_manager(void **state)
     assert_int_equal(scans, before);
     feed_ready(feed, "p", NULL, t->rank);
     AWAIT(n_sent == 1);
-    assert_int_equal(scans, before + 1);
+    assert_int_equal(scans, before + OFFERS_SHARED);
 }
 
 static void test_a_notice_reads_one_lane(void **state)
@@ -955,6 +995,8 @@ int main(void)
         T(test_nothing_is_repeated_while_all_are_busy),
         T(test_a_large_one_gets_its_turn),
         T(test_a_late_large_one_keeps_no_worker),
+        T(test_what_asks_for_slots_only_waits_for_no_memory),
+        T(test_what_asks_for_slots_only_of_one_worker),
         T(test_the_first_of_another_type_comes_first),
         T(test_the_first_of_a_larger_size_comes_first),
         T(test_each_worker_is_kept_for_one),
