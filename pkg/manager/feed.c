@@ -92,13 +92,16 @@ void feed_hint_hold(struct feed_hint *e)
     hint_leave(e);
     e->state = HELD;
     e->lane = feed_goes_elsewhere(e) ? &e->pool->apart : feed_lane_of(e->pool, &need);
-    if (e->lane && (e->lane != &e->pool->apart || e->lane->held.count < FEED_APART_MAX)) {
-        heap_push(&e->lane->held, &e->heap);
-        if (!e->lane->shared) {
-            feed_kind_join(e);
-        }
-    } else {
+    if (!e->lane) {
         feed_hint_drop(e);
+        return;
+    }
+    heap_push(&e->lane->held, &e->heap);
+    if (!e->lane->shared) {
+        feed_kind_join(e);
+    }
+    if (e->lane == &e->pool->apart && e->lane->held.count > FEED_APART_MAX) {
+        (void)feed_lane_keep(e->lane, FEED_APART_MAX / 2);
     }
 }
 
@@ -233,7 +236,8 @@ static bool lane_read(struct feed_lane *l)
     if (l->scans || l->pool->scans >= FEED_SCANS_MAX || clock_boot_ms() < l->scan_at) {
         return false;
     }
-    if (l->held.count < FEED_BUFFER_LOW && !l->complete) {
+    feed_lane_rotate(l);
+    if (!feed_lane_is_full(l) && !l->complete) {
         feed_scan_more(l);
     } else if (l->rescan && clock_boot_ms() >= l->rescan_at) {
         feed_scan_again(l);

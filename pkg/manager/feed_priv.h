@@ -18,9 +18,12 @@
 #define FEED_WINDOW_MAX  20000
 #define FEED_BUFFER_LOW  500  /* of a lane: more are read */
 #define FEED_BUFFER_HIGH 2000 /* of a lane: so many stay when it is trimmed */
-#define FEED_APART_MAX   20000
-#define FEED_SCANS_MAX   2 /* of a pool at once */
-#define FEED_FOR_ALL     4 /* tries to reach one worker; then each second one is for all */
+#define FEED_COARSE_HIGH                                                                           \
+    20000                   /* the same of a lane that holds what only some of its workers take */
+#define FEED_COARSE_MS 5000 /* where these find no room, then come others */
+#define FEED_APART_MAX 20000
+#define FEED_SCANS_MAX 2 /* of a pool at once */
+#define FEED_FOR_ALL   4 /* tries to reach one worker; then each second one is for all */
 
 enum feed_hint_state { HELD, SENT, FED, DIRECTED };
 
@@ -76,8 +79,10 @@ struct feed_lane {
     bool complete; /* horizon is at infinity */
     int64_t horizon_rank;
     struct id horizon_id;
-    int scans;       /* in flight */
-    int64_t scan_at; /* not before, for the last one failed; boot ms */
+    bool holes;        /* before it, of what found no room for long; it is read again at the end */
+    int64_t rotate_at; /* not before; boot ms */
+    int scans;         /* in flight */
+    int64_t scan_at;   /* not before, for the last one failed; boot ms */
     bool missed; /* a task became READY during a scan, which may not have seen it: the best one */
     int64_t missed_rank;
     struct id missed_id;
@@ -194,6 +199,12 @@ void feed_lanes_make(struct feed_pool *p, struct offers_pool *o);
 void feed_lanes_free(struct feed_pool *p);
 /* Too much in memory: the best stay, the horizon is drawn behind them. */
 void feed_lane_trim(struct feed_lane *l);
+/* Only the best so many stay; returns the last of them. */
+struct feed_hint *feed_lane_keep(struct feed_lane *l, size_t most);
+/* So much is in memory that nothing more is read. */
+bool feed_lane_is_full(const struct feed_lane *l);
+/* A coarse lane is full of what finds no room: what is behind has its turn. */
+void feed_lane_rotate(struct feed_lane *l);
 size_t feed_held(const struct feed_pool *p);
 /* All that it holds; for a moment it is in no lane. */
 void feed_lane_empty(struct feed_lane *l, struct list *to);

@@ -10,6 +10,8 @@
 #define FAILED_MS  1000
 #define REST       20 /* times as long as a scan took, before the same is looked for again */
 
+static const struct id first;
+
 struct scan {
     struct feed *feed;
     char *pool;
@@ -61,7 +63,12 @@ static void move_horizon(struct feed_lane *l, const struct scan *s, const struct
     if (!l->complete && feed_before(l->horizon_rank, &l->horizon_id, s->rank, &s->after)) {
         return; /* it was trimmed meanwhile: between there and here may be more */
     }
-    if (n < SCAN_LIMIT) {
+    if (n < SCAN_LIMIT && l->holes) {
+        l->holes = false;
+        l->horizon_rank = INT64_MIN;
+        l->horizon_id = first;
+        l->scan_at = l->rotate_at;
+    } else if (n < SCAN_LIMIT) {
         l->complete = true;
     } else if (l->complete ||
                feed_before(l->horizon_rank, &l->horizon_id, rows[n - 1].rank, &rows[n - 1].id)) {
@@ -141,8 +148,6 @@ void feed_scan_more(struct feed_lane *l)
 {
     scan(l, l->horizon_rank, &l->horizon_id, false);
 }
-
-static const struct id first;
 
 void feed_scan_again(struct feed_lane *l)
 {

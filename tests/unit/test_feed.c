@@ -42,7 +42,7 @@ struct answer {
     store_rows_fn *rows;
     void *arg;
     int rc;
-    struct task found[3000];
+    struct task found[1000];
     size_t n;
 };
 
@@ -126,23 +126,27 @@ bool mq_is_blocked(const struct mq *mq)
 
 /* ---- the database: what is READY ---- */
 
-static struct task rows[3000];
+static struct task rows[25000];
 static size_t n_rows;
 
-static int scan(const struct offers_filter *f, const char *pool, int64_t rank, store_rows_fn *cb,
-                void *arg)
+static bool is_behind(const struct task *t, int64_t rank, const struct id *after)
+{
+    return t->rank != rank ? t->rank > rank : memcmp(t->id.b, after->b, ID_LEN) > 0;
+}
+
+static int scan(const struct offers_filter *f, const char *pool, int64_t rank,
+                const struct id *after, store_rows_fn *cb, void *arg)
 {
     struct answer *a = answer_later(arg);
 
     a->rows = cb;
     assert_int_equal(uv_timer_start(&a->timer, on_answer, (uint64_t)scan_ms, 0), 0);
-    for (size_t i = 0; i < n_rows; i++) {
+    for (size_t i = 0; i < n_rows && a->n < ARRAY_LEN(a->found); i++) {
         const struct task *t = &rows[i];
         struct need n = {t->job_type, {t->slots, t->cpus_milli, t->memory_mb}};
 
-        if (t->state == (f ? TASK_READY : TASK_FED) && streq(t->pool, pool) && t->rank >= rank &&
-            (!f || offers_filter_takes(f, &n))) {
-            assert_true(a->n < ARRAY_LEN(a->found));
+        if (t->state == (f ? TASK_READY : TASK_FED) && streq(t->pool, pool) &&
+            is_behind(t, rank, after) && (!f || offers_filter_takes(f, &n))) {
             task_copy(&a->found[a->n++], t);
         }
     }
@@ -153,17 +157,18 @@ int store_scan_ready(struct db *db, const char *pool, int64_t rank, const struct
                      const struct offers_filter *f, int limit, store_rows_fn *cb, void *arg)
 {
     (void)db;
-    (void)after;
-    (void)limit;
+    assert_int_equal(limit, ARRAY_LEN(((struct answer *)NULL)->found));
     scans++;
-    return scan(f, pool, rank, cb, arg);
+    return scan(f, pool, rank, after, cb, arg);
 }
 
 int store_scan_fed(struct db *db, const char *pool, int limit, store_rows_fn *cb, void *arg)
 {
     (void)db;
     (void)limit;
-    return scan(NULL, pool, 0, cb, arg);
+    static const struct id none;
+
+    return scan(NULL, pool, INT64_MIN, &none, cb, arg);
 }
 
 /* ---- the ledger ---- */
@@ -760,6 +765,75 @@ static void test_what_asks_for_slots_only_of_one_worker(void **state)
     assert_string_equal(queue_of(plain), "sje.worker.w2");
 }
 
+/* Each machine is of its own size, so that they share a lane: what waits for the largest one, or
+ * fits none, keeps nothing from the others. */
+static void many_machines(void)
+{
+    char name[8];
+
+    for (int i = 0; i < 18; i++) {
+        snprintf(name, sizeof(name), "w%d", i);
+        beat(name, "X", 4, 4 + i, 2000 - 10 * i);
+    }
+    pass(20);
+}
+
+static void test_what_fits_nobody_is_in_nobodys_way(void **state)
+{
+    (void)state;
+    many_machines();
+    for (int i = 0; i < 2500; i++) {
+        (void)submit("X", 1, 21000 - i, 2000);
+    }
+    struct task *t = submit("X", 1, 4000, 1990);
+    AWAIT(*queue_of(t));
+    assert_int_equal(n_sent, 1);
+    /* The offer grows, though not beyond what all have together. */
+    beat("w20", "X", 4, 21, 2000);
+    AWAIT(n_sent > 2);
+    assert_string_equal(sent[n_sent - 1].queue, "sje.worker.w20");
+}
+
+static void test_what_waits_for_the_largest_is_in_nobodys_way(void **state)
+{
+    (void)state;
+    many_machines();
+    struct task *large = submit("X", 4, 21000, 1000);
+    AWAIT(n_sent == 1);
+    assert_string_equal(queue_of(large), "sje.worker.w17");
+    grant(large, "w17");
+    for (int i = 0; i < 2500; i++) {
+        (void)submit("X", 1, 21000, 1700 - i % 1000);
+    }
+    pass(100);
+    struct task *t = submit("X", 1, 20000, 1800);
+    AWAIT(*queue_of(t));
+    assert_string_equal(queue_of(t), "sje.worker.w16");
+    struct task *small = submit("X", 1, 4000, 2000);
+    AWAIT(*queue_of(small));
+    assert_string_equal(queue_of(small), "sje.worker.w0");
+}
+
+/* More of them than are held in memory. */
+static void test_what_is_behind_very_many_has_its_turn(void **state)
+{
+    (void)state;
+    many_machines();
+    struct task *large = submit("X", 4, 21000, 1000);
+    AWAIT(n_sent == 1);
+    grant(large, "w17");
+    for (int i = 0; i < 23000; i++) {
+        (void)task("X", 1, 21000, 1700 - i % 500);
+    }
+    struct task *t = task("X", 1, 20000, 1800);
+    feed_rescan(feed);
+    AWAIT(*queue_of(t));
+    assert_string_equal(queue_of(t), "sje.worker.w16");
+    end(large);
+    AWAIT(n_sent > 4);
+    assert_string_equal(queue_of(&rows[1]), "sje.worker.w17");
+}
+
 static void free_a_slot(struct task *of, struct task *const *later, const struct task *first)
 {
     end(of);
@@ -997,6 +1071,9 @@ int main(void)
         T(test_a_late_large_one_keeps_no_worker),
         T(test_what_asks_for_slots_only_waits_for_no_memory),
         T(test_what_asks_for_slots_only_of_one_worker),
+        T(test_what_fits_nobody_is_in_nobodys_way),
+        T(test_what_waits_for_the_largest_is_in_nobodys_way),
+        T(test_what_is_behind_very_many_has_its_turn),
         T(test_the_first_of_another_type_comes_first),
         T(test_the_first_of_a_larger_size_comes_first),
         T(test_each_worker_is_kept_for_one),
