@@ -237,7 +237,9 @@ static bool lane_read(struct feed_lane *l)
         return false;
     }
     feed_lane_rotate(l);
-    if (!feed_lane_is_full(l) && !l->complete) {
+    if (l->walks) {
+        feed_scan_on(l);
+    } else if (!feed_lane_is_full(l) && !l->complete) {
         feed_scan_more(l);
     } else if (l->rescan && clock_boot_ms() >= l->rescan_at) {
         feed_scan_again(l);

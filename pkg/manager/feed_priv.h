@@ -83,6 +83,12 @@ struct feed_lane {
     int64_t rotate_at; /* not before; boot ms */
     int scans;         /* in flight */
     int64_t scan_at;   /* not before, for the last one failed; boot ms */
+    int failures;      /* in a row */
+    bool walks;        /* a scan goes on behind this: it was cut short, or failed */
+    bool walk_told;
+    int64_t walk_rank;
+    struct id walk_id;
+    int64_t walk_began; /* boot ms */
     bool missed; /* a task became READY during a scan, which may not have seen it: the best one */
     int64_t missed_rank;
     struct id missed_id;
@@ -243,6 +249,7 @@ void feed_direct_check(struct feed_pool *p, int64_t now);
 void feed_scan_more(struct feed_lane *l);  /* behind the horizon */
 void feed_scan_again(struct feed_lane *l); /* all of it */
 void feed_scan_told(struct feed_lane *l);  /* from told_rank on */
+void feed_scan_on(struct feed_lane *l);    /* either of them */
 void feed_lane_told(struct feed_lane *l, int64_t rank);
 void feed_scan_fed(struct feed_pool *p); /* hints of an earlier leader: they count as outstanding */
 

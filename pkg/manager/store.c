@@ -186,10 +186,12 @@ struct call {
         store_done_fn *done;
         store_written_fn *written;
         store_rows_fn *rows;
+        store_ready_fn *ready;
         store_keyed_fn *keyed;
         events_fn *events;
     } cb;
     void *arg;
+    int limit;
 };
 
 static struct call *call_new(void *arg)
@@ -227,15 +229,22 @@ static void rows_free(struct task *rows, size_t n)
     free(rows);
 }
 
-static void on_rows(void *arg, int rc, const struct db_result *res, const struct err *why)
+static struct task *rows_read(const struct db_result *res, size_t n)
 {
-    struct call *c CLEANUP(freep) = arg;
-    size_t n = rc < 0 ? 0 : (size_t)db_rows(res);
     struct task *rows = xcalloc(n, sizeof(*rows));
 
     for (size_t i = 0; i < n; i++) {
         row_read(res, (int)i, &rows[i]);
     }
+    return rows;
+}
+
+static void on_rows(void *arg, int rc, const struct db_result *res, const struct err *why)
+{
+    struct call *c CLEANUP(freep) = arg;
+    size_t n = rc < 0 ? 0 : (size_t)db_rows(res);
+    struct task *rows = rows_read(res, n);
+
     c->cb.rows(c->arg, busy_for_conflict(rc), rows, n, why);
     rows_free(rows, n);
 }
@@ -647,16 +656,33 @@ int store_load_final(struct db *db, const struct id *ids, size_t n, store_rows_f
     return load(db, sql, ids, n, cb, arg);
 }
 
-/* A subquery of this form is evaluated row by row and cannot be turned into a join, which might not
- * keep the order of the index. */
+#define LOOK_AT "20000"
+
+/* The inner query goes along an index and ends early: rows that nobody wants, however many there
+ * are, take no statement beyond its time. The outer one keeps its order; with a sort it would read
+ * all of it for the first page. The subquery is of a form that is evaluated row by row and cannot
+ * be turned into a join, which might not keep the order either. */
 #define READY(more)                                                                                \
-    "select %S from task t where t.state = 2 and t.pool = $1 and (t.rank, t.id) > ($2, $3) "       \
-    "and " more                                                                                    \
-    "t.job_type = any($5::text[]) and t.slots <= $6::bigint and t.cpus_milli <= $7::bigint and "   \
-    "t.memory_mb <= $8::bigint and not coalesce((select bool_or(t.slots <= o.slots and "           \
-    "t.cpus_milli <= o.cpus and t.memory_mb <= o.memory) from unnest($9::bigint[], "               \
-    "$10::bigint[], $11::bigint[]) as o(slots, cpus, memory)), false) "                            \
-    "order by t.pool, t.rank, t.id limit $4"
+    "select %S, (t.looked = " LOOK_AT ")::int from (select r.*, row_number() over (order by "      \
+    "r.pool, r.rank, r.id) as looked from task r where r.state = 2 and r.pool = $1 and "           \
+    "(r.rank, r.id) > ($2, $3) " more "order by r.pool, r.rank, r.id limit " LOOK_AT ") t "        \
+    "where t.looked = " LOOK_AT " or (t.job_type = any($5::text[]) and t.slots <= $6::bigint "     \
+    "and t.cpus_milli <= $7::bigint and t.memory_mb <= $8::bigint and not coalesce((select "       \
+    "bool_or(t.slots <= o.slots and t.cpus_milli <= o.cpus and t.memory_mb <= o.memory) from "     \
+    "unnest($9::bigint[], $10::bigint[], $11::bigint[]) as o(slots, cpus, memory)), false)) "      \
+    "order by t.rank, t.id limit $4"
+
+static void on_ready(void *arg, int rc, const struct db_result *res, const struct err *why)
+{
+    struct call *c CLEANUP(freep) = arg;
+    size_t n = rc < 0 ? 0 : (size_t)db_rows(res);
+    struct task *rows = rows_read(res, n);
+    bool all =
+        n < (size_t)c->limit && (n == 0 || !db_get_int(res, (int)n - 1, (int)ARRAY_LEN(columns)));
+
+    c->cb.ready(c->arg, busy_for_conflict(rc), rows, n, all, why);
+    rows_free(rows, n);
+}
 
 /* It takes nothing plain: there is an index of the others. */
 static bool is_scarce(const struct offers_filter *f)
@@ -671,11 +697,11 @@ static bool is_scarce(const struct offers_filter *f)
 }
 
 int store_scan_ready(struct db *db, const char *pool, int64_t rank, const struct id *after,
-                     const struct offers_filter *filter, int limit, store_rows_fn *cb, void *arg)
+                     const struct offers_filter *filter, int limit, store_ready_fn *cb, void *arg)
 {
     static const char *ready[2];
     const char *sql = is_scarce(filter)
-                          ? sql_of(&ready[1], READY("(t.cpus_milli > 0 or t.memory_mb > 0) and "))
+                          ? sql_of(&ready[1], READY("and (r.cpus_milli > 0 or r.memory_mb > 0) "))
                           : sql_of(&ready[0], READY(""));
     struct arrays arrays CLEANUP(arrays_free) = {.n = 0};
     struct db_params p CLEANUP(db_params_free);
@@ -704,7 +730,10 @@ int store_scan_ready(struct db *db, const char *pool, int64_t rank, const struct
     db_ref_array(&p, slots);
     db_ref_array(&p, cpus);
     db_ref_array(&p, memory);
-    return select_rows(db, sql, &p, cb, arg);
+    struct call *c = call_new(arg);
+    c->cb.ready = cb;
+    c->limit = limit;
+    return send_call(db, sql, &p, on_ready, c);
 }
 
 int store_scan_fed(struct db *db, const char *pool, int limit, store_rows_fn *cb, void *arg)

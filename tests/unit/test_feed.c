@@ -21,7 +21,9 @@ static struct feed *feed;
 static uint32_t depth; /* of each shared queue */
 static int depths_asked;
 static int scans;
-static int scan_ms; /* so long does one take */
+static int scan_ms;    /* so long does one take */
+static size_t look_at; /* so many READY rows, and no more */
+static int scans_fail;
 static int confirm_with;
 static const char *gone; /* a queue that is not there */
 
@@ -40,6 +42,8 @@ struct answer {
     mq_confirm_fn *confirm;
     mq_done_fn *done;
     store_rows_fn *rows;
+    store_ready_fn *ready;
+    bool all;
     void *arg;
     int rc;
     struct task found[1000];
@@ -64,6 +68,10 @@ static void on_answer(uv_timer_t *t)
         a->confirm(a->arg, a->rc);
     } else if (a->done) {
         a->done(a->arg, 0, NULL, depth);
+    } else if (a->ready) {
+        struct err why = {a->rc, "it took too long"};
+
+        a->ready(a->arg, a->rc, a->found, a->n, a->all, a->rc < 0 ? &why : NULL);
     } else if (a->rows) {
         a->rows(a->arg, 0, a->found, a->n, NULL);
     }
@@ -134,41 +142,57 @@ static bool is_behind(const struct task *t, int64_t rank, const struct id *after
     return t->rank != rank ? t->rank > rank : memcmp(t->id.b, after->b, ID_LEN) > 0;
 }
 
-static int scan(const struct offers_filter *f, const char *pool, int64_t rank,
-                const struct id *after, store_rows_fn *cb, void *arg)
+static void find(struct answer *a, const struct task *t)
 {
-    struct answer *a = answer_later(arg);
-
-    a->rows = cb;
-    assert_int_equal(uv_timer_start(&a->timer, on_answer, (uint64_t)scan_ms, 0), 0);
-    for (size_t i = 0; i < n_rows && a->n < ARRAY_LEN(a->found); i++) {
-        const struct task *t = &rows[i];
-        struct need n = {t->job_type, {t->slots, t->cpus_milli, t->memory_mb}};
-
-        if (t->state == (f ? TASK_READY : TASK_FED) && streq(t->pool, pool) &&
-            is_behind(t, rank, after) && (!f || offers_filter_takes(f, &n))) {
-            task_copy(&a->found[a->n++], t);
-        }
-    }
-    return 0;
+    task_copy(&a->found[a->n++], t);
 }
 
 int store_scan_ready(struct db *db, const char *pool, int64_t rank, const struct id *after,
-                     const struct offers_filter *f, int limit, store_rows_fn *cb, void *arg)
+                     const struct offers_filter *f, int limit, store_ready_fn *cb, void *arg)
 {
+    struct answer *a = answer_later(arg);
+    size_t looked = 0;
+
     (void)db;
-    assert_int_equal(limit, ARRAY_LEN(((struct answer *)NULL)->found));
+    assert_int_equal(limit, ARRAY_LEN(a->found));
     scans++;
-    return scan(f, pool, rank, after, cb, arg);
+    a->ready = cb;
+    a->all = true;
+    a->rc = scans_fail > 0 ? ERR_DB : 0;
+    scans_fail -= scans_fail > 0;
+    assert_int_equal(uv_timer_start(&a->timer, on_answer, (uint64_t)scan_ms, 0), 0);
+    for (size_t i = 0; a->rc == 0 && i < n_rows && a->n < ARRAY_LEN(a->found); i++) {
+        const struct task *t = &rows[i];
+        struct need n = {t->job_type, {t->slots, t->cpus_milli, t->memory_mb}};
+
+        if (t->state != TASK_READY || !streq(t->pool, pool) || !is_behind(t, rank, after)) {
+            continue;
+        }
+        if (++looked == look_at || offers_filter_takes(f, &n)) {
+            find(a, t);
+        }
+        if (looked == look_at) {
+            a->all = false;
+            return 0;
+        }
+    }
+    a->all = a->n < ARRAY_LEN(a->found);
+    return 0;
 }
 
 int store_scan_fed(struct db *db, const char *pool, int limit, store_rows_fn *cb, void *arg)
 {
+    struct answer *a = answer_later(arg);
+
     (void)db;
     (void)limit;
-    static const struct id none;
-
-    return scan(NULL, pool, INT64_MIN, &none, cb, arg);
+    a->rows = cb;
+    for (size_t i = 0; i < n_rows; i++) {
+        if (rows[i].state == TASK_FED && streq(rows[i].pool, pool)) {
+            find(a, &rows[i]);
+        }
+    }
+    return 0;
 }
 
 /* ---- the ledger ---- */
@@ -353,6 +377,8 @@ static int setup(void **state)
     (void)state;
     n_sent = depths_asked = scans = 0;
     scan_ms = 1;
+    look_at = SIZE_MAX;
+    scans_fail = 0;
     depth = 0;
     confirm_with = 0;
     gone = NULL;
@@ -769,7 +795,7 @@ static void test_what_asks_for_slots_only_of_one_worker(void **state)
  * fits none, keeps nothing from the others. */
 static void many_machines(void)
 {
-    char name[8];
+    char name[16];
 
     for (int i = 0; i < 18; i++) {
         snprintf(name, sizeof(name), "w%d", i);
@@ -832,6 +858,43 @@ static void test_what_is_behind_very_many_has_its_turn(void **state)
     end(large);
     AWAIT(n_sent > 4);
     assert_string_equal(queue_of(&rows[1]), "sje.worker.w17");
+}
+
+/* What nobody offers is stepped over by many statements, each of which ends soon. */
+static void test_what_lies_behind_what_nobody_offers(void **state)
+{
+    struct task *first[3];
+
+    (void)state;
+    look_at = 100;
+    scans_fail = 1;
+    for (int i = 0; i < 20000; i++) {
+        struct task *t = task("Absent", 1, 0, 0);
+
+        if (i % 7000 == 50) {
+            free(t->job_type);
+            t->job_type = xstrdup("X");
+            first[i / 7000] = t;
+        }
+    }
+    beat("w1", "X", 8, 4, 100);
+    for (size_t i = 0; i < ARRAY_LEN(first); i++) {
+        AWAIT(*queue_of(first[i]));
+    }
+    /* What becomes READY while all of it is looked through again does not wait for that. */
+    pass(100);
+    scan_ms = 10;
+    task("Absent", 1, 0, 0);
+    struct task *other = task("X", 1, 0, 0); /* of another manager, which told nothing */
+    int before = scans;
+    feed_rescan(feed);
+    pass(50);
+    struct task *late = submit("X", 1, 0, 0);
+    AWAIT(*queue_of(late));
+    assert_true(scans - before < 100);
+    assert_string_equal(queue_of(other), "");
+    AWAIT(*queue_of(other));
+    assert_true(scans - before >= 200);
 }
 
 static void free_a_slot(struct task *of, struct task *const *later, const struct task *first)
@@ -1074,6 +1137,7 @@ int main(void)
         T(test_what_fits_nobody_is_in_nobodys_way),
         T(test_what_waits_for_the_largest_is_in_nobodys_way),
         T(test_what_is_behind_very_many_has_its_turn),
+        T(test_what_lies_behind_what_nobody_offers),
         T(test_the_first_of_another_type_comes_first),
         T(test_the_first_of_a_larger_size_comes_first),
         T(test_each_worker_is_kept_for_one),
