@@ -39,12 +39,20 @@ void feed_hint_unlink(struct feed_hint *e)
     if (heap_linked(&e->heap)) {
         heap_remove(&e->lane->held, &e->heap);
     }
+    if (e->kind) {
+        feed_kind_leave(e);
+    }
     if (list_linked(&e->at)) {
-        offers_direct(CONTAINER_OF(e->at.owner, struct offer, hints), &e->room, -1);
+        struct offer *w = CONTAINER_OF(e->at.owner, struct offer, hints);
+
+        offers_direct(w, &e->room, -1);
+        if (e->keeps) {
+            offers_keep(w, OFFERS_KEPT_FOR_NONE);
+        }
         list_remove(&e->at);
     }
+    e->keeps = false;
     if (list_linked(&e->node)) {
-        e->pool->scarce -= e->node.owner == &e->pool->outstanding && feed_is_scarce(e);
         list_remove(&e->node);
     }
     if (list_linked(&e->mark)) {
@@ -71,8 +79,7 @@ void feed_hint_set(struct feed_hint *e, enum feed_hint_state s)
         list_push(&p->directed, &e->node);
         return;
     }
-    list_push(&p->outstanding, &e->node);
-    p->scarce += feed_is_scarce(e);
+    list_push(&p->outstanding[feed_is_scarce(e)], &e->node);
     if (s == FED) {
         list_push(&p->feed->marks, &e->mark);
     }
@@ -80,28 +87,34 @@ void feed_hint_set(struct feed_hint *e, enum feed_hint_state s)
 
 void feed_hint_hold(struct feed_hint *e)
 {
+    const struct feed_lane *absent = &e->pool->absent;
+
     feed_hint_unlink(e);
     hint_leave(e);
     e->state = HELD;
     e->lane = feed_direct_place(e);
-    if (e->lane && (e->lane->filter.n_in || e->lane->held.count < FEED_APART_MAX)) {
-        heap_push(&e->lane->held, &e->heap);
-    } else {
+    if (!e->lane || (e->lane == absent && absent->held.count >= FEED_APART_MAX)) {
         feed_hint_drop(e);
+        return;
+    }
+    heap_push(&e->lane->held, &e->heap);
+    if (!e->lane->shared && e->lane != absent) {
+        feed_kind_join(e);
+    }
+    if (e->lane == &e->pool->apart && e->lane->held.count > FEED_APART_MAX) {
+        (void)feed_lane_keep(e->lane, FEED_APART_MAX / 2);
     }
 }
 
 void feed_look_apart(struct feed_pool *p)
 {
     struct list list;
-    struct heap_node *h;
     struct list_node *n;
 
     list_init(&list);
-    while ((h = heap_pop(&p->apart.held)) || (h = heap_pop(&p->absent.held)) ||
-           (h = heap_pop(&p->retries.held))) {
-        list_push(&list, &CONTAINER_OF(h, struct feed_hint, heap)->node);
-    }
+    feed_lane_empty(&p->apart, &list);
+    feed_lane_empty(&p->absent, &list);
+    feed_lane_empty(&p->retries, &list);
     while ((n = list_pop(&list))) {
         feed_hint_hold(CONTAINER_OF(n, struct feed_hint, node));
     }
@@ -200,7 +213,8 @@ static struct feed_pool *pool_get(struct feed *f, const char *name)
         p = xmalloc(sizeof(*p));
         p->name = xstrdup(name);
         p->feed = f;
-        list_init(&p->outstanding);
+        list_init(&p->outstanding[0]);
+        list_init(&p->outstanding[1]);
         list_init(&p->directed);
         p->apart = (struct feed_lane){.pool = p, .complete = true};
         heap_init(&p->apart.held, feed_hint_less);
@@ -208,6 +222,7 @@ static struct feed_pool *pool_get(struct feed *f, const char *name)
         heap_init(&p->absent.held, look_less);
         p->retries = (struct feed_lane){.pool = p, .complete = true};
         heap_init(&p->retries.held, turn_less);
+        feed_kinds_init(p);
         HASH_ADD_KEYPTR(hh, f->pools, p->name, strlen(p->name), p);
     }
     return p;
@@ -231,6 +246,7 @@ static void pool_empty(struct feed *f, struct feed_pool *p)
 static void pool_free(struct feed *f, struct feed_pool *p)
 {
     HASH_DEL(f->pools, p);
+    feed_kinds_done(p);
     heap_done(&p->apart.held);
     heap_done(&p->absent.held);
     heap_done(&p->retries.held);
@@ -248,7 +264,10 @@ static bool lane_read(struct feed_lane *l)
     if (l->scans || l->pool->scans >= FEED_SCANS_MAX || clock_boot_ms() < l->scan_at) {
         return false;
     }
-    if (l->held.count < FEED_BUFFER_LOW && !l->complete) {
+    feed_lane_rotate(l);
+    if (l->walks) {
+        feed_scan_on(l);
+    } else if (!feed_lane_is_full(l) && !l->complete) {
         feed_scan_more(l);
     } else if (l->rescan && clock_boot_ms() >= l->rescan_at) {
         feed_scan_again(l);
@@ -397,7 +416,7 @@ static uint64_t next_tick(const struct feed *f)
         if (feed_held(p)) {
             return TICK_MS;
         }
-        next = p->outstanding.count || p->directed.count ? MIN(next, (uint64_t)LOOK_MS) : next;
+        next = feed_outstanding(p) || p->directed.count ? MIN(next, (uint64_t)LOOK_MS) : next;
     }
     return next;
 }
@@ -575,7 +594,7 @@ void feed_changed(struct feed *f, const struct task *row)
     }
     if (!e && row->state == TASK_READY) {
         ready(f, p, row);
-    } else if (p->n_lanes > 1) {
+    } else if (p->n_lanes > OFFERS_SHARED) {
         feed_pool_step(p); /* what it took is free for what waits for that very worker */
     }
 }
@@ -631,7 +650,7 @@ void feed_rescan(struct feed *f)
             feed_scan_fed(p);
         }
         for (size_t i = 0; i < p->n_lanes; i++) {
-            p->lanes[i].rescan = p->lanes[i].filter.n_in > 0;
+            p->lanes[i].rescan = p->lanes[i].filter.n_types > 0;
         }
         feed_pool_step(p);
     }
@@ -659,7 +678,7 @@ static struct feed_pool_info info_of(const struct feed_pool *p)
     struct feed_pool_info info = {.pool = p->name,
                                   .paused = p->paused,
                                   .buffered = feed_held(p),
-                                  .outstanding = p->outstanding.count + p->directed.count,
+                                  .outstanding = feed_outstanding(p) + p->directed.count,
                                   .window = o ? feed_pool_window(p, offers_slots(o)) : 0};
 
     return info;

@@ -13,8 +13,8 @@
 #define SETTLE_MS     300  /* a node that gave something back has told by then what it holds off */
 #define RETRY_MS      2000 /* so long, since it or another one got one, a retry waits for a worker */
 #define RETRY_MOST_MS 30000 /* on which it has not failed; at most, since its turn came */
-#define LOOK_AT       64    /* needs of a lane for which there is no room */
-#define PASS          512   /* tasks of a lane that have them */
+#define LOOK_AT       64    /* needs for which a turn looks for room and finds none */
+#define PASS          512   /* with those that ask for as much */
 #define PAUSE_MS      1000  /* after a refused publish */
 
 struct call {
@@ -87,6 +87,10 @@ static bool direct_to(struct feed_hint *e, struct offer *w, struct mq *mq, int k
     e->since = clock_boot_ms();
     e->give_up = e->since + keep_ms;
     e->renew_at = keep_ms == KEEP_BUSY_MS ? e->since + RENEW_MS : INT64_MAX;
+    e->keeps = keep_ms == KEEP_BUSY_MS;
+    if (e->keeps) {
+        offers_keep(w, e->rank);
+    }
     list_push(&w->hints, &e->at);
     offers_direct(w, &e->room, 1);
     return true;
@@ -128,6 +132,12 @@ struct feed_lane *feed_direct_place(struct feed_hint *e)
                             : feed_lane_of(e->pool, &need);
 }
 
+/* It waits for a worker on which it has not failed. */
+static bool is_retry(const struct feed_hint *e)
+{
+    return e->lane == &e->pool->retries;
+}
+
 static bool retry_waits(const struct feed_hint *e, int64_t now)
 {
     return now - MAX(e->turn_at, e->pool->retried_at) < RETRY_MS &&
@@ -160,9 +170,10 @@ bool feed_direct_retry(struct feed_hint *e)
     if (!others || !retry_waits(e, now)) {
         return false;
     }
-    heap_remove(&e->lane->held, &e->heap);
+    feed_hint_unlink(e);
     e->lane = l;
     heap_push(&l->held, &e->heap);
+    feed_kind_join(e);
     return true;
 }
 
@@ -191,12 +202,12 @@ void feed_direct_late(struct feed_pool *p, int64_t now)
 
 /* Where all that could take it have given it back, one of these. While it waits for one on which it
  * has not failed, only such. */
-static struct offer *pick(const struct feed_hint *e,
-                          struct offer *(*fn)(const struct offers_pool *p, const struct need *n))
+static struct offer *pick(const struct feed_hint *e, bool busy)
 {
     struct offers_pool *o = feed_pool_offers(e->pool);
     struct need need = feed_need(e);
-    bool retries = e->lane == &e->pool->retries;
+    struct offer *w = NULL;
+    bool retries = is_retry(e);
 
     if (avoid(e) == ANY) {
         avoid_none(e);
@@ -204,7 +215,9 @@ static struct offer *pick(const struct feed_hint *e,
     if (retries) {
         avoid_failed(e, true);
     }
-    struct offer *w = o ? fn(o, &need) : NULL;
+    if (o) {
+        w = busy ? offers_pick_busy(o, &need, e->rank) : offers_pick(o, &need);
+    }
     if (retries) {
         avoid_failed(e, false);
     }
@@ -215,7 +228,7 @@ static struct offer *pick(const struct feed_hint *e,
 bool feed_direct(struct feed_hint *e, struct mq *mq)
 {
     const struct offers_pool *o = feed_pool_offers(e->pool);
-    struct offer *w = o && o->slots.available > 0 ? pick(e, offers_pick) : NULL;
+    struct offer *w = o && o->slots.available > 0 ? pick(e, false) : NULL;
 
     return w && direct_to(e, w, mq, KEEP_MS);
 }
@@ -225,26 +238,50 @@ static bool is_before(const struct feed_hint *a, const struct feed_hint *b)
     return feed_before(a->rank, &a->id, b->rank, &b->id);
 }
 
-/* Nothing that all workers take comes before it, here or in the broker. */
+/* Nothing that all workers take comes before it, here or in the broker. What asks for slots only
+ * waits for nothing that asks for more. */
 static bool is_next(const struct feed_hint *e)
 {
-    const struct heap *held = &e->pool->lanes[0].held;
-    struct list *sent = &e->pool->outstanding;
+    bool yes = true;
 
-    return !(held->count && is_before(CONTAINER_OF(heap_min(held), struct feed_hint, heap), e)) &&
-           !(sent->count && is_before(CONTAINER_OF(list_first(sent), struct feed_hint, node), e));
+    for (size_t i = 0; i < OFFERS_SHARED && i <= feed_is_scarce(e); i++) {
+        const struct heap *held = &e->pool->lanes[i].held;
+        struct list *sent = &e->pool->outstanding[i];
+
+        yes =
+            yes &&
+            !(held->count && is_before(CONTAINER_OF(heap_min(held), struct feed_hint, heap), e)) &&
+            !(sent->count && is_before(CONTAINER_OF(list_first(sent), struct feed_hint, node), e));
+    }
+    return yes;
 }
 
-/* The first of a lane finds no room, while later ones would take what becomes free. A worker that
- * keeps it takes nothing else until there is room. */
-static void force(struct feed_lane *l, struct mq *mq)
+/* What was to have it before comes later. */
+static void withdraw(struct offer *w)
 {
-    struct feed_hint *e = CONTAINER_OF(heap_min(&l->held), struct feed_hint, heap);
-    struct offer *w = is_next(e) ? pick(e, offers_pick_busy) : NULL;
+    LIST_EACH(&w->hints, it)
+    {
+        struct feed_hint *e = CONTAINER_OF(it, struct feed_hint, at);
+
+        if (e->keeps) {
+            struct feed_pool *of = e->pool;
+
+            feed_hint_hold(e);
+            feed_pool_step(of);
+        }
+    }
+}
+
+/* It finds no room, while later ones would take what becomes free. A worker that is kept for it
+ * takes nothing else until there is room. */
+static bool force(struct feed_hint *e, struct mq *mq)
+{
+    struct offer *w = !is_retry(e) && is_next(e) ? pick(e, true) : NULL;
 
     if (w) {
-        (void)direct_to(e, w, mq, KEEP_BUSY_MS);
+        withdraw(w);
     }
+    return w && direct_to(e, w, mq, KEEP_BUSY_MS);
 }
 
 /* It stays with that worker, unless another has room, or something comes before it now. What the
@@ -265,7 +302,7 @@ static void renew(struct feed_hint *e, struct offer *w)
     }
     if (offers_has_room(w, &need)) {
         (void)direct_to(e, w, mq, KEEP_MS);
-    } else if (!is_next(e) || pick(e, offers_pick)) {
+    } else if (!is_next(e) || pick(e, false)) {
         feed_hint_hold(e);
         feed_pool_step(p);
     } else {
@@ -293,41 +330,41 @@ static bool is_hopeless(const struct feed_hint *e, struct feed_hint *const *trie
     return false;
 }
 
-void feed_direct_lane(struct feed_lane *l, struct mq *mq)
+void feed_direct_held(struct feed_pool *p, struct mq *mq)
 {
-    struct offers_pool *o = feed_pool_offers(l->pool);
-    struct feed_hint *passed[PASS];
-    struct feed_hint *tried[LOOK_AT];
+    const struct offers_pool *o = feed_pool_offers(p);
+    struct feed_hint *stuck[LOOK_AT];
+    struct feed_kind *k;
     size_t n = 0;
-    size_t tries = 0;
 
-    while (o && o->slots.available > 0 && l->held.count && n < PASS && tries < LOOK_AT) {
-        struct feed_hint *e = CONTAINER_OF(heap_min(&l->held), struct feed_hint, heap);
+    feed_kinds_begin(p);
+    for (int i = 0; i < PASS && n < LOOK_AT && (k = feed_kind_next(p));) {
+        struct feed_hint *e = feed_kind_first(k);
 
         if (e->tries >= FEED_FOR_ALL && e->tries % 2 == 0) {
             /* A worker of an earlier version knows no hints in its own queue. */
             if (feed_publish_one(e, mq) < 0) {
-                break;
+                return;
             }
             continue;
         }
         if (feed_direct_retry(e)) {
             continue;
         }
-        if (!is_hopeless(e, tried, tries)) {
+        if (!is_hopeless(e, stuck, n)) {
             if (feed_direct(e, mq)) {
                 continue;
             }
-            tried[tries++] = e;
+            stuck[n++] = e;
         }
-        heap_remove(&l->held, &e->heap);
-        passed[n++] = e;
+        feed_kind_tried(p, k);
+        i++;
     }
-    while (n) {
-        heap_push(&l->held, &passed[--n]->heap);
+    for (size_t i = 0; i < n; i++) {
+        (void)force(stuck[i], mq);
     }
-    if (o && l->held.count && l != &l->pool->retries) {
-        force(l, mq);
+    if (feed_kind_next(p) && o && o->slots.available > 0) {
+        feed_pool_step(p); /* there may be room for those behind */
     }
 }
 

@@ -23,10 +23,12 @@ static bool is_late(const struct feed_pool *p, const struct feed_hint *e, bool r
 
 static bool some_late(struct feed_pool *p, bool room, int64_t now)
 {
-    LIST_EACH(&p->outstanding, n)
-    {
-        if (is_late(p, CONTAINER_OF(n, struct feed_hint, node), room, now)) {
-            return true;
+    for (size_t i = 0; i < ARRAY_LEN(p->outstanding); i++) {
+        LIST_EACH(&p->outstanding[i], n)
+        {
+            if (is_late(p, CONTAINER_OF(n, struct feed_hint, node), room, now)) {
+                return true;
+            }
         }
     }
     return false;
@@ -39,12 +41,35 @@ static int64_t free_slots(const struct feed_pool *p)
     return o ? o->slots.available : 0;
 }
 
+/* What of them is taken back; true: some of it is no wonder of the moment. */
+static bool take_late(struct feed_pool *p, struct list *of, size_t depth, int64_t *room,
+                      int64_t now, size_t *lost)
+{
+    bool old = false;
+
+    LIST_EACH(of, n)
+    {
+        struct feed_hint *e = CONTAINER_OF(n, struct feed_hint, node);
+
+        if (p->messages <= depth) {
+            break;
+        }
+        if (is_late(p, e, *room > 0, now)) {
+            old = old || (now - e->since >= LOST_AFTER_MS && !feed_is_scarce(e));
+            *room -= e->room.slots;
+            e->tries++;
+            feed_hint_hold(e);
+            ++*lost;
+        }
+    }
+    return old;
+}
+
 static void republish_late(struct feed_pool *p, int64_t now)
 {
     int64_t room = free_slots(p);
     size_t depth = 0;
     size_t lost = 0;
-    bool old = false;
 
     if (BROKEN(HINTS)) {
         return;
@@ -52,21 +77,8 @@ static void republish_late(struct feed_pool *p, int64_t now)
     for (int c = 0; c < TASK_CLASSES; c++) {
         depth += p->depth[c];
     }
-    LIST_EACH(&p->outstanding, n)
-    {
-        struct feed_hint *e = CONTAINER_OF(n, struct feed_hint, node);
-
-        if (p->messages <= depth) {
-            break;
-        }
-        if (is_late(p, e, room > 0, now)) {
-            old = old || (now - e->since >= LOST_AFTER_MS && !feed_is_scarce(e));
-            room -= e->room.slots;
-            e->tries++;
-            feed_hint_hold(e);
-            lost++;
-        }
-    }
+    bool old = take_late(p, &p->outstanding[0], depth, &room, now, &lost);
+    (void)take_late(p, &p->outstanding[1], depth, &room, now, &lost);
     p->silent_at = 0;
     if (lost) {
         METRIC_ADD(hints_repeated, lost);
@@ -126,7 +138,7 @@ void feed_lost_check(struct feed_pool *p, int64_t now)
     bool lasts = room && p->had_room; /* not only between the end of one task and the next claim */
 
     p->had_room = room;
-    if (mq && p->outstanding.count && p->depth_wanted == 0 && now - p->depth_asked >= ASK_MS &&
+    if (mq && feed_outstanding(p) && p->depth_wanted == 0 && now - p->depth_asked >= ASK_MS &&
         some_late(p, lasts, now)) {
         p->depth_asked = now;
         ask_depths(p, mq);

@@ -2,6 +2,7 @@
  *
  *   feed.c          what is held, when it is looked at; marks
  *   feed_lanes.c    which hints compete for the same workers
+ *   feed_kinds.c    which of them ask for the same
  *   feed_publish.c  what goes to the shared queues, in which messages
  *   feed_direct.c   what goes to one worker, because not all of them can take it
  *   feed_scan.c     READY and FED rows from the database
@@ -17,9 +18,12 @@
 #define FEED_WINDOW_MAX  20000
 #define FEED_BUFFER_LOW  500  /* of a lane: more are read */
 #define FEED_BUFFER_HIGH 2000 /* of a lane: so many stay when it is trimmed */
-#define FEED_APART_MAX   20000
-#define FEED_SCANS_MAX   2 /* of a pool at once */
-#define FEED_FOR_ALL     4 /* tries to reach one worker; then each second one is for all */
+#define FEED_COARSE_HIGH                                                                           \
+    20000                   /* the same of a lane that holds what only some of its workers take */
+#define FEED_COARSE_MS 5000 /* where these find no room, then come others */
+#define FEED_APART_MAX 20000
+#define FEED_SCANS_MAX 2 /* of a pool at once */
+#define FEED_FOR_ALL   4 /* tries to reach one worker; then each second one is for all */
 
 enum feed_hint_state { HELD, SENT, FED, DIRECTED };
 
@@ -32,8 +36,10 @@ struct feed_hint {
     struct id id;
     UT_hash_handle hh;
     struct heap_node heap; /* HELD: lane->held */
+    struct heap_node same; /* HELD, and not for all workers: kind->held */
+    struct feed_kind *kind;
     struct list_node
-        node; /* SENT, FED: pool->outstanding; DIRECTED: pool->directed; oldest first */
+        node; /* SENT, FED: pool->outstanding[]; DIRECTED: pool->directed; oldest first */
     struct list_node mark; /* FED, not yet written: feed->marks */
     struct list_node at;   /* DIRECTED: the hints of that offer, while there is such a worker */
     struct feed_pool *pool;
@@ -41,6 +47,7 @@ struct feed_hint {
     struct feed_message *message; /* SENT, FED */
     enum feed_hint_state state;
     bool marked; /* the row is FED, or will be */
+    bool keeps;  /* DIRECTED: that worker is kept for it */
     int32_t attempt;
     int32_t priority;
     int tries; /* how often nobody claimed it */
@@ -59,16 +66,35 @@ struct feed_hint {
     char type[];     /* of the task */
 };
 
+/* Held hints that ask for the same, where not every worker can take it, and that the same nodes
+ * gave back: where one of them finds no room, none does. */
+struct feed_kind {
+    char *key;
+    UT_hash_handle hh;
+    struct heap held;
+    struct heap_node node; /* pool->order[of], by the first of them */
+    int of;
+};
+
 /* Tasks that the same workers can take: see offers.h. */
 struct feed_lane {
     struct feed_pool *pool;
     struct offers_filter filter;
+    bool shared; /* every worker can take it */
     struct heap held;
     bool complete; /* horizon is at infinity */
     int64_t horizon_rank;
     struct id horizon_id;
-    int scans;       /* in flight */
-    int64_t scan_at; /* not before, for the last one failed; boot ms */
+    bool holes;        /* before it, of what found no room for long; it is read again at the end */
+    int64_t rotate_at; /* not before; boot ms */
+    int scans;         /* in flight */
+    int64_t scan_at;   /* not before, for the last one failed; boot ms */
+    int failures;      /* in a row */
+    bool walks;        /* a scan goes on behind this: it was cut short, or failed */
+    bool walk_told;
+    int64_t walk_rank;
+    struct id walk_id;
+    int64_t walk_began; /* boot ms */
     bool missed; /* a task became READY during a scan, which may not have seen it: the best one */
     int64_t missed_rank;
     struct id missed_id;
@@ -83,7 +109,7 @@ struct feed_pool {
     char *name;
     UT_hash_handle hh;
     struct feed *feed;
-    struct feed_lane *lanes; /* the first is the shared one */
+    struct feed_lane *lanes; /* as in offers.h: the first OFFERS_SHARED are for all */
     size_t n_lanes;
     /* What workers gave back, read by no scan: others could take it; or may soon, by look_at. */
     struct feed_lane apart;
@@ -92,11 +118,15 @@ struct feed_pool {
      * turn_at. */
     struct feed_lane retries;
     int64_t retried_at; /* such a worker last took one; boot ms */
-    size_t next_lane;   /* to be looked at first, when lanes are read */
-    uint64_t shape;     /* raised when the lanes are made anew: late scans are dropped */
-    int workers;        /* live ones, when they were looked at last */
-    struct list outstanding;
-    size_t scarce; /* of these: they ask for CPUs or memory */
+    /* All that goes to one worker, of whatever lane, by the rank of the first: a round. Where there
+     * are more of them than a turn looks at, it goes on with the next one. */
+    struct feed_kind *kinds;
+    struct heap order[2];
+    int untried;                /* which of the two holds those that were not tried in this round */
+    size_t next_lane;           /* to be looked at first, when lanes are read */
+    uint64_t shape;             /* raised when the lanes are made anew: late scans are dropped */
+    int workers;                /* live ones, when they were looked at last */
+    struct list outstanding[2]; /* the second: they ask for CPUs or memory */
     struct list directed;
     size_t messages; /* with something outstanding */
     bool due;        /* a step, at the end of this turn of the loop */
@@ -152,6 +182,11 @@ static inline bool feed_is_scarce(const struct feed_hint *e)
     return e->room.cpus_milli || e->room.memory_mb;
 }
 
+static inline size_t feed_outstanding(const struct feed_pool *p)
+{
+    return p->outstanding[0].count + p->outstanding[1].count;
+}
+
 struct feed_hint *feed_hint_find(struct feed *f, const struct id *id);
 struct feed_hint *feed_hint_new(struct feed *f, struct feed_pool *p, const struct task *row);
 /* SENT, FED, DIRECTED. */
@@ -182,7 +217,27 @@ void feed_lanes_make(struct feed_pool *p, struct offers_pool *o);
 void feed_lanes_free(struct feed_pool *p);
 /* Too much in memory: the best stay, the horizon is drawn behind them. */
 void feed_lane_trim(struct feed_lane *l);
+/* Only the best so many stay; returns the last of them. */
+struct feed_hint *feed_lane_keep(struct feed_lane *l, size_t most);
+/* So much is in memory that nothing more is read. */
+bool feed_lane_is_full(const struct feed_lane *l);
+/* A coarse lane is full of what finds no room: what is behind has its turn. */
+void feed_lane_rotate(struct feed_lane *l);
 size_t feed_held(const struct feed_pool *p);
+/* All that it holds; for a moment it is in no lane. */
+void feed_lane_empty(struct feed_lane *l, struct list *to);
+
+/* feed_kinds.c */
+void feed_kinds_init(struct feed_pool *p);
+void feed_kinds_done(struct feed_pool *p); /* nothing is held */
+void feed_kind_join(struct feed_hint *e);
+void feed_kind_leave(struct feed_hint *e);
+/* The one whose first hint comes first, of those not tried in this round; NULL: no more. */
+struct feed_kind *feed_kind_next(struct feed_pool *p);
+struct feed_hint *feed_kind_first(const struct feed_kind *k);
+void feed_kind_tried(struct feed_pool *p, struct feed_kind *k);
+/* A round begins; or goes on, and the first ones are tried again before. */
+void feed_kinds_begin(struct feed_pool *p);
 
 /* feed_publish.c */
 /* So many hints are to be in the broker. */
@@ -201,8 +256,8 @@ bool feed_direct_retry(struct feed_hint *e);
 void feed_direct_late(struct feed_pool *p, int64_t now);
 /* To a worker that has room now; false: there is none, or the broker takes nothing. */
 bool feed_direct(struct feed_hint *e, struct mq *mq);
-/* A lane that is not shared, as far as there is room. */
-void feed_direct_lane(struct feed_lane *l, struct mq *mq);
+/* What is held and not for all, in its order, as far as there is room. */
+void feed_direct_held(struct feed_pool *p, struct mq *mq);
 /* What was not claimed in time goes elsewhere; so does what went to workers that are gone. */
 void feed_direct_check(struct feed_pool *p, int64_t now);
 
@@ -210,6 +265,7 @@ void feed_direct_check(struct feed_pool *p, int64_t now);
 void feed_scan_more(struct feed_lane *l);  /* behind the horizon */
 void feed_scan_again(struct feed_lane *l); /* all of it */
 void feed_scan_told(struct feed_lane *l);  /* from told_rank on */
+void feed_scan_on(struct feed_lane *l);    /* either of them */
 void feed_lane_told(struct feed_lane *l, int64_t rank);
 void feed_scan_fed(struct feed_pool *p); /* hints of an earlier leader: they count as outstanding */
 

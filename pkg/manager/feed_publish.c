@@ -11,7 +11,6 @@
 
 #define DRAIN_S  0.25 /* so much work is in the broker, or twice the free slots */
 #define SHARE    4    /* a hint holds no more than this part of a worker, and of the window */
-#define LOOK_AT  256  /* tasks that ask for CPUs or memory, for one behind them that does not */
 #define PAUSE_MS 1000 /* after a refused publish */
 
 void feed_queue_name(char text[FEED_QUEUE_LEN], const char *pool, enum task_class c)
@@ -34,7 +33,8 @@ static size_t pool_share(const struct feed_pool *p, const struct offers_slots *s
 {
     size_t share = MIN((size_t)s->smallest, window) / SHARE;
 
-    share = MIN(share, p->lanes[0].held.count / (size_t)MAX(s->workers, 1));
+    share =
+        MIN(share, (p->lanes[0].held.count + p->lanes[1].held.count) / (size_t)MAX(s->workers, 1));
     return MAX(MIN(share, (size_t)HINT_TASKS), (size_t)1);
 }
 
@@ -176,38 +176,48 @@ static bool goes_alone(struct feed_hint *e, struct mq *mq)
 static bool is_full(const struct feed_pool *p, const struct feed_hint *e, size_t window,
                     size_t more)
 {
-    size_t other = feed_is_scarce(e) ? p->scarce : MIN(p->scarce, window / 2);
+    size_t scarce = p->outstanding[1].count;
+    size_t other = feed_is_scarce(e) ? scarce : MIN(scarce, window / 2);
 
-    return window < p->outstanding.count - p->scarce + other + more;
+    return window < p->outstanding[0].count + other + more;
+}
+
+/* The first of what every worker can take; NULL: no more. */
+static struct feed_hint *first_shared(const struct feed_pool *p, bool scarce)
+{
+    struct heap_node *a = heap_min(&p->lanes[0].held);
+    struct heap_node *b = scarce ? heap_min(&p->lanes[1].held) : NULL;
+    struct heap_node *n = !a || (b && feed_hint_less(b, a)) ? b : a;
+
+    return n ? CONTAINER_OF(n, struct feed_hint, heap) : NULL;
 }
 
 /* The best READY tasks, in their order, as far as the window goes. */
 static void publish_shared(struct feed_pool *p, struct mq *mq, const struct offers_slots *s)
 {
-    struct feed_lane *l = &p->lanes[0];
     size_t window = feed_pool_window(p, s);
     size_t share = pool_share(p, s, window);
-    size_t more = MIN(share, l->held.count); /* a whole hint at first, then one by one */
+    size_t more =
+        MIN(share, p->lanes[0].held.count +
+                       p->lanes[1].held.count); /* a whole hint at first, then one by one */
     struct bunch bunches[TASK_CLASSES];
-    struct feed_hint *passed[LOOK_AT];
-    size_t n = 0;
+    struct feed_hint *e;
+    bool scarce = true;
     int64_t now = clock_boot_ms();
     int rc = 0;
 
     for (int c = 0; c < TASK_CLASSES; c++) {
         bunch_empty(&bunches[c]);
     }
-    while (rc == 0 && l->held.count) {
-        struct feed_hint *e = CONTAINER_OF(heap_min(&l->held), struct feed_hint, heap);
+    while (rc == 0 && (e = first_shared(p, scarce))) {
         enum task_class c = task_class_of(e->priority);
         struct bunch *b = &bunches[c];
 
         if (is_full(p, e, window, more)) {
-            if (!feed_is_scarce(e) || n == LOOK_AT) {
+            if (!feed_is_scarce(e)) {
                 break;
             }
-            heap_remove(&l->held, &e->heap);
-            passed[n++] = e;
+            scarce = false; /* however many they are, the others go past them */
             continue;
         }
         if (feed_direct_retry(e) || goes_alone(e, mq)) {
@@ -218,9 +228,6 @@ static void publish_shared(struct feed_pool *p, struct mq *mq, const struct offe
         }
         bunch_add(b, e, now);
         more = 1;
-    }
-    while (n) {
-        heap_push(&l->held, &passed[--n]->heap);
     }
     for (int c = 0; c < TASK_CLASSES; c++) {
         if (bunches[c].message) {
@@ -238,11 +245,7 @@ int feed_publish(struct feed_pool *p, struct mq *mq)
         return rc;
     }
     publish_shared(p, mq, offers_slots(o));
-    for (size_t i = 1; i < p->n_lanes; i++) {
-        feed_direct_lane(&p->lanes[i], mq);
-    }
-    feed_direct_lane(&p->apart, mq);
-    feed_direct_lane(&p->retries, mq);
+    feed_direct_held(p, mq);
     return 0;
 }
 

@@ -3,12 +3,16 @@
 #include "pkg/manager/store.h"
 
 #include "internal/clock.h"
+#include "internal/log.h"
 
 #include <stdlib.h>
 
-#define SCAN_LIMIT 1000
-#define FAILED_MS  1000
-#define REST       20 /* times as long as a scan took, before the same is looked for again */
+#define SCAN_LIMIT    1000
+#define FAILED_MS     1000
+#define FAILURES_TOLD 60 /* the first of so many in a row */
+#define REST          20 /* times as long as a scan took, before the same is looked for again */
+
+static const struct id first;
 
 struct scan {
     struct feed *feed;
@@ -20,7 +24,7 @@ struct scan {
     bool told;
     int64_t rank;
     struct id after;
-    int64_t sent; /* boot ms */
+    int64_t began; /* boot ms */
 };
 
 static struct scan *scan_new(const struct feed_pool *p)
@@ -32,7 +36,7 @@ static struct scan *scan_new(const struct feed_pool *p)
                        .run = p->feed->run,
                        .shape = p->shape,
                        .rank = INT64_MIN,
-                       .sent = clock_boot_ms()};
+                       .began = clock_boot_ms()};
     return s;
 }
 
@@ -55,33 +59,73 @@ static void take_row(struct feed *f, struct feed_pool *p, const struct task *row
 }
 
 /* How far the lane is known now. */
-static void move_horizon(struct feed_lane *l, const struct scan *s, const struct task *rows,
-                         size_t n)
+static void move_horizon(struct feed_lane *l, const struct scan *s, const struct task *last,
+                         bool all)
 {
     if (!l->complete && feed_before(l->horizon_rank, &l->horizon_id, s->rank, &s->after)) {
         return; /* it was trimmed meanwhile: between there and here may be more */
     }
-    if (n < SCAN_LIMIT) {
+    if (all && l->holes) {
+        l->holes = false;
+        l->horizon_rank = INT64_MIN;
+        l->horizon_id = first;
+        l->scan_at = l->rotate_at;
+    } else if (all) {
         l->complete = true;
-    } else if (l->complete ||
-               feed_before(l->horizon_rank, &l->horizon_id, rows[n - 1].rank, &rows[n - 1].id)) {
+    } else if (l->complete || feed_before(l->horizon_rank, &l->horizon_id, last->rank, &last->id)) {
         l->complete = false;
-        l->horizon_rank = rows[n - 1].rank;
-        l->horizon_id = rows[n - 1].id;
+        l->horizon_rank = last->rank;
+        l->horizon_id = last->id;
     }
 }
 
+static size_t take_rows(struct feed_lane *l, const struct task *rows, size_t n)
+{
+    size_t taken = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        struct need need = {rows[i].job_type ? rows[i].job_type : "",
+                            {rows[i].slots, rows[i].cpus_milli, rows[i].memory_mb}};
+
+        if (offers_filter_takes(&l->filter, &need)) {
+            take_row(l->pool->feed, l->pool, &rows[i]);
+            taken++;
+        }
+    }
+    return taken;
+}
+
+static void go_on(struct feed_lane *l, const struct scan *s, int64_t rank, const struct id *id)
+{
+    l->walks = true;
+    l->walk_told = s->told;
+    l->walk_rank = rank;
+    l->walk_id = *id;
+    l->walk_began = s->began;
+}
+
+/* It looked at many rows that are none of this lane, within what the lane knows: what comes new is
+ * not to wait until it has looked at the rest. */
+static bool walk(struct feed_lane *l, const struct scan *s, const struct task *last)
+{
+    if (l->complete || feed_before(last->rank, &last->id, l->horizon_rank, &l->horizon_id)) {
+        go_on(l, s, last->rank, &last->id);
+    }
+    return l->walks;
+}
+
 static void lane_scanned(struct feed_lane *l, const struct scan *s, const struct task *rows,
-                         size_t n)
+                         size_t n, bool all)
 {
     struct feed_pool *p = l->pool;
     int64_t now = clock_boot_ms();
+    size_t taken = take_rows(l, rows, n);
 
-    *(s->told ? &l->told_at : &l->rescan_at) = now + REST * (now - s->sent);
-    for (size_t i = 0; i < n; i++) {
-        take_row(p->feed, p, &rows[i]);
+    l->failures = 0;
+    if (all || taken == SCAN_LIMIT || !walk(l, s, &rows[n - 1])) {
+        *(s->told ? &l->told_at : &l->rescan_at) = now + REST * (now - s->began);
+        move_horizon(l, s, n ? &rows[n - 1] : NULL, all);
     }
-    move_horizon(l, s, rows, n);
     if (l->missed && (l->complete || !feed_before(l->horizon_rank, &l->horizon_id, l->missed_rank,
                                                   &l->missed_id))) {
         feed_lane_told(l, l->missed_rank);
@@ -94,13 +138,26 @@ static void lane_scanned(struct feed_lane *l, const struct scan *s, const struct
     feed_pool_step(p);
 }
 
-static void on_scanned(void *arg, int rc, const struct task *rows, size_t n, const struct err *why)
+/* A database that is away is reported by its owner. */
+static void lane_failed(struct feed_lane *l, const struct scan *s, int rc, const struct err *why)
+{
+    go_on(l, s, s->rank, &s->after);
+    l->scan_at = clock_boot_ms() + FAILED_MS;
+    if (rc != ERR_DB_DOWN && l->failures++ % FAILURES_TOLD == 0) {
+        log_warn(NULL,
+                 "pool %s: READY tasks could not be read from the database, which is tried again "
+                 "every second; what is not read is not started: %s",
+                 l->pool->name, why ? why->text : "no reason was given");
+    }
+}
+
+static void on_scanned(void *arg, int rc, const struct task *rows, size_t n, bool all,
+                       const struct err *why)
 {
     struct scan *s = arg;
     struct feed *f = s->feed;
     struct feed_pool *p = feed_pool_find(f, s->pool);
 
-    (void)why; /* a database that is away is reported by its owner; the next tick scans again */
     f->open_calls--;
     if (s->run == f->run && p) {
         p->scans--;
@@ -108,9 +165,9 @@ static void on_scanned(void *arg, int rc, const struct task *rows, size_t n, con
             p->lanes[s->lane].scans--;
         }
         if (p->shape == s->shape && rc == 0) {
-            lane_scanned(&p->lanes[s->lane], s, rows, n);
+            lane_scanned(&p->lanes[s->lane], s, rows, n, all);
         } else if (p->shape == s->shape) {
-            p->lanes[s->lane].scan_at = clock_boot_ms() + FAILED_MS;
+            lane_failed(&p->lanes[s->lane], s, rc, why);
         } else {
             feed_pool_step(p); /* others may scan now */
         }
@@ -118,7 +175,8 @@ static void on_scanned(void *arg, int rc, const struct task *rows, size_t n, con
     scan_free(s);
 }
 
-static void scan(struct feed_lane *l, int64_t rank, const struct id *after, bool told)
+static void scan(struct feed_lane *l, int64_t rank, const struct id *after, bool told,
+                 int64_t began)
 {
     struct feed_pool *p = l->pool;
     struct scan *s = scan_new(p);
@@ -127,6 +185,7 @@ static void scan(struct feed_lane *l, int64_t rank, const struct id *after, bool
     s->told = told;
     s->rank = rank;
     s->after = *after;
+    s->began = began;
     if (store_scan_ready(p->feed->o.db, p->name, rank, after, &l->filter, SCAN_LIMIT, on_scanned,
                          s) < 0) {
         scan_free(s);
@@ -139,15 +198,19 @@ static void scan(struct feed_lane *l, int64_t rank, const struct id *after, bool
 
 void feed_scan_more(struct feed_lane *l)
 {
-    scan(l, l->horizon_rank, &l->horizon_id, false);
+    scan(l, l->horizon_rank, &l->horizon_id, false, clock_boot_ms());
 }
-
-static const struct id first;
 
 void feed_scan_again(struct feed_lane *l)
 {
     l->rescan = l->told = false;
-    scan(l, INT64_MIN, &first, false);
+    scan(l, INT64_MIN, &first, false, clock_boot_ms());
+}
+
+void feed_scan_on(struct feed_lane *l)
+{
+    l->walks = false;
+    scan(l, l->walk_rank, &l->walk_id, l->walk_told, l->walk_began);
 }
 
 static bool will_be_read(const struct feed_lane *l, int64_t rank)
@@ -159,13 +222,13 @@ void feed_scan_told(struct feed_lane *l)
 {
     l->told = false;
     if (!will_be_read(l, l->told_rank)) {
-        scan(l, l->told_rank, &first, true);
+        scan(l, l->told_rank, &first, true, clock_boot_ms());
     }
 }
 
 void feed_lane_told(struct feed_lane *l, int64_t rank)
 {
-    if (l->filter.n_in && !will_be_read(l, rank)) {
+    if (l->filter.n_types && !will_be_read(l, rank)) {
         l->told_rank = l->told ? MIN(l->told_rank, rank) : rank;
         l->told = true;
     }

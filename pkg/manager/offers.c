@@ -129,6 +129,19 @@ bool offers_class_has(const struct offer_class *c, const char *type)
     return false;
 }
 
+/* FNV-1a, stirred so that sums of it are of no use to others. */
+static uint64_t mark_of(const char *key)
+{
+    uint64_t h = 0xcbf29ce484222325u;
+
+    for (; *key; key++) {
+        h = (h ^ (unsigned char)*key) * 0x100000001b3u;
+    }
+    h = (h ^ (h >> 30)) * 0xbf58476d1ce4e5b9u;
+    h = (h ^ (h >> 27)) * 0x94d049bb133111ebu;
+    return h ^ (h >> 31);
+}
+
 static struct offer_class *class_get(struct offers *o, char *key, const struct offer_facts *f)
 {
     struct offer_class *c = NULL;
@@ -141,6 +154,7 @@ static struct offer_class *class_get(struct offers *o, char *key, const struct o
     }
     c = xmalloc(sizeof(*c));
     c->key = key;
+    c->mark = mark_of(key);
     c->room = f->room;
     heap_init(&c->live, freer);
     list_init(&c->absent);
@@ -204,7 +218,7 @@ void offers_done(struct offers *o)
 
 void offer_init(struct offer *w)
 {
-    *w = (struct offer){0};
+    *w = (struct offer){.kept = OFFERS_KEPT_FOR_NONE};
     list_init(&w->hints);
 }
 
@@ -274,6 +288,7 @@ void offers_forget(struct offers *o, struct offer *w)
 {
     while (list_pop(&w->hints)) {
     }
+    w->kept = OFFERS_KEPT_FOR_NONE;
     if (w->class) {
         if (offers_is_live(w)) {
             count_live(o, w, -1);
@@ -328,6 +343,11 @@ void offers_deafen(struct offer *w)
     if (offers_is_live(w)) {
         heap_fix(&w->class->live, &w->node);
     }
+}
+
+void offers_keep(struct offer *w, int64_t rank)
+{
+    w->kept = rank;
 }
 
 /* ---- questions ---- */
@@ -504,7 +524,7 @@ struct offer *offers_pick(const struct offers_pool *p, const struct need *n)
     return best;
 }
 
-struct offer *offers_pick_busy(const struct offers_pool *p, const struct need *n)
+struct offer *offers_pick_busy(const struct offers_pool *p, const struct need *n, int64_t rank)
 {
     struct offer *best = NULL;
 
@@ -514,7 +534,10 @@ struct offer *offers_pick_busy(const struct offers_pool *p, const struct need *n
         for (size_t k = 1; k <= c->live.count && class_fits(c, n); k++) {
             struct offer *w = CONTAINER_OF(c->live.items[k], struct offer, node);
 
-            best = w->avoided || w->deaf || w->hints.count ? best : freer_of(best, w);
+            if (!w->avoided && !w->deaf && w->kept > rank) {
+                best = best && w->kept != best->kept ? (w->kept > best->kept ? w : best)
+                                                     : freer_of(best, w);
+            }
         }
     }
     return best;

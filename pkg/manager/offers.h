@@ -5,10 +5,11 @@
  * share a class; a pool has classes. So what a lease changes does not depend on how many pools its
  * worker serves, and what a pool can take is asked of a few classes and not of a thousand workers.
  *
- * A lane is a part of a pool's tasks that the same workers can take: those that every live worker
- * can (they go through the shared queues), and of each type one for each set of workers that can
- * take the same sizes. So no task waits behind one that only other workers could take. What is in
- * no lane fits no live worker.
+ * A lane is a part of a pool's tasks that the same workers can take: of the types that the same of
+ * them offer one for each set that can take the same sizes; and of these one for the plain tasks,
+ * which ask for slots only, and one for the others, which may wait although slots are free. The
+ * first two are for what every live worker can take: that goes through the shared queues. So no
+ * task waits behind one that only other workers could take. What is in no lane fits no live worker.
  */
 #ifndef SJE_MANAGER_OFFERS_H
 #define SJE_MANAGER_OFFERS_H
@@ -18,8 +19,10 @@
 
 #include <uthash.h>
 
-#define OFFERS_LANES_MAX 64 /* of a pool; the last one takes what is left */
-#define OFFERS_SIZES_MAX 16 /* of a type; more are not told apart */
+#define OFFERS_LANES_MAX     64 /* of a pool; the last one takes what is left */
+#define OFFERS_KEPT_FOR_NONE INT64_MAX
+#define OFFERS_SIZES_MAX     32 /* of the same types; more are not told apart */
+#define OFFERS_SHARED        2 /* lanes for all workers, the first plain; the second may be empty */
 
 struct room {
     int64_t slots;
@@ -41,16 +44,14 @@ struct need {
     struct room room;
 };
 
-/* Tasks of this type up to this size. */
-struct offers_limit {
-    char *type; /* owned by the filter */
-    struct room most;
-};
+/* Tasks of these types that are within `most`, and within none of `out`. */
 struct offers_filter {
-    struct offers_limit *in; /* within one of these */
-    size_t n_in;
-    struct offers_limit *out; /* and within none of these */
+    char **types; /* owned, sorted */
+    size_t n_types;
+    struct room most;
+    struct room *out; /* owned */
     size_t n_out;
+    uint64_t coarse; /* not 0: not all that it takes fits a live worker; names these workers */
 };
 bool offers_filter_takes(const struct offers_filter *f, const struct need *n);
 bool offers_filter_eq(const struct offers_filter *a, const struct offers_filter *b);
@@ -65,8 +66,9 @@ struct offer {
     struct room directed;      /* by hints that were sent to it alone and are not claimed yet */
     struct list hints;         /* those, for whoever sends them */
     struct list_node absent;   /* class->absent */
-    bool deaf;                 /* one of them came to nothing; until it is heard again */
-    bool avoided;              /* by the task that is looked at, for this moment */
+    int64_t kept; /* for a hint of this rank, until it has room; OFFERS_KEPT_FOR_NONE */
+    bool deaf;    /* one of them came to nothing; until it is heard again */
+    bool avoided; /* by the task that is looked at, for this moment */
 };
 void offer_init(struct offer *w);
 
@@ -87,8 +89,8 @@ struct offers_pool {
     struct list_node changed; /* offers->changed */
     bool stale;               /* what follows from the classes is to be made anew */
     struct offers_slots slots;
-    struct offers_filter lanes[OFFERS_LANES_MAX]; /* the first is the shared one */
-    size_t n_lanes;                               /* 0: no live worker */
+    struct offers_filter lanes[OFFERS_LANES_MAX];
+    size_t n_lanes; /* 0: no live worker */
 };
 
 struct offers {
@@ -117,6 +119,8 @@ void offers_set_absent(struct offers *o, struct offer *w, const struct offer_fac
 void offers_use(struct offer *w, const struct room *r, int sign);
 void offers_direct(struct offer *w, const struct room *r, int sign);
 void offers_deafen(struct offer *w);
+/* It is to make room for a hint of this rank. */
+void offers_keep(struct offer *w, int64_t rank);
 bool offers_is_live(const struct offer *w);
 /* Its leases leave room for it, whatever else is directed to it. */
 bool offers_has_room(const struct offer *w, const struct need *n);
@@ -145,8 +149,8 @@ struct room offers_room(const struct offer *w); /* when it is free */
 struct room offers_missing(const struct offers_pool *p, const struct need *n);
 /* One that has room for it now, the one with most free slots; NULL: none. */
 struct offer *offers_pick(const struct offers_pool *p, const struct need *n);
-/* One that could take it if it were free, the one with most free slots; none that has hints of its
- * own already. */
-struct offer *offers_pick_busy(const struct offers_pool *p, const struct need *n);
+/* One that could take it if it were free, and is kept for none that comes before this rank: the one
+ * whose own comes last, of those with most free slots. */
+struct offer *offers_pick_busy(const struct offers_pool *p, const struct need *n, int64_t rank);
 
 #endif

@@ -5,72 +5,80 @@
 
 /* ---- filters ---- */
 
-static bool limits_take(const struct offers_limit *list, size_t n, const struct need *need)
+static int compare_types(const void *a, const void *b)
 {
-    for (size_t i = 0; i < n; i++) {
-        if (room_within(&need->room, &list[i].most) && streq(list[i].type, need->type)) {
-            return true;
-        }
-    }
-    return false;
+    const char *const *x = a;
+    const char *const *y = b;
+
+    return strcmp(*x, *y);
 }
 
 bool offers_filter_takes(const struct offers_filter *f, const struct need *n)
 {
-    return limits_take(f->in, f->n_in, n) && !limits_take(f->out, f->n_out, n);
-}
-
-static bool limits_eq(const struct offers_limit *a, size_t n, const struct offers_limit *b,
-                      size_t m)
-{
-    if (n != m) {
+    if (!room_within(&n->room, &f->most)) {
         return false;
     }
-    for (size_t i = 0; i < n; i++) {
-        if (!room_eq(&a[i].most, &b[i].most) || !streq(a[i].type, b[i].type)) {
+    for (size_t i = 0; i < f->n_out; i++) {
+        if (room_within(&n->room, &f->out[i])) {
             return false;
         }
     }
-    return true;
+    return f->n_types &&
+           bsearch(&n->type, f->types, f->n_types, sizeof(*f->types), compare_types) != NULL;
 }
 
 bool offers_filter_eq(const struct offers_filter *a, const struct offers_filter *b)
 {
-    return limits_eq(a->in, a->n_in, b->in, b->n_in) &&
-           limits_eq(a->out, a->n_out, b->out, b->n_out);
+    bool eq = a->n_types == b->n_types && a->n_out == b->n_out && room_eq(&a->most, &b->most) &&
+              a->coarse == b->coarse;
+
+    for (size_t i = 0; eq && i < a->n_out; i++) {
+        eq = room_eq(&a->out[i], &b->out[i]);
+    }
+    for (size_t i = 0; eq && i < a->n_types; i++) {
+        eq = streq(a->types[i], b->types[i]);
+    }
+    return eq;
 }
 
-static void limit_add(struct offers_limit **list, size_t *n, const char *type, const struct room *r)
+static void *grown(void *list, size_t n, size_t size)
 {
-    if ((*n & (*n - 1)) == 0) { /* 0, or a power of two: it is full */
-        *list = xrealloc(*list, MAX(2 * *n, (size_t)1) * sizeof(**list));
+    if (n & (n - 1)) {
+        return list;
     }
-    (*list)[(*n)++] = (struct offers_limit){xstrdup(type), *r};
+    return xrealloc(list, MAX(2 * n, (size_t)1) * size); /* 0, or a power of two: it is full */
+}
+
+static void add_type(struct offers_filter *f, const char *type)
+{
+    f->types = grown(f->types, f->n_types, sizeof(*f->types));
+    f->types[f->n_types++] = xstrdup(type);
+}
+
+static void add_out(struct offers_filter *f, const struct room *r)
+{
+    f->out = grown(f->out, f->n_out, sizeof(*f->out));
+    f->out[f->n_out++] = *r;
 }
 
 void offers_filter_copy(struct offers_filter *dst, const struct offers_filter *src)
 {
-    *dst = (struct offers_filter){0};
-    for (size_t i = 0; i < src->n_in; i++) {
-        limit_add(&dst->in, &dst->n_in, src->in[i].type, &src->in[i].most);
+    *dst = (struct offers_filter){.most = src->most, .coarse = src->coarse};
+    for (size_t i = 0; i < src->n_types; i++) {
+        add_type(dst, src->types[i]);
     }
     for (size_t i = 0; i < src->n_out; i++) {
-        limit_add(&dst->out, &dst->n_out, src->out[i].type, &src->out[i].most);
+        add_out(dst, &src->out[i]);
     }
-}
-
-static void limits_free(struct offers_limit *list, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        free(list[i].type);
-    }
-    free(list);
 }
 
 void offers_filter_done(struct offers_filter *f)
 {
-    limits_free(f->in, f->n_in);
-    limits_free(f->out, f->n_out);
+    for (size_t i = 0; i < f->n_types; i++) {
+        free(f->types[i]);
+    }
+    free(f->types);
+    free(f->out);
     *f = (struct offers_filter){0};
 }
 
@@ -82,14 +90,17 @@ void offers_lanes_clear(struct offers_pool *p)
     p->n_lanes = 0;
 }
 
-/* ---- lanes ---- */
+/* ---- sizes ---- */
 
-/* One type, over the live classes that offer it. Its sizes are those of the classes, and for any
- * two what both have. So of the sizes that hold a task one is the smallest, and tells who can take
- * it: the classes that have as much. */
-struct type_sizes {
-    const char *type;
+/* Types that the same live classes offer. The sizes are those of the classes, and for any two what
+ * both have; and the slots of each alone. So of the sizes that hold a task one is the smallest, and
+ * tells who can take it: the classes that have as much. */
+struct group {
+    uint64_t set; /* the sum of their marks */
     UT_hash_handle hh;
+    const char **types;
+    size_t n_types;
+    const struct offer_class *last; /* that was added */
     size_t classes;
     struct room all; /* each of them has this */
     struct room most;
@@ -98,74 +109,52 @@ struct type_sizes {
     bool many;
 };
 
-static void add_one(struct type_sizes *t, const struct room *r)
+static void add_one(struct group *g, const struct room *r)
 {
-    for (size_t i = 0; i < t->n; i++) {
-        if (room_eq(r, &t->sizes[i])) {
+    for (size_t i = 0; i < g->n; i++) {
+        if (room_eq(r, &g->sizes[i])) {
             return;
         }
     }
-    if (t->n == OFFERS_SIZES_MAX) {
-        t->many = true;
+    if (g->n == OFFERS_SIZES_MAX) {
+        g->many = true;
     } else {
-        t->sizes[t->n++] = *r;
+        g->sizes[g->n++] = *r;
     }
 }
 
-static void add_size(struct type_sizes *t, const struct room *r)
+static struct room plain(const struct room *r)
 {
-    size_t before = t->n;
+    return (struct room){.slots = r->slots};
+}
 
-    t->all = t->classes ? room_least(&t->all, r) : *r;
-    t->most = t->classes++ ? room_most(&t->most, r) : *r;
-    add_one(t, r);
+static void add_size(struct group *g, const struct room *r)
+{
+    size_t before = g->n;
+    struct room slots = plain(r);
+
+    g->all = g->classes ? room_least(&g->all, r) : *r;
+    g->most = g->classes++ ? room_most(&g->most, r) : *r;
+    add_one(g, r);
+    add_one(g, &slots);
     for (size_t i = 0; i < before; i++) {
-        struct room both = room_least(&t->sizes[i], r);
+        struct room both = room_least(&g->sizes[i], r);
 
-        add_one(t, &both);
+        add_one(g, &both);
     }
 }
 
 /* Too many to tell apart: as if one worker had the most of each. */
-static void join_many(struct type_sizes *t)
+static void join_many(struct group *g)
 {
-    if (t->many) {
-        t->n = 0;
-        add_one(t, &t->all);
-        add_one(t, &t->most);
-    }
-}
+    const struct room of[] = {plain(&g->all), g->all, plain(&g->most), g->most};
 
-static struct type_sizes *sizes_of(struct type_sizes **list, const char *type)
-{
-    struct type_sizes *t = NULL;
-
-    HASH_FIND_STR(*list, type, t);
-    if (!t) {
-        t = xmalloc(sizeof(*t));
-        t->type = type;
-        HASH_ADD_KEYPTR(hh, *list, t->type, strlen(t->type), t);
-    }
-    return t;
-}
-
-/* Tasks of the type within its size k, and within none that is smaller. */
-static void lane_add(struct offers_pool *p, const struct type_sizes *t, size_t k)
-{
-    bool full = p->n_lanes == OFFERS_LANES_MAX; /* the last one takes what is left, of any type */
-    struct offers_filter *f = &p->lanes[full ? p->n_lanes - 1 : p->n_lanes++];
-
-    limit_add(&f->in, &f->n_in, t->type, &t->sizes[k]);
-    for (size_t i = 0; i < k && !full; i++) {
-        if (room_within(&t->sizes[i], &t->sizes[k])) {
-            limit_add(&f->out, &f->n_out, t->type, &t->sizes[i]);
+    if (g->many) {
+        g->n = 0;
+        for (size_t i = 0; i < ARRAY_LEN(of); i++) {
+            add_one(g, &of[i]);
         }
     }
-}
-
-static int by_type(const struct type_sizes *a, const struct type_sizes *b)
-{
-    return strcmp(a->type, b->type);
 }
 
 /* A smaller one first. */
@@ -180,40 +169,172 @@ static int compare_rooms(const void *a, const void *b)
                                             : 0;
 }
 
-/* The order in which workers came must not make another shape of the same offers. */
-static void sort_sizes(struct type_sizes **list)
+/* ---- groups ---- */
+
+struct offered {
+    const char *type;
+    UT_hash_handle hh;
+    uint64_t set;
+    struct group *group;
+};
+
+static struct offered *offered_find(struct offered *list, const char *type)
 {
-    HASH_SORT(*list, by_type);
-    for (struct type_sizes *t = *list; t; t = t->hh.next) {
-        join_many(t);
-        qsort(t->sizes, t->n, sizeof(*t->sizes), compare_rooms);
+    struct offered *t = NULL;
+
+    HASH_FIND_STR(list, type, t);
+    return t;
+}
+
+static void mark_types(struct offered **list, const struct offer_class *c)
+{
+    for (size_t k = 0; c->types[k]; k++) {
+        struct offered *t = offered_find(*list, c->types[k]);
+
+        if (!t) {
+            t = xmalloc(sizeof(*t));
+            t->type = c->types[k];
+            HASH_ADD_KEYPTR(hh, *list, t->type, strlen(t->type), t);
+        }
+        t->set += c->mark;
     }
 }
 
-static void make_lanes(struct offers_pool *p, const struct type_sizes *list, size_t classes,
-                       const struct room *all)
+static int by_type(const struct offered *a, const struct offered *b)
 {
-    struct offers_filter *shared = &p->lanes[p->n_lanes++];
+    return strcmp(a->type, b->type);
+}
 
-    for (const struct type_sizes *t = list; t; t = t->hh.next) {
-        if (t->classes == classes) {
-            limit_add(&shared->in, &shared->n_in, t->type, all);
+/* The order in which workers came must not make another shape of the same offers. */
+static struct group *make_groups(struct offered **list)
+{
+    struct group *groups = NULL;
+
+    HASH_SORT(*list, by_type);
+    for (struct offered *t = *list; t; t = t->hh.next) {
+        struct group *g = NULL;
+
+        HASH_FIND(hh, groups, &t->set, sizeof(t->set), g);
+        if (!g) {
+            g = xmalloc(sizeof(*g));
+            g->set = t->set;
+            HASH_ADD(hh, groups, set, sizeof(g->set), g);
+        }
+        g->types = grown(g->types, g->n_types, sizeof(*g->types));
+        g->types[g->n_types++] = t->type;
+        t->group = g;
+    }
+    return groups;
+}
+
+static void add_class(struct offered *list, const struct offer_class *c)
+{
+    for (size_t k = 0; c->types[k]; k++) {
+        struct group *g = offered_find(list, c->types[k])->group;
+
+        if (g->last != c) {
+            g->last = c;
+            add_size(g, &c->room);
         }
     }
-    for (const struct type_sizes *t = list; t; t = t->hh.next) {
-        for (size_t k = t->classes == classes ? 1 : 0; k < t->n; k++) {
-            lane_add(p, t, k);
+}
+
+/* ---- lanes ---- */
+
+/* Tasks of these types within size k, and within none that is smaller. */
+static void fill_lane(struct offers_filter *f, const struct group *g, size_t k)
+{
+    for (size_t i = 0; i < g->n_types; i++) {
+        add_type(f, g->types[i]);
+    }
+    f->most = g->sizes[k];
+    for (size_t i = 0; i < k; i++) {
+        if (room_within(&g->sizes[i], &g->sizes[k])) {
+            add_out(f, &g->sizes[i]);
         }
+    }
+    if (g->many && room_eq(&g->sizes[k], &g->most)) {
+        f->coarse = g->set | 1;
+    }
+}
+
+/* The last one takes what is left, whatever it is. */
+static void join_last(struct offers_filter *f, const struct group *g, size_t k, uint64_t everybody)
+{
+    f->most = room_most(&f->most, &g->sizes[k]);
+    f->coarse = everybody | 1;
+    f->n_out = 0;
+    for (size_t i = 0; i < g->n_types; i++) {
+        add_type(f, g->types[i]);
+    }
+}
+
+static void sort_types(struct offers_filter *f)
+{
+    size_t n = 0;
+
+    qsort(f->types, f->n_types, sizeof(*f->types), compare_types);
+    for (size_t i = 0; i < f->n_types; i++) {
+        if (n && streq(f->types[n - 1], f->types[i])) {
+            free(f->types[i]);
+        } else {
+            f->types[n++] = f->types[i];
+        }
+    }
+    f->n_types = n;
+}
+
+static void make_lanes(struct offers_pool *p, struct group *groups, size_t classes,
+                       uint64_t everybody)
+{
+    size_t shared = 0;
+    bool full = false;
+
+    p->n_lanes = OFFERS_SHARED;
+    for (struct group *g = groups; g; g = g->hh.next) {
+        join_many(g);
+        qsort(g->sizes, g->n, sizeof(*g->sizes), compare_rooms);
+        for (size_t k = 0; k < g->n; k++) {
+            if (g->classes == classes && room_within(&g->sizes[k], &g->all)) {
+                fill_lane(&p->lanes[shared++], g, k);
+            } else if (p->n_lanes < OFFERS_LANES_MAX) {
+                fill_lane(&p->lanes[p->n_lanes++], g, k);
+            } else {
+                join_last(&p->lanes[p->n_lanes - 1], g, k, everybody);
+                full = true;
+            }
+        }
+    }
+    if (full) {
+        sort_types(&p->lanes[p->n_lanes - 1]);
+    }
+}
+
+static void free_all(struct offered *list, struct group *groups)
+{
+    struct offered *t;
+    struct offered *next;
+    struct group *g;
+    struct group *next_group;
+
+    HASH_ITER(hh, list, t, next)
+    {
+        HASH_DEL(list, t);
+        free(t);
+    }
+    HASH_ITER(hh, groups, g, next_group)
+    {
+        HASH_DEL(groups, g);
+        free(g->types);
+        free(g);
     }
 }
 
 void offers_refresh(struct offers_pool *p)
 {
-    struct type_sizes *list = NULL;
-    struct type_sizes *t;
-    struct type_sizes *next;
+    struct offered *list = NULL;
     size_t classes = 0;
-    struct room all = {0};
+    uint64_t everybody = 0;
 
     p->stale = false;
     p->slots.largest = p->slots.smallest = 0;
@@ -221,23 +342,21 @@ void offers_refresh(struct offers_pool *p)
     for (size_t i = 0; i < p->n_classes; i++) {
         const struct offer_class *c = p->classes[i];
 
-        if (c->live.count == 0) {
-            continue;
-        }
-        all = classes++ ? room_least(&all, &c->room) : c->room;
-        p->slots.largest = MAX(p->slots.largest, c->room.slots);
-        for (size_t k = 0; c->types[k]; k++) {
-            add_size(sizes_of(&list, c->types[k]), &c->room);
+        if (c->live.count) {
+            p->slots.largest = MAX(p->slots.largest, c->room.slots);
+            p->slots.smallest = classes++ ? MIN(p->slots.smallest, c->room.slots) : c->room.slots;
+            everybody += c->mark;
+            mark_types(&list, c);
         }
     }
-    p->slots.smallest = all.slots;
+    struct group *groups = make_groups(&list);
+    for (size_t i = 0; i < p->n_classes; i++) {
+        if (p->classes[i]->live.count) {
+            add_class(list, p->classes[i]);
+        }
+    }
     if (classes) {
-        sort_sizes(&list);
-        make_lanes(p, list, classes, &all);
+        make_lanes(p, groups, classes, everybody);
     }
-    HASH_ITER(hh, list, t, next)
-    {
-        HASH_DEL(list, t);
-        free(t);
-    }
+    free_all(list, groups);
 }

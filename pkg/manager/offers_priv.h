@@ -14,7 +14,8 @@
 struct offer_class {
     char *key;
     UT_hash_handle hh;
-    char **types; /* NULL-terminated, owned */
+    uint64_t mark; /* other classes have others */
+    char **types;  /* NULL-terminated, owned */
     struct room room;
     struct offers_pool **pools; /* owned array, none twice */
     size_t n_pools;

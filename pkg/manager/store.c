@@ -187,10 +187,12 @@ struct call {
         store_done_fn *done;
         store_written_fn *written;
         store_rows_fn *rows;
+        store_ready_fn *ready;
         store_keyed_fn *keyed;
         events_fn *events;
     } cb;
     void *arg;
+    int limit;
 };
 
 static struct call *call_new(void *arg)
@@ -228,15 +230,22 @@ static void rows_free(struct task *rows, size_t n)
     free(rows);
 }
 
-static void on_rows(void *arg, int rc, const struct db_result *res, const struct err *why)
+static struct task *rows_read(const struct db_result *res, size_t n)
 {
-    struct call *c CLEANUP(freep) = arg;
-    size_t n = rc < 0 ? 0 : (size_t)db_rows(res);
     struct task *rows = xcalloc(n, sizeof(*rows));
 
     for (size_t i = 0; i < n; i++) {
         row_read(res, (int)i, &rows[i]);
     }
+    return rows;
+}
+
+static void on_rows(void *arg, int rc, const struct db_result *res, const struct err *why)
+{
+    struct call *c CLEANUP(freep) = arg;
+    size_t n = rc < 0 ? 0 : (size_t)db_rows(res);
+    struct task *rows = rows_read(res, n);
+
     c->cb.rows(c->arg, busy_for_conflict(rc), rows, n, why);
     rows_free(rows, n);
 }
@@ -648,52 +657,84 @@ int store_load_final(struct db *db, const struct id *ids, size_t n, store_rows_f
     return load(db, sql, ids, n, cb, arg);
 }
 
-/* One of these limits holds the row. A subquery of this form is evaluated row by row and cannot be
- * turned into a join, which might not keep the order of the index. */
-#define WITHIN(types, slots, cpus, memory)                                                         \
-    "coalesce((select bool_or(t.slots <= o.slots and t.cpus_milli <= o.cpus and "                  \
-    "t.memory_mb <= o.memory) from unnest(" types "::text[], " slots "::bigint[], " cpus           \
-    "::bigint[], " memory "::bigint[]) as o(type, slots, cpus, memory) "                           \
-    "where o.type = t.job_type), false)"
+#define LOOK_AT "20000"
 
-static void add_limits(struct db_params *p, struct arrays *to, const struct offers_limit *list,
-                       size_t n)
+/* The inner query goes along an index and ends early: rows that nobody wants, however many there
+ * are, take no statement beyond its time. The outer one keeps its order; with a sort it would read
+ * all of it for the first page. The subquery is of a form that is evaluated row by row and cannot
+ * be turned into a join, which might not keep the order either. */
+#define READY(more)                                                                                \
+    "select %S, (t.looked = " LOOK_AT ")::int from (select r.*, row_number() over (order by "      \
+    "r.pool, r.rank, r.id) as looked from task r where r.state = 2 and r.pool = $1 and "           \
+    "(r.rank, r.id) > ($2, $3) " more "order by r.pool, r.rank, r.id limit " LOOK_AT ") t "        \
+    "where t.looked = " LOOK_AT " or (t.job_type = any($5::text[]) and t.slots <= $6::bigint "     \
+    "and t.cpus_milli <= $7::bigint and t.memory_mb <= $8::bigint and not coalesce((select "       \
+    "bool_or(t.slots <= o.slots and t.cpus_milli <= o.cpus and t.memory_mb <= o.memory) from "     \
+    "unnest($9::bigint[], $10::bigint[], $11::bigint[]) as o(slots, cpus, memory)), false)) "      \
+    "order by t.rank, t.id limit $4"
+
+static void on_ready(void *arg, int rc, const struct db_result *res, const struct err *why)
 {
-    struct db_array *types = arrays_next(to, DB_TEXT);
-    struct db_array *slots = arrays_next(to, DB_BIGINT);
-    struct db_array *cpus = arrays_next(to, DB_BIGINT);
-    struct db_array *memory = arrays_next(to, DB_BIGINT);
+    struct call *c CLEANUP(freep) = arg;
+    size_t n = rc < 0 ? 0 : (size_t)db_rows(res);
+    struct task *rows = rows_read(res, n);
+    bool all =
+        n < (size_t)c->limit && (n == 0 || !db_get_int(res, (int)n - 1, (int)ARRAY_LEN(columns)));
 
-    for (size_t i = 0; i < n; i++) {
-        db_array_text(types, list[i].type);
-        db_array_bigint(slots, list[i].most.slots);
-        db_array_bigint(cpus, list[i].most.cpus_milli);
-        db_array_bigint(memory, list[i].most.memory_mb);
+    c->cb.ready(c->arg, busy_for_conflict(rc), rows, n, all, why);
+    rows_free(rows, n);
+}
+
+/* It takes nothing plain: there is an index of the others. */
+static bool is_scarce(const struct offers_filter *f)
+{
+    bool yes = false;
+
+    for (size_t i = 0; i < f->n_out; i++) {
+        yes = yes || (f->out[i].slots >= f->most.slots && f->out[i].cpus_milli == 0 &&
+                      f->out[i].memory_mb == 0);
     }
-    for (struct db_array *a = types; a <= memory; a++) {
-        db_ref_array(p, a);
-    }
+    return yes;
 }
 
 int store_scan_ready(struct db *db, const char *pool, int64_t rank, const struct id *after,
-                     const struct offers_filter *filter, int limit, store_rows_fn *cb, void *arg)
+                     const struct offers_filter *filter, int limit, store_ready_fn *cb, void *arg)
 {
-    static const char *ready;
-    const char *sql = sql_of(
-        &ready, "select %S from task t where t.state = 2 and t.pool = $1 and (t.rank, t.id) > "
-                "($2, $3) and " WITHIN("$5", "$6", "$7", "$8") " and not " WITHIN(
-                    "$9", "$10", "$11", "$12") " order by t.pool, t.rank, t.id limit $4");
+    static const char *ready[2];
+    const char *sql = is_scarce(filter)
+                          ? sql_of(&ready[1], READY("and (r.cpus_milli > 0 or r.memory_mb > 0) "))
+                          : sql_of(&ready[0], READY(""));
     struct arrays arrays CLEANUP(arrays_free) = {.n = 0};
     struct db_params p CLEANUP(db_params_free);
 
+    struct db_array *types = arrays_next(&arrays, DB_TEXT);
+    struct db_array *slots = arrays_next(&arrays, DB_BIGINT);
+    struct db_array *cpus = arrays_next(&arrays, DB_BIGINT);
+    struct db_array *memory = arrays_next(&arrays, DB_BIGINT);
+    for (size_t i = 0; i < filter->n_types; i++) {
+        db_array_text(types, filter->types[i]);
+    }
+    for (size_t i = 0; i < filter->n_out; i++) {
+        db_array_bigint(slots, filter->out[i].slots);
+        db_array_bigint(cpus, filter->out[i].cpus_milli);
+        db_array_bigint(memory, filter->out[i].memory_mb);
+    }
     db_params_init(&p);
     db_add_text(&p, pool);
     db_add_bigint(&p, rank);
     db_add_id(&p, after);
     db_add_int(&p, limit);
-    add_limits(&p, &arrays, filter->in, filter->n_in);
-    add_limits(&p, &arrays, filter->out, filter->n_out);
-    return select_rows(db, sql, &p, cb, arg);
+    db_ref_array(&p, types);
+    db_add_bigint(&p, filter->most.slots);
+    db_add_bigint(&p, filter->most.cpus_milli);
+    db_add_bigint(&p, filter->most.memory_mb);
+    db_ref_array(&p, slots);
+    db_ref_array(&p, cpus);
+    db_ref_array(&p, memory);
+    struct call *c = call_new(arg);
+    c->cb.ready = cb;
+    c->limit = limit;
+    return send_call(db, sql, &p, on_ready, c);
 }
 
 int store_scan_fed(struct db *db, const char *pool, int limit, store_rows_fn *cb, void *arg)

@@ -50,9 +50,13 @@ int store_load_final(struct db *db, const struct id *ids, size_t n, store_rows_f
                      void *arg) NODISCARD; /* of them that have ended, 50 at most */
 /* Scans and lists leave out output and spec (NULL) of rows that are too large to be read by the
  * thousand; such a row is not whole. */
-/* READY tasks of a pool that the filter takes, in the order of dispatch, behind (rank, id). */
+/* READY tasks of a pool that the filter takes, in the order of dispatch, behind (rank, id). So many
+ * rows are looked at and no more: where that is not all of them the last of the answer, if there
+ * are less than `limit`, tells how far it looked, and may be one that the filter does not take. */
+typedef void store_ready_fn(void *arg, int rc, const struct task *rows, size_t n, bool all,
+                            const struct err *why);
 int store_scan_ready(struct db *db, const char *pool, int64_t rank, const struct id *after,
-                     const struct offers_filter *filter, int limit, store_rows_fn *cb,
+                     const struct offers_filter *filter, int limit, store_ready_fn *cb,
                      void *arg) NODISCARD;
 int store_scan_fed(struct db *db, const char *pool, int limit, store_rows_fn *cb,
                    void *arg) NODISCARD;

@@ -93,6 +93,93 @@ static void test_filters(void **state)
     run_sql("vacuum analyze task");
 }
 
+static struct task *found;
+static size_t n_found;
+static bool found_all;
+
+static void on_ready(void *arg, int rc, const struct task *rows, size_t n, bool all,
+                     const struct err *why)
+{
+    (void)arg;
+    if (rc < 0) {
+        fail_msg("%s", why->text);
+    }
+    found = xcalloc(n + 1, sizeof(*found));
+    n_found = n;
+    found_all = all;
+    for (size_t i = 0; i < n; i++) {
+        task_copy(&found[i], &rows[i]);
+    }
+}
+
+static void forget_found(void)
+{
+    for (size_t i = 0; i < n_found; i++) {
+        task_done(&found[i]);
+    }
+    free(found);
+}
+
+/* READY tasks are looked at in pieces, whatever they are; those that ask for more than slots have
+ * an index of their own. */
+static void test_ready(void **state)
+{
+    static const struct id none;
+    char noop[] = "Noop";
+    char absent[] = "Never";
+    char *offered[] = {absent, noop};
+    struct room plain = {.slots = 4};
+    struct offers_filter slots = {.types = offered, .n_types = 2, .most = plain};
+    struct offers_filter more = {
+        .types = offered, .n_types = 2, .most = {4, 4000, 100}, .out = &plain, .n_out = 1};
+    struct db_options o = bench_options();
+
+    (void)state;
+    o.settings = STORE_PLAN_SETTINGS;
+    run_sql(
+        "insert into task (id, seq, attempt, failures, losses, requeues, stale, priority, "
+        "max_attempts, backoff_s, slots, cpus_milli, lease_s, queue_timeout_s, claim_beat, "
+        "cancel_requested, rank, incarnation, token, submitted_at, run_after, pool, spec, "
+        "job_type, state) "
+        "select gen_random_uuid(), 1000000 + i, 1, 0, 0, 0, 0, 0, 1, 0, 1, "
+        "case when i = 30001 then 1 else 0 end, 0, 0, 0, false, "
+        "i, 0, 0, now(), now(), 'nobody', '{}', "
+        "case when i <= 30000 then 'Absent' else 'Noop' end, 2 from generate_series(1, 30010) i");
+    struct db *db = db_open(&loop, &o);
+    AWAIT(db_is_up(db));
+    found = NULL;
+    assert_int_equal(store_scan_ready(db, "nobody", 0, &none, &slots, LIMIT, on_ready, NULL), 0);
+    AWAIT(found);
+    assert_int_equal(n_found, 1); /* so far */
+    assert_false(found_all);
+    int64_t rank = found[0].rank;
+    assert_int_equal(rank, 20000);
+    struct id id = found[0].id;
+    forget_found();
+    found = NULL;
+    assert_int_equal(store_scan_ready(db, "nobody", rank, &id, &slots, LIMIT, on_ready, NULL), 0);
+    AWAIT(found);
+    assert_int_equal(n_found, 9);
+    assert_true(found_all);
+    assert_int_equal(found[0].rank, 30002);
+    forget_found();
+    found = NULL;
+    assert_int_equal(store_scan_ready(db, "nobody", 0, &none, &slots, 5, on_ready, NULL), 0);
+    AWAIT(found);
+    assert_false(found_all);
+    forget_found();
+    found = NULL;
+    assert_int_equal(store_scan_ready(db, "nobody", 0, &none, &more, LIMIT, on_ready, NULL), 0);
+    AWAIT(found);
+    assert_int_equal(n_found, 1);
+    assert_true(found_all);
+    assert_int_equal(found[0].rank, 30001);
+    forget_found();
+    db_close(db, NULL, NULL);
+    run_sql("delete from task where seq > 1000000");
+    run_sql("vacuum analyze task");
+}
+
 static int64_t number;
 
 static void on_number(void *arg, int rc, const struct db_result *res, const struct err *why)
@@ -182,7 +269,8 @@ static void test_an_audit_that_was_empty(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {T(test_filters), T(test_a_table_that_was_empty),
+    const struct CMUnitTest tests[] = {T(test_filters), T(test_ready),
+                                       T(test_a_table_that_was_empty),
                                        T(test_an_audit_that_was_empty)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #define ROWS_MAX     32
+#define LOOK_AT      5    /* READY rows */
 #define LOCK_IDLE_MS 6000 /* as db_lock.c asks the server to */
 
 void db_reset(struct db *db, const struct err *why); /* internal/db_conn.h */
@@ -76,6 +77,7 @@ struct stmt {
         store_keyed_fn *keyed;
         store_written_fn *written;
         store_rows_fn *rows;
+        store_ready_fn *ready;
     } cb;
     void *arg;
     /* the answer */
@@ -86,6 +88,7 @@ struct stmt {
     bool replayed;
     struct task *rows;
     size_t n_rows;
+    bool all;
 };
 
 static struct {
@@ -312,11 +315,10 @@ static int by_id(const void *a, const void *b)
 static bool wanted(const struct stmt *s, const struct task *t)
 {
     bool queued = t->state >= TASK_SCHEDULED && t->state <= TASK_FED;
-    struct need need = {t->job_type, {t->slots, t->cpus_milli, t->memory_mb}};
 
     switch (s->kind) {
     case ST_READY:
-        return t->state == TASK_READY && offers_filter_takes(&s->filter, &need) &&
+        return t->state == TASK_READY &&
                (t->rank > s->when ||
                 (t->rank == s->when && memcmp(t->id.b, s->after.b, ID_LEN) > 0));
     case ST_FED:
@@ -337,6 +339,26 @@ static bool wanted(const struct stmt *s, const struct task *t)
     return false;
 }
 
+/* At the first few, so that there is always more behind them. */
+static void look(struct stmt *s)
+{
+    size_t n = 0;
+
+    s->all = s->n_rows <= LOOK_AT;
+    for (size_t i = 0; i < s->n_rows; i++) {
+        struct task *t = &s->rows[i];
+        struct need need = {t->job_type, {t->slots, t->cpus_milli, t->memory_mb}};
+
+        if (i < LOOK_AT &&
+            ((i == LOOK_AT - 1 && !s->all) || offers_filter_takes(&s->filter, &need))) {
+            s->rows[n++] = *t;
+        } else {
+            task_done(t);
+        }
+    }
+    s->n_rows = n;
+}
+
 static void scan(struct stmt *s)
 {
     for (size_t i = 0; i < base.n; i++) {
@@ -346,6 +368,9 @@ static void scan(struct stmt *s)
     }
     if (s->n_rows > 1) {
         qsort(s->rows, s->n_rows, sizeof(*s->rows), s->kind == ST_READY ? by_rank : by_id);
+    }
+    if (s->kind == ST_READY) {
+        look(s);
     }
 }
 
@@ -467,8 +492,10 @@ static void answer(struct stmt *s)
     case ST_WRITE:
         s->cb.written(s->arg, s->rc, s->ids, s->rc < 0 ? 0 : s->n, e);
         break;
-    case ST_LOAD:
     case ST_READY:
+        s->cb.ready(s->arg, s->rc, s->rows, s->rc < 0 ? 0 : s->n_rows, s->all, e);
+        break;
+    case ST_LOAD:
     case ST_FED:
     case ST_DUE:
     case ST_OVERDUE:
@@ -869,14 +896,15 @@ static int send_scan(struct db *db, enum stmt_kind kind, int64_t when, const str
 }
 
 int store_scan_ready(struct db *db, const char *pool, int64_t rank, const struct id *after,
-                     const struct offers_filter *filter, int limit, store_rows_fn *cb, void *arg)
+                     const struct offers_filter *filter, int limit, store_ready_fn *cb, void *arg)
 {
     (void)pool;
     (void)limit;
-    int rc = send_scan(db, ST_READY, rank, after, cb, arg);
+    int rc = send_scan(db, ST_READY, rank, after, NULL, arg);
     if (rc == 0) {
         struct stmt *s = CONTAINER_OF(db->open.head.prev, struct stmt, node);
 
+        s->cb.ready = cb;
         offers_filter_copy(&s->filter, filter);
     }
     return rc;

@@ -21,7 +21,9 @@ static struct feed *feed;
 static uint32_t depth; /* of each shared queue */
 static int depths_asked;
 static int scans;
-static int scan_ms; /* so long does one take */
+static int scan_ms;    /* so long does one take */
+static size_t look_at; /* so many READY rows, and no more */
+static int scans_fail;
 static int confirm_with;
 static const char *gone; /* a queue that is not there */
 
@@ -32,7 +34,7 @@ struct sent {
     struct id task; /* the first of the hint */
     int tasks;
 };
-static struct sent sent[300];
+static struct sent sent[2000];
 static int n_sent;
 
 struct answer {
@@ -40,9 +42,11 @@ struct answer {
     mq_confirm_fn *confirm;
     mq_done_fn *done;
     store_rows_fn *rows;
+    store_ready_fn *ready;
+    bool all;
     void *arg;
     int rc;
-    struct task found[120];
+    struct task found[1000];
     size_t n;
 };
 
@@ -64,6 +68,10 @@ static void on_answer(uv_timer_t *t)
         a->confirm(a->arg, a->rc);
     } else if (a->done) {
         a->done(a->arg, 0, NULL, depth);
+    } else if (a->ready) {
+        struct err why = {a->rc, "it took too long"};
+
+        a->ready(a->arg, a->rc, a->found, a->n, a->all, a->rc < 0 ? &why : NULL);
     } else if (a->rows) {
         a->rows(a->arg, 0, a->found, a->n, NULL);
     }
@@ -126,44 +134,65 @@ bool mq_is_blocked(const struct mq *mq)
 
 /* ---- the database: what is READY ---- */
 
-static struct task rows[200];
+static struct task rows[25000];
 static size_t n_rows;
 
-static int scan(const struct offers_filter *f, const char *pool, int64_t rank, store_rows_fn *cb,
-                void *arg)
+static bool is_behind(const struct task *t, int64_t rank, const struct id *after)
 {
-    struct answer *a = answer_later(arg);
+    return t->rank != rank ? t->rank > rank : memcmp(t->id.b, after->b, ID_LEN) > 0;
+}
 
-    a->rows = cb;
-    assert_int_equal(uv_timer_start(&a->timer, on_answer, (uint64_t)scan_ms, 0), 0);
-    for (size_t i = 0; i < n_rows; i++) {
-        const struct task *t = &rows[i];
-        struct need n = {t->job_type, {t->slots, t->cpus_milli, t->memory_mb}};
-
-        if (t->state == (f ? TASK_READY : TASK_FED) && streq(t->pool, pool) && t->rank >= rank &&
-            (!f || offers_filter_takes(f, &n))) {
-            assert_true(a->n < ARRAY_LEN(a->found));
-            task_copy(&a->found[a->n++], t);
-        }
-    }
-    return 0;
+static void find(struct answer *a, const struct task *t)
+{
+    task_copy(&a->found[a->n++], t);
 }
 
 int store_scan_ready(struct db *db, const char *pool, int64_t rank, const struct id *after,
-                     const struct offers_filter *f, int limit, store_rows_fn *cb, void *arg)
+                     const struct offers_filter *f, int limit, store_ready_fn *cb, void *arg)
 {
+    struct answer *a = answer_later(arg);
+    size_t looked = 0;
+
     (void)db;
-    (void)after;
-    (void)limit;
+    assert_int_equal(limit, ARRAY_LEN(a->found));
     scans++;
-    return scan(f, pool, rank, cb, arg);
+    a->ready = cb;
+    a->all = true;
+    a->rc = scans_fail > 0 ? ERR_DB : 0;
+    scans_fail -= scans_fail > 0;
+    assert_int_equal(uv_timer_start(&a->timer, on_answer, (uint64_t)scan_ms, 0), 0);
+    for (size_t i = 0; a->rc == 0 && i < n_rows && a->n < ARRAY_LEN(a->found); i++) {
+        const struct task *t = &rows[i];
+        struct need n = {t->job_type, {t->slots, t->cpus_milli, t->memory_mb}};
+
+        if (t->state != TASK_READY || !streq(t->pool, pool) || !is_behind(t, rank, after)) {
+            continue;
+        }
+        if (++looked == look_at || offers_filter_takes(f, &n)) {
+            find(a, t);
+        }
+        if (looked == look_at) {
+            a->all = false;
+            return 0;
+        }
+    }
+    a->all = a->n < ARRAY_LEN(a->found);
+    return 0;
 }
 
 int store_scan_fed(struct db *db, const char *pool, int limit, store_rows_fn *cb, void *arg)
 {
+    struct answer *a = answer_later(arg);
+
     (void)db;
     (void)limit;
-    return scan(NULL, pool, 0, cb, arg);
+    a->rows = cb;
+    for (size_t i = 0; i < n_rows; i++) {
+        if (rows[i].state == TASK_FED && streq(rows[i].pool, pool)) {
+            find(a, &rows[i]);
+        }
+    }
+    return 0;
 }
 
 /* ---- the ledger ---- */
@@ -348,6 +377,8 @@ static int setup(void **state)
     (void)state;
     n_sent = depths_asked = scans = 0;
     scan_ms = 1;
+    look_at = SIZE_MAX;
+    scans_fail = 0;
     depth = 0;
     confirm_with = 0;
     gone = NULL;
@@ -647,17 +678,14 @@ static void test_nobody_gets_more_than_it_has_room_for(void **state)
     struct task *a = submit("Y", 1, 0, 60);
     struct task *b = submit("Y", 1, 0, 60);
     struct task *small = submit("Y", 1, 0, 30);
-    AWAIT(n_sent == 2);
+    struct task *c = submit("Y", 1, 0, 60);
+    AWAIT(n_sent == 3);
     assert_string_equal(queue_of(a), "sje.worker.w2");
     assert_string_equal(queue_of(small), "sje.worker.w2");
-    pass(200);
-    assert_int_equal(n_sent, 2);
+    /* But the first of those that wait is known where it will start. */
+    assert_string_equal(queue_of(b), "sje.worker.w2");
     grant(a, "w2");
     grant(small, "w2");
-    struct task *c = submit("Y", 1, 0, 60);
-    /* But the first of those that wait is known where it will start. */
-    AWAIT(n_sent == 3);
-    assert_string_equal(queue_of(b), "sje.worker.w2");
     pass(200);
     assert_int_equal(n_sent, 3);
     end(a);
@@ -815,6 +843,254 @@ static void test_a_late_large_one_keeps_no_worker(void **state)
     assert_string_equal(queue_of(large), "");
 }
 
+/* However many wait for memory, what asks for a slot alone is none of them. */
+static void test_what_asks_for_slots_only_waits_for_no_memory(void **state)
+{
+    (void)state;
+    beat("w1", "X", 8, 4, 1000);
+    pass(20);
+    struct task *first = submit("X", 1, 0, 900);
+    AWAIT(n_sent == 1);
+    grant(first, "w1");
+    for (int i = 0; i < 1500; i++) {
+        (void)submit("X", 1, 0, 500);
+    }
+    pass(100);
+    for (int i = 0; i < 3; i++) {
+        struct task *plain = submit("X", 1, 0, 0);
+
+        AWAIT(*queue_of(plain));
+        assert_string_equal(queue_of(plain), SHARED);
+    }
+}
+
+/* The same where only one worker could take either. */
+static void test_what_asks_for_slots_only_of_one_worker(void **state)
+{
+    (void)state;
+    beat("w1", "X", 1, 4, 1000);
+    beat("w2", "X", 8, 4, 1000);
+    pass(20);
+    struct task *first = submit("X", 2, 0, 900);
+    AWAIT(n_sent == 1);
+    grant(first, "w2");
+    for (int i = 0; i < 1500; i++) {
+        (void)submit("X", 2, 0, 500 + i % 500);
+    }
+    pass(100);
+    struct task *plain = submit("X", 2, 0, 0);
+    AWAIT(*queue_of(plain));
+    assert_string_equal(queue_of(plain), "sje.worker.w2");
+}
+
+/* Each machine is of its own size, so that they share a lane: what waits for the largest one, or
+ * fits none, keeps nothing from the others. */
+static void many_machines(void)
+{
+    char name[16];
+
+    for (int i = 0; i < 18; i++) {
+        snprintf(name, sizeof(name), "w%d", i);
+        beat(name, "X", 4, 4 + i, 2000 - 10 * i);
+    }
+    pass(20);
+}
+
+static void test_what_fits_nobody_is_in_nobodys_way(void **state)
+{
+    (void)state;
+    many_machines();
+    for (int i = 0; i < 2500; i++) {
+        (void)submit("X", 1, 21000 - i, 2000);
+    }
+    struct task *t = submit("X", 1, 4000, 1990);
+    AWAIT(*queue_of(t));
+    assert_int_equal(n_sent, 1);
+    /* The offer grows, though not beyond what all have together. */
+    beat("w20", "X", 4, 21, 2000);
+    AWAIT(n_sent > 2);
+    assert_string_equal(sent[n_sent - 1].queue, "sje.worker.w20");
+}
+
+static void test_what_waits_for_the_largest_is_in_nobodys_way(void **state)
+{
+    (void)state;
+    many_machines();
+    struct task *large = submit("X", 4, 21000, 1000);
+    AWAIT(n_sent == 1);
+    assert_string_equal(queue_of(large), "sje.worker.w17");
+    grant(large, "w17");
+    for (int i = 0; i < 2500; i++) {
+        (void)submit("X", 1, 21000, 1700 - i % 1000);
+    }
+    pass(100);
+    struct task *t = submit("X", 1, 20000, 1800);
+    AWAIT(*queue_of(t));
+    assert_string_equal(queue_of(t), "sje.worker.w16");
+    struct task *small = submit("X", 1, 4000, 2000);
+    AWAIT(*queue_of(small));
+    assert_string_equal(queue_of(small), "sje.worker.w0");
+}
+
+/* More of them than are held in memory. */
+static void test_what_is_behind_very_many_has_its_turn(void **state)
+{
+    (void)state;
+    many_machines();
+    struct task *large = submit("X", 4, 21000, 1000);
+    AWAIT(n_sent == 1);
+    grant(large, "w17");
+    for (int i = 0; i < 23000; i++) {
+        (void)task("X", 1, 21000, 1700 - i % 500);
+    }
+    struct task *t = task("X", 1, 20000, 1800);
+    feed_rescan(feed);
+    AWAIT(*queue_of(t));
+    assert_string_equal(queue_of(t), "sje.worker.w16");
+    end(large);
+    AWAIT(n_sent > 4);
+    assert_string_equal(queue_of(&rows[1]), "sje.worker.w17");
+}
+
+/* What nobody offers is stepped over by many statements, each of which ends soon. */
+static void test_what_lies_behind_what_nobody_offers(void **state)
+{
+    struct task *first[3];
+
+    (void)state;
+    look_at = 100;
+    scans_fail = 1;
+    for (int i = 0; i < 20000; i++) {
+        struct task *t = task("Absent", 1, 0, 0);
+
+        if (i % 7000 == 50) {
+            free(t->job_type);
+            t->job_type = xstrdup("X");
+            first[i / 7000] = t;
+        }
+    }
+    beat("w1", "X", 8, 4, 100);
+    for (size_t i = 0; i < ARRAY_LEN(first); i++) {
+        AWAIT(*queue_of(first[i]));
+    }
+    /* What becomes READY while all of it is looked through again does not wait for that. */
+    pass(100);
+    scan_ms = 10;
+    task("Absent", 1, 0, 0);
+    struct task *other = task("X", 1, 0, 0); /* of another manager, which told nothing */
+    int before = scans;
+    feed_rescan(feed);
+    pass(50);
+    struct task *late = submit("X", 1, 0, 0);
+    AWAIT(*queue_of(late));
+    assert_true(scans - before < 100);
+    assert_string_equal(queue_of(other), "");
+    AWAIT(*queue_of(other));
+    assert_true(scans - before >= 200);
+}
+
+static void free_a_slot(struct task *of, struct task *const *later, const struct task *first)
+{
+    end(of);
+    for (; (*later)->state == TASK_RUNNING; later++) {
+    }
+    AWAIT(*queue_of(*later) || *queue_of(first));
+    if (!*queue_of(first)) {
+        grant(*later, queue_of(*later) + strlen("sje.worker."));
+    }
+}
+
+/* Every slot of w2 goes to the first task that it alone can take, of whatever type or size: one
+ * that waits for it already and comes later is no reason to pass it over. */
+static void one_comes_before_all(const char *type, int slots, const char *others, int each)
+{
+    struct task *later[20];
+    struct task *running[8];
+    int n = 0;
+
+    while (n * each < 8) {
+        running[n] = submit(others, each, 0, 0);
+        AWAIT(*queue_of(running[n]));
+        grant(running[n++], "w2");
+    }
+    for (size_t i = 0; i < ARRAY_LEN(later); i++) {
+        later[i] = submit(others, each, 0, 0);
+    }
+    pass(100);
+    AWAIT(*queue_of(later[0]));
+    struct task *first = submit(type, slots, 0, 0);
+    first->rank = -1;
+    feed_forget(feed, &first->id);
+    feed_changed(feed, first);
+    pass(100);
+    free_a_slot(running[0], later, first);
+    AWAIT(*queue_of(first));
+    assert_string_equal(queue_of(first), "sje.worker.w2");
+    assert_string_equal(queue_of(later[2]), "");
+    /* Others have their turn when that has begun. */
+    for (int i = 1; i < n; i++) {
+        end(running[i]);
+    }
+    pass(100);
+    if (slots == 8) {
+        assert_string_equal(queue_of(later[2]), "");
+    }
+    for (size_t i = 0; i < ARRAY_LEN(later); i++) {
+        if (later[i]->state == TASK_RUNNING) {
+            end(later[i]);
+        }
+    }
+    grant(first, "w2");
+    end(first);
+    AWAIT(*queue_of(later[2]));
+}
+
+static void test_the_first_of_another_type_comes_first(void **state)
+{
+    (void)state;
+    beat("w1", "X", 8, 4, 100);
+    beat("w2", "X Aaa Zzz", 8, 4, 100);
+    pass(20);
+    one_comes_before_all("Zzz", 1, "Aaa", 1);
+}
+
+static void test_the_first_of_a_larger_size_comes_first(void **state)
+{
+    (void)state;
+    beat("w1", "X", 2, 4, 100);
+    beat("w3", "X", 4, 4, 100);
+    pass(20);
+    struct task *busy = submit("X", 4, 0, 0);
+    AWAIT(n_sent == 1);
+    grant(busy, "w3");
+    beat("w2", "X", 8, 4, 100);
+    pass(20);
+    one_comes_before_all("X", 8, "X", 4);
+}
+
+/* They are in different lanes, and what is in the way of one is not in the way of the other. */
+static void test_each_worker_is_kept_for_one(void **state)
+{
+    (void)state;
+    beat("w1", "X", 4, 4, 100);
+    beat("w2", "X Y", 4, 4, 100);
+    beat("w3", "X Z", 4, 4, 100);
+    pass(20);
+    struct task *y = submit("Y", 4, 0, 0);
+    struct task *z = submit("Z", 4, 0, 0);
+    AWAIT(n_sent == 2);
+    grant(y, "w2");
+    grant(z, "w3");
+    struct task *next_y = submit("Y", 4, 0, 0);
+    struct task *next_z = submit("Z", 4, 0, 0);
+    struct task *last_z = submit("Z", 2, 0, 0);
+    AWAIT(n_sent == 4);
+    assert_string_equal(queue_of(next_y), "sje.worker.w2");
+    assert_string_equal(queue_of(next_z), "sje.worker.w3");
+    pass(200);
+    assert_string_equal(queue_of(last_z), "");
+}
+
 /* What waits for one worker keeps nothing from another, however much it is. */
 static void test_what_waits_for_one_worker_blocks_no_other(void **state)
 {
@@ -828,14 +1104,15 @@ static void test_what_waits_for_one_worker_blocks_no_other(void **state)
     for (size_t i = 0; i < ARRAY_LEN(cpus); i++) {
         cpus[i] = submit("X", 1, 24000, 0);
     }
-    AWAIT(n_sent == 1);
+    struct task *less = submit("X", 1, 5000, 0); /* it gets what is left */
+    AWAIT(n_sent == 3);
+    assert_string_equal(queue_of(cpus[1]), "sje.worker.cpus"); /* as soon as there is room */
     grant(cpus[0], "cpus");
     assert_true(feed_is_behind(feed, cpus[99]));
-    assert_false(feed_is_behind(feed, cpus[1]));
+    assert_false(feed_is_behind(feed, cpus[2]));
     struct task *memory = submit("X", 1, 0, 30000);
     assert_false(feed_is_behind(feed, memory));
-    struct task *less = submit("X", 1, 5000, 0);
-    AWAIT(n_sent == 3);
+    AWAIT(n_sent == 4);
     assert_string_equal(queue_of(memory), "sje.worker.memory");
     assert_string_equal(queue_of(less), "sje.worker.cpus");
 }
@@ -892,7 +1169,7 @@ static void test_tasks_of_another_manager(void **state)
     assert_int_equal(scans, before);
     feed_ready(feed, "p", NULL, t->rank);
     AWAIT(n_sent == 1);
-    assert_int_equal(scans, before + 1);
+    assert_int_equal(scans, before + OFFERS_SHARED);
 }
 
 static void test_a_notice_reads_one_lane(void **state)
@@ -950,6 +1227,15 @@ int main(void)
         T(test_nothing_is_repeated_while_all_are_busy),
         T(test_a_large_one_gets_its_turn),
         T(test_a_late_large_one_keeps_no_worker),
+        T(test_what_asks_for_slots_only_waits_for_no_memory),
+        T(test_what_asks_for_slots_only_of_one_worker),
+        T(test_what_fits_nobody_is_in_nobodys_way),
+        T(test_what_waits_for_the_largest_is_in_nobodys_way),
+        T(test_what_is_behind_very_many_has_its_turn),
+        T(test_what_lies_behind_what_nobody_offers),
+        T(test_the_first_of_another_type_comes_first),
+        T(test_the_first_of_a_larger_size_comes_first),
+        T(test_each_worker_is_kept_for_one),
         T(test_what_waits_for_one_worker_blocks_no_other),
         T(test_what_nobody_takes_any_more_is_ready_again),
         T(test_beats_alone_do_not_wake_it),

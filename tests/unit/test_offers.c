@@ -82,7 +82,7 @@ static int pick_beside(int i, struct need n)
 
     workers[i].avoided = true;
     struct offer *w = offers_pick(p, &n);
-    assert_ptr_equal(offers_pick_busy(p, &n), w);
+    assert_ptr_equal(offers_pick_busy(p, &n, 0), w);
     assert_int_equal(offers_fits_elsewhere(p, &n), w != NULL);
     workers[i].avoided = false;
     return w ? (int)(w - workers) : -1;
@@ -171,8 +171,8 @@ static void test_alike_workers_share_everything(void **state)
     (void)state;
     say(0, true, NAMES("a"), NAMES("X", "Y"), 4, 2000, 100);
     say(1, true, NAMES("a"), NAMES("X", "Y"), 4, 2000, 100);
-    assert_int_equal(offers_lanes(offers_find(&offers, "a")), 1);
-    assert_int_equal(lane_of("a", ask("X", 4, 2000, 100)), 0);
+    assert_int_equal(offers_lanes(offers_find(&offers, "a")), OFFERS_SHARED);
+    assert_int_equal(lane_of("a", ask("X", 4, 2000, 100)), 1);
     assert_int_equal(lane_of("a", ask("Y", 1, 0, 0)), 0);
     assert_int_equal(lane_of("a", ask("X", 5, 0, 0)), -1);
     assert_int_equal(lane_of("a", ask("X", 1, 2001, 0)), -1);
@@ -190,8 +190,9 @@ static void test_lanes(void **state)
     say(1, true, NAMES("a"), NAMES("Command", "Spark"), 8, 8000, 50);
     say(2, true, NAMES("a"), NAMES("Command", "Spark"), 4, 4000, 1000);
     p = offers_find(&offers, "a");
-    assert_int_equal(offers_lanes(p), 8);
-    assert_int_equal(lane_of("a", ask("Command", 2, 2000, 50)), 0);
+    assert_int_equal(offers_lanes(p), 13);
+    assert_int_equal(lane_of("a", ask("Command", 2, 0, 0)), 0);
+    assert_int_equal(lane_of("a", ask("Command", 2, 2000, 50)), 1);
     int lanes[] = {0,
                    lane_of("a", ask("Command", 1, 0, 60)), /* 0, 2 */
                    lane_of("a", ask("Command", 3, 0, 0)),  /* 1, 2 */
@@ -202,11 +203,13 @@ static void test_lanes(void **state)
                    lane_of("a", ask("Spark", 1, 0, 1000))};
     for (size_t i = 1; i < ARRAY_LEN(lanes); i++) {
         for (size_t k = 0; k < i; k++) {
-            assert_true(lanes[i] > 0 && lanes[i] != lanes[k]);
+            assert_true(lanes[i] > 1 && lanes[i] != lanes[k]);
         }
     }
-    assert_int_equal(lane_of("a", ask("Command", 3, 3000, 50)), lanes[2]);
-    assert_int_equal(lane_of("a", ask("Spark", 5, 8000, 50)), lanes[6]);
+    assert_int_equal(lane_of("a", ask("Command", 4, 0, 0)), lanes[2]);
+    assert_int_equal(lane_of("a", ask("Command", 1, 0, 900)), lanes[4]);
+    assert_true(lane_of("a", ask("Command", 3, 3000, 50)) > 1);
+    assert_true(lane_of("a", ask("Command", 3, 3000, 50)) != lanes[2]);
     /* Each has a part of it, none has all. */
     assert_int_equal(lane_of("a", ask("Spark", 5, 0, 60)), -1);
     struct need both = ask("Spark", 5, 0, 60);
@@ -217,7 +220,7 @@ static void test_lanes(void **state)
     assert_int_equal(offers_room(&workers[2]).memory_mb, 1000);
     /* The one without Spark goes: what was for some is for all. */
     say(0, false, NAMES("a"), NAMES("Command"), 2, 2000, 100);
-    assert_int_equal(lane_of("a", ask("Spark", 4, 4000, 50)), 0);
+    assert_int_equal(lane_of("a", ask("Spark", 4, 4000, 50)), 1);
     assert_true(lane_of("a", ask("Spark", 5, 0, 0)) != lane_of("a", ask("Spark", 1, 0, 60)));
     say(1, false, NAMES("a"), NAMES("Command", "Spark"), 8, 8000, 50);
     say(2, false, NAMES("a"), NAMES("Command", "Spark"), 4, 4000, 1000);
@@ -226,7 +229,7 @@ static void test_lanes(void **state)
 
 static void test_the_order_of_arrival_does_not_matter(void **state)
 {
-    struct offers_filter before[8];
+    struct offers_filter before[OFFERS_LANES_MAX];
 
     (void)state;
     say(0, true, NAMES("a"), NAMES("Command"), 2, 2000, 100);
@@ -256,7 +259,7 @@ static void test_sizes_are_bounded(void **state)
     for (size_t i = 0; i < 100; i++) {
         say(i, true, NAMES("a"), NAMES("X"), 1 + (int)i, 100 - (int)i, 50);
     }
-    assert_int_equal(offers_lanes(offers_find(&offers, "a")), 2);
+    assert_int_equal(offers_lanes(offers_find(&offers, "a")), 4);
     for (size_t i = 0; i < 100; i++) {
         assert_true(lane_of("a", ask("X", 1 + (int)i, 100 - (int)i, 50)) >= 0);
     }
@@ -330,9 +333,13 @@ static void test_who_has_room(void **state)
     offers_deafen(&workers[1]);
     assert_int_equal(pick("a", ask("X", 1, 0, 0)), 0);
     struct need all = ask("X", 4, 0, 0);
-    assert_ptr_equal(offers_pick_busy(offers_find(&offers, "a"), &all), &workers[0]);
+    assert_ptr_equal(offers_pick_busy(offers_find(&offers, "a"), &all, 7), &workers[0]);
+    offers_keep(&workers[0], 7);
+    assert_null(offers_pick_busy(offers_find(&offers, "a"), &all, 7));
+    assert_ptr_equal(offers_pick_busy(offers_find(&offers, "a"), &all, 6), &workers[0]);
+    offers_keep(&workers[0], OFFERS_KEPT_FOR_NONE);
     all.room.slots = 5;
-    assert_null(offers_pick_busy(offers_find(&offers, "a"), &all));
+    assert_null(offers_pick_busy(offers_find(&offers, "a"), &all, 7));
     offers_deafen(&workers[0]);
     assert_int_equal(pick("a", ask("X", 1, 0, 0)), -1);
     say(1, true, NAMES("a"), NAMES("X"), 4, 4000, 100); /* heard again */
