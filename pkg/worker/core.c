@@ -197,8 +197,9 @@ static void stop(struct wcore *c, int64_t now, struct wcore_attempt *a, enum wco
     };
     bool unproven = why == WCORE_STOP_LEASE || why == WCORE_STOP_REVOKED;
     int64_t patience = why == WCORE_STOP_CANCEL ? a->patience_ms : 0;
-    int64_t kill_at =
-        now + grace_ms + (unproven ? WCORE_KILL_UNPROVEN_MS : WCORE_KILL_AFTER_MS + patience);
+    /* A worker that stood still wakes up late: what it has had is no time to stop any more. */
+    int64_t kill_at = unproven ? MAX(MIN(now, a->deadline) + WCORE_KILL_UNPROVEN_MS, now)
+                               : now + grace_ms + WCORE_KILL_AFTER_MS + patience;
 
     if (a->state == WCORE_STOPPING) {
         a->kill_at = MIN(a->kill_at, kill_at);
@@ -239,6 +240,27 @@ static void watch_due(struct wcore *c, int64_t now, struct wcore_attempt *a)
 }
 
 /* ---- events: grants ---- */
+
+/* Ends what is left here of other attempts of the task. True: one may still run. */
+static bool has_another(struct wcore *c, int64_t now, const struct wcore_attempt *a)
+{
+    static const enum wcore_state states[] = {WCORE_STARTING, WCORE_RUNNING, WCORE_STOPPING,
+                                              WCORE_ENDED};
+    bool lives = false;
+
+    for (size_t i = 0; i < ARRAY_LEN(states); i++) {
+        LIST_EACH(&c->in_state[states[i]], it)
+        {
+            struct wcore_attempt *o = CONTAINER_OF(it, struct wcore_attempt, in_state);
+
+            if (id_eq(&o->key.task, &a->key.task)) {
+                lives = lives || is_live(o);
+                revoke(c, now, o);
+            }
+        }
+    }
+    return lives;
+}
 
 /* The specification counts, not the hint. NULL: there is room for it. */
 static const char *take_need(struct wcore *c, int64_t now, struct wcore_attempt *a,
@@ -298,15 +320,12 @@ bool wcore_on_grant(struct wcore *c, int64_t now, const struct wcore_grant *g)
     a->lease_ms = g->lease_ms;
     /* The claim may have been sent several times, and any of them may have been granted. */
     a->deadline = a->claimed_at + g->lease_ms;
-    struct wcore_key before = {.task = g->key.task, .attempt = g->key.attempt - 1};
-    struct wcore_attempt *superseded = wcore_find(c, &before);
-    if (superseded) {
-        revoke(c, now, superseded);
-    }
+    bool another = has_another(c, now, a);
     if (g->type) {
         str_replace_owned(&a->type, g->type);
     }
-    const char *why = wcore_unable(c, a->type);
+    const char *why =
+        another ? "an earlier attempt of it has not ended here yet" : wcore_unable(c, a->type);
     why = why ? why : take_need(c, now, a, &g->need);
     if (a->cancelled) {
         conclude(c, a, WCORE_CANCELLED, "cancelled before it was started");

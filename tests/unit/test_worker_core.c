@@ -1261,6 +1261,7 @@ static void test_a_late_revoke_of_an_earlier_beat_is_ignored(void **unused)
     close_worker(&f);
 }
 
+/* Two attempts of one task never run side by side, so it goes to another worker. */
 static void test_the_next_attempt_of_a_task_ends_the_one_before(void **unused)
 {
     struct fake f;
@@ -1276,7 +1277,33 @@ static void test_the_next_attempt_of_a_task_ends_the_one_before(void **unused)
     struct wcore_grant g = grant_of(1);
     g.key.attempt = 2;
     wcore_on_grant(f.c, f.now, &g);
-    expect(&f, "claim 1.2; ack 12; stop 1 revoked 0; start 1.2 spec; ");
+    expect(&f, "claim 1.2; ack 12; stop 1 revoked 0; conclude 1 returned; ");
+    close_worker(&f);
+}
+
+/* The worker stood still for longer than the lease: it has no time left to stop it. */
+static void test_the_one_before_is_killed_at_once_after_its_lease(void **unused)
+{
+    struct fake f;
+    struct wcore_hint h = {.n = 1,
+                           .tasks = {{.key = key(1, 3), .need = {.slots = 1}}},
+                           .delivery = {.epoch = 1, .tag = 12}};
+
+    (void)unused;
+    open_ready(&f, 2);
+    run(&f, 1);
+    wcore_on_hint(f.c, f.now, &h);
+    step(&f);
+    expect(&f, "claim 1.3; ");
+    f.now = wcore_find(f.c, &(struct wcore_key){.task = key(1, 1).task, .attempt = 1})->deadline +
+            WCORE_KILL_UNPROVEN_MS;
+    struct wcore_grant g = grant_of(1);
+    g.key.attempt = 3;
+    g.lease_ms = 1000000;
+    wcore_on_grant(f.c, f.now, &g);
+    expect(&f, "ack 12; stop 1 revoked 0; conclude 1 returned; ");
+    step(&f);
+    assert_non_null(strstr(f.log.data, "kill 1"));
     close_worker(&f);
 }
 
@@ -2344,6 +2371,7 @@ int main(void)
         cmocka_unit_test(test_revoke_of_what_has_ended),
         cmocka_unit_test(test_a_late_revoke_of_an_earlier_beat_is_ignored),
         cmocka_unit_test(test_the_next_attempt_of_a_task_ends_the_one_before),
+        cmocka_unit_test(test_the_one_before_is_killed_at_once_after_its_lease),
         cmocka_unit_test(test_a_result_is_resent_until_applied),
         cmocka_unit_test(test_results_wait_for_the_broker),
         cmocka_unit_test(test_hints_die_with_their_connection),
