@@ -2,6 +2,7 @@
 
 #include "api/api.h"
 #include "cmd/sje-executor/preflight.h"
+#include "internal/lane.h"
 #include "internal/log.h"
 #include "internal/loop.h"
 #include "internal/metrics.h"
@@ -137,12 +138,12 @@ static void on_part_stopped(void *arg)
     stop_next(arg);
 }
 
-/* A thread that looks at a disk which hangs never ends, and libuv would wait for it. Nothing is to
+/* A thread that waits for a disk which hangs never ends, and libuv would wait for it. Nothing is to
  * be done any more, and the tasks must not wait for the next process. */
 static void on_last(uv_timer_t *t)
 {
     (void)t;
-    log_warn(NULL, "stopped, but for a look at something that hangs; ending without it");
+    log_warn(NULL, "stopped, but for a file system that hangs; ending without it");
     log_stop();
     _exit(0);
 }
@@ -274,7 +275,7 @@ static int start_parts(struct server *s, struct err *reterr)
     if (rc < 0) {
         return rc;
     }
-    s->types.names = executor_names();
+    s->types.names = executor_names_known();
     if (config_has_role(c, "manager")) {
         rc = manager_start(&s->loop, c, &s->types, &s->manager, reterr);
         if (rc == 0) {
@@ -318,6 +319,7 @@ int server_run(struct config *c, const struct server_options *o, struct err *ret
     s.base = c;
     s.config = c;
     use_log(c);
+    lane_widen_pool();
     log_start();
     (void)signal(SIGPIPE, SIG_IGN);
     raise_open_files();

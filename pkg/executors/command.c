@@ -50,14 +50,13 @@ static int plugin_prepare(const struct exec_node *node, struct exec_attempt *a,
                           struct exec_plan *plan, struct err *reterr)
 {
     const struct task_spec *s = a->spec;
-    const char *program = executor_plugin_path(s->job_type);
     char *text CLEANUP(freep) = json_text(s->json);
 
-    if (!program) {
+    if (!a->program) {
         return err_set(reterr, ERR_CONFIG, "plug-in %.150s/%s is not there", node->plugin_dir,
                        s->job_type);
     }
-    exec_arg(plan, program);
+    exec_arg(plan, a->program);
     for (size_t i = 0; i < json_array_size(s->args); i++) {
         exec_arg(plan, json_string_value(json_array_get(s->args, i)));
     }

@@ -4,8 +4,11 @@
 #include "internal/str.h"
 #include "pkg/executors/shimdir.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define ARGV_MAX      (2u << 20)
 #define ENV_MAX       (1u << 20)
@@ -15,6 +18,46 @@
 #define SPARK_OOM     52 /* org.apache.spark.util.SparkExitCode.OOM */
 
 extern char **environ;
+
+struct exec_node *exec_node_copy(const struct exec_node *n)
+{
+    struct exec_node *c = xmalloc(sizeof(*c));
+
+    *c = (struct exec_node){.refs = 1,
+                            .spark_home = xstrdup(n->spark_home),
+                            .spark_master = xstrdup(n->spark_master),
+                            .spark_conf = json_deep_copy(n->spark_conf),
+                            .python = xstrdup(n->python),
+                            .plugin_dir = xstrdup(n->plugin_dir),
+                            .program_dir = xstrdup(n->program_dir),
+                            .log_limit = n->log_limit,
+                            .kill_grace_ms = n->kill_grace_ms};
+    return c;
+}
+
+const struct exec_node *exec_node_ref(const struct exec_node *n)
+{
+    if (n->refs) {
+        ((struct exec_node *)(uintptr_t)n)->refs++;
+    }
+    return n;
+}
+
+void exec_node_unref(const struct exec_node *n)
+{
+    struct exec_node *own = (struct exec_node *)(uintptr_t)n;
+
+    if (!n || !n->refs || --own->refs) {
+        return;
+    }
+    const char *const strings[] = {n->spark_home, n->spark_master, n->python, n->plugin_dir,
+                                   n->program_dir};
+    for (size_t i = 0; i < ARRAY_LEN(strings); i++) {
+        free((char *)(uintptr_t)strings[i]);
+    }
+    json_decref((json_t *)(uintptr_t)n->spark_conf);
+    free(own);
+}
 
 void exec_plan_init(struct exec_plan *p)
 {
@@ -103,6 +146,64 @@ int exec_plan_check(const struct exec_plan *plan, struct err *reterr)
     if (plan->argv.failed || plan->env.failed || plan->needs.failed) {
         return err_set(reterr, ERR_TOO_LARGE, "the %s is over the limit",
                        plan->env.failed ? "environment" : "command line");
+    }
+    return 0;
+}
+
+bool exec_is_program(const char *dir, size_t n, const char *name)
+{
+    char *path CLEANUP(freep) = xasprintf("%.*s%s%s", (int)n, dir, n ? "/" : "", name);
+    struct stat st = {0};
+
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode) && access(path, X_OK) == 0;
+}
+
+bool exec_in_path(const char *name)
+{
+    struct str path = str_of(getenv("PATH"));
+
+    while (path.len) {
+        struct str dir = str_cut(path, ':', &path);
+
+        if (dir.len && exec_is_program(dir.p, dir.len, name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* `#!/usr/bin/env NAME` executes whatever is there, and ends with 127 where NAME is not: as if the
+ * plug-in itself had failed. */
+int exec_script_able(const char *path, struct err *reterr)
+{
+    char line[256] = "";
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    ssize_t n = fd < 0 ? -1 : read(fd, line, sizeof(line) - 1);
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    line[MAX(n, (ssize_t)0)] = '\0';
+    if (strncmp(line, "#!", 2) != 0) {
+        return 0;
+    }
+    line[strcspn(line, "\r\n")] = '\0';
+    struct str rest = str_trim(str_of(line + 2));
+    struct str program = str_cut(rest, ' ', &rest);
+    struct str name = str_cut(str_trim(rest), ' ', &rest);
+    if (str_eq(name, STR("-S"))) {
+        name = str_cut(str_trim(rest), ' ', &rest);
+    }
+    char *interpreter CLEANUP(freep) = xstrndup(program.p, program.len);
+    char *wanted CLEANUP(freep) = xstrndup(name.p, name.len);
+    if (!exec_is_program("", 0, interpreter)) {
+        return err_set(reterr, ERR_CONFIG, "%.150s needs %.100s, which is not on this node", path,
+                       interpreter);
+    }
+    if (str_ends(program, STR("/env")) && *wanted && *wanted != '-' && !strchr(wanted, '=') &&
+        !strchr(wanted, '/') && !exec_in_path(wanted)) {
+        return err_set(reterr, ERR_CONFIG, "%.150s needs %.100s, which is not in PATH", path,
+                       wanted);
     }
     return 0;
 }

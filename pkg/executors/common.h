@@ -17,8 +17,11 @@ void exec_need(struct exec_plan *plan, const char *kind, const char *path);
 /* ERR_TOO_LARGE where argv or env went over their limits. */
 int exec_plan_check(const struct exec_plan *plan, struct err *reterr) NODISCARD;
 
-/* Where a plug-in was when they were looked for last; NULL: it was not there. */
-const char *executor_plugin_path(const char *name);
+/* An executable file; where n is 0, as it is named. */
+bool exec_is_program(const char *dir, size_t n, const char *name);
+bool exec_in_path(const char *name);
+/* What the first line of a script names is there; fine where it is no script. ERR_CONFIG. */
+int exec_script_able(const char *path, struct err *reterr) NODISCARD;
 
 /* Judges a process by its exit record: outcome, error and output. `cause` is the root cause where
  * the executor found one; NULL: the last line of stderr, else the exit code, is told. */

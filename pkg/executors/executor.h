@@ -4,8 +4,10 @@
  * small files in the attempt's directory; what the task names, the task's process looks at, for it
  * may be on a disk that hangs), may look at the running task from time to time, and
  * turns the shim's exit record into an outcome. So a broken executor or task can hurt its own
- * attempt only. Functions run on the worker's loop thread and must not block; `watch` may use the
- * loop.
+ * attempt only.
+ *
+ * Threads: an executor's functions touch the disk, which may hang, so they run beside the worker's
+ * loop. They see their arguments and what never changes, and keep nothing.
  */
 #ifndef SJE_EXECUTORS_EXECUTOR_H
 #define SJE_EXECUTORS_EXECUTOR_H
@@ -14,10 +16,10 @@
 #include "internal/json.h"
 #include "pkg/task/task.h"
 
-#include <uv.h>
-
-/* What the node offers; from the configuration; lives as long as the process. */
+/* What the node offers; from the configuration. It never changes: a new configuration makes a new
+ * one, and this stays for whoever still needs it. */
 struct exec_node {
+    int refs;               /* 0: not counted, it is somebody's variable */
     const char *spark_home; /* "" : found by itself: SPARK_HOME, else pyspark's */
     const char *spark_master;
     const json_t *spark_conf; /* object of strings or NULL */
@@ -28,6 +30,10 @@ struct exec_node {
     int64_t log_limit;
     int kill_grace_ms;
 };
+/* A copy, with one reference; the loop thread counts them. */
+struct exec_node *exec_node_copy(const struct exec_node *n);
+const struct exec_node *exec_node_ref(const struct exec_node *n);
+void exec_node_unref(const struct exec_node *n); /* NULL is fine */
 
 /* One attempt, as the executor sees it. */
 struct exec_attempt {
@@ -38,7 +44,8 @@ struct exec_attempt {
     int32_t returns; /* of these, returned */
     bool elsewhere;  /* another node could take it, and has not returned it; from the grant */
     const struct task_spec *spec;
-    const char *dir; /* absolute: workDir/tasks/<task>.<attempt> */
+    const char *program; /* of a plug-in, as it was found last; NULL: it is not there */
+    const char *dir;     /* absolute: workDir/tasks/<task>.<attempt> */
 };
 
 struct exec_plan {
@@ -87,16 +94,6 @@ struct exec_result {
 };
 void exec_result_free(struct exec_result *r);
 
-/* What a watch found out; strings are copied by the callee. NULL or -1 where unknown. */
-struct exec_status {
-    const char *application_id;
-    const char *ui_url;
-    int64_t done;
-    int64_t total;
-    const char *text;
-};
-struct exec_watch; /* opaque, made by the executor */
-
 struct executor {
     const char *name; /* jobType, canonical */
     /* Writes what the attempt needs into its directory and fills the plan. An error fails the
@@ -108,13 +105,10 @@ struct executor {
     /* Optional: what prepare() would find missing on the node, without a task. ERR_CONFIG with a
      * sentence for people, the same each time. Cheap: called every few seconds. */
     int (*able)(const struct exec_node *node, struct err *reterr);
-    /* Optional: begins to look at a running attempt (also one that survived a worker restart:
-     * everything needed is in `dir`). `changed` is called on the loop whenever something new is
-     * known. */
-    struct exec_watch *(*watch)(const struct exec_node *node, const struct exec_attempt *a,
-                                uv_loop_t *loop,
-                                void (*changed)(void *arg, const struct exec_status *s), void *arg);
-    void (*unwatch)(struct exec_watch *w, void (*on_closed)(void *arg), void *arg);
+    /* Optional: what is known of a running attempt (also one that survived a worker restart:
+     * everything needed is in `dir`). An object, owned by the caller, with applicationId, uiUrl,
+     * text, done, total, each of them optional; NULL: nothing. Asked a few times a second. */
+    json_t *(*status)(const struct exec_attempt *a);
     /* Optional: how long it may take at most, beyond the grace, to stop the attempt in this
      * directory when it is cancelled or runs too long. */
     int (*stop_ms)(const char *dir);
@@ -123,7 +117,8 @@ struct executor {
                    const struct exec_exit *e, struct exec_result *ret);
 };
 
-/* The registry: NULL where there is none of that name (names are canonical here). */
+/* The registry, for the loop thread alone: NULL where there is none of that name (names are
+ * canonical here). */
 const struct executor *executor_find(const char *name);
 /* For what was started once: a type that is not known is a plug-in that is not there now. */
 const struct executor *executor_find_past(const char *name);
@@ -138,6 +133,8 @@ struct executors_found *executors_scan(const char *plugin_dir, struct err *reter
 void executors_take(const struct executors_found *f);
 void executors_found_free(struct executors_found *f);
 bool executor_is_plugin(const char *name);
+/* Where a plug-in was when they were looked for last; NULL: it was not there. */
+const char *executor_plugin_path(const char *name);
 /* Looks again: those that are gone are listed no more, but executor_find() still knows them, for
  * what of them runs. No string is freed before executors_done(). */
 int executors_look(const char *plugin_dir, struct err *reterr) NODISCARD;
@@ -145,5 +142,7 @@ void executors_done(void);
 /* NULL-terminated list: built in, then plug-ins; the array stays, what is in it changes with
  * executors_look(). */
 const char *const *executor_names(void);
+/* The same, with those that have gone: a task of such a type waits until it is back. */
+const char *const *executor_names_known(void);
 
 #endif

@@ -23,6 +23,8 @@ static struct plugin {
 } * plugins;
 static size_t n_plugins;
 static const char *names[BUILT_IN + PLUGINS_MAX + 1];
+/* Those that have gone too, as many as there is room for. */
+static const char *known[BUILT_IN + 2 * PLUGINS_MAX + 1];
 
 /* Letter first, then letters, digits, '.', '_', '-'; not a name that is taken. */
 static bool good_name(const char *s)
@@ -58,6 +60,13 @@ static void build_names(void)
         }
     }
     names[n] = NULL;
+    memcpy(known, names, (n + 1) * sizeof(*names));
+    for (size_t i = 0; i < n_plugins && n < ARRAY_LEN(known) - 1; i++) {
+        if (!plugins[i].there) {
+            known[n++] = plugins[i].name;
+        }
+    }
+    known[n] = NULL;
 }
 
 static int by_name(const void *a, const void *b)
@@ -188,6 +197,11 @@ const char *const *executor_names(void)
     return names;
 }
 
+const char *const *executor_names_known(void)
+{
+    return known;
+}
+
 bool executor_is_plugin(const char *name)
 {
     return find_plugin(name) != NULL;
@@ -225,5 +239,5 @@ int executor_able(const struct exec_node *node, const char *name, struct err *re
     if (!x || (p && !p->there)) {
         return err_set(reterr, ERR_NOT_FOUND, "this node has no executor for jobType %.128s", name);
     }
-    return x->able ? x->able(node, reterr) : 0;
+    return p ? exec_script_able(p->path, reterr) : x->able ? x->able(node, reterr) : 0;
 }

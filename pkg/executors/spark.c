@@ -194,28 +194,6 @@ static int need_home(const struct exec_node *node, const char *home, struct err 
                           *node->spark_home ? ": no bin/spark-submit in " : "", node->spark_home);
 }
 
-static bool is_program(const char *dir, size_t n, const char *name)
-{
-    char *path CLEANUP(freep) = xasprintf("%.*s%s%s", (int)n, dir, n ? "/" : "", name);
-    struct stat st = {0};
-
-    return stat(path, &st) == 0 && S_ISREG(st.st_mode) && access(path, X_OK) == 0;
-}
-
-static bool in_path(const char *name)
-{
-    struct str path = str_of(getenv("PATH"));
-
-    while (path.len) {
-        struct str dir = str_cut(path, ':', &path);
-
-        if (dir.len && is_program(dir.p, dir.len, name)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* Of the setting alone: without it Spark finds one by itself, or a jar needs none. */
 static int need_python(const struct exec_node *node, struct err *reterr)
 {
@@ -223,7 +201,7 @@ static int need_python(const struct exec_node *node, struct err *reterr)
 
     /* In a cluster it may be there alone where the application runs. */
     if (!*python || !str_starts(str_of(node->spark_master), STR("local")) ||
-        (strchr(python, '/') ? is_program("", 0, python) : in_path(python))) {
+        (strchr(python, '/') ? exec_is_program("", 0, python) : exec_in_path(python))) {
         return 0;
     }
     return err_set(reterr, ERR_CONFIG,
@@ -260,13 +238,13 @@ static int need_java(const char *home, struct err *reterr)
         return 0;
     }
     if (java_home && *java_home) {
-        return is_program(java_home, strlen(java_home), "bin/java")
+        return exec_is_program(java_home, strlen(java_home), "bin/java")
                    ? 0
                    : err_set(reterr, ERR_CONFIG,
                              "Java is not found on this node: no bin/java in JAVA_HOME %.150s",
                              java_home);
     }
-    return in_path("java")
+    return exec_in_path("java")
                ? 0
                : err_set(reterr, ERR_CONFIG,
                          "Java is not found on this node: JAVA_HOME is not set, and PATH has none");
@@ -376,8 +354,7 @@ const struct executor executor_spark = {
     .name = JOB_SPARK,
     .prepare = spark_prepare,
     .able = spark_able,
-    .watch = spark_watch,
-    .unwatch = spark_unwatch,
+    .status = spark_status,
     .stop_ms = spark_stop_ms,
     .finish = spark_finish,
 };

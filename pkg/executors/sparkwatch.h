@@ -17,10 +17,6 @@
 #define SPARK_LISTENER      "sje.ProgressListener"
 #define SPARK_LISTENER_JAR  "sje-listener.jar"
 
-struct exec_watch *spark_watch(const struct exec_node *node, const struct exec_attempt *a,
-                               uv_loop_t *loop,
-                               void (*changed)(void *arg, const struct exec_status *s), void *arg);
-/* Looks once more before it ends. */
-void spark_unwatch(struct exec_watch *w, void (*on_closed)(void *arg), void *arg);
+json_t *spark_status(const struct exec_attempt *a);
 
 #endif

@@ -9,8 +9,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fts.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -32,6 +34,13 @@ struct process {
 };
 
 static int64_t inherited_since = INT64_MAX;
+
+/* Those that we have started ourselves; few. */
+static struct {
+    pthread_mutex_t lock;
+    int64_t *pids;
+    size_t n;
+} children = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- looking at a process ---- */
 
@@ -147,20 +156,51 @@ static int64_t forks_until_again(void)
     return (n - PIDS_KEPT - used) / 2;
 }
 
-static bool is_among(int64_t pid, const int64_t *list, size_t n)
+void strays_before_child(void)
 {
-    for (size_t i = 0; i < n; i++) {
-        if (list[i] == pid) {
-            return true;
-        }
-    }
-    return false;
+    MUST(pthread_mutex_lock(&children.lock) == 0);
 }
 
-static bool is_orphan(const struct process *p, int64_t pid, const struct strays *s)
+void strays_after_child(int64_t pid)
 {
-    return p->parent == getpid() && p->started >= inherited_since &&
-           !is_among(pid, s->known, s->n_known);
+    if (pid) {
+        children.pids = xrealloc(children.pids, (children.n + 1) * sizeof(*children.pids));
+        children.pids[children.n++] = pid;
+    }
+    MUST(pthread_mutex_unlock(&children.lock) == 0);
+}
+
+void strays_forget_child(int64_t pid)
+{
+    strays_before_child();
+    for (size_t i = 0; i < children.n; i++) {
+        if (children.pids[i] == pid) {
+            children.pids[i] = children.pids[--children.n];
+            break;
+        }
+    }
+    if (children.n == 0) {
+        free(STEAL(children.pids));
+    }
+    strays_after_child(0);
+}
+
+/* One that is being started is there before its number is known: whoever asks waits. */
+static bool is_child(int64_t pid)
+{
+    bool yes = false;
+
+    strays_before_child();
+    for (size_t i = 0; i < children.n && !yes; i++) {
+        yes = children.pids[i] == pid;
+    }
+    strays_after_child(0);
+    return yes;
+}
+
+static bool is_orphan(const struct process *p, int64_t pid)
+{
+    return p->parent == getpid() && p->started >= inherited_since && !is_child(pid);
 }
 
 /* The entries that hold a token, each with its NUL. Returns 0 or the error. */
@@ -225,7 +265,7 @@ static void kill_if_ours(int64_t pid, struct strays *list, size_t n, struct buf 
     /* An old kernel, or a filter of calls: of older container runtimes that says EPERM. */
     bool by_number = fd < 0 && (errno == ENOSYS || errno == EPERM);
     int error = fd < 0 && !by_number ? errno : process_read(pid, &p);
-    bool orphan = !error && is_orphan(&p, pid, list);
+    bool orphan = !error && is_orphan(&p, pid);
     int sent = -1;
 
     if (!error && is_dead(&p)) {
@@ -366,12 +406,12 @@ void strays_inherit(void)
     inherited_since = clock_boot_ms() / tick_ms() * tick_ms();
 }
 
-void strays_reap(const int64_t *known, size_t n)
+void strays_reap(void)
 {
     siginfo_t i = {0};
 
     while (waitid(P_ALL, 0, &i, WEXITED | WNOHANG | WNOWAIT) == 0 && i.si_pid &&
-           !is_among(i.si_pid, known, n)) {
+           !is_child(i.si_pid)) {
         waitpid(i.si_pid, NULL, WNOHANG);
         i.si_pid = 0;
     }

@@ -15,12 +15,10 @@ struct strays {
     const char *cgroup; /* the attempt's own; NULL: none */
     int64_t shim;       /* leaders of sessions; 0: unknown */
     int64_t task;
-    bool shim_clears;     /* it may live and kills by itself: it is only counted */
-    int64_t seen_at;      /* CLOCK_BOOTTIME ms, when they had these numbers for certain */
-    int64_t seen_forks;   /* strays_forks() at that time, or somewhat earlier; 0: unknown */
-    const int64_t *known; /* children that this process has started; not owned */
-    size_t n_known;
-    int left; /* by strays_kill_all(): how much of it was still there */
+    bool shim_clears;   /* it may live and kills by itself: it is only counted */
+    int64_t seen_at;    /* CLOCK_BOOTTIME ms, when they had these numbers for certain */
+    int64_t seen_forks; /* strays_forks() at that time, or somewhat earlier; 0: unknown */
+    int left;           /* by strays_kill_all(): how much of it was still there */
 
     /* the same: what is known of the sessions by now */
     bool fresh; /* their numbers cannot have been given to others since seen_at */
@@ -35,15 +33,21 @@ int64_t strays_forks(void);
 /* From now on orphans fall to this process, once the shim above them is dead. For process 1 they
  * are no mark: everybody's fall to it. */
 void strays_inherit(void);
-/* Reaps children that have ended; those that are known are left to whoever waits for them. */
-void strays_reap(const int64_t *known, size_t n);
+/* A child that this process starts by itself is nobody's orphan, from the moment that it is there:
+ * so it is started between these two, with its number for the second (0: it was not), and taken off
+ * when it was waited for. */
+void strays_before_child(void);
+void strays_after_child(int64_t pid);
+void strays_forget_child(int64_t pid);
+/* Reaps orphans that have ended. */
+void strays_reap(void);
 /* Fills shim, task, seen_at and seen_forks from what the shim has left in the attempt's directory.
  * False: it has not, or the machine was started anew since. */
 bool strays_read(const char *dir, struct strays *ret);
 /* Kills what it finds. Returns how much of it was still there; 0: nothing is left, as far as can be
  * told. Orphans count, whoever's they are; so does what it could not look at. */
 int strays_kill(const struct strays *s);
-/* The same for several, in one walk; `known` of all is that of the first. */
+/* The same for several, in one walk. */
 void strays_kill_all(struct strays *list, size_t n);
 
 #endif

@@ -51,6 +51,16 @@ static enum whose sees_our_tasks(const char *tasks, pid_t pid)
                                                                     : OTHERS;
 }
 
+/* Only its task can have made that. Whoever believed it would disown what runs. */
+static void take_off_mark(const char *dir)
+{
+    char *mark CLEANUP(freep) = xasprintf("%s/" RUN_DONE_FILE, dir);
+
+    log_warn(NULL, "%s: its task has made a file `" RUN_DONE_FILE "` there, which is ours: removed",
+             dir);
+    unlink(mark);
+}
+
 /* `words`: a command line. *ret_dir, the attempt's directory in it, is owned by the caller. */
 static enum whose judge_words(const char *tasks, pid_t pid, struct str words, char **ret_dir)
 {
@@ -65,7 +75,13 @@ static enum whose judge_words(const char *tasks, pid_t pid, struct str words, ch
         if (str_starts(word, str_of(below))) {
             *ret_dir = xstrndup(word.p, word.len);
             int rc = run_has_grant(*ret_dir);
-            return rc == ERR_NOT_FOUND || rc == ERR_PARSE ? sees_our_tasks(tasks, pid) : OTHERS;
+            if (rc == ERR_NOT_FOUND || rc == ERR_PARSE) {
+                return sees_our_tasks(tasks, pid);
+            }
+            if (run_is_marked(*ret_dir, NULL) && sees_our_tasks(tasks, pid) == ASTRAY) {
+                take_off_mark(*ret_dir);
+            }
+            return OTHERS;
         }
     }
     return OTHERS;

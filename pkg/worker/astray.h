@@ -1,5 +1,5 @@
 /* astray.h: shims whose attempts this worker cannot speak for, because their grant is gone or was
- * written over (docs/protocol.md, Identity). */
+ * written over (docs/protocol.md, Identity); and those whose task has marked them as done. */
 #ifndef SJE_WORKER_ASTRAY_H
 #define SJE_WORKER_ASTRAY_H
 

@@ -25,6 +25,15 @@ struct detour {
     int tries; /* of the present beat */
     bool under_way;
     enum { UNTOLD, GOOD, BAD } told; /* what the log says */
+    struct {
+        struct lane_job job;
+        bool under_way;
+        bool again; /* another one was learnt meanwhile */
+        struct buf text;
+        int rc;
+        struct err why;
+    } save;
+    bool http_closed;
     struct buf now;
     struct buf next; /* empty: none waits */
     void (*on_closed)(void *arg);
@@ -85,19 +94,47 @@ static void load(struct detour *d)
     }
 }
 
-static void save(const struct detour *d)
-{
-    struct buf b CLEANUP(buf_free);
-    struct err e = {0};
+static void save(struct detour *d);
+static void free_if_closed(struct detour *d);
 
-    buf_init(&b, FILE_MAX);
-    for (int i = d->configured; i < d->n; i++) {
-        buf_addf(&b, "%s\n", d->urls[i]);
-    }
-    if (shimdir_write_file(d->dir, FILE_NAME, b.data, b.len, &e) < 0) {
+static void write_down(struct lane_job *j)
+{
+    struct detour *d = CONTAINER_OF(j, struct detour, save.job);
+
+    d->save.rc =
+        shimdir_write_file(d->dir, FILE_NAME, d->save.text.data, d->save.text.len, &d->save.why);
+}
+
+static void on_written(struct lane_job *j)
+{
+    struct detour *d = CONTAINER_OF(j, struct detour, save.job);
+
+    buf_free(&d->save.text);
+    d->save.under_way = false;
+    if (d->save.rc < 0) {
         log_warn(NULL, "%s; after a restart the managers are found through the broker alone",
-                 e.text);
+                 d->save.why.text);
     }
+    if (d->save.again) {
+        save(d);
+    }
+    free_if_closed(d);
+}
+
+static void save(struct detour *d)
+{
+    d->save.again = d->save.under_way;
+    if (d->save.under_way) {
+        return;
+    }
+    d->save.under_way = true;
+    buf_init(&d->save.text, FILE_MAX);
+    buf_adds(&d->save.text, "");
+    for (int i = d->configured; i < d->n; i++) {
+        buf_addf(&d->save.text, "%s\n", d->urls[i]);
+    }
+    d->save.job = (struct lane_job){.work = write_down, .done = on_written};
+    lane_do(d->o.lane, &d->save.job);
 }
 
 void detour_learn(struct detour *d, const char *url)
@@ -229,12 +266,14 @@ struct detour *detour_open(uv_loop_t *loop, const struct detour_options *o)
     return d;
 }
 
-static void on_http_closed(void *arg)
+static void free_if_closed(struct detour *d)
 {
-    struct detour *d = arg;
     void (*on_closed)(void *arg2) = d->on_closed;
     void *closed_arg = d->closed_arg;
 
+    if (!d->http_closed || d->save.under_way) {
+        return;
+    }
     for (int i = 0; i < d->n; i++) {
         free(d->urls[i]);
     }
@@ -246,6 +285,14 @@ static void on_http_closed(void *arg)
     if (on_closed) {
         on_closed(closed_arg);
     }
+}
+
+static void on_http_closed(void *arg)
+{
+    struct detour *d = arg;
+
+    d->http_closed = true;
+    free_if_closed(d);
 }
 
 void detour_close(struct detour *d, void (*on_closed)(void *arg), void *arg)

@@ -5,15 +5,14 @@
  * The latter are kept in workDir/managers, so that a worker that is started while the broker is
  * away finds them too. One call at a time; a beat that comes meanwhile replaces the one that waits.
  *
- * Threads: the loop thread only. Short blocking file I/O when a new manager is heard of.
+ * Threads: the loop thread only. That file is read at the start and written in a lane.
  */
 #ifndef SJE_WORKER_DETOUR_H
 #define SJE_WORKER_DETOUR_H
 
 #include "internal/err.h"
+#include "internal/lane.h"
 #include "internal/str.h"
-
-#include <uv.h>
 
 #define DETOUR_URLS_MAX 16
 #define DETOUR_URL_MAX  1024
@@ -21,6 +20,7 @@
 struct detour;
 
 struct detour_options {
+    struct lane *lane; /* outlives it */
     const char *urls;  /* configured: comma list, may be empty; copied */
     const char *dir;   /* where `managers` is; copied */
     const char *token; /* shown to managers; NULL or "": none; copied */

@@ -7,10 +7,10 @@
 
 struct look {
     uv_work_t work;
-    struct looks *of; /* NULL: nobody waits for it */
-    struct exec_node node;
+    struct looks *of;             /* NULL: nobody waits for it */
+    const struct exec_node *node; /* a reference */
     struct run_context x;
-    char *copies[6]; /* what these two point to */
+    char *copies[2]; /* what it points to */
     int64_t began;
     size_t n;
     const char **types; /* the first is NULL: the node as a whole */
@@ -33,13 +33,10 @@ static struct look *look_new(struct looks *l, int64_t now)
     for (size_t i = 1; i < k->n; i++) {
         k->types[i] = names[i - 1];
     }
-    k->node = (struct exec_node){.spark_home = k->copies[0] = xstrdup(node->spark_home),
-                                 .python = k->copies[1] = xstrdup(node->python),
-                                 .plugin_dir = k->copies[2] = xstrdup(node->plugin_dir),
-                                 .spark_master = k->copies[5] = xstrdup(node->spark_master)};
-    k->x = (struct run_context){.node = &k->node,
-                                .tasks_dir = k->copies[3] = xstrdup(l->x->tasks_dir),
-                                .shim_path = k->copies[4] = xstrdup(l->x->shim_path)};
+    k->node = exec_node_ref(node);
+    k->x = (struct run_context){.node = node,
+                                .tasks_dir = k->copies[0] = xstrdup(l->x->tasks_dir),
+                                .shim_path = k->copies[1] = xstrdup(l->x->shim_path)};
     k->of = l;
     k->began = now;
     k->work.data = k;
@@ -54,6 +51,7 @@ static void look_free(struct look *k)
     for (size_t i = 0; i < ARRAY_LEN(k->copies); i++) {
         free(k->copies[i]);
     }
+    exec_node_unref(k->node);
     executors_found_free(k->plugins);
     free(k->types);
     free(k->why);
@@ -69,7 +67,7 @@ static void on_work(uv_work_t *work)
         (void)!run_able(&k->x, k->types[i], &k->why[i]); /* the text says it */
         atomic_store(&k->done, i + 1);
     }
-    k->plugins = executors_scan(k->node.plugin_dir, &k->plugins_why);
+    k->plugins = executors_scan(k->node->plugin_dir, &k->plugins_why);
     atomic_store(&k->done, k->n + 1);
 }
 
@@ -98,14 +96,6 @@ static void on_worked(uv_work_t *work, int status)
     l->on_looked(l->arg);
 }
 
-void look_first(struct looks *l, int64_t now)
-{
-    struct look *k = look_new(l, now);
-
-    on_work(&k->work);
-    take(l, k);
-}
-
 void look_begin(struct looks *l, int64_t now)
 {
     if (!l->under_way) {
@@ -132,7 +122,7 @@ const char *look_why(const struct looks *l, const char *type, int64_t now)
     const struct look *k = l->under_way;
     size_t step = 0;
 
-    if (!k || now < k->began + LOOK_LATE_MS) {
+    if (!k || (l->last && now < k->began + LOOK_LATE_MS)) {
         return answer(l->last, type, &step);
     }
     size_t done = atomic_load(&k->done);
@@ -143,6 +133,15 @@ const char *look_why(const struct looks *l, const char *type, int64_t now)
     return step == done || done == k->n
                ? "a look at what it needs does not end: a file system hangs"
                : answer(l->last, type, &step);
+}
+
+void look_first(struct looks *l, int64_t now)
+{
+    look_begin(l, now);
+    for (int ms = 0; ms < LOOK_FIRST_MS && atomic_load(&l->under_way->done) <= l->under_way->n;
+         ms++) {
+        uv_sleep(1);
+    }
 }
 
 void look_done(struct looks *l)

@@ -12,8 +12,9 @@
 
 #include "pkg/worker/run.h"
 
-#define LOOK_MS      5000 /* between two */
-#define LOOK_LATE_MS 5000
+#define LOOK_MS       5000 /* between two */
+#define LOOK_LATE_MS  5000
+#define LOOK_FIRST_MS 1000 /* that long a start waits for the first */
 
 struct look;
 struct looks {
@@ -24,10 +25,11 @@ struct looks {
     struct look *last;      /* the last that ended */
 };
 
-/* Waits for the end of it: at the start, before anything is taken or taken back. */
-void look_first(struct looks *l, int64_t now);
 /* on_looked() will follow, unless it hangs. Nothing where one is under way. */
 void look_begin(struct looks *l, int64_t now);
+/* The same, at the start; it waits for it a moment. Until it has ended, what it has not come past
+ * cannot be done. */
+void look_first(struct looks *l, int64_t now);
 /* Why tasks of this type (NULL: any at all) cannot be started; NULL: they can. */
 const char *look_why(const struct looks *l, const char *type, int64_t now);
 /* on_looked() is not called any more. */

@@ -19,8 +19,9 @@
  */
 #define LOOK_MS     50
 #define LOOK_MAX_MS 2000
+#define WALK_REST   10  /* times the last walk */
+#define POLL_MS     250 /* between two looks at what a task tells of itself: short ones too */
 #define FORKS_MS    1000
-#define WALK_REST   10 /* times the last walk: so much of the loop's time is for others */
 
 _Static_assert(WCORE_DOUBT_MS == PLAN_LEASE_DOUBT_MS, "a shim and its worker doubt alike");
 
@@ -39,6 +40,7 @@ struct run *run_new(struct run_context *x, const struct wcore_key *k, int64_t to
 
     r->x = x;
     r->outcome = "";
+    r->errand.fd = -1;
     r->status.done = r->status.total = -1;
     run_name(r, k, token);
     list_push(&x->runs, &r->node);
@@ -53,7 +55,9 @@ static void free_if_closed(struct run *r)
     struct run_context *x = r->x;
     list_remove(&r->node);
     report_status_done(&r->status);
+    json_decref(r->said);
     task_spec_free(r->spec);
+    free(r->program);
     free(r->dir);
     free(r->result);
     free(r->why);
@@ -61,12 +65,18 @@ static void free_if_closed(struct run *r)
     x->on_freed(x->arg);
 }
 
+static void let_go(struct run *r)
+{
+    r->open_handles--;
+    free_if_closed(r);
+}
+
 static void on_handle_closed(uv_handle_t *h)
 {
     struct run *r = h->data;
 
-    r->open_handles--;
-    free_if_closed(r);
+    r->pipe_closes = r->pipe_closes && h != (uv_handle_t *)&r->pipe;
+    let_go(r);
 }
 
 static void close_handle(struct run *r, bool *has, uv_handle_t *h)
@@ -78,33 +88,32 @@ static void close_handle(struct run *r, bool *has, uv_handle_t *h)
     }
 }
 
-static void on_unwatched(void *arg)
+static void close_pipe(struct run *r)
 {
-    struct run *r = arg;
-
-    r->open_handles--;
-    free_if_closed(r);
+    r->pipe_closes = r->pipe_closes || r->has_pipe;
+    close_handle(r, &r->has_pipe, (uv_handle_t *)&r->pipe);
+    r->len = 0;
+    r->language = UNKNOWN;
 }
 
-static void unwatch(struct run *r)
+void run_close_process(struct run *r)
 {
-    if (r->watch) {
-        struct exec_watch *w = STEAL(r->watch);
-        r->executor->unwatch(w, on_unwatched, r);
+    if (r->has_process && r->process.pid > 0) {
+        strays_forget_child(r->process.pid);
     }
+    close_handle(r, &r->has_process, (uv_handle_t *)&r->process);
 }
 
-/* The same pipe and timer may be opened again when their last use is closed. */
 void run_close_handles(struct run *r)
 {
-    unwatch(r);
     if (!uv_is_active((uv_handle_t *)&r->process)) {
         /* It could not be started. A shim that was is waited for, or it would stay behind as a
          * zombie. */
-        close_handle(r, &r->has_process, (uv_handle_t *)&r->process);
+        run_close_process(r);
     }
-    close_handle(r, &r->has_pipe, (uv_handle_t *)&r->pipe);
+    close_pipe(r);
     close_handle(r, &r->has_timer, (uv_handle_t *)&r->timer);
+    close_handle(r, &r->has_poll, (uv_handle_t *)&r->poll);
 }
 
 void run_release(struct run *r)
@@ -124,18 +133,15 @@ void run_release_all(struct run_context *x)
 
         r->open_handles++; /* so that it is not freed before its process is let go */
         run_release(r);
-        close_handle(r, &r->has_process, (uv_handle_t *)&r->process);
-        r->open_handles--;
-        free_if_closed(r);
+        run_close_process(r);
+        let_go(r);
     }
 }
 
 void run_forget(struct run *r)
 {
-    struct err e = {0};
-
-    if (r->dir && shimdir_write_file(r->dir, RUN_DONE_FILE, "", 0, &e) < 0) {
-        log_warn(NULL, "%s; its directory will be reported again after a restart", e.text);
+    if (r->dir) {
+        run_ask(r, ERRAND_FORGET);
     }
     run_release(r);
 }
@@ -190,7 +196,7 @@ void run_set_verdict(struct run *r, enum exec_outcome o, const char *kind, const
     set_result(r, &res, 0, clock_wall_ms());
 }
 
-static void tell_end(struct run *r)
+void run_tell_end(struct run *r)
 {
     assert(r->result && !r->ended);
     CRASH_POINT("worker-ended");
@@ -201,78 +207,161 @@ static void tell_end(struct run *r)
     }
 }
 
-void run_judge(struct run *r, const struct exec_exit *e)
+void run_judge(struct run *r, struct exec_result *res, const struct exec_exit *e)
 {
-    struct exec_result res = {0};
-
     if (!r->executor) {
         run_set_verdict(r, EXEC_LOST, "lost",
                         "it ended, but this worker has no executor to judge it");
         return;
     }
-    unwatch(r);
-    r->executor->finish(r->x->node, &r->exec, e, &res);
-    if (res.outcome == EXEC_RETURNED) {
-        run_set_fault(r, exec_fault_of_exit(&r->exec, e), e->message);
-    }
-    set_result(r, &res, e->started_at, e->finished_at);
+    set_result(r, res, e->started_at, e->finished_at);
 }
 
-/* A shim that has named the process says bye where that could not become the task. One that did can
- * write a record, and kill its shim. */
-static bool is_forged(const struct run *r, const struct exec_exit *e)
+/* ---- errands ---- */
+
+static void take_text(char **to, const json_t *j, const char *key)
 {
-    return r->task_pid && r->cut && streq(e->reason, "launch");
+    const char *text = json_get_string(j, key);
+
+    if (text && *text) {
+        str_replace_owned(to, text);
+    }
 }
 
-/* True where there is an exit record; the result is made then. */
-static bool take_record(struct run *r)
+static void take_status(struct run *r)
 {
-    struct exec_exit e = {0};
-    struct err why = {0};
+    json_t *j = r->errand.status;
+    bool known = r->status.application_id != NULL;
 
-    if (r->result) {
-        return true;
+    if (!j || json_equal(j, r->said)) {
+        return;
     }
-    int rc = shim_exit_read(r->dir, &e, &why);
-    if (rc == ERR_CONFLICT) {
-        log_error(NULL, "%s: %s; reporting it as lost", r->dir, why.text);
-        shim_exit_crashed(&e, why.text);
-    } else if (rc < 0 || is_forged(r, &e)) {
-        return false;
-    } else if (streq(e.reason, "exit") && *e.message) {
-        log_warn(NULL, "%s: %s", r->dir,
-                 e.message); /* the result stands, but something was wrong */
+    json_decref(r->said);
+    r->said = STEAL(r->errand.status);
+    take_text(&r->status.application_id, j, "applicationId");
+    take_text(&r->status.ui_url, j, "uiUrl");
+    take_text(&r->status.text, j, "text");
+    int64_t done = json_get_int(j, "done", -1);
+    int64_t total = json_get_int(j, "total", -1);
+    r->status.done = done >= 0 ? done : r->status.done;
+    r->status.total = total >= 0 ? total : r->status.total;
+    r->x->on_news(r->x->arg, !known && r->status.application_id);
+}
+
+static void take_numbers(struct run *r)
+{
+    if (r->errand.numbers.shim) {
+        r->found = r->errand.numbers;
     }
-    run_judge(r, &e);
-    return true;
+}
+
+static void take_errand(struct run *r)
+{
+    struct errand *d = &r->errand;
+
+    if (d->kind == ERRAND_FORGET && d->rc < 0) {
+        log_warn(NULL, "%s; its directory will be reported again after a restart", d->why.text);
+    }
+    if (r->closing || r->ended) {
+        return; /* nobody waits for it any more */
+    }
+    take_numbers(r);
+    if (d->kind == ERRAND_START) {
+        run_begun(r);
+    } else if (d->kind == ERRAND_STATUS) {
+        take_status(r);
+    } else if (d->kind == ERRAND_SETTLE && run_settled(r)) {
+        run_tell_end(r);
+    } else if (d->kind == ERRAND_SETTLE && !r->has_pipe) {
+        run_look_again(r);
+    }
+}
+
+static void on_worked(struct lane_job *j)
+{
+    struct run *r = CONTAINER_OF(j, struct run, errand.job);
+
+    take_errand(r);
+    errand_done(&r->errand);
+    if (r->next && (!r->closing || r->next == ERRAND_FORGET)) {
+        enum errand_kind k = r->next;
+        r->next = ERRAND_NONE;
+        run_ask(r, k);
+    }
+    let_go(r);
+}
+
+static void work(struct lane_job *j)
+{
+    errand_work(CONTAINER_OF(j, struct errand, job));
+}
+
+void run_fill(struct run *r, enum errand_kind k)
+{
+    struct errand *d = &r->errand;
+
+    d->kind = k;
+    d->executor = r->executor;
+    d->node = exec_node_ref(r->x->node);
+    d->exec = r->exec;
+    d->bye = r->bye;
+    d->cut = r->cut;
+    d->named = r->task_pid != 0;
+    d->fenced = r->fenced;
+    d->cleared = r->cleared;
+    d->unable = r->unable;
+}
+
+void run_ask(struct run *r, enum errand_kind k)
+{
+    if (r->errand.kind) {
+        r->next = MAX(r->next, k);
+        return;
+    }
+    run_fill(r, k);
+    r->open_handles++;
+    r->errand.job.work = work;
+    r->errand.job.done = on_worked;
+    lane_do(&r->x->disk, &r->errand.job);
 }
 
 /* ---- the shim ---- */
 
-static void on_status(void *arg, const struct exec_status *s)
-{
-    struct run *r = arg;
-    bool first = s->application_id && !r->status.application_id;
+static void repeat_orders(struct run *r);
+static void look_in(struct run *r, int64_t ms);
 
-    if (r->ended) {
-        return;
-    }
-    if (s->application_id) {
-        str_replace_owned(&r->status.application_id, s->application_id);
-    }
-    if (s->ui_url) {
-        str_replace_owned(&r->status.ui_url, s->ui_url);
-    }
-    if (s->text) {
-        str_replace_owned(&r->status.text, s->text);
-    }
-    r->status.done = s->done >= 0 ? s->done : r->status.done;
-    r->status.total = s->total >= 0 ? s->total : r->status.total;
-    r->x->on_news(r->x->arg, first);
+/* Its shim has not been told of it: what the disk is asked for it can be left. */
+static bool is_starting(const struct run *r)
+{
+    return r->errand.kind == ERRAND_START;
 }
 
-static void repeat_orders(struct run *r);
+/* Not at once: that is no place to tell its end. */
+static void give_up(struct run *r)
+{
+    r->given_up = true;
+    look_in(r, 0);
+}
+
+static void conclude_unstarted(struct run *r)
+{
+    if (streq(r->stop_word, "cancel")) {
+        run_set_verdict(r, EXEC_CANCELLED, "cancelled", "stopped before it was started");
+    } else {
+        run_set_verdict(r, EXEC_LOST, "lost",
+                        "stopped before it was started: the disk has not answered yet");
+    }
+    run_tell_end(r);
+}
+
+static void on_poll(uv_timer_t *t)
+{
+    struct run *r = t->data;
+
+    if (!r->errand.kind) {
+        run_ask(r, ERRAND_STATUS);
+    }
+}
 
 /* Its shim lives, so the numbers are theirs. That the count is a little old only makes us believe
  * the less. */
@@ -304,9 +393,12 @@ static void on_hello(struct run *r, int64_t shim_pid, int64_t task_pid)
     if (!task_pid) {
         return; /* it could not be started: the exit record will say why */
     }
-    if (!r->watch && r->executor && r->executor->watch) {
-        r->watch = r->executor->watch(r->x->node, &r->exec, r->x->loop, on_status, r);
-        r->open_handles += r->watch != NULL;
+    if (!r->has_poll && r->executor && r->executor->status) {
+        MUST(uv_timer_init(r->x->loop, &r->poll) == 0);
+        r->poll.data = r;
+        r->has_poll = true;
+        r->open_handles++;
+        MUST(uv_timer_start(&r->poll, on_poll, POLL_MS, POLL_MS) == 0);
     }
     if (r->attempt) {
         r->x->on_started(r->x->arg, r->attempt);
@@ -317,9 +409,8 @@ static void on_hello(struct run *r, int64_t shim_pid, int64_t task_pid)
  * shim may live, or who says bye later be the task. */
 static void lose_pipe(struct run *r, bool bye)
 {
-    close_handle(r, &r->has_pipe, (uv_handle_t *)&r->pipe);
-    r->len = 0;
-    r->language = UNKNOWN;
+    close_pipe(r);
+    r->bye = bye;
     r->cut = r->cut || !bye;
     if (r->ended || r->closing) {
         return;
@@ -327,11 +418,9 @@ static void lose_pipe(struct run *r, bool bye)
     if (r == r->x->spare) {
         r->x->spare = NULL;
         run_release(r);
-        return;
-    }
-    if (!r->cut && take_record(r)) {
-        tell_end(r);
-    } else {
+    } else if (bye && !r->cut) {
+        run_ask(r, ERRAND_SETTLE);
+    } else if (!is_starting(r)) {
         run_look_again(r);
     }
 }
@@ -480,11 +569,6 @@ void run_lease(struct run *r, int64_t deadline)
     say(r, "lease %lld\n", (long long)deadline);
 }
 
-int64_t run_stop_ms(const struct run *r)
-{
-    return r->executor && r->executor->stop_ms && r->dir ? r->executor->stop_ms(r->dir) : 0;
-}
-
 void run_stop(struct run *r, enum wcore_stop why, int64_t grace_ms)
 {
     static const char *const words[] = {[WCORE_STOP_CANCEL] = "cancel",
@@ -496,50 +580,44 @@ void run_stop(struct run *r, enum wcore_stop why, int64_t grace_ms)
         return; /* the shim knows by itself */
     }
     r->stop_word = words[why];
-    r->stop_grace_ms = grace_ms + (why == WCORE_STOP_CANCEL ? run_stop_ms(r) : 0);
+    r->stop_grace_ms = grace_ms + (why == WCORE_STOP_CANCEL ? r->stop_ms : 0);
+    if (is_starting(r)) {
+        give_up(r);
+        return;
+    }
     say(r, "stop %s %lld\n", r->stop_word, (long long)r->stop_grace_ms);
 }
 
-/* Owned by the caller. */
-static int64_t *known_children(const struct run_context *x, size_t *ret)
+void run_reap(void)
 {
-    int64_t *known = NULL;
-
-    *ret = 0;
-    LIST_EACH(&x->runs, it)
-    {
-        const struct run *o = CONTAINER_OF(it, struct run, node);
-
-        if (o->has_process && o->process.pid > 0) {
-            known = xrealloc(known, (*ret + 1) * sizeof(*known));
-            known[(*ret)++] = o->process.pid;
-        }
-    }
-    return known;
+    strays_reap();
 }
 
-void run_reap(const struct run_context *x)
-{
-    size_t n = 0;
-    int64_t *known CLEANUP(freep) = known_children(x, &n);
+/* ---- walks ---- */
 
-    strays_reap(known, n);
-}
+/* Of /proc, for what is left of all attempts whose shims are dead: one for each would never end. */
+struct walk {
+    struct lane_job job;
+    struct run_context *x;
+    struct run **runs; /* they wait for it */
+    bool *fenced;      /* they were, when it began */
+    struct strays *list;
+    size_t n;
+    int64_t took;
+};
 
 /* Whom to look for of this attempt: its shim is dead, or to be killed. */
 static struct strays strays_of(const struct run *r)
 {
-    struct strays s = {
-        .token = xasprintf("SJE_TOKEN=%lld", (long long)r->token),
-        .cgroup = r->x->cgroup ? xasprintf("%s%s", r->x->cgroup, strrchr(r->dir, '/')) : NULL};
+    struct strays s = r->found;
 
+    s.token = xasprintf("SJE_TOKEN=%lld", (long long)r->token);
+    s.cgroup = r->x->cgroup ? xasprintf("%s%s", r->x->cgroup, strrchr(r->dir, '/')) : NULL;
     if (r->shim_pid) {
         s.shim = r->shim_pid;
         s.task = r->task_pid;
         s.seen_at = r->seen_at;
         s.seen_forks = r->seen_forks;
-    } else {
-        (void)strays_read(r->dir, &s);
     }
     /* Where only its other half was killed, all that we cannot find falls to the keeper. */
     s.shim_clears = !r->orphaned && clock_boot_ms() < r->fenced_at + PLAN_KILL_GIVE_UP_MS;
@@ -551,59 +629,80 @@ static bool has_strays(const struct run *r)
     return (r->fenced || r->orphaned) && r->dir && !r->ended && !r->closing;
 }
 
-/* Kills what is left of all such attempts, with their shims but for a keeper that clears: a walk of
- * /proc for each would stop the loop for seconds. */
-static void kill_strays(struct run_context *x)
+static void look(struct run *r);
+
+static void walk_done(struct lane_job *j)
 {
-    int64_t began = clock_boot_ms();
-    size_t n_known = 0;
-    int64_t *known CLEANUP(freep) = known_children(x, &n_known);
-    struct strays *list CLEANUP(freep) = NULL;
-    size_t n = 0;
+    struct walk *w = CONTAINER_OF(j, struct walk, job);
 
-    LIST_EACH(&x->runs, it)
-    {
-        const struct run *r = CONTAINER_OF(it, struct run, node);
+    w->x->walking = false;
+    w->x->walks++;
+    w->x->strays_at = clock_boot_ms() + WALK_REST * w->took;
+    for (size_t i = 0; i < w->n; i++) {
+        struct run *r = w->runs[i];
 
-        if (has_strays(r)) {
-            list = xrealloc(list, (n + 1) * sizeof(*list));
-            list[n] = strays_of(r);
-            list[n].known = known;
-            list[n++].n_known = n_known;
+        /* It has seen nothing of what came to life after it began, before the fence. */
+        r->looked = r->fenced == w->fenced[i];
+        r->left = w->list[i].left;
+        if (has_strays(r) && r->fenced && r->looked && !r->has_pipe) {
+            look(r);
         }
+        free((char *)(uintptr_t)w->list[i].token);
+        free((char *)(uintptr_t)w->list[i].cgroup);
+        let_go(r);
     }
-    strays_kill_all(list, n);
-    n = 0;
+    free(w->runs);
+    free(w->fenced);
+    free(w->list);
+    free(w);
+}
+
+/* Kills what it finds, with the shims but for a keeper that clears. */
+static void walk(struct lane_job *j)
+{
+    struct walk *w = CONTAINER_OF(j, struct walk, job);
+    int64_t began = clock_boot_ms();
+
+    strays_kill_all(w->list, w->n);
+    w->took = clock_boot_ms() - began;
+}
+
+static void begin_walk(struct run_context *x)
+{
+    struct walk *w = NULL;
+
+    if (x->walking || clock_boot_ms() < x->strays_at) {
+        return;
+    }
+    w = xcalloc(1, sizeof(*w));
+    w->runs = xcalloc(x->runs.count, sizeof(struct run *));
+    w->fenced = xcalloc(x->runs.count, sizeof(*w->fenced));
+    w->list = xcalloc(x->runs.count, sizeof(*w->list));
     LIST_EACH(&x->runs, it)
     {
         struct run *r = CONTAINER_OF(it, struct run, node);
 
         if (has_strays(r)) {
-            r->looked = true;
-            r->left = list[n].left;
-            free((char *)(uintptr_t)list[n].token);
-            free((char *)(uintptr_t)list[n++].cgroup);
+            w->runs[w->n] = r;
+            w->fenced[w->n] = r->fenced;
+            w->list[w->n++] = strays_of(r);
+            r->open_handles++;
+            r->looked = false;
         }
     }
-    int64_t now = clock_boot_ms();
-    x->strays_at = now + WALK_REST * (now - began);
-    x->walks++;
-}
-
-/* How much was left of it at the last walk, each of which is asked once: the next asks again. */
-static int what_is_left(struct run *r)
-{
-    if (!r->looked && clock_boot_ms() >= r->x->strays_at) {
-        kill_strays(r->x);
-    }
-    int left = r->looked ? r->left : 1;
-    r->looked = false;
-    return left;
+    w->x = x;
+    w->job = (struct lane_job){.work = walk, .done = walk_done};
+    x->walking = true;
+    lane_do(&x->proc, &w->job);
 }
 
 void run_kill(struct run *r)
 {
     if (r->ended || !r->dir) {
+        return;
+    }
+    if (is_starting(r)) {
+        give_up(r);
         return;
     }
     /* While it is our child its number is nobody else's. Else it is found with the rest: the
@@ -620,67 +719,68 @@ void run_kill(struct run *r)
 
 /* ---- after the shim ---- */
 
-/* Not while the last connection is still being closed. True: no shim listens. Else there is one, or
- * nobody knows, or it is connected. */
-static bool is_shim_gone(struct run *r)
+/* Not while the last connection is still being closed. */
+static void connect_to(struct run *r, int fd)
 {
-    int fd = -1;
-    int rc = shim_connect(r->dir, &fd, NULL);
-
-    if (rc < 0) {
-        return rc == ERR_NOT_FOUND;
+    if (r->pipe_closes || r->has_pipe) {
+        close(fd);
+        return;
     }
     run_open_pipe(r);
     if (uv_pipe_open(&r->pipe, fd) != 0) {
         close(fd);
-        close_handle(r, &r->has_pipe, (uv_handle_t *)&r->pipe);
+        close_pipe(r);
     } else if (!run_read_pipe(r)) {
-        close_handle(r, &r->has_pipe, (uv_handle_t *)&r->pipe);
+        close_pipe(r);
     }
-    return false;
 }
 
-/* Finds out what became of an attempt from its files alone. True: the result is made. */
-bool run_settle(struct run *r)
+static void tell_record(const struct run *r)
 {
-    /* First the shim: while it lives, what is written in the directory may be the task's. */
-    if (!r->fenced && !is_shim_gone(r)) {
-        return false;
+    const struct errand *d = &r->errand;
+
+    if (d->rc == ERR_CONFLICT) {
+        log_error(NULL, "%s: %s; reporting it as lost", r->dir, d->why.text);
+    } else if (streq(d->exit.reason, "exit") && *d->exit.message) {
+        log_warn(NULL, "%s: %s", r->dir, d->exit.message); /* but the result stands */
     }
-    /* One that went without a bye may live where nobody finds its socket. */
-    if (!r->cut && take_record(r)) {
-        return true;
-    }
-    if (!r->fenced) {
-        r->fenced = shim_fence(r->dir, NULL) == 0;
+}
+
+bool run_settled(struct run *r)
+{
+    struct errand *d = &r->errand;
+
+    if (d->fenced && !r->fenced) {
+        r->fenced = true;
         r->fenced_at = clock_boot_ms();
         r->looked = false; /* that was before */
-        /* Else the next look is for what is left of it. */
-        return r->fenced && !r->cut && take_record(r);
     }
-    if (what_is_left(r) > 0 || r->has_process) {
-        return false; /* until none of it is left, and its exit status is known */
+    if (d->over) {
+        tell_record(r);
+        take_status(r);
+        if (d->result.outcome == EXEC_RETURNED) {
+            run_set_fault(r, d->fault, d->exit.message);
+        }
+        run_judge(r, &d->result, &d->exit);
+    } else if (d->fd >= 0) {
+        int fd = d->fd;
+        d->fd = -1;
+        connect_to(r, fd);
     }
-    if (take_record(r)) { /* its keeper wrote that last */
-        return true;
-    }
-    struct exec_exit e = {0};
-    if (r->unable && !r->task_pid) {
-        shim_exit_unable(&e);
-    } else {
-        shim_exit_crashed(&e, NULL);
-    }
-    run_judge(r, &e);
-    return true;
+    return d->over;
 }
 
+/* What became of an attempt is found out from its files alone, once no process of it is left. */
 static void look(struct run *r)
 {
-    if (run_settle(r)) {
-        tell_end(r);
-    } else if (!r->has_pipe) {
-        run_look_again(r);
+    r->cleared = r->fenced && r->looked && r->left == 0 && !r->has_process;
+    if (!r->fenced || r->cleared) {
+        run_ask(r, ERRAND_SETTLE);
+        return;
     }
+    r->looked = false; /* each walk is asked once */
+    begin_walk(r->x);
+    run_look_again(r);
 }
 
 static void on_timer(uv_timer_t *t)
@@ -690,8 +790,15 @@ static void on_timer(uv_timer_t *t)
     if (r->ended) {
         return;
     }
+    if (r->given_up) {
+        conclude_unstarted(r);
+        return;
+    }
     if (r->orphaned && !r->fenced) { /* the other half stands still: it would have ended by now */
-        (void)what_is_left(r);
+        if (!r->shim_pid) {
+            run_ask(r, ERRAND_STATUS); /* for the numbers */
+        }
+        begin_walk(r->x);
     }
     if (!r->has_pipe) {
         look(r);
@@ -700,7 +807,7 @@ static void on_timer(uv_timer_t *t)
     }
 }
 
-void run_look_again(struct run *r)
+static void look_in(struct run *r, int64_t ms)
 {
     if (!r->has_timer) {
         MUST(uv_timer_init(r->x->loop, &r->timer) == 0);
@@ -708,8 +815,13 @@ void run_look_again(struct run *r)
         r->has_timer = true;
         r->open_handles++;
     }
+    MUST(uv_timer_start(&r->timer, on_timer, (uint64_t)ms, 0) == 0);
+}
+
+void run_look_again(struct run *r)
+{
     r->look_ms = r->look_ms ? MIN(2 * r->look_ms, LOOK_MAX_MS) : LOOK_MS;
-    MUST(uv_timer_start(&r->timer, on_timer, (uint64_t)r->look_ms, 0) == 0);
+    look_in(r, r->look_ms);
 }
 
 void run_on_exit(uv_process_t *p, int64_t status, int sig)
@@ -717,8 +829,8 @@ void run_on_exit(uv_process_t *p, int64_t status, int sig)
     struct run *r = p->data;
 
     r->unable = sig == 0 && status == SHIM_UNABLE;
+    run_close_process(r);
     r->process.pid = 0; /* reaped: the number is free */
-    close_handle(r, &r->has_process, (uv_handle_t *)&r->process);
     if (sig && r->has_pipe && r->dir && !r->ended && !r->closing) {
         r->orphaned = true;
         run_look_again(r);

@@ -4,7 +4,9 @@
  * are closed. It tells its end exactly once. An attempt without exit record is only given up after
  * no shim can be or come alive in its directory and no process of it is found (strays.h).
  *
- * Threads: the loop thread only. Short blocking file I/O.
+ * Threads: the loop thread only. What touches the disk or /proc is done beside it (errand.h), but
+ * at the start of the worker: run_find(), run_adopt(), run_is_done(), run_disown(),
+ * run_has_grant().
  */
 #ifndef SJE_WORKER_RUN_H
 #define SJE_WORKER_RUN_H
@@ -12,6 +14,7 @@
 #include "internal/list.h"
 #include "pkg/executors/executor.h"
 #include "pkg/worker/core.h"
+#include "pkg/worker/errand.h"
 #include "pkg/worker/reports.h"
 
 struct run;
@@ -24,15 +27,18 @@ struct run_context {
     const char *tasks_dir;
     const char *shim_path;
     const char *cgroup; /* NULL: none */
+    struct lane disk;   /* what is asked of tasks_dir */
+    struct lane proc;   /* walks of /proc for what dead shims have left */
     struct list runs;   /* of struct run, until they are freed */
     struct run *spare;  /* in `runs`: a shim that waits for its task; NULL: none */
     int64_t spare_at;   /* while there is none: not before that time on clock_boot_ms() */
-    int64_t strays_at;  /* the same for the next walk of /proc for what dead shims have left */
-    int64_t walks;      /* so many were there */
-    int64_t forks;      /* strays_forks() as of a moment ago */
-    int64_t forks_at;   /* to be asked anew at that time on clock_boot_ms() */
+    int64_t strays_at;  /* the same for the next walk */
+    bool walking;
+    int64_t walks;    /* so many were there */
+    int64_t forks;    /* strays_forks() as of a moment ago */
+    int64_t forks_at; /* to be asked anew at that time on clock_boot_ms() */
 
-    /* Never called from inside run_start(), run_adopt() or run_conclude(). */
+    /* Never called from inside a function of this header. */
     void *arg;
     void (*on_started)(void *arg, struct wcore_attempt *a);
     void (*on_ended)(void *arg, struct wcore_attempt *a);
@@ -56,7 +62,7 @@ struct run_grant {
     bool elsewhere;
 };
 
-/* Each makes a->user. */
+/* Each makes a->user. What hangs or fails with the disk shows after run_start(): by on_ended(). */
 enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a,
                              const struct run_grant *g, struct wcore_fault *ret);
 void run_conclude(struct run_context *x, struct wcore_attempt *a, enum wcore_verdict v,
@@ -84,8 +90,8 @@ void run_attach(struct run *r, struct wcore_attempt *a);
 void run_lease(struct run *r, int64_t deadline);
 void run_stop(struct run *r, enum wcore_stop why, int64_t grace_ms);
 void run_kill(struct run *r);
-/* Reaps what fell to this process; call it now and then. */
-void run_reap(const struct run_context *x);
+/* Reaps what fell to this process; to be called now and then. */
+void run_reap(void);
 
 const struct report_status *run_status(const struct run *r);
 const char *run_result(const struct run *r);  /* JSON text; NULL: it has not ended */
@@ -100,9 +106,6 @@ void run_forget(struct run *r);
 void run_release(struct run *r);
 void run_release_all(struct run_context *x);
 
-/* File that marks a directory as one of which nothing more has to be reported. */
-#define RUN_DONE_FILE  "done"
-#define RUN_GRANT_FILE "grant.json"
-#define RUN_GRANT_MAX  (2 * 1024 * 1024)
+#define RUN_GRANT_MAX (2 * 1024 * 1024)
 
 #endif

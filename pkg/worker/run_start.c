@@ -1,3 +1,4 @@
+#include "internal/chaos.h"
 #include "internal/clock.h"
 #include "internal/log.h"
 #include "internal/str.h"
@@ -23,20 +24,17 @@
 
 /* ---- starting ---- */
 
-static enum wcore_started fail_start(struct run *r, const struct err *e, struct wcore_fault *ret)
+/* Makes its result. */
+static void fail_start(struct run *r, const struct err *e)
 {
     enum exec_fault f = exec_fault_of_error(e->code);
 
-    r->ended = true;
-    run_close_handles(r);
     if (f == EXEC_FAULT_NONE) {
         run_set_verdict(r, EXEC_FAILED, "launch", e->text);
-        return WCORE_START_ENDED;
+    } else {
+        run_set_fault(r, f, e->text);
+        run_set_verdict(r, EXEC_RETURNED, "node", e->text);
     }
-    run_set_fault(r, f, e->text);
-    run_set_verdict(r, EXEC_RETURNED, "node", e->text);
-    *ret = r->fault;
-    return WCORE_START_FAULT;
 }
 
 static int read_spec(struct run *r, json_t *spec, const struct task_types *types,
@@ -61,43 +59,40 @@ static int read_new_spec(struct run *r, json_t *spec, struct err *reterr)
         return rc;
     }
     r->executor = executor_find(r->spec->job_type);
+    r->exec.program = r->program = xstrdup(executor_plugin_path(r->spec->job_type));
     return r->executor ? 0
                        : err_set(reterr, ERR_NOT_FOUND, "this node has no executor for jobType %s",
                                  r->spec->job_type);
 }
 
-/* Not synced: after a crash of the machine there is nothing to come back to. */
-static int write_grant(const struct run *r, const struct wcore_attempt *a, const json_t *spec,
+static int write_grant(struct errand *d, const struct wcore_attempt *a, const json_t *spec,
                        struct err *reterr)
 {
-    struct buf b CLEANUP(buf_free);
-
-    buf_init(&b, RUN_GRANT_MAX);
-    buf_addf(&b,
+    buf_init(&d->grant, RUN_GRANT_MAX);
+    buf_addf(&d->grant,
              "{\"v\":1,\"token\":\"%lld\",\"leaseMs\":%lld,\"slots\":%d,\"cpusMilli\":%d,"
              "\"memoryMb\":%d,\"spec\":",
-             (long long)r->token, (long long)a->lease_ms, a->need.slots, a->need.cpus_milli,
+             (long long)a->token, (long long)a->lease_ms, a->need.slots, a->need.cpus_milli,
              a->need.memory_mb);
-    json_write(spec, &b);
-    buf_adds(&b, "}\n");
-    return b.failed ? err_set(reterr, ERR_TOO_LARGE, "the specification is over the limit")
-                    : shimdir_write_file(r->dir, RUN_GRANT_FILE, b.data, b.len, reterr);
+    json_write(spec, &d->grant);
+    buf_adds(&d->grant, "}\n");
+    return d->grant.failed ? err_set(reterr, ERR_TOO_LARGE, "the specification is over the limit")
+                           : 0;
 }
 
-static int write_plan(const struct run *r, const struct exec_plan *plan, int64_t lease_until,
-                      struct err *reterr)
+static struct shim_limits limits_of(const struct run *r, int64_t lease_until)
 {
     const struct run_context *x = r->x;
     bool spark = streq(r->spec->job_type, JOB_SPARK);
-    struct shim_limits l = {.timeout_ms = (int64_t)r->spec->timeout_s * 1000,
-                            .grace_ms = x->node->kill_grace_ms + run_stop_ms(r),
-                            .lease_until = lease_until,
-                            .log_limit = x->node->log_limit,
-                            /* Spark is told by its own settings, and needs some more than these. */
-                            .memory_max = spark ? 0 : (int64_t)r->spec->memory_mb * MEGABYTE,
-                            .cgroup = x->cgroup};
 
-    return shim_plan_write(r->dir, plan, &l, reterr);
+    return (struct shim_limits){
+        .timeout_ms = (int64_t)r->spec->timeout_s * 1000,
+        .grace_ms = x->node->kill_grace_ms,
+        .lease_until = lease_until,
+        .log_limit = x->node->log_limit,
+        /* Spark is told by its own settings, and needs some more than these. */
+        .memory_max = spark ? 0 : (int64_t)r->spec->memory_mb * MEGABYTE,
+        .cgroup = x->cgroup};
 }
 
 static int spawn_shim(struct run *r, char **args, struct err *reterr)
@@ -116,7 +111,9 @@ static int spawn_shim(struct run *r, char **args, struct err *reterr)
 
     run_open_pipe(r);
     io[0].data.stream = (uv_stream_t *)&r->pipe;
+    strays_before_child();
     int rc = uv_spawn(r->x->loop, &r->process, &o);
+    strays_after_child(rc == 0 ? r->process.pid : 0);
     r->process.data = r;
     r->has_process = true;
     r->open_handles++;
@@ -171,6 +168,7 @@ static struct run *take_spare(struct run_context *x, const struct wcore_attempt 
 
     x->spare_at = clock_boot_ms() + SPARE_AFTER_MS;
     run_name(r, &a->key, a->token);
+    r->was_spare = true;
     return r;
 }
 
@@ -187,24 +185,64 @@ static int tell_spare(struct run *r)
     return 0;
 }
 
-static int make_dir(struct run *r, struct err *reterr)
+/* What its shim needs is made; run_begun() follows. */
+static int begin(struct run *r, const struct wcore_attempt *a, const json_t *spec,
+                 struct err *reterr)
 {
-    r->dir = shimdir_path(r->x->tasks_dir, &r->key.task, r->key.attempt);
-    r->exec.dir = r->dir;
-    return shimdir_create(r->dir, reterr);
+    int rc = write_grant(&r->errand, a, spec, reterr);
+
+    if (rc < 0) {
+        buf_free(&r->errand.grant);
+        return rc;
+    }
+    r->exec.dir = r->dir = shimdir_path(r->x->tasks_dir, &r->key.task, r->key.attempt);
+    r->errand.limits = limits_of(r, a->deadline);
+    run_ask(r, ERRAND_START);
+    return 0;
 }
 
-static int start_shim(struct run *r, const struct wcore_attempt *a, const json_t *spec,
-                      struct err *reterr)
+/* What the plan says is over, though the lease may have been renewed since. */
+static int check_lease(const struct errand *d, struct err *reterr)
 {
-    struct exec_plan plan CLEANUP(exec_plan_free);
+    return clock_boot_ms() < d->limits.lease_until - WCORE_DOUBT_MS
+               ? 0
+               : err_set(reterr, ERR_IO,
+                         "cannot write below %.150s in time: it took as long as the lease",
+                         d->exec.dir);
+}
 
-    exec_plan_init(&plan);
-    int rc = make_dir(r, reterr);
-    rc = rc < 0 ? rc : write_grant(r, a, spec, reterr);
-    rc = rc < 0 ? rc : r->executor->prepare(r->x->node, &r->exec, &plan, reterr);
-    rc = rc < 0 ? rc : write_plan(r, &plan, a->deadline, reterr);
-    return rc < 0 ? rc : r->has_process ? tell_spare(r) : spawn_for_task(r, reterr);
+static int start_shim(struct run *r, struct err *reterr)
+{
+    const struct errand *d = &r->errand;
+
+    if (d->rc < 0) {
+        *reterr = d->why;
+        return d->rc;
+    }
+    int rc = check_lease(d, reterr);
+    return rc < 0 ? rc : r->was_spare ? tell_spare(r) : spawn_for_task(r, reterr);
+}
+
+void run_begun(struct run *r)
+{
+    struct err e = {0};
+
+    if (r->given_up) {
+        return;
+    }
+    r->stop_ms = r->errand.stop_ms;
+    if (r->attempt) {
+        r->attempt->patience_ms = r->stop_ms;
+    }
+    if (start_shim(r, &e) < 0) {
+        fail_start(r, &e);
+        run_tell_end(r);
+        return;
+    }
+    CRASH_POINT("worker-started");
+    if (!r->has_pipe) {
+        run_look_again(r); /* that of a spare has ended meanwhile */
+    }
 }
 
 static void succeed(struct run *r)
@@ -212,8 +250,10 @@ static void succeed(struct run *r)
     int64_t now = clock_wall_ms();
     struct exec_exit e = {
         .launched = true, .reason = "exit", .started_at = now, .finished_at = now};
+    struct exec_result res = {0};
 
-    run_judge(r, &e);
+    r->executor->finish(r->x->node, &r->exec, &e, &res);
+    run_judge(r, &res, &e);
     r->ended = true;
 }
 
@@ -242,12 +282,18 @@ enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a,
         succeed(r);
         return WCORE_START_ENDED;
     }
-    rc = rc < 0 ? rc : start_shim(r, a, g->spec, &e);
-    if (rc < 0) {
-        return fail_start(r, &e, ret);
+    rc = rc < 0 ? rc : begin(r, a, g->spec, &e);
+    if (rc == 0) {
+        return WCORE_START_UNDER_WAY;
     }
-    a->patience_ms = run_stop_ms(r);
-    return WCORE_START_UNDER_WAY;
+    fail_start(r, &e);
+    r->ended = true;
+    run_close_handles(r);
+    if (run_fault(r)) {
+        *ret = r->fault;
+        return WCORE_START_FAULT;
+    }
+    return WCORE_START_ENDED;
 }
 
 void run_conclude(struct run_context *x, struct wcore_attempt *a, enum wcore_verdict v,
@@ -397,15 +443,14 @@ static void read_old_spec(struct run *r, json_t *spec)
         return;
     }
     r->executor = executor_find_past(r->spec->job_type);
+    r->stop_ms = r->executor && r->executor->stop_ms ? r->executor->stop_ms(r->dir) : 0;
 }
 
 bool run_is_done(const char *tasks_dir, const struct id *task, int32_t attempt)
 {
     char *dir CLEANUP(freep) = shimdir_path(tasks_dir, task, attempt);
-    char *mark CLEANUP(freep) = xasprintf("%s/%s", dir, RUN_DONE_FILE);
-    struct stat st = {0};
 
-    return lstat(mark, &st) == 0;
+    return run_is_marked(dir, NULL);
 }
 
 void run_disown(const char *tasks_dir, const struct id *task, int32_t attempt)
@@ -413,7 +458,7 @@ void run_disown(const char *tasks_dir, const struct id *task, int32_t attempt)
     char *dir CLEANUP(freep) = shimdir_path(tasks_dir, task, attempt);
     struct err e = {0};
 
-    if (shimdir_write_file(dir, RUN_DONE_FILE, "", 0, &e) < 0) {
+    if (run_mark(dir, &e) < 0) {
         log_warn(NULL, "%s", e.text);
     }
 }
@@ -431,7 +476,8 @@ int run_find(struct run_context *x, const struct wcore_key *k, struct run_found 
     int rc = find_grant(r, ret, &grant, &e);
     if (rc == ERR_NOT_FOUND) {
         log_warn(NULL, "%s; ignoring it", e.text);
-        run_forget(r);
+        run_disown(x->tasks_dir, &k->task, k->attempt);
+        run_release(r);
         return 0;
     }
     if (rc < 0) {
@@ -449,7 +495,13 @@ int run_find(struct run_context *x, const struct wcore_key *k, struct run_found 
 
 bool run_adopt(struct run *r)
 {
-    r->ended = run_settle(r);
+    run_fill(r, ERRAND_SETTLE);
+    errand_work(&r->errand);
+    if (r->errand.numbers.shim) {
+        r->found = r->errand.numbers;
+    }
+    r->ended = run_settled(r);
+    errand_done(&r->errand);
     if (r->ended) {
         run_close_handles(r);
     } else if (!r->has_pipe) {
@@ -462,5 +514,5 @@ void run_attach(struct run *r, struct wcore_attempt *a)
 {
     r->attempt = a;
     a->user = r;
-    a->patience_ms = run_stop_ms(r);
+    a->patience_ms = r->stop_ms;
 }

@@ -41,22 +41,29 @@ struct search {
     size_t cap;
 };
 
+/* A mark without a record: its task may have made it. */
+static bool lives_unrecorded(const char *dir)
+{
+    char *record CLEANUP(freep) = xasprintf("%s/" RUN_EXIT_FILE, dir);
+    struct stat st = {0};
+
+    return lstat(record, &st) != 0 && shim_fence(dir, NULL) == ERR_BUSY;
+}
+
 static void on_found(void *arg, const struct id *task, int32_t attempt)
 {
     struct search *s = arg;
     char *dir CLEANUP(freep) = shimdir_path(s->tasks_dir, task, attempt);
-    char *mark CLEANUP(freep) = xasprintf("%s/%s", dir, RUN_DONE_FILE);
-    struct stat st = {0};
+    int64_t at = 0;
 
-    if (lstat(mark, &st) != 0) {
+    if (!run_is_marked(dir, &at) || lives_unrecorded(dir)) {
         return;
     }
     if (s->n == s->cap) {
         s->cap = MAX(s->cap * 2, (size_t)64);
         s->list = xrealloc(s->list, s->cap * sizeof(*s->list));
     }
-    s->list[s->n++] = (struct old){
-        *task, attempt, (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000};
+    s->list[s->n++] = (struct old){*task, attempt, at};
 }
 
 static int by_age(const void *x, const void *y)

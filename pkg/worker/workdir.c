@@ -76,6 +76,14 @@ static int take_lock(struct workdir *w, struct err *reterr)
     return 0;
 }
 
+static void close_lock(struct workdir *w)
+{
+    if (w->lock_fd >= 0) {
+        close(w->lock_fd);
+    }
+    w->lock_fd = -1;
+}
+
 static int sync_dir(const char *path)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -253,6 +261,50 @@ int workdir_raise(struct workdir *w, int64_t above, struct err *reterr)
     return write_identity(w, reterr);
 }
 
+/* Who has removed that of the lock too lets another worker in. */
+static int keep_lock(struct workdir *w, struct err *reterr)
+{
+    char *path CLEANUP(freep) = xasprintf("%s/lock", w->path);
+    struct stat now = {0};
+    struct stat ours = {0};
+    int before = w->lock_fd;
+
+    if (stat(path, &now) == 0 && fstat(before, &ours) == 0 && now.st_ino == ours.st_ino &&
+        now.st_dev == ours.st_dev) {
+        return 0;
+    }
+    int rc = take_lock(w, reterr);
+    if (rc < 0) {
+        close_lock(w);
+        w->lock_fd = before;
+        return rc;
+    }
+    close(before);
+    return 0;
+}
+
+int workdir_mend(struct workdir *w, bool *ret_new, struct err *reterr)
+{
+    struct workdir now = *w;
+
+    *ret_new = false;
+    if (mkdir(w->tasks, 0700) != 0 && errno != EEXIST) {
+        return err_errno(reterr, ERR_IO, errno, "cannot make directory %.150s", w->tasks);
+    }
+    int rc = read_place(&now, reterr);
+    if (rc < 0 || streq(now.place, w->place)) {
+        return rc;
+    }
+    rc = keep_lock(&now, reterr);
+    w->lock_fd = now.lock_fd;
+    rc = rc < 0 ? rc : write_identity(&now, reterr);
+    if (rc == 0) {
+        *w = now;
+        *ret_new = true;
+    }
+    return rc;
+}
+
 int workdir_open(const char *path, struct workdir *ret, struct err *reterr)
 {
     struct workdir w = {.lock_fd = -1};
@@ -283,9 +335,7 @@ int workdir_open(const char *path, struct workdir *ret, struct err *reterr)
 
 void workdir_close(struct workdir *w)
 {
-    if (w->lock_fd >= 0) {
-        close(w->lock_fd);
-    }
+    close_lock(w);
     free(w->path);
     free(w->tasks);
     *w = (struct workdir){.lock_fd = -1};

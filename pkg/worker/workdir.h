@@ -33,6 +33,9 @@ int workdir_open(const char *path, struct workdir *ret, struct err *reterr) NODI
 /* This process goes on under a number above `above`, which somebody has used. ERR_INVALID where it
  * is too far ahead to be true. */
 int workdir_raise(struct workdir *w, int64_t above, struct err *reterr) NODISCARD;
+/* Makes tasks/ anew where it has gone, and speaks for the one that is there now: what was in the
+ * other one is lost. *ret_new: it is another one. Any thread, with a copy that nobody else uses. */
+int workdir_mend(struct workdir *w, bool *ret_new, struct err *reterr) NODISCARD;
 void workdir_close(struct workdir *w); /* copes with a zeroed struct whose lock_fd is -1 */
 
 #endif

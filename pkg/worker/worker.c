@@ -16,10 +16,14 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define TURN_MAX_MS  1000  /* at least that often we look at the clock: machines sleep */
-#define PROGRESS_MS  1000  /* between two beats for the sake of progress alone */
-#define STOP_WAIT_MS 5000  /* for answers, when tasks are left alone */
-#define STOP_KILL_MS 30000 /* beyond the grace, when they are stopped */
+#define TURN_MAX_MS   1000  /* at least that often we look at the clock: machines sleep */
+#define PROGRESS_MS   1000  /* between two beats for the sake of progress alone */
+#define STOP_WAIT_MS  5000  /* for answers, when tasks are left alone */
+#define STOP_KILL_MS  30000 /* beyond the grace, when they are stopped */
+#define STOP_LEAVE_MS 2000  /* for what is written last */
+
+static void part_closed(void *arg);
+static void on_timer_closed(uv_handle_t *h);
 
 /* ---- events: the broker ---- */
 
@@ -102,23 +106,17 @@ static void take_refusal(struct worker *w, const struct order *o)
     wcore_on_refused(w->core, o->refused);
 }
 
-/* We live, so whoever used a higher number does not speak for us. */
-static void take_outdated(struct worker *w, const struct order *o)
+static void raised(struct worker *w)
 {
-    struct err e = {0};
+    const struct dir_work *d = &w->dir_work;
 
-    if (o->inc < w->dir.incarnation) {
-        return; /* the answer to a beat of before */
-    }
-    METRIC_INC(worker_outdated);
-    int rc = workdir_raise(&w->dir, o->inc, &e);
-    if (rc == ERR_INVALID) {
+    if (d->rc == ERR_INVALID) {
         log_error(
             NULL,
             "%s: somebody forges answers, or has forged a beat while this worker was down. "
             "Ignoring it. If this worker gets no work, remove %s/identity while it is stopped "
             "and none of its tasks runs",
-            e.text, w->dir.path);
+            d->why.text, w->dir.path);
         return;
     }
     log_error(
@@ -127,9 +125,62 @@ static void take_outdated(struct worker *w, const struct order *o)
         "%lld). If that runs, the machine was cloned: stop it and remove identity from its "
         "workDir. If not, this workDir was put back from a backup, which mends itself, or beats "
         "are forged or replayed: look who may publish to the broker. Going on as process %lld%s%s",
-        (long long)o->inc, o->other_host, (long long)o->other_pid, (long long)w->dir.incarnation,
-        rc < 0 ? "; " : "", e.text);
+        (long long)d->above, d->other_host, (long long)d->other_pid, (long long)w->dir.incarnation,
+        d->rc < 0 ? "; " : "", d->why.text);
     wcore_on_renumbered(w->core);
+}
+
+static void write_dir(struct lane_job *j)
+{
+    struct dir_work *d = CONTAINER_OF(j, struct dir_work, job);
+
+    d->rc = d->above ? workdir_raise(&d->dir, d->above, &d->why)
+                     : workdir_mend(&d->dir, &d->new_tasks, &d->why);
+}
+
+static void on_dir_written(struct lane_job *j)
+{
+    struct worker *w = CONTAINER_OF(j, struct worker, dir_work.job);
+    const struct dir_work *d = &w->dir_work;
+
+    w->dir = d->dir;
+    w->dir_work.under_way = false;
+    if (w->stop == CLOSING) {
+        part_closed(w);
+    } else if (d->above) {
+        raised(w);
+    } else if (d->new_tasks) {
+        log_warn(NULL, "%s is another directory than it was; what was kept in that one is lost",
+                 w->dir.tasks);
+    }
+}
+
+/* above 0: for tasks/ alone. */
+static void ask_dir(struct worker *w, int64_t above)
+{
+    if (!w->dir_work.under_way) {
+        w->dir_work.under_way = true;
+        w->dir_work.dir = w->dir;
+        w->dir_work.above = above;
+        w->dir_work.new_tasks = false;
+        w->dir_work.why = (struct err){0};
+        w->dir_work.job = (struct lane_job){.work = write_dir, .done = on_dir_written};
+        lane_do(&w->lane, &w->dir_work.job);
+    }
+}
+
+/* We live, so whoever used a higher number does not speak for us. */
+static void take_outdated(struct worker *w, const struct order *o)
+{
+    if (o->inc < w->dir.incarnation) {
+        return; /* the answer to a beat of before */
+    }
+    METRIC_INC(worker_outdated);
+    if (!w->dir_work.under_way) { /* else the next answer says so again */
+        snprintf(w->dir_work.other_host, sizeof(w->dir_work.other_host), "%s", o->other_host);
+        w->dir_work.other_pid = o->other_pid;
+        ask_dir(w, o->inc);
+    }
 }
 
 static void take_beat_ack(struct worker *w, int64_t now, const struct order *o)
@@ -303,6 +354,7 @@ static void worker_free(struct worker *w)
     wcore_free(w->core);
     look_done(&w->looks);
     workdir_close(&w->dir);
+    exec_node_unref(w->node);
     free(w->shim_path);
     free(w->program_dir);
     free(w->cgroup);
@@ -315,7 +367,11 @@ static void part_closed(void *arg)
 {
     struct worker *w = arg;
 
-    if (--w->open_parts) {
+    w->open_parts--;
+    if (w->open_parts == 1 && !uv_is_closing((uv_handle_t *)&w->timer)) {
+        uv_close((uv_handle_t *)&w->timer, on_timer_closed); /* nothing hangs */
+    }
+    if (w->open_parts) {
         return;
     }
     void (*on_stopped)(void *arg2) = w->on_stopped;
@@ -324,6 +380,19 @@ static void part_closed(void *arg)
     log_info(NULL, "the worker has stopped");
     if (on_stopped) {
         on_stopped(stopped_arg);
+    }
+}
+
+/* What is still open waits for a disk that hangs; the others need not. */
+static void on_leave(uv_timer_t *t)
+{
+    struct worker *w = t->data;
+    void (*on_stopped)(void *arg) = w->on_stopped;
+
+    log_warn(NULL, "the worker has stopped, but for what waits for a file system that hangs");
+    w->on_stopped = NULL;
+    if (on_stopped) {
+        on_stopped(w->stopped_arg);
     }
 }
 
@@ -350,13 +419,13 @@ static void close_all(struct worker *w)
 {
     w->stop = CLOSING;
     wcore_last_beat(w->core, clock_boot_ms());
-    w->open_parts = 6 + (int)w->runs.runs.count;
+    w->open_parts = 6 + (int)w->runs.runs.count + w->dir_work.under_way;
     detour_close(w->detour, part_closed, w);
     links_close(w->links, part_closed, w);
     logs_close(w->logs, part_closed, w);
     tidy_close(w->tidy, part_closed, w);
     uv_close((uv_handle_t *)&w->turn, on_turn_closed);
-    uv_close((uv_handle_t *)&w->timer, on_timer_closed);
+    MUST(uv_timer_start(&w->timer, on_leave, STOP_LEAVE_MS, 0) == 0);
     run_release_all(&w->runs);
 }
 
@@ -384,7 +453,7 @@ void worker_stop(struct worker *w, bool stop_tasks, void (*on_stopped)(void *arg
     w->stop_tasks = stop_tasks;
     w->on_stopped = on_stopped;
     w->stopped_arg = arg;
-    w->stop_by = now + (stop_tasks ? w->node.kill_grace_ms + STOP_KILL_MS : STOP_WAIT_MS);
+    w->stop_by = now + (stop_tasks ? w->node->kill_grace_ms + STOP_KILL_MS : STOP_WAIT_MS);
     log_info(NULL, "stopping; %zu running tasks %s", live_tasks(w),
              stop_tasks ? "are stopped" : "go on and are found by the next worker");
     wcore_stop(w->core, now, stop_tasks);
@@ -419,6 +488,7 @@ static void look(struct worker *w, int64_t now)
     bool hangs = w->looks.under_way != NULL;
 
     w->looked_at = now;
+    ask_dir(w, 0); /* it comes back by itself */
     look_begin(&w->looks, now);
     if (hangs) {
         tell_looks(w, now);
@@ -452,7 +522,7 @@ static void on_turn(uv_prepare_t *p)
         wcore_on_news(w->core); /* the next beat goes by another way */
     }
     if (now >= look_due(w)) {
-        run_reap(&w->runs);
+        run_reap();
         look(w, now);
     }
     int64_t due = MIN(wcore_step(w->core, now), look_due(w));
@@ -488,15 +558,18 @@ static int64_t keep_ms_of(const struct config *c)
 
 static void use_config(struct worker *w, const struct config *c)
 {
+    const struct exec_node said = {.spark_home = c->node.spark.home,
+                                   .spark_master = c->node.spark.master,
+                                   .spark_conf = c->node.spark.conf,
+                                   .python = c->node.spark.python,
+                                   .plugin_dir = c->node.plugin_dir,
+                                   .program_dir = w->program_dir,
+                                   .log_limit = (int64_t)c->node.log_limit_mb << 20,
+                                   .kill_grace_ms = c->node.kill_grace_seconds * 1000};
+
     w->config = c;
-    w->node = (struct exec_node){.spark_home = c->node.spark.home,
-                                 .spark_master = c->node.spark.master,
-                                 .spark_conf = c->node.spark.conf,
-                                 .python = c->node.spark.python,
-                                 .plugin_dir = c->node.plugin_dir,
-                                 .program_dir = w->program_dir,
-                                 .log_limit = (int64_t)c->node.log_limit_mb << 20,
-                                 .kill_grace_ms = c->node.kill_grace_seconds * 1000};
+    exec_node_unref(w->node);
+    w->runs.node = w->node = exec_node_copy(&said);
 }
 
 void worker_reconfigure(struct worker *w, const struct config *c)
@@ -547,13 +620,15 @@ static void open_parts(struct worker *w)
         .on_hint = on_hint,
         .on_claims_returned = on_claims_returned,
         .on_order = on_order};
-    struct logs_options logs = {.tasks_dir = w->dir.tasks,
+    struct logs_options logs = {.lane = &w->lane,
+                                .tasks_dir = w->dir.tasks,
                                 .arg = w,
                                 .is_live = is_live,
                                 .is_known = is_known,
                                 .answer = answer_log};
 
-    struct detour_options detour = {.urls = w->config->node.manager_url,
+    struct detour_options detour = {.lane = &w->lane,
+                                    .urls = w->config->node.manager_url,
                                     .dir = w->dir.path,
                                     .token = w->config->api.beat_token,
                                     .timeout_ms = settings_of(w->config).heartbeat_ms,
@@ -582,10 +657,8 @@ static struct worker *worker_new(uv_loop_t *loop, const struct config *c, struct
     w->looked_at_clock = clock_moment();
     w->types = (struct task_types){executor_names()};
     gethostname(w->host, sizeof(w->host) - 1);
-    use_config(w, c);
     w->core = wcore_new(&worker_ops, w, &s);
     w->runs = (struct run_context){.loop = loop,
-                                   .node = &w->node,
                                    .types = &w->types,
                                    .tasks_dir = w->dir.tasks,
                                    .arg = w,
@@ -594,6 +667,9 @@ static struct worker *worker_new(uv_loop_t *loop, const struct config *c, struct
                                    .on_news = on_run_news,
                                    .on_freed = on_run_freed};
     list_init(&w->runs.runs);
+    lane_init(&w->runs.disk, loop);
+    lane_init(&w->runs.proc, loop);
+    lane_init(&w->lane, loop);
     w->looks = (struct looks){.x = &w->runs, .on_looked = on_looked, .arg = w};
     return w;
 }
@@ -611,7 +687,7 @@ int worker_start(uv_loop_t *loop, const struct config *c, const char *shim_path,
     struct worker *w = worker_new(loop, c, dir);
     w->runs.shim_path = w->shim_path = realpath(shim_path, NULL);
     w->program_dir = xstrndup(w->shim_path, (size_t)(strrchr(w->shim_path, '/') - w->shim_path));
-    w->node.program_dir = w->program_dir;
+    use_config(w, c);
     w->runs.cgroup = w->cgroup = cgroup_delegated();
     strays_inherit();
     w->looked_at = clock_boot_ms();

@@ -211,7 +211,6 @@ static enum wcore_started op_start(void *arg, struct wcore_attempt *a, const voi
     struct run_grant said = {g->spec, g->losses, g->returns, g->elsewhere};
     enum wcore_started s = run_start(&w->runs, a, &said, ret);
     if (s == WCORE_START_UNDER_WAY) {
-        CRASH_POINT("worker-started");
         log_info(worker_fields(&a->key, text), "granted; starting");
     } else if (!streq(run_outcome(a->user), "succeeded")) {
         log_warn(worker_fields(&a->key, text), "could not be started: %.300s; %s", run_why(a->user),

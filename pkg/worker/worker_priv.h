@@ -16,14 +16,28 @@
 #define WORKER_HOST_MAX   256
 #define WORKER_FIELDS_MAX 80
 
+/* The work directory is written to: one at a time, on a copy of what `worker` has of it. */
+struct dir_work {
+    struct lane_job job;
+    bool under_way;
+    struct workdir dir;
+    int64_t above; /* a number that somebody has used; 0: tasks/ is looked for */
+    char other_host[WORKER_HOST_MAX];
+    int64_t other_pid;
+    bool new_tasks;
+    int rc;
+    struct err why;
+};
+
 enum stop_state { RUNNING, STOPPING, CLOSING };
 
 struct worker {
     uv_loop_t *loop;
     const struct config *config;
-    struct exec_node node;
+    const struct exec_node *node; /* a reference */
     struct task_types types;
     struct workdir dir;
+    struct dir_work dir_work;
     char *shim_path;
     char *program_dir; /* where it lies, and our other programs */
     char *cgroup;
@@ -37,6 +51,7 @@ struct worker {
 
     struct wcore *core;
     struct run_context runs;
+    struct lane lane; /* reads logs, and writes down where managers are */
     struct links *links;
     struct detour *detour;
     int64_t unanswered_since; /* boot ms: the first beat after the last answer; 0: none */

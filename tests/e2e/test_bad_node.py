@@ -56,12 +56,18 @@ def test_a_work_directory_that_vanishes(own):
     assert "node1 takes nothing: cannot" in listed, listed
     assert 'sje_workers_hold_off{type="all"} 1' in sje.get("/metrics").text
     until(lambda: [None] in audit_of_holds(sje), 20, "the audit of the cluster says so")
-    (sje.work / "away").rename(sje.work / "tasks")
+    # It makes another one by itself, and what runs in that survives a restart.
     until(lambda: "Command" in types(sje, "node1") and not held_off(sje, "node1", None), 60,
           "node1 is well again, by itself")
     until(lambda: audit_of_holds(sje)[-1] == [] or None not in audit_of_holds(sje)[-1], 20,
           "the audit of the cluster says that too")
-    sje.all_succeeded(41)
+    sje.call("POST", "/mgmt/workers/node2/drain", 200)
+    last = sje.submit(shell("sleep 3"))
+    until(lambda: sje.task(last)["state"] == "RUNNING", 20, "it runs")
+    sje.worker.terminate()
+    sje.worker.start()
+    assert (sje.end(last)["attempt"], sje.task(last)["workerId"]) == (1, "node1")
+    sje.all_succeeded(42)
 
 
 def test_a_spark_home_that_is_missing(own):

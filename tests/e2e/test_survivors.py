@@ -239,6 +239,21 @@ def kill_node(task_id, server):
     return boot()
 
 
+def test_a_task_that_marks_its_directory(own):
+    """`done` is a name that tasks use too: what runs, and what has ended, is not disowned for it."""
+    sje = own(split=True)
+    mark = "touch $(dirname $SJE_OUTPUT)/done; "
+    runs_on = sje.submit(shell(mark + "sleep 4; echo late"))
+    ends = sje.submit(shell(mark + "sleep 1; echo soon"))
+    until(lambda: {sje.task(t)["state"] for t in (runs_on, ends)} == {"RUNNING"}, 20, "both run")
+    sje.worker.terminate()
+    time.sleep(1.5)  # one of them ends while nobody looks
+    sje.worker.start()
+    for task, said in ((runs_on, "late"), (ends, "soon")):
+        ended = sje.end(task)
+        assert (ended["state"], ended["attempt"], ended["output"].strip()) == ("SUCCEEDED", 1, said), ended
+
+
 def test_a_dead_node_is_replaced_in_time(own):
     sje = own(split=True, **QUICK)
     marks = sje.dir / "marks"

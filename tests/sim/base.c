@@ -712,12 +712,6 @@ const char *db_last_error(const struct db *db)
     return "";
 }
 
-struct db_options db_options_of(const struct config *c, const char *name)
-{
-    (void)c;
-    return (struct db_options){.name = name};
-}
-
 int db_migrate(const struct db_options *o, const struct db_migration *m, size_t n, int *ret_applied,
                struct err *reterr)
 {

@@ -621,9 +621,8 @@ void run_stop(struct run *r, enum wcore_stop why, int64_t grace_ms)
     }
 }
 
-void run_reap(const struct run_context *x)
+void run_reap(void)
 {
-    (void)x;
 }
 
 void run_kill(struct run *r)
@@ -725,6 +724,14 @@ int workdir_open(const char *path, struct workdir *ret, struct err *reterr)
                             .lock_fd = -1,
                             .uuid = d->uuid,
                             .incarnation = d->incarnation};
+    return 0;
+}
+
+int workdir_mend(struct workdir *w, bool *ret_new, struct err *reterr)
+{
+    (void)w;
+    (void)reterr;
+    *ret_new = false;
     return 0;
 }
 

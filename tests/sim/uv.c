@@ -120,6 +120,11 @@ static void on_work(void *arg)
     free(k);
 }
 
+void uv_sleep(unsigned ms)
+{
+    (void)ms; /* nothing happens meanwhile */
+}
+
 int uv_queue_work(uv_loop_t *loop, uv_work_t *w, uv_work_cb run, uv_after_work_cb after)
 {
     struct work *k = xmalloc(sizeof(*k));

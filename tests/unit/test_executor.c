@@ -116,8 +116,12 @@ static int prepare(const char *text, struct err *e)
     if (!spec) {
         fail_msg("%s: %s", p.list[0].field, p.list[0].message);
     }
-    attempt = (struct exec_attempt){
-        .task = id_new(), .attempt = 2, .token = 77, .spec = spec, .dir = dir};
+    attempt = (struct exec_attempt){.task = id_new(),
+                                    .attempt = 2,
+                                    .token = 77,
+                                    .spec = spec,
+                                    .dir = dir,
+                                    .program = executor_plugin_path(spec->job_type)};
     const struct executor *x = executor_find(spec->job_type);
     assert_non_null(x);
     return x->prepare(&node, &attempt, &plan, e);
@@ -463,6 +467,7 @@ static void test_plugins_come_and_go(void **state)
     assert_int_equal(chmod(fresh, 0600), 0);
     assert_int_equal(executors_look(plugins, &e), 0);
     assert_null(executor_names()[3]);
+    assert_string_equal(executor_names_known()[3], "Abc"); /* its tasks wait for it */
     assert_string_equal(old, "Report");
     assert_non_null(executor_find("Report"));
     assert_int_equal(executor_able(&node, "Report", &e), ERR_NOT_FOUND);
@@ -487,6 +492,39 @@ static void expect_no_java(const char *part)
         fail_msg("%s", e.text);
     }
     refuse(text, ERR_CONFIG, part);
+}
+
+static void expect_script(const char *line, const char *missing)
+{
+    struct err e = {0};
+    char *path CLEANUP(freep) = xasprintf("%s/Script", plugins);
+    FILE *f = fopen(path, "w");
+
+    assert_non_null(f);
+    assert_true(fputs(line, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+    assert_int_equal(chmod(path, 0700), 0);
+    assert_int_equal(executors_look(plugins, &e), 0);
+    int rc = executor_able(&node, "Script", &e);
+    assert_int_equal(rc, missing ? ERR_CONFIG : 0);
+    if (missing && !strstr(e.text, missing)) {
+        fail_msg("%s", e.text);
+    }
+}
+
+/* `env` is always there, and says 127 as if the plug-in had failed. */
+static void test_a_plugin_whose_interpreter_is_missing(void **state)
+{
+    (void)state;
+    expect_script("#!/bin/sh\n", NULL);
+    expect_script("#!/usr/bin/env sh\n", NULL);
+    expect_script("#!/usr/bin/env -S sh -e\n", NULL);
+    expect_script("#! /usr/bin/env A=b no-such\n", NULL); /* not understood: it is tried */
+    expect_script("no script", NULL);
+    expect_script("", NULL);
+    expect_script("#!/usr/bin/env no-such-interpreter\r\n", "no-such-interpreter");
+    expect_script("#!/usr/bin/env -S no-such-interpreter -e\n", "no-such-interpreter");
+    expect_script("#!/no/such/interpreter\n", "/no/such/interpreter");
 }
 
 static void test_spark_needs_java(void **state)
@@ -758,6 +796,7 @@ int main(void)
         T(test_command),
         T(test_plugins),
         T(test_plugins_come_and_go),
+        T(test_a_plugin_whose_interpreter_is_missing),
         T(test_spark_needs_java),
         T(test_whose_fault_it_is),
         T(test_judging),

@@ -339,8 +339,12 @@ static void test_orphans(void **state)
     }
     pid_t first = await_ready();
     pid_t second = await_ready();
-    int64_t known[] = {own, middle, dead};
-    struct strays s = {.known = known, .n_known = 3};
+    const pid_t children[] = {own, middle, dead};
+    struct strays s = {0};
+    for (size_t i = 0; i < ARRAY_LEN(children); i++) {
+        strays_before_child();
+        strays_after_child(children[i]);
+    }
     assert_int_equal(strays_kill(&s), 0); /* nothing is an orphan yet */
     kill(middle, SIGKILL);
     assert_int_equal(waitpid(middle, NULL, 0), middle);
@@ -356,6 +360,9 @@ static void test_orphans(void **state)
     kill(before, SIGKILL);
     assert_int_equal(waitpid(own, NULL, 0), own);
     assert_int_equal(waitpid(before, NULL, 0), before);
+    for (size_t i = 0; i < ARRAY_LEN(children); i++) {
+        strays_forget_child(children[i]);
+    }
 }
 
 #define CHECK(what)                                                                                \
@@ -385,17 +392,18 @@ static void be_first(void)
     }
     pid_t stranger = await_ready();
     CHECK(waitpid(middle, NULL, 0) == middle);
-    int64_t known = own;
-    struct strays s = {.known = &known, .n_known = 1};
+    struct strays s = {0};
+    strays_before_child();
+    strays_after_child(own);
     CHECK(strays_kill(&s) == 0 && runs(stranger));
     kill(stranger, SIGKILL);
     while (kill(stranger, 0) == 0) {
-        strays_reap(&known, 1);
+        strays_reap();
     }
     kill(own, SIGKILL);
     while (runs(own)) {
     }
-    strays_reap(&known, 1);
+    strays_reap();
     CHECK(waitpid(own, NULL, 0) == own);
     _exit(0);
 }

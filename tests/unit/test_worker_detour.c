@@ -65,9 +65,13 @@ static char *url_of(int i)
     return xasprintf("http://127.0.0.1:%d", http_port(servers[i]));
 }
 
+static struct lane lane;
+
 static void open_detour(const char *urls)
 {
-    struct detour_options o = {.urls = urls,
+    lane_init(&lane, &loop);
+    struct detour_options o = {.lane = &lane,
+                               .urls = urls,
                                .dir = dir,
                                .token = token,
                                .timeout_ms = 5000,

@@ -427,6 +427,57 @@ static void test_a_grant_without_permissions(void **unused)
     assert_int_equal(waitpid(pid, NULL, 0), pid);
 }
 
+/* A task may make a file of that name beside its output: what runs is not disowned for it. */
+static void test_a_live_shim_that_is_marked(void **unused)
+{
+    char *dir CLEANUP(freep) = attempt_dir(7);
+    int hold = -1;
+
+    (void)unused;
+    assert_int_equal(next_number(base), 1);
+    grant(dir);
+    pid_t pid = seeming_shim(dir, KEEPER, &hold);
+    assert_int_equal(shimdir_write_file(dir, RUN_DONE_FILE, "", 0, NULL), 0);
+    assert_int_equal(next_number(base), 2);
+    assert_true(is_alive(pid));
+    assert_false(run_is_marked(dir, NULL));
+    close(hold);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    assert_int_equal(shimdir_write_file(dir, RUN_DONE_FILE, "", 0, NULL), 0);
+    assert_int_equal(next_number(base), 3);
+    assert_true(run_is_marked(dir, NULL));
+}
+
+static void test_tasks_that_went_away(void **unused)
+{
+    struct workdir w = {.lock_fd = -1};
+    struct workdir other = {.lock_fd = -1};
+    char *lock CLEANUP(freep) = xasprintf("%s/lock", base);
+    bool is_new = true;
+
+    (void)unused;
+    assert_int_equal(workdir_open(base, &w, NULL), 0);
+    assert_int_equal(workdir_mend(&w, &is_new, NULL), 0);
+    assert_false(is_new);
+    for (int i = 0; i < 2; i++) { /* it makes them again, and takes them as somebody made them */
+        run_shell(i ? "rm -r tasks && mkdir tasks" : "rm -r tasks");
+        assert_int_equal(workdir_mend(&w, &is_new, NULL), 0);
+        assert_true(is_new);
+        assert_int_equal(workdir_mend(&w, &is_new, NULL), 0);
+        assert_false(is_new);
+    }
+    struct id uuid = w.uuid;
+    assert_int_equal(unlink(lock), 0);
+    run_shell("rm -r tasks");
+    assert_int_equal(workdir_mend(&w, &is_new, NULL), 0);
+    assert_int_equal(workdir_open(base, &other, NULL), ERR_CONFIG); /* it is still in use */
+    workdir_close(&w);
+    assert_int_equal(workdir_open(base, &w, NULL), 0);
+    assert_true(id_eq(&w.uuid, &uuid)); /* no copy */
+    assert_false(w.copied);
+    workdir_close(&w);
+}
+
 /* Its directory is below the same path, of another file system. */
 static void test_a_shim_of_a_container(void **unused)
 {
@@ -724,6 +775,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_shim_that_does_not_end, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_true_shim_without_its_directory, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_grant_without_permissions, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_live_shim_that_is_marked, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_tasks_that_went_away, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_shim_of_a_container, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_identity_that_cannot_be_read, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_earlier_version_left_a_number, setup, teardown),

@@ -1,0 +1,97 @@
+"""A disk that hangs stops no beat, no lease and no stop: only what is on it waits."""
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from test_faults import complete, shell
+from test_survivors import another_worker
+
+from sje import Server, until
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system that can be frozen: what writes to it waits."""
+    image, at = tmp_path / "image", tmp_path / "disk"
+    at.mkdir()
+    with open(image, "wb") as f:
+        f.truncate(128 << 20)
+    made = subprocess.run(["sh", "-c", f"mkfs.ext4 -q {image} && mount -o loop {image} {at}"], capture_output=True)
+    if made.returncode:
+        pytest.skip("nobody may mount a file system here")
+    frozen = []
+
+    def freeze(on):
+        subprocess.run(["fsfreeze", "--freeze" if on else "--unfreeze", at], check=True)
+        frozen[:] = [on]
+    freeze.path = at
+    yield freeze
+    if frozen == [True]:
+        freeze(False)
+    until(lambda: subprocess.run(["umount", at], capture_output=True).returncode == 0, 20, "it is unmounted")
+
+
+def worker_of(sje, node):
+    return next(w for w in sje.workers() if w["workerId"] == node)
+
+
+def test_a_work_directory_that_hangs(disk, own):
+    sje = own(split=True, SJE_NODE_DEAD_AFTER_SECONDS="6", SJE_NODE_HEARTBEAT_SECONDS="2")
+    another_worker(sje, "node2", SJE_NODE_WORK_DIR=str(disk.path / "work"))
+    sje.call("POST", "/mgmt/workers/node1/drain", 200)
+    long = sje.submit(shell("sleep 15; echo done"))
+    until(lambda: sje.task(long)["state"] == "RUNNING", 20, "it runs")
+    assert sje.task(long)["workerId"] == "node2"
+    disk(True)
+    waiting = [sje.submit(shell("true")) for _ in range(3)]
+    reason = until(lambda: [h["reason"] for h in worker_of(sje, "node2")["holdOff"]], 30, "it says why it takes nothing")
+    assert "hangs" in reason[0], reason
+    # What was granted before that has not begun, and ends when it is told to.
+    for task in waiting:
+        sje.cancel(task, None)
+    assert {sje.end(t, 20)["state"] for t in waiting} == {"CANCELLED"}
+    end = time.monotonic() + 8  # more than the lease
+    while time.monotonic() < end:
+        assert worker_of(sje, "node2")["state"] == "UP"
+        time.sleep(0.2)
+    assert sje.task(long)["state"] == "RUNNING"
+    disk(False)
+    assert sje.end(long, 60)["attempt"] == 1
+    after = sje.submit(shell("true"))
+    assert sje.end(after, 60)["workerId"] == "node2"
+
+
+def test_a_stop_on_a_disk_that_hangs(disk, own):
+    sje = own(split=True)
+    server = another_worker(sje, "node2", SJE_NODE_WORK_DIR=str(disk.path / "work"))
+    sje.call("POST", "/mgmt/workers/node1/drain", 200)
+    sje.run(shell("true"))
+    disk(True)
+    task = sje.submit(shell("true"))
+    until(lambda: sje.task(task)["state"] == "RUNNING", 20, "it was granted")
+    server.process.send_signal(signal.SIGTERM)
+    until(lambda: worker_of(sje, "node2")["state"] == "STOPPED", 20, "it has said so")
+    until(lambda: "ending without it" in server.output.read_text(), 20, "it does not wait for the disk")
+    disk(False)  # the kernel lets no process end before
+    assert server.process.wait(20) == 0
+    sje.call("POST", "/mgmt/workers/node1/resume", 200)
+    complete(sje, [task], 60)
+
+
+def test_a_start_while_the_home_of_spark_hangs(own, tmp_path):
+    """A FIFO that nobody writes is as good as a disk that hangs."""
+    home = tmp_path / "spark"
+    (home / "conf").mkdir(parents=True)
+    (home / "bin").mkdir()
+    (home / "bin" / "spark-submit").write_text("#!/bin/sh\n")
+    (home / "bin" / "spark-submit").chmod(0o755)
+    os.mkfifo(home / "conf" / "spark-env.sh")
+    sje = own(split=True, SJE_NODE_SPARK_HOME=str(home))
+    long = sje.submit(shell("sleep 8"))
+    until(lambda: sje.task(long)["state"] == "RUNNING", 20, "it runs")
+    sje.worker.terminate()
+    sje.worker.start()
+    assert sje.end(long, 60)["attempt"] == 1
+    assert sje.run({"jobType": "Noop"})["state"] == "SUCCEEDED"
