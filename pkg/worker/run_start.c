@@ -204,10 +204,9 @@ static int begin(struct run *r, const struct wcore_attempt *a, const json_t *spe
 /* What the plan says is over, though the lease may have been renewed since. */
 static int check_lease(const struct errand *d, struct err *reterr)
 {
-    return clock_boot_ms() < d->limits.lease_until - WCORE_DOUBT_MS
+    return clock_boot_ms() < d->limits.lease_until
                ? 0
-               : err_set(reterr, ERR_IO,
-                         "cannot write below %.150s in time: it took as long as the lease",
+               : err_set(reterr, ERR_TIMEOUT, "the disk of %.150s took longer than the lease",
                          d->exec.dir);
 }
 

@@ -727,7 +727,7 @@ static void test_a_start_that_comes_too_late(void **state)
     end_hang();
     assert_int_equal(n_ended, 1);
     assert_string_equal(run_outcome(run), "returned");
-    assert_int_equal(run_fault(run)->of, WCORE_FAULT_NODE);
+    assert_int_equal(run_fault(run)->of, WCORE_FAULT_ATTEMPT);
     assert_int_equal(n_started, 0);
 }
 
