@@ -334,14 +334,15 @@ static void lose(struct fleet *f, const struct beat_effects *fx, struct lease *l
     }
 }
 
-/* What it takes is not known here. */
 static struct lease *believe(struct fleet *f, const struct beat *b, const struct beat_run *r,
                              int64_t now)
 {
     struct task row = {.id = r->task,
                        .attempt = r->attempt,
                        .token = r->token,
-                       .slots = 1,
+                       .slots = (int32_t)MAX(r->room.slots, (int64_t)1),
+                       .cpus_milli = (int32_t)r->room.cpus_milli,
+                       .memory_mb = (int32_t)r->room.memory_mb,
                        .lease_ms = r->lease_ms,
                        .who = b->who};
 

@@ -163,6 +163,7 @@ struct beat_run {
     int32_t attempt;
     int64_t token;
     int64_t lease_ms; /* that it was told; 0: it does not say */
+    struct room room; /* that it takes; an earlier version does not say: one slot */
     const char *phase;
     const char *application_id;
     const char *ui_url;

@@ -211,6 +211,12 @@ static int read_claim(struct message *m, struct err *reterr)
     return 0;
 }
 
+/* Nothing that a worker says of a task makes a sum run over. */
+static int64_t bounded(const json_t *j, const char *key, int64_t fallback)
+{
+    return MIN(MAX(json_get_int(j, key, fallback), (int64_t)0), (int64_t)1 << 30);
+}
+
 static int read_runs(const json_t *list, bool with_token, struct beat_run **ret, size_t *ret_n,
                      struct err *reterr)
 {
@@ -229,6 +235,8 @@ static int read_runs(const json_t *list, bool with_token, struct beat_run **ret,
         }
         r->phase = phase_of(j);
         r->lease_ms = MIN(MAX(json_get_int(j, "leaseMs", 0), (int64_t)0), LEASE_MS_MAX);
+        r->room = (struct room){bounded(j, "slots", 1), bounded(j, "cpusMilli", 0),
+                                bounded(j, "memoryMb", 0)};
         r->application_id = member_string(j, "applicationId", APPLICATION_MAX);
         r->ui_url = member_string(j, "uiUrl", URL_MAX);
         r->progress = progress_of(j);

@@ -390,6 +390,7 @@ static void attempt_returned(struct task *t, const struct task_event *ev, struct
         add_member(&detail, "error", ev->error);
     }
     t->returns++;
+    task_find_needs(t);
     remember_node(&t->returned_by, t->who.node);
     if (t->cancel_requested && !left_application(t)) {
         move(t, ev, TASK_CANCELLED, audit, "cancelled");
@@ -521,6 +522,7 @@ static enum step_rc on_requeue(struct task *t, const struct task_event *ev,
     move(t, ev, TASK_READY, audit, "requeued");
     audit->detail = close_detail(&detail);
     t->requeues++;
+    task_find_needs(t);
     t->failures = 0;
     t->losses = 0;
     t->returns = 0;

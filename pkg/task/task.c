@@ -122,6 +122,27 @@ bool task_pool_good(const char *name)
     return n > 0 && n <= TASK_POOL_MAX && !name[n] && *name != '-';
 }
 
+/* However little is asked for, it is not nothing. */
+static int32_t thousandths(double cpus)
+{
+    return cpus > 0 ? MAX((int32_t)(MIN(cpus, 1e6) * 1000 + 0.5), 1) : 0;
+}
+
+void task_find_needs(struct task *t)
+{
+    json_t *j = NULL;
+
+    if (t->cpus_milli || t->memory_mb || !t->spec || !strstr(t->spec, "\"resources\"") ||
+        json_read(t->spec, strlen(t->spec), &j, NULL) < 0) {
+        return;
+    }
+    const json_t *asked = json_object_get(j, "resources");
+    t->cpus_milli = thousandths(json_number_value(json_object_get(asked, "cpus")));
+    t->memory_mb =
+        (int32_t)MIN(MAX(json_get_int(asked, "memoryMb", 0), (int64_t)0), (int64_t)1 << 30);
+    json_decref(j);
+}
+
 void task_from_spec(struct task *t, const struct task_spec *s, int64_t now_wall_ms)
 {
     bool delayed = s->delay_ms > 0;
@@ -135,8 +156,7 @@ void task_from_spec(struct task *t, const struct task_spec *s, int64_t now_wall_
         .max_attempts = s->max_attempts,
         .backoff_s = s->backoff_s,
         .slots = s->slots,
-        /* However little is asked for, it is not nothing. */
-        .cpus_milli = s->cpus > 0 ? MAX((int32_t)(s->cpus * 1000 + 0.5), 1) : 0,
+        .cpus_milli = thousandths(s->cpus),
         .memory_mb = s->memory_mb,
         .lease_s = s->lease_s,
         .queue_timeout_s = s->queue_timeout_s,

@@ -170,6 +170,8 @@ struct task_spec *task_spec_parse_accepted(json_t *j, const struct task_types *t
 void task_spec_free(struct task_spec *s); /* NULL is fine */
 void task_spec_freep(struct task_spec **s);
 
+/* Of a row of before there were columns for them: only its specification says them. */
+void task_find_needs(struct task *t);
 /* A fresh row from a specification: attempt 1, seq 0, not yet accepted. */
 void task_from_spec(struct task *t, const struct task_spec *s, int64_t now_wall_ms);
 

@@ -91,6 +91,20 @@ static void add_claiming(struct buf *b, struct wcore *core)
     buf_addc(b, ']');
 }
 
+/* What most of them ask for goes without saying. */
+static void add_need(struct buf *b, const struct wcore_need *n)
+{
+    if (n->slots != 1) {
+        buf_addf(b, ",\"slots\":%d", n->slots);
+    }
+    if (n->cpus_milli) {
+        buf_addf(b, ",\"cpusMilli\":%d", n->cpus_milli);
+    }
+    if (n->memory_mb) {
+        buf_addf(b, ",\"memoryMb\":%d", n->memory_mb);
+    }
+}
+
 static void add_running(struct buf *b, struct wcore *core, bool details)
 {
     bool first = true;
@@ -106,6 +120,7 @@ static void add_running(struct buf *b, struct wcore *core, bool details)
             report_add_key(b, &a->key);
             buf_addf(b, ",\"token\":\"%lld\",\"leaseMs\":%lld,\"phase\":\"%s\"",
                      (long long)a->token, (long long)a->lease_ms, wcore_state_name(s));
+            add_need(b, &a->need);
             if (details && s != WCORE_ENDED) {
                 report_add_status(b, run_status(r), true);
             }

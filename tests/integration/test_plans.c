@@ -54,6 +54,7 @@ static void test_filters(void **state)
 
     (void)state;
     o.settings = STORE_LIST_SETTINGS;
+    run_sql("delete from task"); /* of other programs that had this database */
     run_sql("insert into task (id, seq, attempt, failures, losses, requeues, stale, priority, "
             "max_attempts, backoff_s, slots, lease_s, queue_timeout_s, claim_beat, "
             "cancel_requested, rank, incarnation, token, submitted_at, run_after, pool, spec, "

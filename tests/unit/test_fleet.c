@@ -344,11 +344,14 @@ static void follow(int64_t n, int64_t now, const struct beat_run *runs, size_t n
 static void test_hearsay(void **state)
 {
     struct task t = running_task("w1", 5);
-    struct beat_run runs[] = {{.task = t.id, .attempt = 1, .token = 5, .phase = "running"},
-                              {.task = id_new(), .attempt = 1, .token = 6, .phase = "ended"}};
+    struct beat_run runs[] = {
+        {.task = t.id, .attempt = 1, .token = 5, .phase = "running", .room = {3, 3500, 900}},
+        {.task = id_new(), .attempt = 1, .token = 6, .phase = "ended"}};
 
     (void)state;
     follow(1, 10, runs, 2);
+    const struct room *used = &fleet_find(&fleet, "w1")->offer.used;
+    assert_true(used->slots == 3 && used->cpus_milli == 3500 && used->memory_mb == 900);
     assert_int_equal(fleet_find(&fleet, "w1")->leases.count, 1);
     assert_string_equal(fleet_lease(&fleet, &t.id)->phase, "running");
     runs[0].attempt = 2;

@@ -618,6 +618,29 @@ static void test_where_it_failed_is_remembered(void **state)
     task_done(&t);
 }
 
+/* Of a row that was written before there were columns for it. */
+static void test_needs_are_found_again(void **state)
+{
+    struct task_event requeue = {.type = TE_REQUEUE, .now = NOW};
+    struct task t = fresh();
+    const char *reason = NULL;
+
+    (void)state;
+    str_replace_owned(&t.spec,
+                      "{\"jobType\":\"Noop\",\"resources\":{\"cpus\":0.0001,\"memoryMb\":64}}");
+    grant(&t, "w1", 1);
+    end_with(&t, OUTCOME_RETURNED, NULL);
+    assert_true(t.cpus_milli == 1 && t.memory_mb == 64);
+    t.cpus_milli = t.memory_mb = 0;
+    t.max_attempts = 1;
+    str_replace_owned(&t.spec, "{\"resources\":{\"cpus\":64}}");
+    grant(&t, "w1", 2);
+    end_with(&t, OUTCOME_FAILED, NULL);
+    assert_int_equal(step(&t, &requeue, &reason), STEP_APPLIED);
+    assert_true(t.cpus_milli == 64000 && t.memory_mb == 0);
+    task_done(&t);
+}
+
 /* Between nodes that cannot do it a task does not go round for ever at their speed. */
 static void test_returns_are_slowed_down(void **state)
 {
@@ -704,6 +727,7 @@ int main(void)
         cmocka_unit_test(test_the_budget_of_attempts),
         cmocka_unit_test(test_a_return_costs_nothing),
         cmocka_unit_test(test_where_it_failed_is_remembered),
+        cmocka_unit_test(test_needs_are_found_again),
         cmocka_unit_test(test_returns_are_slowed_down),
         cmocka_unit_test(test_generated_texts_agree),
     };

@@ -451,6 +451,7 @@ static void test_a_beat(void **unused)
     r->status.done = 2;
     r->status.total = 4;
     adopt(core, &x, 6, true);
+    wcore_find(core, &r->key)->need = (struct wcore_need){2, 500, 64};
     json_auto_t *j = beat_of(core, &len);
     assert_int_equal(json_get_int(j, "beat", 0), 42);
     assert_int_equal(json_get_int(j, "inc", 0), 7);
@@ -468,6 +469,9 @@ static void test_a_beat(void **unused)
     assert_string_equal(json_get_string(first, "phase"), "running");
     assert_string_equal(json_get_string(first, "token"), "5");
     assert_int_equal(json_get_int(first, "leaseMs", 0), 30000);
+    assert_int_equal(json_get_int(first, "slots", 0), 2);
+    assert_int_equal(json_get_int(first, "cpusMilli", 0), 500);
+    assert_int_equal(json_get_int(first, "memoryMb", 0), 64);
     assert_string_equal(json_get_string(first, "uiUrl"), "http://ui");
     assert_int_equal(json_get_int(json_object_get(first, "progress"), "done", 0), 2);
     assert_string_equal(json_get_string(json_array_get(running, 1), "phase"), "ended");
