@@ -248,7 +248,7 @@ static bool has_another(struct wcore *c, int64_t now, const struct wcore_attempt
                                               WCORE_ENDED};
     bool lives = false;
 
-    for (size_t i = 0; i < ARRAY_LEN(states); i++) {
+    for (size_t i = 0; a->key.attempt > 1 && i < ARRAY_LEN(states); i++) {
         LIST_EACH(&c->in_state[states[i]], it)
         {
             struct wcore_attempt *o = CONTAINER_OF(it, struct wcore_attempt, in_state);
