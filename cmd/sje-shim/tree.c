@@ -48,7 +48,7 @@ static struct process look_at(int64_t pid)
     const char *at = read_text(path, text, sizeof(text)) > 0 ? strrchr(text, ')') : NULL;
     if (at && sscanf(at,
                      ") %*c %lld %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
-                     "%*s %*s %lld",
+                     "%*s %lld",
                      &parent, &started) == 2) {
         p.parent = parent;
         p.started = started;

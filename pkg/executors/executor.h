@@ -117,7 +117,8 @@ struct executor {
                    const struct exec_exit *e, struct exec_result *ret);
 };
 
-/* The registry, for the loop thread alone: NULL where there is none of that name (names are
+/* The registry, for the loop thread, and for a look (look.h): while one is under way nothing is
+ * changed here. NULL where there is none of that name (names are
  * canonical here). */
 const struct executor *executor_find(const char *name);
 /* For what was started once: a type that is not known is a plug-in that is not there now. */

@@ -176,7 +176,7 @@ static void take_outdated(struct worker *w, const struct order *o)
         return; /* the answer to a beat of before */
     }
     METRIC_INC(worker_outdated);
-    if (!w->dir_work.under_way) { /* else the next answer says so again */
+    if (!w->dir_work.under_way && w->stop != CLOSING) { /* else the next answer says so again */
         snprintf(w->dir_work.other_host, sizeof(w->dir_work.other_host), "%s", o->other_host);
         w->dir_work.other_pid = o->other_pid;
         ask_dir(w, o->inc);

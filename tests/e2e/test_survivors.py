@@ -243,11 +243,11 @@ def test_a_task_that_marks_its_directory(own):
     """`done` is a name that tasks use too: what runs, and what has ended, is not disowned for it."""
     sje = own(split=True)
     mark = "touch $(dirname $SJE_OUTPUT)/done; "
-    runs_on = sje.submit(shell(mark + "sleep 4; echo late"))
+    runs_on = sje.submit(shell(mark + "sleep 6; echo late"))
     ends = sje.submit(shell(mark + "sleep 1; echo soon"))
     until(lambda: {sje.task(t)["state"] for t in (runs_on, ends)} == {"RUNNING"}, 20, "both run")
     sje.worker.terminate()
-    time.sleep(1.5)  # one of them ends while nobody looks
+    until(lambda: list(sje.work.glob(f"tasks/{ends}.1/exit.json")), 20, "one of them ends while nobody looks")
     sje.worker.start()
     for task, said in ((runs_on, "late"), (ends, "soon")):
         ended = sje.end(task)

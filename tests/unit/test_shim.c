@@ -7,6 +7,7 @@
 #include "pkg/executors/plan.h"
 
 #include <inttypes.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -763,6 +764,39 @@ static void test_stop_in_an_old_container(void **state)
     without_pidfd(*state, EPERM);
 }
 
+/* Its size is another one whenever it is looked at: it is the same process. */
+static int breathe(const char *ready)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t size = page;
+    void *p = mmap(NULL, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    close(open(ready, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    for (size_t i = 0; p != MAP_FAILED; i++) {
+        size_t next = page * (1 + i % 1000);
+        p = mremap(p, size, next, MREMAP_MAYMOVE);
+        size = next;
+    }
+    return 1;
+}
+
+static void test_stop_of_one_that_breathes(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+    char *self CLEANUP(freep) = own_program();
+    char *script CLEANUP(freep) = xasprintf("exec '%s' breathe ready", self);
+
+    run_fifo(r);
+    run_sh(r, script);
+    run_start(r);
+    run_ready(r);
+    run_say(r, "stop cancel 10000\n");
+    run_end(r, &e);
+    assert_string_equal(e.reason, "cancel");
+    assert_int_equal(e.signal, SIGTERM);
+}
+
 static void test_term_to_shim(void **state)
 {
     struct run *r = *state;
@@ -945,7 +979,8 @@ static void test_both_killed(void **state)
         skip(); /* valgrind 3.19 does not know it */
     }
     run_fifo(r);
-    run_sh(r, "setsid sh -c ': > ready; exec sleep 1000' & exec sleep 1000");
+    /* What is just executing a program has no environment. */
+    run_sh(r, "setsid sh -c ': > ready; sleep 1000; :' & exec sleep 1000");
     run_start(r);
     run_ready(r);
     pid_t guardian = run_guardian(r);
@@ -1404,6 +1439,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_stop_wakes_stopped, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stop_on_an_old_kernel, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stop_in_an_old_container, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stop_of_one_that_breathes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_term_to_shim, setup, teardown),
         cmocka_unit_test_setup_teardown(test_keeper_killed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_keepers_group_killed, setup, teardown),
@@ -1431,7 +1467,9 @@ int main(int argc, char **argv)
     };
 
     if (argc == 3) {
-        return strcmp(argv[1], "print") == 0 ? print(argv[2]) : chain(argv[2]);
+        return streq(argv[1], "print")     ? print(argv[2])
+               : streq(argv[1], "breathe") ? breathe(argv[2])
+                                           : chain(argv[2]);
     }
     if (argc == 4) {
         return shim_without_pidfd(argv[1], argv + 2);

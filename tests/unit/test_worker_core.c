@@ -1261,23 +1261,37 @@ static void test_a_late_revoke_of_an_earlier_beat_is_ignored(void **unused)
     close_worker(&f);
 }
 
+/* Attempt 1 runs here, and a later one is granted; lease_over: after its lease. */
+static void grant_beside(struct fake *f, int attempt, bool lease_over)
+{
+    struct wcore_hint h = {.n = 1,
+                           .tasks = {{.key = key(1, attempt), .need = {.slots = 1}}},
+                           .delivery = {.epoch = 1, .tag = 12}};
+    struct wcore_grant g = grant_of(1);
+    struct wcore_key first = key(1, 1);
+
+    open_ready(f, 2);
+    run(f, 1);
+    wcore_on_hint(f->c, f->now, &h);
+    step(f);
+    if (lease_over) {
+        f->now = wcore_find(f->c, &first)->deadline + WCORE_KILL_UNPROVEN_MS;
+    }
+    g.key.attempt = attempt;
+    g.lease_ms = 1000000;
+    wcore_on_grant(f->c, f->now, &g);
+}
+
 /* Two attempts of one task never run side by side, so it goes to another worker. */
 static void test_the_next_attempt_of_a_task_ends_the_one_before(void **unused)
 {
     struct fake f;
-    struct wcore_hint h = {.n = 1,
-                           .tasks = {{.key = key(1, 2), .need = {.slots = 1}}},
-                           .delivery = {.epoch = 1, .tag = 12}};
 
     (void)unused;
-    open_ready(&f, 2);
-    run(&f, 1);
-    wcore_on_hint(f.c, f.now, &h);
-    step(&f);
-    struct wcore_grant g = grant_of(1);
-    g.key.attempt = 2;
-    wcore_on_grant(f.c, f.now, &g);
+    grant_beside(&f, 2, false);
     expect(&f, "claim 1.2; ack 12; stop 1 revoked 0; conclude 1 returned; ");
+    step(&f);
+    assert_null(strstr(f.log.data, "kill 1"));
     close_worker(&f);
 }
 
@@ -1285,23 +1299,10 @@ static void test_the_next_attempt_of_a_task_ends_the_one_before(void **unused)
 static void test_the_one_before_is_killed_at_once_after_its_lease(void **unused)
 {
     struct fake f;
-    struct wcore_hint h = {.n = 1,
-                           .tasks = {{.key = key(1, 3), .need = {.slots = 1}}},
-                           .delivery = {.epoch = 1, .tag = 12}};
 
     (void)unused;
-    open_ready(&f, 2);
-    run(&f, 1);
-    wcore_on_hint(f.c, f.now, &h);
-    step(&f);
-    expect(&f, "claim 1.3; ");
-    f.now = wcore_find(f.c, &(struct wcore_key){.task = key(1, 1).task, .attempt = 1})->deadline +
-            WCORE_KILL_UNPROVEN_MS;
-    struct wcore_grant g = grant_of(1);
-    g.key.attempt = 3;
-    g.lease_ms = 1000000;
-    wcore_on_grant(f.c, f.now, &g);
-    expect(&f, "ack 12; stop 1 revoked 0; conclude 1 returned; ");
+    grant_beside(&f, 3, true);
+    expect(&f, "claim 1.3; ack 12; stop 1 revoked 0; conclude 1 returned; ");
     step(&f);
     assert_non_null(strstr(f.log.data, "kill 1"));
     close_worker(&f);
