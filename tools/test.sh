@@ -19,6 +19,9 @@ LONG="e2e/test_spark e2e/test_faults e2e/test_broker e2e/test_database e2e/test_
 FLAVOUR=$1
 shift
 OUT=build/$FLAVOUR
+# The shell may have those of a server that runs here (var/sje.env): the tests set their own.
+unset SJE_URL "${!SJE_API_@}" "${!SJE_DB_@}" "${!SJE_MANAGER_@}" "${!SJE_MONITORING_@}" \
+    "${!SJE_NODE_@}" "${!SJE_RABBITMQ_@}"
 LANES=${SJE_LANES:-$(($(nproc) < 4 ? 2 : 3))}
 read -ra WRAP <<<"${SJE_WRAP:-}"
 
