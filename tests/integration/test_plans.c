@@ -51,10 +51,19 @@ static void test_filters(void **state)
     static const char *const jobs[] = {NULL, "rare", "never"};
     static char *sql[ARRAY_LEN(states) * ARRAY_LEN(kinds) * ARRAY_LEN(jobs)]; /* see db_exec() */
     struct db_options o = bench_options();
+    int too_many = 0;
 
     (void)state;
     o.settings = STORE_LIST_SETTINGS;
-    run_sql("delete from task"); /* of other programs that had this database */
+    run_sql("alter table task set (autovacuum_enabled = false)");
+    run_sql(
+        "insert into task (id, seq, attempt, failures, losses, requeues, stale, priority, "
+        "max_attempts, backoff_s, slots, lease_s, queue_timeout_s, claim_beat, "
+        "cancel_requested, rank, incarnation, token, submitted_at, run_after, pool, spec, "
+        "worker_id, job_type, state) "
+        "select gen_random_uuid(), i, 1, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, false, "
+        "0, 0, 0, now(), now(), 'nobody', '{}', 'x', 'Noop', 4 from generate_series(1, 6000) i");
+    run_sql("delete from task"); /* these and those of other programs: dead, not yet vacuumed */
     run_sql("insert into task (id, seq, attempt, failures, losses, requeues, stale, priority, "
             "max_attempts, backoff_s, slots, lease_s, queue_timeout_s, claim_beat, "
             "cancel_requested, rank, incarnation, token, submitted_at, run_after, pool, spec, "
@@ -85,13 +94,16 @@ static void test_filters(void **state)
         double n = rows_read(json_object_get(json_array_get(plan, 0), "Plan"));
         json_decref(plan);
         if (n > READS_MAX) {
-            fail_msg("state %s, jobType %s, jobId %s: reads %.0f rows", f.state, f.job_type,
-                     f.job_id, n);
+            print_error("state %s, jobType %s, jobId %s: reads %.0f rows\n", f.state, f.job_type,
+                        f.job_id, n);
+            too_many++;
         }
     }
     db_close(db, NULL, NULL);
     run_sql("delete from task where seq > 1000000");
     run_sql("vacuum analyze task");
+    run_sql("alter table task reset (autovacuum_enabled)");
+    assert_int_equal(too_many, 0);
 }
 
 static struct task *found;
