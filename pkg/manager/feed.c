@@ -9,7 +9,6 @@
 #include <stdlib.h>
 
 #define TICK_MS        50
-#define LOOK_MS        250  /* at hints that are not claimed */
 #define MARK_DELAY_MS  1000 /* a claim within this time saves the mark */
 #define WAIT_MARGIN_MS 1000 /* then surely whoever grants it sees the wait as over */
 #define FLEET_MS       5    /* many changes of the fleet are looked at once */
@@ -416,7 +415,7 @@ static uint64_t next_tick(const struct feed *f)
         if (feed_held(p)) {
             return TICK_MS;
         }
-        next = feed_outstanding(p) || p->directed.count ? MIN(next, (uint64_t)LOOK_MS) : next;
+        next = feed_outstanding(p) || p->directed.count ? MIN(next, (uint64_t)FEED_LOOK_MS) : next;
     }
     return next;
 }

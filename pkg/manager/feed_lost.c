@@ -135,8 +135,13 @@ void feed_lost_check(struct feed_pool *p, int64_t now)
 {
     struct mq *mq = p->feed->o.publisher(p->feed->o.arg);
     bool room = free_slots(p) > 0;
+
+    if (now - p->looked_late < FEED_LOOK_MS) {
+        return;
+    }
     bool lasts = room && p->had_room; /* not only between the end of one task and the next claim */
 
+    p->looked_late = now;
     p->had_room = room;
     if (mq && feed_outstanding(p) && p->depth_wanted == 0 && now - p->depth_asked >= ASK_MS &&
         some_late(p, lasts, now)) {

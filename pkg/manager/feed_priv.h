@@ -22,8 +22,9 @@
     20000                   /* the same of a lane that holds what only some of its workers take */
 #define FEED_COARSE_MS 5000 /* where these find no room, then come others */
 #define FEED_APART_MAX 20000
-#define FEED_SCANS_MAX 2 /* of a pool at once */
-#define FEED_FOR_ALL   4 /* tries to reach one worker; then each second one is for all */
+#define FEED_SCANS_MAX 2   /* of a pool at once */
+#define FEED_LOOK_MS   250 /* at hints that are not claimed */
+#define FEED_FOR_ALL   4   /* tries to reach one worker; then each second one is for all */
 
 enum feed_hint_state { HELD, SENT, FED, DIRECTED };
 
@@ -142,7 +143,8 @@ struct feed_pool {
     uint32_t depth[TASK_CLASSES];
     int depth_wanted;
     int64_t depth_asked; /* boot ms */
-    bool had_room;       /* when it was looked at last */
+    int64_t looked_late; /* boot ms; at hints that nobody claims */
+    bool had_room;       /* then */
     int64_t silent_at; /* a worker fell silent: what was published before may be with it; 0: none */
 };
 

@@ -487,7 +487,7 @@ static void write_batch(struct ledger *l, int64_t epoch)
         /* Out of the list first: an answer may submit another event for this task. */
         batch_add(b, e, ENTRY_WRITING);
         if (decide(l, e, epoch)) {
-            changes[n++] = (struct store_change){&e->next, e->row.seq, e->audit, e->n_audit};
+            changes[n++] = (struct store_change){&e->next, &e->row, e->audit, e->n_audit};
             bytes += change_bytes(e);
             full = e->alone;
         } else {

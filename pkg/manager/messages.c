@@ -610,11 +610,15 @@ void grants_add(struct buf *b, bool first, const struct task *row, int64_t lease
 {
     buf_adds(b, first ? "{" : ",{");
     ref_write(b, &row->id, row->attempt);
-    buf_addf(b,
-             ",\"token\":\"%lld\",\"beat\":%d,\"leaseMs\":%lld,\"failures\":%d,\"losses\":%d,"
-             "\"returns\":%d,\"elsewhere\":%s,\"spec\":",
-             (long long)row->token, row->claim_beat, (long long)lease_ms, row->failures,
-             row->losses, row->returns, elsewhere ? "true" : "false");
+    buf_addf(b, ",\"token\":\"%lld\",\"beat\":%d,\"leaseMs\":%lld", (long long)row->token,
+             row->claim_beat, (long long)lease_ms);
+    if (row->losses) {
+        buf_addf(b, ",\"losses\":%d", row->losses);
+    }
+    if (row->returns) {
+        buf_addf(b, ",\"returns\":%d", row->returns);
+    }
+    buf_adds(b, elsewhere ? ",\"elsewhere\":true,\"spec\":" : ",\"spec\":");
     buf_adds(b, row->spec);
     buf_addc(b, '}');
 }

@@ -26,12 +26,13 @@ static const struct {
 enum {
     INSERTED = 1, /* given with a new row; else `fresh` is, or NULL */
     WRITTEN = 2,  /* a change writes it */
-    LARGE = 4,    /* scans and lists may leave it out */
+    SELDOM = 4,   /* a change writes it where it differs: it does not where an attempt goes well */
+    LARGE = 8,    /* scans and lists may leave it out */
 };
 
 #define AT(member) offsetof(struct task, member)
 
-/* INSERTED or a value for a new row; WRITTEN where task_step() may change it. */
+/* INSERTED or a value for a new row; WRITTEN or SELDOM where task_step() may change it. */
 static const struct column {
     const char *name;
     enum kind kind;
@@ -42,12 +43,12 @@ static const struct column {
     {"id", K_ID, AT(id), INSERTED, NULL},
     {"seq", K_INT, AT(seq), WRITTEN, "1"},
     {"state", K_INT, AT(state), INSERTED | WRITTEN, NULL},
-    {"attempt", K_INT, AT(attempt), WRITTEN, "1"},
-    {"failures", K_INT, AT(failures), WRITTEN, "0"},
-    {"losses", K_INT, AT(losses), WRITTEN, "0"},
-    {"requeues", K_INT, AT(requeues), WRITTEN, "0"},
-    {"returns", K_INT, AT(returns), WRITTEN, "0"},
-    {"stale", K_INT, AT(stale), WRITTEN, "0"},
+    {"attempt", K_INT, AT(attempt), SELDOM, "1"},
+    {"failures", K_INT, AT(failures), SELDOM, "0"},
+    {"losses", K_INT, AT(losses), SELDOM, "0"},
+    {"requeues", K_INT, AT(requeues), SELDOM, "0"},
+    {"returns", K_INT, AT(returns), SELDOM, "0"},
+    {"stale", K_INT, AT(stale), SELDOM, "0"},
     {"priority", K_INT, AT(priority), INSERTED, NULL},
     {"max_attempts", K_INT, AT(max_attempts), INSERTED, NULL},
     {"backoff_s", K_INT, AT(backoff_s), INSERTED, NULL},
@@ -58,12 +59,12 @@ static const struct column {
     {"lease_s", K_INT, AT(lease_s), INSERTED, NULL},
     {"queue_timeout_s", K_INT, AT(queue_timeout_s), INSERTED, NULL},
     {"claim_beat", K_INT, AT(claim_beat), WRITTEN, "0"},
-    {"cancel_requested", K_BOOL, AT(cancel_requested), WRITTEN, "false"},
-    {"rank", K_BIGINT, AT(rank), INSERTED | WRITTEN, NULL},
+    {"cancel_requested", K_BOOL, AT(cancel_requested), SELDOM, "false"},
+    {"rank", K_BIGINT, AT(rank), INSERTED | SELDOM, NULL},
     {"token", K_BIGINT, AT(token), WRITTEN, "0"},
     {"submitted_at", K_TIME, AT(submitted_at), INSERTED, NULL},
-    {"run_after", K_TIME, AT(run_after), INSERTED | WRITTEN, NULL},
-    {"queue_deadline", K_TIME, AT(queue_deadline), INSERTED | WRITTEN, NULL},
+    {"run_after", K_TIME, AT(run_after), INSERTED | SELDOM, NULL},
+    {"queue_deadline", K_TIME, AT(queue_deadline), INSERTED | SELDOM, NULL},
     {"started_at", K_TIME, AT(started_at), WRITTEN, NULL},
     {"finished_at", K_TIME, AT(finished_at), WRITTEN, NULL},
     {"pool", K_TEXT, AT(pool), INSERTED, NULL},
@@ -73,13 +74,13 @@ static const struct column {
     {"incarnation", K_BIGINT, AT(who.inc), WRITTEN, "0"},
     {"worker_uuid", K_ID, AT(who.uuid), WRITTEN, NULL},
     {"lease_ms", K_BIGINT, AT(lease_ms), WRITTEN, "0"},
-    {"application_id", K_TEXT, AT(application_id), WRITTEN, NULL},
-    {"returned_by", K_TEXT, AT(returned_by), WRITTEN, NULL},
-    {"failed_on", K_TEXT, AT(failed_on), WRITTEN, NULL},
-    {"loss_signature", K_TEXT, AT(loss_signature), WRITTEN, NULL},
-    {"progress", K_JSON, AT(progress), WRITTEN, NULL},
+    {"application_id", K_TEXT, AT(application_id), SELDOM, NULL},
+    {"returned_by", K_TEXT, AT(returned_by), SELDOM, NULL},
+    {"failed_on", K_TEXT, AT(failed_on), SELDOM, NULL},
+    {"loss_signature", K_TEXT, AT(loss_signature), SELDOM, NULL},
+    {"progress", K_JSON, AT(progress), SELDOM, NULL},
     {"output", K_JSON, AT(output), WRITTEN | LARGE, NULL},
-    {"error", K_JSON, AT(error), WRITTEN, NULL},
+    {"error", K_JSON, AT(error), SELDOM, NULL},
     {"spec", K_JSON, AT(spec), INSERTED | LARGE, NULL},
 };
 
@@ -280,6 +281,33 @@ static void arrays_free(struct arrays *c)
     }
 }
 
+static bool column_eq(const struct column *c, const struct task *x, const struct task *y)
+{
+    const void *a = (const char *)x + c->at;
+    const void *b = (const char *)y + c->at;
+    const char *s, *t;
+
+    switch (c->kind) {
+    case K_ID:
+        return id_eq(a, b);
+    case K_INT:
+        return *(const int32_t *)a == *(const int32_t *)b;
+    case K_BIGINT:
+    case K_TIME:
+        return *(const int64_t *)a == *(const int64_t *)b;
+    case K_BOOL:
+        return *(const bool *)a == *(const bool *)b;
+    case K_TEXT:
+    case K_JSON:
+        s = *(char *const *)a;
+        t = *(char *const *)b;
+        return s && t ? streq(s, t) : s == t;
+    case K_WHO:
+        return streq(a, b);
+    }
+    return false;
+}
+
 static void put_column(struct db_array *a, const struct column *c, const struct task *t)
 {
     const char *from = (const char *)t + c->at;
@@ -342,24 +370,20 @@ static void arrays_fill(struct arrays *to, int when, row_fn *row, const void *li
     }
 }
 
-/* "unnest($1::uuid[], …) as c(id, …)" of the columns that belong to `when`, from parameter `first`
- * on; `more` are further ones before them. Returns the number of the next parameter. */
+/* "unnest($1::uuid[]) as id, …" of the columns that belong to `when`, from parameter `first` on:
+ * rows, if it is what a SELECT asks for. (As its table, `from unnest($1::uuid[], …)`, each array
+ * would be spooled by itself, at five times the cost.) Returns the number of the next parameter. */
 static int add_unnest(struct buf *b, int when, int first)
 {
-    struct buf names CLEANUP(buf_free) = {0};
     int n = first;
 
-    buf_init(&names, 4096);
-    buf_adds(b, "unnest(");
     for (size_t i = 0; i < ARRAY_LEN(columns); i++) {
         if (columns[i].when & when) {
-            const char *comma = n == first ? "" : ", ";
-
-            buf_addf(b, "%s$%d::%s", comma, n++, kinds[columns[i].kind].array);
-            buf_addf(&names, "%s%s", comma, columns[i].name);
+            buf_addf(b, "%sunnest($%d::%s) as %s", n == first ? "" : ", ", n,
+                     kinds[columns[i].kind].array, columns[i].name);
+            n++;
         }
     }
-    buf_addf(b, ") as c(%.*s)", (int)names.len, names.data);
     return n;
 }
 
@@ -414,7 +438,7 @@ static const char *insert_sql(void)
 
     if (!ready) {
         buf_init(&b, 65536);
-        buf_adds(&b, "with c as materialized (select * from ");
+        buf_adds(&b, "with c as materialized (select ");
         add_unnest(&b, INSERTED, 1);
         buf_adds(&b, "), t as (");
         add_insert_task(&b);
@@ -475,7 +499,7 @@ static const char *insert_keyed_sql(void)
         buf_init(&b, 65536);
         buf_adds(&b, "with k as (insert into idempotency (key, body_hash, tasks, created_at) "
                      "values ($1, $2, $3, now()) on conflict (key) do nothing returning key), "
-                     "c as materialized (select * from ");
+                     "c as materialized (select ");
         add_unnest(&b, INSERTED, 3);
         buf_adds(&b, " where exists (select 1 from k)), t as (");
         add_insert_task(&b);
@@ -539,49 +563,54 @@ static void on_written(void *arg, int rc, const struct db_result *res, const str
  * one plan: each id is looked up. With `t.id = c.id` the planner may as well read the whole index
  * and compare each row with each id, and does so where its statistics are of an hour without tasks.
  */
-static const char *write_sql(void)
+static const char *write_sql(int when)
 {
-    static const char *ready;
+    static const char *of[2];
+    const char **ready = &of[!!(when & SELDOM)];
     struct buf b CLEANUP(buf_free) = {0};
 
-    if (ready) {
-        return ready;
+    if (*ready) {
+        return *ready;
     }
     buf_init(&b, 65536);
     buf_adds(&b, "with u as (update task t set grant_token = c.token");
     for (size_t i = 0; i < ARRAY_LEN(columns); i++) {
         const struct column *c = &columns[i];
 
-        if (c->when & WRITTEN) {
+        if (c->when & when) {
             buf_addf(&b, ", %s = c.%s%s", c->name, c->name, kinds[c->kind].cast);
         }
     }
-    buf_adds(&b, " from unnest($2::uuid[], $3::int[]");
-    int n = 4;
-    for (size_t i = 0; i < ARRAY_LEN(columns); i++) {
-        if (columns[i].when & WRITTEN) {
-            buf_addf(&b, ", $%d::%s", n++, kinds[columns[i].kind].array);
-        }
-    }
-    buf_adds(&b, ") as c(id, old_seq");
-    for (size_t i = 0; i < ARRAY_LEN(columns); i++) {
-        if (columns[i].when & WRITTEN) {
-            buf_addf(&b, ", %s", columns[i].name);
-        }
-    }
+    buf_adds(&b, " from (select unnest($2::uuid[]) as id, unnest($3::int[]) as old_seq, ");
+    int n = add_unnest(&b, when, 4);
     buf_addf(&b,
-             ") where t.id = any(array[c.id]) and t.seq = c.old_seq "
+             ") c where t.id = any(array[c.id]) and t.seq = c.old_seq "
              "and ($1::bigint = 0 or exists (select 1 from leader where epoch = $1)) "
              "returning t.id), "
              "e as (insert into event (task_id, seq, at, attempt, from_state, to_state, event, "
              "worker_id, detail) select x.task_id, x.seq, x.at, x.attempt, "
              "x.from_state::smallint, x.to_state::smallint, x.event, x.worker_id, x.detail::json "
-             "from unnest($%d::uuid[], $%d::int[], $%d::timestamptz[], $%d::int[], $%d::int[], "
-             "$%d::int[], $%d::text[], $%d::text[], $%d::text[]) as x(task_id, seq, at, attempt, "
-             "from_state, to_state, event, worker_id, detail) "
+             "from (select unnest($%d::uuid[]) as task_id, unnest($%d::int[]) as seq, "
+             "unnest($%d::timestamptz[]) as at, unnest($%d::int[]) as attempt, "
+             "unnest($%d::int[]) as from_state, unnest($%d::int[]) as to_state, "
+             "unnest($%d::text[]) as event, unnest($%d::text[]) as worker_id, "
+             "unnest($%d::text[]) as detail) x "
              "where x.task_id in (select id from u)) select id from u",
              n, n + 1, n + 2, n + 3, n + 4, n + 5, n + 6, n + 7, n + 8);
-    return ready = buf_take(&b);
+    return *ready = buf_take(&b);
+}
+
+/* The columns that a statement for all of them has to write. */
+static int what_changes(const struct store_change *changes, size_t n)
+{
+    for (size_t i = 0; i < ARRAY_LEN(columns); i++) {
+        for (size_t k = 0; columns[i].when & SELDOM && k < n; k++) {
+            if (!column_eq(&columns[i], changes[k].row, changes[k].before)) {
+                return WRITTEN | SELDOM;
+            }
+        }
+    }
+    return WRITTEN;
 }
 
 int store_write(struct db *db, const struct store_change *changes, size_t n, int64_t epoch,
@@ -590,14 +619,15 @@ int store_write(struct db *db, const struct store_change *changes, size_t n, int
     struct arrays arrays CLEANUP(arrays_free) = {.n = 0};
     struct db_params p CLEANUP(db_params_free);
     struct call *c = call_new(arg);
+    int when = what_changes(changes, n);
 
     struct db_array *ids = arrays_next(&arrays, DB_ID);
     struct db_array *seqs = arrays_next(&arrays, DB_INT);
     for (size_t i = 0; i < n; i++) {
         db_array_id(ids, &changes[i].row->id);
-        db_array_int(seqs, changes[i].old_seq);
+        db_array_int(seqs, changes[i].before->seq);
     }
-    arrays_fill(&arrays, WRITTEN, of_changes, changes, n);
+    arrays_fill(&arrays, when, of_changes, changes, n);
     struct db_array *audit = &arrays.a[arrays.n];
     for (size_t i = 0; i < ARRAY_LEN(audit_types); i++) {
         (void)arrays_next(&arrays, audit_types[i]);
@@ -611,7 +641,7 @@ int store_write(struct db *db, const struct store_change *changes, size_t n, int
     db_add_bigint(&p, epoch);
     arrays_add(&arrays, &p);
     c->cb.written = cb;
-    return send_call(db, write_sql(), &p, on_written, c);
+    return send_call(db, write_sql(when), &p, on_written, c);
 }
 
 /* ---- scans ---- */
@@ -668,9 +698,10 @@ int store_load_final(struct db *db, const struct id *ids, size_t n, store_rows_f
     "r.pool, r.rank, r.id) as looked from task r where r.state = 2 and r.pool = $1 and "           \
     "(r.rank, r.id) > ($2, $3) " more "order by r.pool, r.rank, r.id limit " LOOK_AT ") t "        \
     "where t.looked = " LOOK_AT " or (t.job_type = any($5::text[]) and t.slots <= $6::bigint "     \
-    "and t.cpus_milli <= $7::bigint and t.memory_mb <= $8::bigint and not coalesce((select "       \
+    "and t.cpus_milli <= $7::bigint and t.memory_mb <= $8::bigint and ($9 = '{}' or not "          \
+    "coalesce((select "                                                                            \
     "bool_or(t.slots <= o.slots and t.cpus_milli <= o.cpus and t.memory_mb <= o.memory) from "     \
-    "unnest($9::bigint[], $10::bigint[], $11::bigint[]) as o(slots, cpus, memory)), false)) "      \
+    "unnest($9::bigint[], $10::bigint[], $11::bigint[]) as o(slots, cpus, memory)), false))) "     \
     "order by t.rank, t.id limit $4"
 
 static void on_ready(void *arg, int rc, const struct db_result *res, const struct err *why)
@@ -793,13 +824,18 @@ int store_scan_running(struct db *db, const struct id *after, int limit, store_r
     return select_rows(db, sql, &p, cb, arg);
 }
 
-/* $1 job id, $2 job type, $3 older than this id, $4 limit, $5 the states. Troubles are few among
- * many successes and have an index of their own, as the live states have. */
-#define LIST(condition)                                                                            \
-    "select %L from task t where " condition                                                       \
-    " and ($1::text is null or t.job_id = $1) and ($2::text is null or t.job_type = $2)"           \
-    " and ($3::uuid is null or t.id < $3) "                                                        \
-    "window page as (order by t.id desc rows unbounded preceding) order by t.id desc limit $4"
+/* $1 job id, $2 job type, $3 older than this id, $4 limit. Troubles are few among many successes
+ * and have an index of their own, as the live states have; the indexes by job and by type leave out
+ * what runs, which is never much. */
+#define OF_JOB  "($1::text is null or t.job_id = $1)"
+#define OF_TYPE "($2::text is null or t.job_type = $2)"
+#define OLDER   "($3::uuid is null or t.id < $3)"
+#define LIST(from)                                                                                 \
+    "select %L from " from                                                                         \
+    " window page as (order by t.id desc rows unbounded preceding) order by t.id desc limit $4"
+#define SOME(condition) "task t where " condition " and " OF_JOB " and " OF_TYPE " and " OLDER
+#define FIRST(condition)                                                                           \
+    "select * from (select * from " SOME(condition) " order by t.id desc limit $4)"
 
 const char *store_list_sql(const struct list_filter *f)
 {
@@ -808,15 +844,15 @@ const char *store_list_sql(const struct list_filter *f)
         const char *pattern;
         const char *sql;
     } kinds_of[] = {
-        {"QUEUED", LIST("t.state in (1, 2, 3)"), NULL},
-        {"RUNNING", LIST("t.state = 4"), NULL},
-        {"SUCCEEDED", LIST("t.state = 5"), NULL},
-        {"FAILED", LIST("t.state in (6, 7, 8) and t.state <> 7"), NULL},
-        {"CANCELLED", LIST("t.state in (6, 7, 8) and t.state = 7"), NULL},
-        {NULL, LIST("t.job_id = $1"), NULL},
-        {NULL, LIST("true"), NULL},
+        {"QUEUED", LIST(SOME("t.state in (1, 2, 3)")), NULL},
+        {"RUNNING", LIST(SOME("t.state = 4")), NULL},
+        {"SUCCEEDED", LIST(SOME("t.state = 5")), NULL},
+        {"FAILED", LIST(SOME("t.state in (6, 7, 8) and t.state <> 7")), NULL},
+        {"CANCELLED", LIST(SOME("t.state in (6, 7, 8) and t.state = 7")), NULL},
+        {NULL, LIST("(" FIRST("t.state <> 4") " a union all " FIRST("t.state = 4") " b) t"), NULL},
+        {NULL, LIST(SOME("true")), NULL},
     };
-    size_t kind = ARRAY_LEN(kinds_of) - (f->job_id ? 2 : 1);
+    size_t kind = ARRAY_LEN(kinds_of) - (f->job_id || f->job_type ? 2 : 1);
 
     for (size_t i = 0; f->state && i < ARRAY_LEN(kinds_of); i++) {
         if (streq(f->state, kinds_of[i].state)) {

@@ -12,10 +12,10 @@
 #include "pkg/manager/offers.h"
 #include "pkg/task/step.h"
 
-/* A decision to be written: `row` as it is to be, based on old_seq, with its audit lines. */
+/* A decision to be written: `row` as it is to be, based on `before`, with its audit lines. */
 struct store_change {
     const struct task *row;
-    int32_t old_seq;
+    const struct task *before;
     const struct task_audit *audit;
     size_t n_audit;
 };

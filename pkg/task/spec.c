@@ -341,26 +341,24 @@ static const char *find_type(struct check *c, const json_t *j, const struct task
 {
     char all[160];
     const json_t *v = json_object_get(j, "jobType");
-
-    list_types(types, all, sizeof(all));
-    if (!v) {
-        problem(c, "jobType", "is required; one of %s", all);
-        return NULL;
-    }
-    if (!json_is_string(v)) {
-        problem(c, "jobType", "must be a string; one of %s", all);
-        return NULL;
-    }
     struct str name = str_trim(str_of(json_string_value(v)));
-    for (size_t i = 0; types->names[i]; i++) {
+
+    for (size_t i = 0; json_is_string(v) && types->names[i]; i++) {
         if (str_ieq(name, str_of(types->names[i]))) {
             return types->names[i];
         }
     }
-    problem(c, "jobType",
-            "\"%.40s\" is not known; one of %s; a plug-in must be in this manager's pluginDir when "
-            "it starts",
-            json_string_value(v), all);
+    list_types(types, all, sizeof(all));
+    if (!v) {
+        problem(c, "jobType", "is required; one of %s", all);
+    } else if (!json_is_string(v)) {
+        problem(c, "jobType", "must be a string; one of %s", all);
+    } else {
+        problem(c, "jobType",
+                "\"%.40s\" is not known; one of %s; a plug-in must be in this manager's pluginDir "
+                "when it starts",
+                json_string_value(v), all);
+    }
     return NULL;
 }
 

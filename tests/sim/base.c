@@ -852,7 +852,7 @@ int store_write(struct db *db, const struct store_change *changes, size_t n, int
     s->changes = xcalloc(n, sizeof(*s->changes));
     for (size_t i = 0; i < n; i++) {
         task_copy(&s->changes[i].row, changes[i].row);
-        s->changes[i].old_seq = changes[i].old_seq;
+        s->changes[i].old_seq = changes[i].before->seq;
         copy_audit(&s->changes[i], &changes[i]);
     }
     s->cb.written = cb;

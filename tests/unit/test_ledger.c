@@ -153,8 +153,8 @@ int store_write(struct db *db, const struct store_change *changes, size_t n, int
         struct stored *s = find(&changes[i].row->id);
 
         assert_true(i == 0 || memcmp(changes[i - 1].row->id.b, changes[i].row->id.b, ID_LEN) < 0);
-        assert_int_equal(changes[i].row->seq - changes[i].old_seq, (int)changes[i].n_audit);
-        if (s && s->row.seq == changes[i].old_seq && (epoch == 0 || epoch == leader_epoch)) {
+        assert_int_equal(changes[i].row->seq - changes[i].before->seq, (int)changes[i].n_audit);
+        if (s && s->row.seq == changes[i].before->seq && (epoch == 0 || epoch == leader_epoch)) {
             task_done(&s->row);
             task_copy(&s->row, changes[i].row);
             j->ids[j->n++] = s->id;
