@@ -18,19 +18,11 @@ void random_bytes(void *p, size_t n)
     }
 }
 
+/* Drawn in blocks: one system call for 64. */
 uint64_t random_u64(void)
 {
-    uint64_t v = 0;
-
-    random_bytes(&v, sizeof(v));
-    return v;
-}
-
-/* Random bits are drawn in blocks: one system call for 64 ids. */
-static uint64_t pooled_u64(void)
-{
-    static uint64_t pool[64];
-    static size_t left;
+    static _Thread_local uint64_t pool[64];
+    static _Thread_local size_t left;
 
     if (left == 0) {
         random_bytes(pool, sizeof(pool));
@@ -48,7 +40,7 @@ struct id id_new(void)
     last = now > last ? now : last + 1;
     uint64_t ms = last >> 12;
     uint64_t seq = last & 0xfff;
-    uint64_t rest = pooled_u64();
+    uint64_t rest = random_u64();
     for (int i = 0; i < 6; i++) {
         id.b[i] = (uint8_t)(ms >> (40 - 8 * i));
     }
