@@ -95,7 +95,7 @@ struct feed_lane {
     bool walk_told;
     int64_t walk_rank;
     struct id walk_id;
-    int64_t walk_began; /* boot ms */
+    int64_t walk_spent; /* ms */
     bool missed; /* a task became READY during a scan, which may not have seen it: the best one */
     int64_t missed_rank;
     struct id missed_id;

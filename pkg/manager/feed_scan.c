@@ -11,6 +11,7 @@
 #define FAILED_MS     1000
 #define FAILURES_TOLD 60 /* the first of so many in a row */
 #define REST          20 /* times as long as a scan took, before the same is looked for again */
+#define REST_MAX_MS   60000
 
 static const struct id first;
 
@@ -24,7 +25,8 @@ struct scan {
     bool told;
     int64_t rank;
     struct id after;
-    int64_t began; /* boot ms */
+    int64_t sent;  /* boot ms */
+    int64_t spent; /* ms, in the statements before: what lay between them is not the database's */
 };
 
 static struct scan *scan_new(const struct feed_pool *p)
@@ -36,7 +38,7 @@ static struct scan *scan_new(const struct feed_pool *p)
                        .run = p->feed->run,
                        .shape = p->shape,
                        .rank = INT64_MIN,
-                       .began = clock_boot_ms()};
+                       .sent = clock_boot_ms()};
     return s;
 }
 
@@ -95,13 +97,19 @@ static size_t take_rows(struct feed_lane *l, const struct task *rows, size_t n)
     return taken;
 }
 
-static void go_on(struct feed_lane *l, const struct scan *s, int64_t rank, const struct id *id)
+static int64_t spent(const struct scan *s)
+{
+    return s->spent + clock_boot_ms() - s->sent;
+}
+
+static void go_on(struct feed_lane *l, const struct scan *s, int64_t rank, const struct id *id,
+                  int64_t spent_ms)
 {
     l->walks = true;
     l->walk_told = s->told;
     l->walk_rank = rank;
     l->walk_id = *id;
-    l->walk_began = s->began;
+    l->walk_spent = spent_ms;
 }
 
 /* It looked at many rows that are none of this lane, within what the lane knows: what comes new is
@@ -109,7 +117,7 @@ static void go_on(struct feed_lane *l, const struct scan *s, int64_t rank, const
 static bool walk(struct feed_lane *l, const struct scan *s, const struct task *last)
 {
     if (l->complete || feed_before(last->rank, &last->id, l->horizon_rank, &l->horizon_id)) {
-        go_on(l, s, last->rank, &last->id);
+        go_on(l, s, last->rank, &last->id, spent(s));
     }
     return l->walks;
 }
@@ -118,12 +126,12 @@ static void lane_scanned(struct feed_lane *l, const struct scan *s, const struct
                          size_t n, bool all)
 {
     struct feed_pool *p = l->pool;
-    int64_t now = clock_boot_ms();
     size_t taken = take_rows(l, rows, n);
 
     l->failures = 0;
     if (all || taken == SCAN_LIMIT || !walk(l, s, &rows[n - 1])) {
-        *(s->told ? &l->told_at : &l->rescan_at) = now + REST * (now - s->began);
+        *(s->told ? &l->told_at : &l->rescan_at) =
+            clock_boot_ms() + MIN(REST * spent(s), (int64_t)REST_MAX_MS);
         move_horizon(l, s, n ? &rows[n - 1] : NULL, all);
     }
     if (l->missed && (l->complete || !feed_before(l->horizon_rank, &l->horizon_id, l->missed_rank,
@@ -141,7 +149,7 @@ static void lane_scanned(struct feed_lane *l, const struct scan *s, const struct
 /* A database that is away is reported by its owner. */
 static void lane_failed(struct feed_lane *l, const struct scan *s, int rc, const struct err *why)
 {
-    go_on(l, s, s->rank, &s->after);
+    go_on(l, s, s->rank, &s->after, s->spent);
     l->scan_at = clock_boot_ms() + FAILED_MS;
     if (rc != ERR_DB_DOWN && l->failures++ % FAILURES_TOLD == 0) {
         log_warn(NULL,
@@ -176,7 +184,7 @@ static void on_scanned(void *arg, int rc, const struct task *rows, size_t n, boo
 }
 
 static void scan(struct feed_lane *l, int64_t rank, const struct id *after, bool told,
-                 int64_t began)
+                 int64_t spent_ms)
 {
     struct feed_pool *p = l->pool;
     struct scan *s = scan_new(p);
@@ -185,7 +193,7 @@ static void scan(struct feed_lane *l, int64_t rank, const struct id *after, bool
     s->told = told;
     s->rank = rank;
     s->after = *after;
-    s->began = began;
+    s->spent = spent_ms;
     if (store_scan_ready(p->feed->o.db, p->name, rank, after, &l->filter, SCAN_LIMIT, on_scanned,
                          s) < 0) {
         scan_free(s);
@@ -198,19 +206,19 @@ static void scan(struct feed_lane *l, int64_t rank, const struct id *after, bool
 
 void feed_scan_more(struct feed_lane *l)
 {
-    scan(l, l->horizon_rank, &l->horizon_id, false, clock_boot_ms());
+    scan(l, l->horizon_rank, &l->horizon_id, false, 0);
 }
 
 void feed_scan_again(struct feed_lane *l)
 {
     l->rescan = l->told = false;
-    scan(l, INT64_MIN, &first, false, clock_boot_ms());
+    scan(l, INT64_MIN, &first, false, 0);
 }
 
 void feed_scan_on(struct feed_lane *l)
 {
     l->walks = false;
-    scan(l, l->walk_rank, &l->walk_id, l->walk_told, l->walk_began);
+    scan(l, l->walk_rank, &l->walk_id, l->walk_told, l->walk_spent);
 }
 
 static bool will_be_read(const struct feed_lane *l, int64_t rank)
@@ -222,7 +230,7 @@ void feed_scan_told(struct feed_lane *l)
 {
     l->told = false;
     if (!will_be_read(l, l->told_rank)) {
-        scan(l, l->told_rank, &first, true, clock_boot_ms());
+        scan(l, l->told_rank, &first, true, 0);
     }
 }
 

@@ -989,6 +989,22 @@ static void test_what_lies_behind_what_nobody_offers(void **state)
     assert_true(scans - before >= 200);
 }
 
+/* The database is spared for as long as it was busy, not for as long as others were. */
+static void test_a_scan_that_goes_on_late(void **state)
+{
+    (void)state;
+    scans_fail = 1;
+    beat("w1", "X", 8, 4, 100);
+    AWAIT(scans_fail == 0);
+    struct task *first = task("X", 1, 0, 0);
+    AWAIT(*queue_of(first));                 /* a second after the failure */
+    struct task *other = task("X", 1, 0, 0); /* of another manager, which told nothing */
+    int64_t before = clock_boot_ms();
+    feed_rescan(feed);
+    AWAIT(n_sent == 2 || clock_boot_ms() > before + 2000);
+    assert_string_equal(queue_of(other), SHARED);
+}
+
 static void free_a_slot(struct task *of, struct task *const *later, const struct task *first)
 {
     end(of);
@@ -1233,6 +1249,7 @@ int main(void)
         T(test_what_waits_for_the_largest_is_in_nobodys_way),
         T(test_what_is_behind_very_many_has_its_turn),
         T(test_what_lies_behind_what_nobody_offers),
+        T(test_a_scan_that_goes_on_late),
         T(test_the_first_of_another_type_comes_first),
         T(test_the_first_of_a_larger_size_comes_first),
         T(test_each_worker_is_kept_for_one),
