@@ -227,6 +227,18 @@ static int on_admit(void *arg, const struct http_request *r, struct err *reterr)
 
 /* ---- life ---- */
 
+/* What one client's address can have: at least one connection, and a body of the size that is
+ * allowed. */
+static void set_shares(struct http_options *o, size_t percent)
+{
+    size_t connections = MAX((size_t)o->max_connections * percent / 100, (size_t)1);
+
+    o->share[HTTP_CONNECTIONS] = connections;
+    o->share[HTTP_BODIES] = MAX(HTTP_BODIES_MAX / 100 * percent, o->max_body);
+    o->share[HTTP_WAITS] = MAX(connections / 2, (size_t)1);
+    o->share[HTTP_STREAMS] = MAX(connections / 4, (size_t)1);
+}
+
 int api_start(uv_loop_t *loop, const struct config *c, struct manager *m,
               const struct task_types *types, struct api **ret, struct err *reterr)
 {
@@ -240,6 +252,9 @@ int api_start(uv_loop_t *loop, const struct config *c, struct manager *m,
                              .admit = on_admit,
                              .arg = api};
 
+    if (c->api.client_share < 100) {
+        set_shares(&o, (size_t)c->api.client_share);
+    }
     *api = (struct api){.loop = loop, .config = c, .manager = m, .types = types};
     list_init(&api->calls);
     if (gethostname(api->machine, sizeof(api->machine) - 1) < 0) {

@@ -222,6 +222,10 @@ void api_task_log(struct call *c)
         !call_query_bool(c, "follow", &s->follow)) {
         return;
     }
+    if (s->follow && !http_hold(c->request, HTTP_STREAMS)) {
+        call_problem(c, HTTP_TOO_MANY, "this client follows too many logs at a time");
+        return;
+    }
     s->ask.attempt = (int)attempt;
     c->abort = abort_reading;
     read_on(c);

@@ -57,6 +57,10 @@ static void look(struct call *c, task_fn *cb)
         manager_get(c->api->manager, &c->task, cb, c);
         return;
     }
+    if (!http_hold(c->request, HTTP_WAITS)) {
+        call_problem(c, HTTP_TOO_MANY, "this client waits for too many tasks at a time");
+        return;
+    }
     struct waiter *w = manager_wait(c->api->manager, &c->task, wait_s * 1000, cb, c);
     if (w) { /* else the call is over already */
         c->state = w;

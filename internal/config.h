@@ -54,6 +54,7 @@ struct config {
         struct config_list hosts;
         int max_body_mb;
         int max_connections;
+        int client_share; /* percent */
         int timeout_seconds;
         char *beat_token; /* "": none is asked for */
     } api;

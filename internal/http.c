@@ -113,6 +113,24 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **request,
     }
 }
 
+/* The one of its client that has been idle longest gives way, or it is refused itself. */
+static void check_share(struct http *h, struct conn *c)
+{
+    if (!http_is_excess(c, HTTP_CONNECTIONS, 0)) {
+        return;
+    }
+    LIST_EACH(&h->idle, it)
+    {
+        struct conn *o = LIST_ENTRY(it, struct conn, node);
+
+        if (o != c && o->peer == c->peer) {
+            http_cut(o, "connections of a client");
+            return;
+        }
+    }
+    c->excess = true;
+}
+
 static void conn_open(struct http *h, struct MHD_Connection *mhd, void **context)
 {
     struct conn *c = xmalloc(sizeof(*c));
@@ -121,7 +139,10 @@ static void conn_open(struct http *h, struct MHD_Connection *mhd, void **context
     c->http = h;
     c->mhd = mhd;
     c->fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+    c->peer = http_peer_get(
+        &h->peers, MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr);
     to_idle(c);
+    check_share(h, c);
     if (h->idle.count + h->busy.count > (size_t)h->o.max_connections) {
         /* The oldest idle one, or this one where all others are busy. */
         http_cut(LIST_ENTRY(list_first(&h->idle), struct conn, node), "limit");
@@ -137,6 +158,7 @@ static void conn_closed(struct conn *c)
         linger_add(&h->linger, c->fd);
     }
     list_remove(&c->node);
+    http_peer_put(c->peer);
     free(c);
 }
 

@@ -11,10 +11,11 @@
  * HTTP_HEAD_MAX 431, all bodies together over HTTP_BODIES_MAX 503; a head that is not complete
  * after 2 * timeout_s, a body or answer that makes less than 8 KiB/s after timeout_s, and an idle
  * connection after timeout_s are cut; over max_connections the one that has been idle longest is
- * closed for the new one. These refusals are application/problem+json, with the exception of what
- * libmicrohttpd 0.9.75 refuses while it still reads the head (a request line or header that it
- * cannot parse 400, a head over about 40 KiB 431 or 414, a broken chunk 400, an unknown HTTP
- * version 505): these have a short HTML body, which cannot be changed from outside.
+ * closed for the new one. Of connections, bodies, and what the handler counts by http_hold(), one
+ * client's address can have `share`: 429 over that. These refusals are application/problem+json,
+ * with the exception of what libmicrohttpd 0.9.75 refuses while it still reads the head (a request
+ * line or header that it cannot parse 400, a head over about 40 KiB 431 or 414, a broken chunk 400,
+ * an unknown HTTP version 505): these have a short HTML body, which cannot be changed from outside.
  *
  * A client that shuts down its sending side is taken as gone. HEAD is shown to the handler as GET;
  * the body is not sent. Threads: the loop thread only.
@@ -38,6 +39,15 @@
 struct http;
 struct http_request;
 
+/* What one client can have too much of. */
+enum http_share {
+    HTTP_CONNECTIONS,
+    HTTP_BODIES, /* bytes */
+    HTTP_WAITS,  /* requests that wait for something to happen */
+    HTTP_STREAMS,
+    HTTP_SHARES,
+};
+
 typedef void http_handler_fn(void *arg, struct http_request *r);
 /* Sees a request whose head is complete, before any of its body is read. 0: let it in; else the
  * status to refuse it with, and why. */
@@ -48,7 +58,8 @@ struct http_options {
     int port;         /* 0: any free one, see http_port() */
     size_t max_body;
     int max_connections;
-    int timeout_s; /* for idle or slow clients; not for suspended requests */
+    size_t share[HTTP_SHARES]; /* of one client at a time; 0: as much as there is */
+    int timeout_s;             /* for idle or slow clients; not for suspended requests */
     http_handler_fn *handler;
     http_admit_fn *admit; /* NULL: all come in */
     void *arg;
@@ -76,6 +87,11 @@ const char *http_query(const struct http_request *r, const char *name);
 void http_query_each(const struct http_request *r,
                      void (*fn)(void *arg, const char *name, const char *value), void *arg);
 
+/* The request takes one of these until it is over; at most one kind. False: its client has too many
+ * of them, and is to be refused with HTTP_TOO_MANY. */
+bool http_hold(struct http_request *r, enum http_share what) NODISCARD;
+#define HTTP_TOO_MANY 429
+
 /* The client hung up while the request was waiting or streamed (best effort, polled about once a
  * second): fn is called once; the request must still be answered or ended. */
 void http_on_gone(struct http_request *r, void (*fn)(void *arg, struct http_request *r), void *arg);
@@ -87,8 +103,8 @@ struct http_field {
 /* `body` is copied. content_type NULL: application/json. */
 void http_reply(struct http_request *r, int status, const char *content_type, struct str body,
                 const struct http_field *fields, size_t n_fields);
-/* RFC 9457: application/problem+json; `errors` become [{"field","message"}]. 503 gets Retry-After.
- * `extra` is NULL or further JSON members (",\"x\":1"). */
+/* RFC 9457: application/problem+json; `errors` become [{"field","message"}]. 429 and 503 get
+ * Retry-After. `extra` is NULL or further JSON members (",\"x\":1"). */
 void http_problem(struct http_request *r, int status, const char *detail,
                   const struct http_field *errors, size_t n_errors, const char *extra,
                   const struct http_field *fields, size_t n_fields);

@@ -7,7 +7,7 @@
 #ifndef SJE_HTTP_IMPL_H
 #define SJE_HTTP_IMPL_H
 
-#include "internal/http.h"
+#include "internal/http_peer.h"
 #include "internal/linger.h"
 #include "internal/list.h"
 #include "internal/uri.h"
@@ -33,6 +33,7 @@ struct http {
     struct list busy;
     struct list news; /* requests whose owner is to be told something */
     size_t body_bytes;
+    struct http_peer *peers;
     struct linger_set linger;
     void (*on_closed)(void *arg);
     void *closed_arg;
@@ -43,6 +44,8 @@ struct conn {
     struct http *http;
     struct MHD_Connection *mhd;
     struct http_request *request; /* NULL between requests */
+    struct http_peer *peer;
+    bool excess; /* its client has too many connections */
     int fd;
     int64_t deadline; /* 0: none; cut when it is over */
     bool linger;      /* the client may still be sending when we close */
@@ -58,6 +61,7 @@ struct http_request {
     struct buf body;
     int64_t head_at; /* when its head was complete; 0: not yet */
     int64_t complete_at;
+    enum http_share holds; /* HTTP_SHARES: nothing */
     bool owned;     /* someone has yet to answer or end it; it is freed when !owned && !conn */
     bool queued;    /* MHD has the answer, or the stream */
     bool suspended; /* in MHD */
@@ -79,6 +83,14 @@ struct http_request {
 void http_kick(struct http *h);
 /* MHD notices at its next run. `reason` for the metrics. */
 void http_cut(struct conn *c, const char *reason);
+
+/* That much more of it is over what a client can have. */
+static inline bool http_is_excess(const struct conn *c, enum http_share what, size_t more)
+{
+    size_t most = c->http->o.share[what];
+
+    return most && c->peer->held[what] + more > most;
+}
 
 /* http_request.c */
 struct http_request *http_request_new(struct conn *c, const char *target);

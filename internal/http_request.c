@@ -13,6 +13,8 @@
 
 static const char too_large_body[] = "the body is larger than the server accepts";
 static const char too_many_bodies[] = "too many request bodies are in work";
+static const char too_many_of_client[] =
+    "this client has too many requests or connections open; apiConfig.clientShare is the limit";
 static const char shutting_down[] = "the server is shutting down";
 
 /* ---- requests ---- */
@@ -35,6 +37,7 @@ struct http_request *http_request_new(struct conn *c, const char *target)
     r->broken.code = uri_parse(r->target, &r->uri, &r->broken);
     buf_init(&r->body, c->http->o.max_body);
     buf_init(&r->out, HTTP_STREAM_MAX);
+    r->holds = HTTP_SHARES;
     return r;
 }
 
@@ -129,6 +132,11 @@ static void queue(struct http_request *r, int status, struct MHD_Response *resp,
     http_resume(r);
 }
 
+static bool comes_again(int status)
+{
+    return status == MHD_HTTP_SERVICE_UNAVAILABLE || status == HTTP_TOO_MANY;
+}
+
 static void queue_buffer(struct http_request *r, int status, const char *content_type,
                          struct str body, const struct http_field *fields, size_t n_fields)
 {
@@ -137,8 +145,11 @@ static void queue_buffer(struct http_request *r, int status, const char *content
 
     MUST(resp);
     add_fields(resp, content_type, fields, n_fields);
-    if (status == MHD_HTTP_SERVICE_UNAVAILABLE) {
+    if (comes_again(status)) {
         MHD_add_response_header(resp, "Retry-After", "2");
+    }
+    if (status == HTTP_TOO_MANY && r->conn->excess) {
+        MHD_add_response_header(resp, "Connection", "close");
     }
     queue(r, status, resp, body.len);
 }
@@ -308,12 +319,35 @@ struct str http_body(const struct http_request *r)
     return (struct str){r->body.data ? r->body.data : "", r->body.len};
 }
 
+/* Its body takes that much more, or less. */
+static void count_body(struct conn *c, size_t more, size_t less)
+{
+    c->http->body_bytes += more - less;
+    c->peer->held[HTTP_BODIES] += more - less;
+}
+
 void http_body_drop(struct http_request *r)
 {
     if (r->conn) {
-        r->conn->http->body_bytes -= r->body.len;
+        count_body(r->conn, 0, r->body.len);
     }
     buf_free(&r->body);
+}
+
+bool http_hold(struct http_request *r, enum http_share what)
+{
+    MUST(r->owned && r->holds == HTTP_SHARES);
+    if (!r->conn) {
+        return true; /* it is gone */
+    }
+    if (http_is_excess(r->conn, what, 1)) {
+        METRIC_INC_BY(http_refused,
+                      what == HTTP_WAITS ? "waits of a client" : "streams of a client");
+        return false;
+    }
+    r->holds = what;
+    r->conn->peer->held[what]++;
+    return true;
 }
 
 const char *http_header(const struct http_request *r, const char *name)
@@ -427,6 +461,12 @@ static int check_head(struct http_request *r, const char *version, struct head *
         *why = too_large_body;
         return MHD_HTTP_CONTENT_TOO_LARGE;
     }
+    if (r->conn->excess || http_is_excess(r->conn, HTTP_BODIES, (size_t)length)) {
+        METRIC_INC_BY(http_refused,
+                      r->conn->excess ? "connections of a client" : "bodies of a client");
+        *why = too_many_of_client;
+        return HTTP_TOO_MANY;
+    }
     size_t most = bodies_max(h) + ((size_t)length <= HTTP_SMALL_BODY ? HTTP_RESERVE : 0);
     if (h->closing || h->body_bytes + (size_t)length > most) {
         *why = h->closing ? shutting_down : too_many_bodies;
@@ -473,7 +513,7 @@ static void refuse_body(struct http_request *r, int status, const char *why)
              "HTTP/1.1 %d %s\r\nContent-Type: application/problem+json\r\nContent-Length: %zu\r\n"
              "Connection: close\r\n%s\r\n%s",
              status, MHD_get_reason_phrase_for((unsigned)status), body.len,
-             status == MHD_HTTP_SERVICE_UNAVAILABLE ? "Retry-After: 2\r\n" : "", body.data);
+             comes_again(status) ? "Retry-After: 2\r\n" : "", body.data);
     ssize_t sent = send(r->conn->fd, b.data, b.len, MSG_NOSIGNAL | MSG_DONTWAIT);
     METRIC_INC_BY(http_refused, sent < 0 ? "gone" : "body");
     r->conn->linger = true;
@@ -488,6 +528,10 @@ bool http_request_body(struct http_request *r, const char *p, size_t n)
         return true;
     }
     size_t most = bodies_max(h) + (r->body.len + n <= HTTP_SMALL_BODY ? HTTP_RESERVE : 0);
+    if (http_is_excess(c, HTTP_BODIES, n)) {
+        refuse_body(r, HTTP_TOO_MANY, too_many_of_client);
+        return false;
+    }
     if (h->body_bytes + n > most) {
         refuse_body(r, MHD_HTTP_SERVICE_UNAVAILABLE, too_many_bodies);
         return false;
@@ -496,7 +540,7 @@ bool http_request_body(struct http_request *r, const char *p, size_t n)
         refuse_body(r, MHD_HTTP_CONTENT_TOO_LARGE, too_large_body);
         return false;
     }
-    h->body_bytes += n;
+    count_body(c, n, 0);
     c->deadline = r->head_at + (int64_t)h->o.timeout_s * 1000 +
                   (int64_t)(r->body.len / HTTP_MIN_BYTES_PER_MS);
     return true;
@@ -527,7 +571,10 @@ void http_request_detach(struct http_request *r)
         METRIC_ADD(http_requests_open, -1);
     }
     http_set_gone(r);
-    r->conn->http->body_bytes -= r->body.len;
+    count_body(r->conn, 0, r->body.len);
+    if (r->holds != HTTP_SHARES) {
+        r->conn->peer->held[r->holds]--;
+    }
     r->conn->request = NULL;
     r->conn = NULL;
     free_if_done(r);

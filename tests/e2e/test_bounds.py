@@ -63,9 +63,9 @@ def test_many_large_bodies_at_once(manager):
         c.start()
     for c in clients:
         c.join()
-    assert {r.status_code for r in answers} <= {202, 503} and 202 in {r.status_code for r in answers}
+    assert {r.status_code for r in answers} <= {202, 429, 503} and 202 in {r.status_code for r in answers}
     accepted = sum(r.json()["accepted"] for r in answers if r.status_code == 202)
-    assert all("Retry-After" in r.headers for r in answers if r.status_code == 503)
+    assert all("Retry-After" in r.headers for r in answers if r.status_code != 202)
     with manager.database() as db, db.cursor() as c:
         c.execute("SELECT count(*) FROM task")
         assert c.fetchone()[0] == accepted

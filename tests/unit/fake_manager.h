@@ -410,6 +410,7 @@ static inline int api_setup(void **state)
     fake_config.api.beat_token = fake_token;
     fake_config.api.max_body_mb = 4;
     fake_config.api.max_connections = 64;
+    fake_config.api.client_share = 50;
     fake_config.api.timeout_seconds = 5;
     assert_int_equal(uv_loop_init(&loop), 0);
     assert_int_equal(api_start(&loop, &fake_config, NULL, &fake_types, &api, &why), 0);

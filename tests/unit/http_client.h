@@ -21,14 +21,20 @@ static uv_loop_t loop;
 static int client_port;
 static bool loop_over;
 
+static uint32_t client_address; /* host order; 0: whatever the kernel takes */
+
 static inline int client(void)
 {
+    struct sockaddr_in own = {.sin_family = AF_INET, .sin_addr = {htonl(client_address)}};
     struct sockaddr_in a = {.sin_family = AF_INET,
                             .sin_port = htons((uint16_t)client_port),
                             .sin_addr = {htonl(INADDR_LOOPBACK)}};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
     assert_true(fd >= 0);
+    if (client_address) {
+        assert_int_equal(bind(fd, (struct sockaddr *)&own, sizeof(own)), 0);
+    }
     assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
     return fd;
 }

@@ -55,6 +55,14 @@ static void echo(struct http_request *r)
 static void handler(void *arg, struct http_request *r)
 {
     (void)arg;
+    if (streq(http_path(r), "/wait")) {
+        if (!http_hold(r, HTTP_WAITS)) {
+            http_problem(r, HTTP_TOO_MANY, "too many", NULL, 0, NULL, NULL, 0);
+            return;
+        }
+        held[n_held++] = r;
+        return;
+    }
     if (streq(http_path(r), "/hold") || streq(http_path(r), "/stream")) {
         http_on_gone(r, on_gone, NULL);
         held[n_held++] = r;
@@ -83,12 +91,12 @@ static struct http_options options(void)
                                  .handler = handler};
 }
 
-static int setup(void **state)
+static int open_server(const struct http_options *options)
 {
-    struct http_options o = options();
+    struct http_options o = *options;
     struct err why;
 
-    (void)state;
+    client_address = 0;
     metrics_reset();
     assert_int_equal(uv_loop_init(&loop), 0);
     assert_int_equal(http_open(&loop, &o, &server, &why), 0);
@@ -96,6 +104,26 @@ static int setup(void **state)
     client_port = http_port(server);
     n_held = n_gone = n_drained = 0;
     return 0;
+}
+
+static int setup(void **state)
+{
+    struct http_options o = options();
+
+    (void)state;
+    return open_server(&o);
+}
+
+/* One client can have two connections, one body of the largest, one wait. */
+static int setup_shares(void **state)
+{
+    struct http_options o = options();
+
+    (void)state;
+    o.share[HTTP_CONNECTIONS] = 2;
+    o.share[HTTP_BODIES] = MAX_BODY;
+    o.share[HTTP_WAITS] = 1;
+    return open_server(&o);
 }
 
 static void close_server(void)
@@ -513,6 +541,90 @@ static void test_all_connections_busy(void **state)
     }
 }
 
+#define OTHER (INADDR_LOOPBACK + 1)
+
+/* All its connections are busy: it is told; others are served, and so is it, later. */
+static void test_connections_of_a_client(void **state)
+{
+    int fd[2];
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(fd); i++) {
+        fd[i] = client();
+        send_text(fd[i], "GET /hold HTTP/1.1\r\nHost: h\r\n\r\n");
+        run_until_held((int)i + 1);
+    }
+    exchange("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_problem(429);
+    assert_non_null(strcasestr(answer, "\r\nRetry-After: "));
+    assert_true(closed || strcasestr(answer, "\r\nConnection: close"));
+    assert_true(metric_value(METRIC_http_refused, "connections of a client") >= 1);
+    client_address = OTHER;
+    exchange("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_int_equal(status(), 200);
+    client_address = 0;
+    http_reply(held[0], 200, NULL, STR("{}"), NULL, 0);
+    receive(fd[0]); /* idle now: it gives way */
+    exchange("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_int_equal(status(), 200);
+    http_reply(held[1], 200, NULL, STR("{}"), NULL, 0);
+    receive(fd[1]);
+    assert_int_equal(status(), 200);
+    close(fd[0]);
+    close(fd[1]);
+}
+
+static void test_bodies_of_a_client(void **state)
+{
+    static const char most[] = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 99999\r\n\r\nx";
+    int fd = client();
+
+    (void)state;
+    send_text(fd, most);
+    send_text(fd,
+              "yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy");
+    exchange("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 99999\r\n\r\nx");
+    assert_problem(429);
+    exchange("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello");
+    assert_int_equal(status(), 200);
+    client_address = OTHER;
+    int other = client();
+    send_text(other, most);
+    receive_until(other, never);
+    assert_int_equal(answer_len, 0); /* let in */
+    close(fd);
+    close(other);
+}
+
+static void test_waits_of_a_client(void **state)
+{
+    int fd = client();
+
+    (void)state;
+    send_text(fd, "GET /wait HTTP/1.1\r\nHost: h\r\n\r\n");
+    run_until_held(1);
+    exchange("GET /wait HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_problem(429);
+    client_address = OTHER;
+    int other = client();
+    send_text(other, "GET /wait HTTP/1.1\r\nHost: h\r\n\r\n");
+    run_until_held(2);
+    for (int i = 0; i < 2; i++) {
+        http_reply(held[i], 200, NULL, STR("{}"), NULL, 0);
+    }
+    receive(fd);
+    assert_int_equal(status(), 200);
+    client_address = 0;
+    int again = client();
+    send_text(again, "GET /wait HTTP/1.1\r\nHost: h\r\n\r\n");
+    run_until_held(3); /* it has what it gave back */
+    http_reply(held[2], 200, NULL, STR("{}"), NULL, 0);
+    receive(again);
+    close(fd);
+    close(other);
+    close(again);
+}
+
 /* One byte a second keeps MHD's own time limit from biting; ours does. The time is virtual, the
  * sweep happens once a real second. */
 static void test_slow_clients_are_cut(void **state)
@@ -676,6 +788,9 @@ int main(void)
         T(test_stream_ends_with_its_client),
         T(test_stream_to_slow_reader_is_bounded),
         T(test_connection_limit),
+        cmocka_unit_test_setup_teardown(test_connections_of_a_client, setup_shares, teardown),
+        cmocka_unit_test_setup_teardown(test_bodies_of_a_client, setup_shares, teardown),
+        cmocka_unit_test_setup_teardown(test_waits_of_a_client, setup_shares, teardown),
         T(test_all_connections_busy),
         T(test_damaged_requests),
         T(test_cannot_listen),
