@@ -164,6 +164,8 @@ void view_task(struct buf *b, const struct task *t, const struct waiting_for *wa
     } else {
         buf_adds(b, ",\"waitingFor\":null");
     }
+    buf_addf(b, ",\"cancelRequested\":%s",
+             t->cancel_requested && !task_state_final(t->state) ? "true" : "false");
     add_spec(b, t->spec);
     buf_addc(b, '}');
 }

@@ -215,6 +215,9 @@ static void row_state(const struct cli *c, const json_t *task)
            sgr ? "\x1b[0m" : "");
     buf_reset(&b);
     view_attempt(&b, task);
+    buf_adds(&b, json_get_bool(task, "cancelRequested", false)
+                     ? "; a cancel was asked for and is not over yet"
+                     : "");
     printf("%s\n", b.data);
 }
 

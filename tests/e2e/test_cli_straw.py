@@ -772,6 +772,8 @@ def test_attempts_that_do_not_count(straw):
         assert "attempt 5 of 5 (4 do not count: lost, given back" in sje(command, ID, straw=straw).out
     straw.on("GET", f"/task/{ID}", view(attempt=2))
     assert "attempt 2 of 3\n" in sje("status", ID, straw=straw).out
+    straw.on("GET", f"/task/{ID}", view(cancelRequested=True))
+    assert "attempt 1 of 3; a cancel was asked for and is not over yet\n" in sje("status", ID, straw=straw).out
 
 
 def test_times_by_the_managers_clock(straw):

@@ -403,7 +403,8 @@ static void test_view(void **state)
                 "\"code\":null,\"priority\":5,\"pool\":null,\"attempt\":1,\"maxAttempts\":1,"
                 "\"submittedAt\":\"2023-11-14T22:13:20.123Z\",\"startedAt\":null,"
                 "\"finishedAt\":null,\"workerId\":null,\"applicationId\":null,\"progress\":null,"
-                "\"output\":null,\"error\":null,\"waitingFor\":null,\"labels\":{},\"spec\":null}");
+                "\"output\":null,\"error\":null,\"waitingFor\":null,\"cancelRequested\":false,"
+                "\"labels\":{},\"spec\":null}");
     fake.task.job_id = job_id;
     fake.task.job_type = type;
     fake.task.pool = pool;
@@ -414,6 +415,10 @@ static void test_view(void **state)
     fake.task.output = output;
     fake.task.spec = spec;
     fake.task.started_at = fake.task.finished_at = 1700000000999;
+    fake.task.state = TASK_RUNNING;
+    fake.task.cancel_requested = true;
+    get("/task/" ID);
+    assert_non_null(strstr(body(), "\"cancelRequested\":true"));
     fake.task.state = TASK_DEAD;
     get("/task/" ID);
     assert_string_equal(
@@ -426,7 +431,8 @@ static void test_view(void **state)
         "\"applicationId\":\"local-1\","
         "\"progress\":{\"done\":1,\"total\":2,\"text\":null},\"output\":[1],"
         "\"error\":{\"kind\":\"exit\",\"message\":\"m\",\"exitCode\":3,\"signal\":null},"
-        "\"waitingFor\":null,\"labels\":{\"a\":\"b\"},\"spec\":{\"jobType\":\"SparkApp\","
+        "\"waitingFor\":null,\"cancelRequested\":false,\"labels\":{\"a\":\"b\"},\"spec\":{"
+        "\"jobType\":\"SparkApp\","
         "\"labels\":{\"a\":\"b\"}}}");
 }
 
