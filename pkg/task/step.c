@@ -437,9 +437,8 @@ static enum step_rc on_result(struct task *t, const struct task_event *ev, struc
     if (ev->progress) {
         str_replace_owned(&t->progress, ev->progress);
     }
-    if (ev->started_at != INT64_MIN) {
-        t->started_at = ev->started_at;
-    }
+    /* By another clock than the grant's and ours. */
+    t->started_at = MIN(MAX(ev->started_at, t->started_at), ev->now);
     switch (ev->outcome) {
     case OUTCOME_SUCCEEDED:
         move(t, ev, TASK_SUCCEEDED, audit, "succeeded");

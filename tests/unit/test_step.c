@@ -146,6 +146,30 @@ static void test_success_is_final(void **state)
     task_done(&t);
 }
 
+/* Whatever the worker's clock says. */
+static void test_an_attempt_begins_between_grant_and_end(void **state)
+{
+    static const struct {
+        int64_t said;
+        int64_t shown;
+    } cases[] = {
+        {INT64_MIN, NOW}, {NOW + 300, NOW + 300}, {NOW - 70000, NOW}, {INT64_MAX, NOW + 1000}};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct task t = fresh();
+        const char *reason = NULL;
+
+        grant(&t, "w1", 100);
+        assert_int_equal(t.started_at, NOW);
+        struct task_event ev = result_of(&t, OUTCOME_SUCCEEDED);
+        ev.started_at = cases[i].said;
+        assert_int_equal(step(&t, &ev, &reason), STEP_APPLIED);
+        assert_int_equal(t.started_at, cases[i].shown);
+        task_done(&t);
+    }
+}
+
 static void test_failures_use_up_attempts(void **state)
 {
     struct task t = fresh();
@@ -713,6 +737,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_claims_are_idempotent_and_exclusive),
         cmocka_unit_test(test_success_is_final),
+        cmocka_unit_test(test_an_attempt_begins_between_grant_and_end),
         cmocka_unit_test(test_failures_use_up_attempts),
         cmocka_unit_test(test_losses_are_counted_apart),
         cmocka_unit_test(test_poison_is_the_same_death_on_two_workers),
