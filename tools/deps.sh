@@ -18,7 +18,7 @@ RUN=(gcc libc6-dev make pkg-config git
     libuv1-dev libjansson-dev libyaml-dev libpq-dev librabbitmq-dev libmicrohttpd-dev
     libcurl4-openssl-dev uthash-dev
     rabbitmq-server postgresql python3 python3-venv procps curl)
-TEST=(libcmocka-dev pgbouncer)
+TEST=(libcmocka-dev pgbouncer chromium)
 LINT=(clang libclang-rt-dev clang-format clang-tidy shellcheck codespell gcovr groff-base valgrind)
 JDK=openjdk-17-jdk-headless
 
