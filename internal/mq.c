@@ -539,13 +539,14 @@ int mq_delete_queue(struct mq *mq, const char *name, mq_done_fn *cb, void *arg)
 }
 
 int mq_consume(struct mq *mq, const char *queue, const char *tag, bool no_ack,
-               mq_deliver_fn *on_deliver, mq_cancelled_fn *on_cancelled, void *arg)
+               mq_deliver_fn *on_deliver, mq_cancelled_fn *on_cancelled, mq_done_fn *on_ok,
+               void *arg)
 {
     int rc = check(mq, is_name(queue) && is_name(tag) && on_deliver);
 
     return rc ? rc
               : mq_channel_consume(&mq->conn->link.channel, queue, tag, no_ack, on_deliver,
-                                   on_cancelled, arg);
+                                   on_cancelled, on_ok, arg);
 }
 
 int mq_cancel(struct mq *mq, const char *tag, mq_done_fn *cb, void *arg)

@@ -127,9 +127,12 @@ int mq_bind(struct mq *mq, const char *queue, const char *exchange, const char *
             void *arg) NODISCARD;
 int mq_delete_queue(struct mq *mq, const char *name, mq_done_fn *cb, void *arg) NODISCARD;
 /* `tag` names the consumer on this connection (ERR_CONFLICT where it exists); no_ack for messages
- * that may be lost. */
+ * that may be lost. on_ok: it is there (NULL: nobody asks). Cancel it only then, and let the next
+ * one of a queue wait for the end of the last: RabbitMQ (3.10, quorum queues) mixes them up, and
+ * the consumer that is left gets nothing. */
 int mq_consume(struct mq *mq, const char *queue, const char *tag, bool no_ack,
-               mq_deliver_fn *on_deliver, mq_cancelled_fn *on_cancelled, void *arg) NODISCARD;
+               mq_deliver_fn *on_deliver, mq_cancelled_fn *on_cancelled, mq_done_fn *on_ok,
+               void *arg) NODISCARD;
 /* Deliveries in flight may still arrive until done is called. */
 int mq_cancel(struct mq *mq, const char *tag, mq_done_fn *cb, void *arg) NODISCARD;
 void mq_ack(struct mq *mq, uint64_t epoch, uint64_t tag, bool multiple);

@@ -124,8 +124,8 @@ static struct mq_consumer *find_consumer(const struct mq_channel *c, struct str 
     return u;
 }
 
-/* Answers of one kind come in order. A consume-ok of a classic queue comes from the queue's own
- * process in the broker, so the answer to a later request of another kind may overtake it. */
+/* The answers of the broker's channel come in order. Those of a consumer, which have its tag, come
+ * from the queue's own process in the broker: later answers of the channel may overtake them. */
 static struct mq_request *find_request(struct mq_channel *c, const struct mq_method *m)
 {
     LIST_EACH(&c->requests, n)
@@ -135,7 +135,7 @@ static struct mq_request *find_request(struct mq_channel *c, const struct mq_met
         if (r->answer == m->id && (!r->tag || str_eq(str_of(r->tag), m->consumer))) {
             return r;
         }
-        if (r->answer != MQ_BASIC_CONSUME_OK) {
+        if (!r->tag) {
             break;
         }
     }
@@ -286,12 +286,13 @@ int mq_channel_publish(struct mq_channel *c, const struct mq_message *m, mq_conf
 /* ---- consumers ---- */
 
 int mq_channel_consume(struct mq_channel *c, const char *queue, const char *tag, bool no_ack,
-                       mq_deliver_fn *on_deliver, mq_cancelled_fn *on_cancelled, void *arg)
+                       mq_deliver_fn *on_deliver, mq_cancelled_fn *on_cancelled, mq_done_fn *on_ok,
+                       void *arg)
 {
     if (find_consumer(c, str_of(tag))) {
         return ERR_CONFLICT;
     }
-    int rc = expect(c, MQ_BASIC_CONSUME, MQ_BASIC_CONSUME_OK, tag, NULL, NULL);
+    int rc = expect(c, MQ_BASIC_CONSUME, MQ_BASIC_CONSUME_OK, tag, on_ok, arg);
     if (rc) {
         return rc;
     }

@@ -77,7 +77,7 @@ const char *mq_channel_waits_for(struct mq_channel *c);
 int mq_channel_publish(struct mq_channel *c, const struct mq_message *m, mq_confirm_fn *cb,
                        void *arg) NODISCARD;
 int mq_channel_consume(struct mq_channel *c, const char *queue, const char *tag, bool no_ack,
-                       mq_deliver_fn *on_deliver, mq_cancelled_fn *on_cancelled,
+                       mq_deliver_fn *on_deliver, mq_cancelled_fn *on_cancelled, mq_done_fn *on_ok,
                        void *arg) NODISCARD;
 int mq_channel_cancel(struct mq_channel *c, const char *tag, mq_done_fn *cb, void *arg) NODISCARD;
 

@@ -561,8 +561,9 @@ void intake_up(struct manager *m)
     rc = rc < 0 ? rc : mq_declare_queue(q, m->queue, MQ_EXCLUSIVE, on_declared, m);
     rc = rc < 0 ? rc : mq_bind(q, m->queue, "sje.beat", "", on_declared, m);
     rc = rc < 0 ? rc : mq_bind(q, m->queue, "sje.ctl", "", on_declared, m);
-    rc = rc < 0 ? rc : mq_consume(q, "sje.result", "result", false, on_results, on_cancelled, m);
-    rc = rc < 0 ? rc : mq_consume(q, m->queue, "own", true, on_own_message, on_cancelled, m);
+    rc = rc < 0 ? rc
+                : mq_consume(q, "sje.result", "result", false, on_results, on_cancelled, NULL, m);
+    rc = rc < 0 ? rc : mq_consume(q, m->queue, "own", true, on_own_message, on_cancelled, NULL, m);
     if (rc < 0) {
         log_warn(NULL, "setting up the broker's queues: %s; again with the next connection",
                  err_text(rc));

@@ -19,6 +19,8 @@ struct source {
     char *queue;
     int urgency;
     char tag[32]; /* of the present consumer */
+    bool wanted;
+    bool asked; /* the broker has yet to answer: see mq_consume() */
 };
 
 struct links {
@@ -95,17 +97,55 @@ static void on_source_cancelled(void *arg)
     }
 }
 
+static void on_source_answer(void *arg, int rc, const struct err *why, uint32_t count);
+
 static void open_source(struct source *s)
 {
     struct links *l = s->l;
 
-    s->watched->on = true;
+    s->asked = s->watched->on = true;
     snprintf(s->tag, sizeof(s->tag), "hints-%llu", (unsigned long long)++l->tags);
     int rc = mq_declare_queue(l->sub, s->queue, MQ_QUORUM, NULL, NULL);
     rc = rc < 0 ? rc
                 : mq_consume(l->sub, s->queue, s->tag, false, on_hint_delivery, on_source_cancelled,
-                             s);
+                             on_source_answer, s);
     check(s->queue, rc);
+}
+
+static void close_source(struct source *s)
+{
+    s->watched->on = false;
+    int rc = mq_cancel(s->l->sub, s->tag, on_source_answer, s);
+    s->asked = rc == 0;
+    if (rc < 0 && rc != ERR_MQ_DOWN) {
+        log_warn(NULL, "cancelling the consumer of %s: %s; giving its hints back", s->queue,
+                 err_text(rc));
+    }
+}
+
+static void step_source(struct source *s)
+{
+    if (s->asked || s->wanted == s->watched->on) {
+        return;
+    }
+    if (s->wanted) {
+        open_source(s);
+    } else {
+        close_source(s);
+    }
+}
+
+/* Not that of an earlier connection. */
+static void on_source_answer(void *arg, int rc, const struct err *why, uint32_t count)
+{
+    struct source *s = arg;
+
+    (void)why;
+    (void)count;
+    if (rc == 0) {
+        s->asked = false;
+        step_source(s);
+    }
 }
 
 static void on_reply_cancelled(void *arg)
@@ -141,7 +181,8 @@ static int open_reply(struct links *l)
 
     snprintf(tag, sizeof(tag), "orders-%llu", (unsigned long long)++l->tags);
     rc = rc < 0 ? rc
-                : mq_consume(l->sub, l->reply, tag, true, on_order_delivery, on_reply_cancelled, l);
+                : mq_consume(l->sub, l->reply, tag, true, on_order_delivery, on_reply_cancelled,
+                             NULL, l);
     /* Declared once more behind the consumer: the answer says that both are there. */
     return rc < 0 ? rc : mq_declare_queue(l->sub, l->reply, MQ_EXCLUSIVE, on_reply_declared, l);
 }
@@ -154,7 +195,7 @@ static void on_sub_up(void *arg)
     l->reply = l->names ? xasprintf("%s.%llu", l->base_name, (unsigned long long)l->names + 1)
                         : xstrdup(l->base_name);
     for (size_t i = 0; i < l->n_sources; i++) {
-        l->sources[i].watched->on = false;
+        l->sources[i].watched->on = l->sources[i].wanted = l->sources[i].asked = false;
     }
     mq_watch_up(&l->watch, clock_boot_ms());
     check(l->reply, open_reply(l));
@@ -173,16 +214,8 @@ void links_consume(struct links *l, bool on)
     for (size_t i = 0; i < l->n_sources; i++) {
         struct source *s = &l->sources[i];
 
-        if (on && !s->watched->on) {
-            open_source(s);
-        } else if (!on && s->watched->on) {
-            s->watched->on = false;
-            int rc = mq_cancel(l->sub, s->tag, NULL, NULL);
-            if (rc < 0 && rc != ERR_MQ_DOWN) {
-                log_warn(NULL, "cancelling the consumer of %s: %s; giving its hints back", s->queue,
-                         err_text(rc));
-            }
-        }
+        s->wanted = on;
+        step_source(s);
     }
 }
 

@@ -132,7 +132,7 @@ static void on_up(void *arg)
     for (long i = 0; i < REPLY_QUEUES; i++) {
         reply_queue(i, name);
         if (mq_declare_queue(run.mq, name, MQ_EXCLUSIVE, NULL, NULL) < 0 ||
-            mq_consume(run.mq, name, name, true, on_answer, NULL, NULL) < 0) {
+            mq_consume(run.mq, name, name, true, on_answer, NULL, NULL, NULL) < 0) {
             die("too much at once");
         }
     }

@@ -78,6 +78,15 @@ def test_slots_are_respected(own):
     sje.cancel(one)
 
 
+def test_a_worker_that_is_full_and_has_room_again(own):
+    """It stops to consume and goes on, for each of them; its connection is always the same."""
+    sje = own(split=True, SJE_NODE_SLOTS="2")
+    sje.post("/tasks", [{"jobType": "Command", "command": ["sleep", "0.2"]}] * 60)
+    until(lambda: not sje.get("/tasks?state=QUEUED").json()["tasks"], 30, "all have begun")
+    assert sje.settled() == {("SUCCEEDED", 1): 60}
+    assert "connecting again" not in sje.worker.output.read_text()
+
+
 def test_idempotency_key(sje):
     task = noop(jobId="once")
     first = sje.post("/task", task, headers={"Idempotency-Key": "key-1"})

@@ -43,7 +43,7 @@ static void on_cancelled(void *arg)
 {
     (void)arg;
     told += (uint64_t)mq_channel_consume(&link_.channel, "q", "c", true, on_deliver, on_cancelled,
-                                         NULL);
+                                         NULL, NULL);
 }
 
 static void on_confirm(void *arg, int rc)
@@ -102,7 +102,7 @@ static void start(int steps)
         for (int i = 0; i < 4; i++) {
             MUST(mq_channel_publish(c, &m, on_confirm, NULL) == 0);
         }
-        MUST(mq_channel_consume(c, "q", "c", false, on_deliver, on_cancelled, NULL) == 0);
+        MUST(mq_channel_consume(c, "q", "c", false, on_deliver, on_cancelled, NULL, NULL) == 0);
         MUST(mq_channel_expect(c, MQ_QUEUE_DECLARE, MQ_QUEUE_DECLARE_OK, on_done, NULL) == 0);
         MUST(mq_channel_cancel(c, "c", on_done, NULL) == 0);
     }

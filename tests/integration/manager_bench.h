@@ -275,12 +275,12 @@ static void on_worker_up(void *arg)
     (void)arg;
     assert_int_equal(mq_declare_exchange(w.sub, "sje.beat", "fanout", on_queue, NULL), 0);
     assert_int_equal(mq_declare_queue(w.sub, w.queue, MQ_EXCLUSIVE, on_queue, NULL), 0);
-    assert_int_equal(mq_consume(w.sub, w.queue, "own", true, on_order, NULL, NULL), 0);
+    assert_int_equal(mq_consume(w.sub, w.queue, "own", true, on_order, NULL, NULL, NULL), 0);
     for (int i = 0; i < 3; i++) {
         char *name = xasprintf("sje.work.%s.%s", w.pool, classes[i]);
 
         assert_int_equal(mq_declare_queue(w.sub, name, MQ_QUORUM, on_queue, NULL), 0);
-        assert_int_equal(mq_consume(w.sub, name, classes[i], false, on_hint, NULL, NULL), 0);
+        assert_int_equal(mq_consume(w.sub, name, classes[i], false, on_hint, NULL, NULL, NULL), 0);
         free(name);
     }
     assert_int_equal(mq_declare_queue(w.sub, w.queue, MQ_EXCLUSIVE, on_settled, NULL), 0);

@@ -252,7 +252,8 @@ static inline void send_some(int n)
 static inline void consume(struct client *c, const char *name)
 {
     c->in_order = true;
-    assert_int_equal(mq_consume(c->mq, name, "consumer", false, on_deliver, on_cancelled, c), 0);
+    assert_int_equal(mq_consume(c->mq, name, "consumer", false, on_deliver, on_cancelled, NULL, c),
+                     0);
 }
 
 /* How many messages are ready in the queue; a quorum queue counts a little late. */

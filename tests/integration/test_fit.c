@@ -57,7 +57,8 @@ static void second_worker(void)
              (unsigned long long)(random_u64() & 0xffffff));
     snprintf(second.queue, sizeof(second.queue), "sje.worker.%s.1", second.name);
     assert_int_equal(mq_declare_queue(w.sub, second.queue, MQ_EXCLUSIVE, on_queue, NULL), 0);
-    assert_int_equal(mq_consume(w.sub, second.queue, "second", true, on_second, NULL, NULL), 0);
+    assert_int_equal(mq_consume(w.sub, second.queue, "second", true, on_second, NULL, NULL, NULL),
+                     0);
     assert_int_equal(mq_declare_queue(w.sub, second.queue, MQ_EXCLUSIVE, on_second_ready, NULL), 0);
     AWAIT(second.ready);
 }

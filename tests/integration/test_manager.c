@@ -356,7 +356,7 @@ static void test_a_follower_of_a_log_survives_its_worker(void **state)
     snprintf(w.queue, sizeof(w.queue), "sje.worker.%s.%lld", w.name, (long long)w.inc);
     w.ready = false;
     assert_int_equal(mq_declare_queue(w.sub, w.queue, MQ_EXCLUSIVE, on_queue, NULL), 0);
-    assert_int_equal(mq_consume(w.sub, w.queue, "again", true, on_order, NULL, NULL), 0);
+    assert_int_equal(mq_consume(w.sub, w.queue, "again", true, on_order, NULL, NULL, NULL), 0);
     assert_int_equal(mq_declare_queue(w.sub, w.queue, MQ_EXCLUSIVE, on_settled, NULL), 0);
     AWAIT(w.ready);
     char *run CLEANUP(freep) =

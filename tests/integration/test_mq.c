@@ -185,6 +185,36 @@ static void a_cancelled_consumer_gets_no_more(void **state)
     delete_queue(&a, queue);
 }
 
+/* As a worker does that is full, and soon has room again. The broker answers a declare before it
+ * answers the cancel that came first. */
+static void a_consumer_goes_and_comes_back(void **state)
+{
+    char tag[32] = "consumer";
+
+    (void)state;
+    connect_client(&a);
+    connect_client(&b);
+    declare(&a, queue, MQ_QUORUM);
+    b.ack = true;
+    consume(&b, queue);
+    send_some(1);
+    until(&b.deliveries, 1);
+    for (int i = 0; i < 100; i++) {
+        b.done = 0;
+        assert_int_equal(mq_cancel(b.mq, tag, on_done, &b), 0);
+        assert_int_equal(mq_declare_queue(b.mq, queue, MQ_QUORUM, on_done, &b), 0);
+        until(&b.done, 2);
+        snprintf(tag, sizeof(tag), "consumer %d", i);
+        assert_int_equal(mq_consume(b.mq, queue, tag, false, on_deliver, on_cancelled, on_done, &b),
+                         0);
+        until(&b.done, 3);
+    }
+    send_some(10);
+    until(&b.deliveries, 11);
+    assert_int_equal(b.downs, 0);
+    delete_queue(&a, queue);
+}
+
 static void a_deleted_queue_cancels_its_consumer(void **state)
 {
     (void)state;
@@ -224,7 +254,7 @@ static void a_fanout_reaches_everyone(void **state)
         assert_int_equal(mq_declare_exchange(c->mq, m.exchange, "fanout", on_done, c), 0);
         assert_int_equal(mq_declare_queue(c->mq, name, MQ_EXCLUSIVE, on_done, c), 0);
         assert_int_equal(mq_bind(c->mq, name, m.exchange, "", on_done, c), 0);
-        assert_int_equal(mq_consume(c->mq, name, "beats", true, on_deliver, NULL, c), 0);
+        assert_int_equal(mq_consume(c->mq, name, "beats", true, on_deliver, NULL, NULL, c), 0);
         until(&c->done, 3);
     }
     assert_int_equal(mq_publish(b.mq, &m, NULL, NULL), 0);
@@ -323,6 +353,7 @@ int main(void)
         TEST(nacked_messages_come_again_or_go),
         TEST(prefetch_bounds_what_is_in_flight),
         TEST(a_cancelled_consumer_gets_no_more),
+        TEST(a_consumer_goes_and_comes_back),
         TEST(a_deleted_queue_cancels_its_consumer),
         TEST(a_fanout_reaches_everyone),
         TEST(large_messages_arrive_whole),

@@ -314,8 +314,9 @@ static void on_bench_up(void *arg)
     assert_int_equal(mq_declare_queue(b.mq, "sje.result", MQ_QUORUM, NULL, NULL), 0);
     assert_int_equal(mq_declare_queue(b.mq, b.queue, MQ_EXCLUSIVE, NULL, NULL), 0);
     assert_int_equal(mq_bind(b.mq, b.queue, "sje.beat", "", NULL, NULL), 0);
-    assert_int_equal(mq_consume(b.mq, "sje.result", "results", false, on_results, NULL, NULL), 0);
-    assert_int_equal(mq_consume(b.mq, b.queue, "own", true, on_own, NULL, NULL), 0);
+    assert_int_equal(mq_consume(b.mq, "sje.result", "results", false, on_results, NULL, NULL, NULL),
+                     0);
+    assert_int_equal(mq_consume(b.mq, b.queue, "own", true, on_own, NULL, NULL, NULL), 0);
     static const char *const classes[] = {"high", "normal", "low"};
     for (size_t i = 0; i < ARRAY_LEN(classes); i++) {
         char queue[96];

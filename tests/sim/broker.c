@@ -793,6 +793,7 @@ static void do_consume(struct op *op)
         return;
     }
     q->consumers[q->n_consumers++] = op->consumer;
+    answer(op->s, op->c, 0, 0);
     queue_dispatch(q);
 }
 
@@ -959,7 +960,8 @@ int mq_bind(struct mq *mq, const char *queue, const char *exchange, const char *
 }
 
 int mq_consume(struct mq *mq, const char *queue, const char *tag, bool no_ack,
-               mq_deliver_fn *on_deliver, mq_cancelled_fn *on_cancelled, void *arg)
+               mq_deliver_fn *on_deliver, mq_cancelled_fn *on_cancelled, mq_done_fn *on_ok,
+               void *arg)
 {
     if (!mq->s) {
         return ERR_MQ_DOWN;
@@ -979,6 +981,7 @@ int mq_consume(struct mq *mq, const char *queue, const char *tag, bool no_ack,
                                       .on_cancelled = on_cancelled,
                                       .arg = arg};
     snprintf(op->consumer->tag, sizeof(op->consumer->tag), "%s", tag);
+    op->c = expect(mq, NULL, on_ok, arg);
     return 0;
 }
 

@@ -197,7 +197,7 @@ static inline void to_up(void)
 static inline void consume(const char *tag)
 {
     assert_int_equal(mq_channel_consume(&link_.channel, "q", tag, false, note_deliver,
-                                        note_cancelled, named(tag)),
+                                        note_cancelled, NULL, named(tag)),
                      0);
     put_tagged(&broker, MQ_BASIC_CONSUME_OK, tag);
     assert_int_equal(feed(), 0);

@@ -211,7 +211,7 @@ static int publish(void)
 
 static void consume(void)
 {
-    assert_int_equal(mq_consume(mq, "q", "c", false, on_deliver, on_cancelled, NULL), 0);
+    assert_int_equal(mq_consume(mq, "q", "c", false, on_deliver, on_cancelled, NULL, NULL), 0);
 }
 
 static void deliver(uint64_t tag)
@@ -571,7 +571,7 @@ static void wrong_arguments_are_refused(void **state)
     assert_int_equal(mq_declare_exchange(mq, "e", "fanout", NULL, NULL), ERR_MQ_DOWN);
     assert_int_equal(mq_bind(mq, "q", "e", "", NULL, NULL), ERR_MQ_DOWN);
     assert_int_equal(mq_delete_queue(mq, "q", NULL, NULL), ERR_MQ_DOWN);
-    assert_int_equal(mq_consume(mq, "q", "c", true, on_deliver, NULL, NULL), ERR_MQ_DOWN);
+    assert_int_equal(mq_consume(mq, "q", "c", true, on_deliver, NULL, NULL, NULL), ERR_MQ_DOWN);
     assert_int_equal(mq_cancel(mq, "c", NULL, NULL), ERR_MQ_DOWN);
     assert_int_equal(publish(), ERR_MQ_DOWN);
     mq_ack(mq, 1, 1, false);
@@ -579,7 +579,7 @@ static void wrong_arguments_are_refused(void **state)
     assert_int_equal(mq_declare_queue(mq, "", 0, NULL, NULL), ERR_INVALID);
     assert_int_equal(mq_declare_queue(mq, name, 0, NULL, NULL), ERR_INVALID);
     assert_int_equal(mq_declare_queue(mq, "q", MQ_QUORUM | MQ_EXCLUSIVE, NULL, NULL), ERR_INVALID);
-    assert_int_equal(mq_consume(mq, "q", "", true, on_deliver, NULL, NULL), ERR_INVALID);
+    assert_int_equal(mq_consume(mq, "q", "", true, on_deliver, NULL, NULL, NULL), ERR_INVALID);
     assert_int_equal(mq_bind(mq, "q", "e", name, NULL, NULL), ERR_INVALID);
     assert_int_equal(mq_publish(mq, &m, NULL, NULL), ERR_INVALID);
     m.routing_key = "q";

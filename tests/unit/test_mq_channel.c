@@ -250,6 +250,29 @@ static void answers_come_in_order(void **state)
     assert_int_equal(feed(), ERR_PROTOCOL);
 }
 
+/* What the channel itself answers may come before what a queue answers. */
+static void answers_of_a_consumer_come_late(void **state)
+{
+    struct mq_channel *c = &link_.channel;
+
+    (void)state;
+    to_up();
+    consume("c");
+    assert_int_equal(mq_channel_cancel(c, "c", note_done, named("gone")), 0);
+    assert_int_equal(declare("a"), 0);
+    assert_int_equal(mq_channel_consume(c, "q", "d", false, note_deliver, NULL, NULL, NULL), 0);
+    assert_int_equal(declare("b"), 0);
+    put_declare_ok(&broker, "a", 1);
+    put_declare_ok(&broker, "b", 2);
+    assert_int_equal(feed(), 0);
+    expect_trace("a:ok:1 b:ok:2 ");
+    put_tagged(&broker, MQ_BASIC_CONSUME_OK, "d");
+    put_tagged(&broker, MQ_BASIC_CANCEL_OK, "c");
+    assert_int_equal(feed(), 0);
+    expect_trace("gone:ok:0 ");
+    assert_null(mq_channel_waits_for(c));
+}
+
 static void a_wrong_answer_ends_the_connection(void **state)
 {
     (void)state;
@@ -262,8 +285,8 @@ static void a_wrong_answer_ends_the_connection(void **state)
 
     setup_again(state);
     to_up();
-    assert_int_equal(mq_channel_consume(&link_.channel, "q", "c", false, note_deliver, NULL, NULL),
-                     0);
+    assert_int_equal(
+        mq_channel_consume(&link_.channel, "q", "c", false, note_deliver, NULL, NULL, NULL), 0);
     put_tagged(&broker, MQ_BASIC_CONSUME_OK, "d");
     assert_int_equal(feed(), ERR_PROTOCOL);
 }
@@ -308,8 +331,9 @@ static void requests_are_bounded(void **state)
         n++;
     }
     assert_int_equal(n, MQ_REQUESTS_MAX);
-    assert_int_equal(mq_channel_consume(&link_.channel, "q", "c", false, note_deliver, NULL, NULL),
-                     ERR_BUSY);
+    assert_int_equal(
+        mq_channel_consume(&link_.channel, "q", "c", false, note_deliver, NULL, NULL, NULL),
+        ERR_BUSY);
 }
 
 static void consumers_come_and_go(void **state)
@@ -319,7 +343,7 @@ static void consumers_come_and_go(void **state)
     (void)state;
     to_up();
     consume("c");
-    assert_int_equal(mq_channel_consume(c, "q", "c", false, note_deliver, NULL, NULL),
+    assert_int_equal(mq_channel_consume(c, "q", "c", false, note_deliver, NULL, NULL, NULL),
                      ERR_CONFLICT);
     assert_int_equal(mq_channel_cancel(c, "d", NULL, NULL), ERR_NOT_FOUND);
     assert_int_equal(mq_channel_cancel(c, "c", note_done, named("gone")), 0);
@@ -372,6 +396,7 @@ int main(void)
         TEST(a_publish_that_does_not_fit_leaves_no_trace),
         TEST(confirm_callbacks_may_publish),
         TEST(answers_come_in_order),
+        TEST(answers_of_a_consumer_come_late),
         TEST(a_wrong_answer_ends_the_connection),
         TEST(a_refusal_is_told_to_the_right_one),
         TEST(requests_are_bounded),
