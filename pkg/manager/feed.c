@@ -12,6 +12,8 @@
 #define MARK_DELAY_MS  1000 /* a claim within this time saves the mark */
 #define WAIT_MARGIN_MS 1000 /* then surely whoever grants it sees the wait as over */
 #define FLEET_MS       5    /* many changes of the fleet are looked at once */
+#define APART_FEW      1000 /* of what was given back: so many are looked at at once */
+#define APART_MS       1000 /* and more no more often */
 
 /* ---- entries ---- */
 
@@ -100,9 +102,6 @@ void feed_hint_hold(struct feed_hint *e)
     if (!e->lane->shared && e->lane != absent) {
         feed_kind_join(e);
     }
-    if (e->lane == &e->pool->apart && e->lane->held.count > FEED_APART_MAX) {
-        (void)feed_lane_keep(e->lane, FEED_APART_MAX / 2);
-    }
 }
 
 void feed_look_apart(struct feed_pool *p)
@@ -110,6 +109,8 @@ void feed_look_apart(struct feed_pool *p)
     struct list list;
     struct list_node *n;
 
+    p->looked_apart = clock_boot_ms();
+    p->look_apart = false;
     list_init(&list);
     feed_lane_empty(&p->apart, &list);
     feed_lane_empty(&p->absent, &list);
@@ -276,11 +277,20 @@ static bool lane_read(struct feed_lane *l)
     return l->scans > before;
 }
 
+/* Not where hints are put there: whoever does that may have others of them at hand. */
+static void trim_apart(struct feed_pool *p)
+{
+    if (p->apart.held.count > FEED_APART_MAX) {
+        (void)feed_lane_keep(&p->apart, FEED_APART_MAX / 2);
+    }
+}
+
 static void pool_act(struct feed_pool *p)
 {
     struct feed *f = p->feed;
     struct mq *mq = f->o.publisher(f->o.arg);
 
+    trim_apart(p);
     if (f->epoch == 0 || p->paused || !p->served || !mq || mq_is_blocked(mq) ||
         clock_boot_ms() < p->pause_until) {
         return;
@@ -373,6 +383,16 @@ static void forget_pools(struct feed *f)
     }
 }
 
+/* It takes a moment for each of them, and workers may come and go all the time. */
+static void look_apart_soon(struct feed_pool *p, int64_t now)
+{
+    size_t n = p->apart.held.count + p->absent.held.count + p->retries.held.count;
+
+    if (p->look_apart && (n < APART_FEW || now - p->looked_apart >= APART_MS)) {
+        feed_look_apart(p);
+    }
+}
+
 static void look_at_pool(struct feed *f, struct offers_pool *o, int64_t now)
 {
     struct feed_pool *p = feed_pool_find(f, o->name);
@@ -391,7 +411,8 @@ static void look_at_pool(struct feed *f, struct offers_pool *o, int64_t now)
     }
     p->workers = workers;
     feed_lanes_make(p, o);
-    feed_look_apart(p);
+    p->look_apart = true;
+    look_apart_soon(p, now);
     feed_direct_check(p, now);
     feed_pool_step(p);
 }
@@ -437,6 +458,7 @@ static void on_timer(uv_timer_t *t)
         if (second) {
             tick_rate(p, (double)(now - f->last_tick) / 1000.0);
         }
+        look_apart_soon(p, now);
         feed_direct_check(p, now);
         feed_direct_late(p, now);
         feed_lost_check(p, now);
@@ -550,11 +572,8 @@ static void ready(struct feed *f, struct feed_pool *p, const struct task *row)
         feed_hint_hold(feed_hint_new(f, p, row));
         feed_lane_trim(l);
         feed_pool_step(p);
-    } else if (l->scans &&
-               (!l->missed || feed_before(row->rank, &row->id, l->missed_rank, &l->missed_id))) {
-        l->missed = true;
-        l->missed_rank = row->rank;
-        l->missed_id = row->id;
+    } else {
+        feed_lane_missed(l, row->rank, &row->id);
     }
 }
 

@@ -15,6 +15,7 @@
 #define RETRY_MOST_MS 30000 /* on which it has not failed; at most, since its turn came */
 #define LOOK_AT       64    /* needs for which a turn looks for room and finds none */
 #define PASS          512   /* with those that ask for as much */
+#define FORCED        16    /* of these a worker is kept for, where one can be */
 #define PAUSE_MS      1000  /* after a refused publish */
 
 struct call {
@@ -310,13 +311,13 @@ static void renew(struct feed_hint *e, struct offer *w)
     }
 }
 
-/* And of no more workers. */
+/* And of no more workers: one that failed before looks only at those on which it has not. */
 static bool asks_as_much(const struct feed_hint *e, const struct feed_hint *than)
 {
     return e->room.slots >= than->room.slots && e->room.cpus_milli >= than->room.cpus_milli &&
            e->room.memory_mb >= than->room.memory_mb && streq(e->type, than->type) &&
            (!than->avoid || streq(e->avoid, than->avoid)) &&
-           (e->lane != &e->pool->retries || streq(e->failed_on, than->failed_on));
+           (!is_retry(than) || (is_retry(e) && streq(e->failed_on, than->failed_on)));
 }
 
 /* Where there was no room for one of these there is none for it. */
@@ -360,7 +361,7 @@ void feed_direct_held(struct feed_pool *p, struct mq *mq)
         feed_kind_tried(p, k);
         i++;
     }
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < MIN(n, (size_t)FORCED); i++) {
         (void)force(stuck[i], mq);
     }
     if (feed_kind_next(p) && o && o->slots.available > 0) {

@@ -96,6 +96,7 @@ struct feed_lane {
     int64_t walk_rank;
     struct id walk_id;
     int64_t walk_spent; /* ms */
+    int64_t read_spent; /* ms; since it was read from its beginning, until it is full or complete */
     bool missed; /* a task became READY during a scan, which may not have seen it: the best one */
     int64_t missed_rank;
     struct id missed_id;
@@ -118,7 +119,9 @@ struct feed_pool {
     /* Whose turn it is, and that wait a moment for workers on which they have not failed: by
      * turn_at. */
     struct feed_lane retries;
-    int64_t retried_at; /* such a worker last took one; boot ms */
+    int64_t retried_at;   /* such a worker last took one; boot ms */
+    bool look_apart;      /* workers came or went: what is in these three may belong elsewhere */
+    int64_t looked_apart; /* boot ms */
     /* All that goes to one worker, of whatever lane, by the rank of the first: a round. Where there
      * are more of them than a turn looks at, it goes on with the next one. */
     struct feed_kind *kinds;
@@ -269,6 +272,8 @@ void feed_scan_again(struct feed_lane *l); /* all of it */
 void feed_scan_told(struct feed_lane *l);  /* from told_rank on */
 void feed_scan_on(struct feed_lane *l);    /* either of them */
 void feed_lane_told(struct feed_lane *l, int64_t rank);
+/* It became READY behind the horizon: a scan that is under way may not have seen it. */
+void feed_lane_missed(struct feed_lane *l, int64_t rank, const struct id *id);
 void feed_scan_fed(struct feed_pool *p); /* hints of an earlier leader: they count as outstanding */
 
 /* feed_lost.c */

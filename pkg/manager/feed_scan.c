@@ -122,6 +122,20 @@ static bool walk(struct feed_lane *l, const struct scan *s, const struct task *l
     return l->walks;
 }
 
+/* What is read on behind the horizon, because little of it stays, belongs to the same reading. */
+static void rest(struct feed_lane *l, const struct scan *s, bool all)
+{
+    int64_t ms = spent(s);
+    int64_t until = clock_boot_ms() + MIN(REST * ms, REST_MAX_MS + 2 * ms);
+
+    if (s->told) {
+        l->told_at = until;
+    } else {
+        l->rescan_at = until;
+        l->read_spent = all || feed_lane_is_full(l) ? 0 : ms;
+    }
+}
+
 static void lane_scanned(struct feed_lane *l, const struct scan *s, const struct task *rows,
                          size_t n, bool all)
 {
@@ -130,8 +144,7 @@ static void lane_scanned(struct feed_lane *l, const struct scan *s, const struct
 
     l->failures = 0;
     if (all || taken == SCAN_LIMIT || !walk(l, s, &rows[n - 1])) {
-        *(s->told ? &l->told_at : &l->rescan_at) =
-            clock_boot_ms() + MIN(REST * spent(s), (int64_t)REST_MAX_MS);
+        rest(l, s, all);
         move_horizon(l, s, n ? &rows[n - 1] : NULL, all);
     }
     if (l->missed && (l->complete || !feed_before(l->horizon_rank, &l->horizon_id, l->missed_rank,
@@ -206,7 +219,7 @@ static void scan(struct feed_lane *l, int64_t rank, const struct id *after, bool
 
 void feed_scan_more(struct feed_lane *l)
 {
-    scan(l, l->horizon_rank, &l->horizon_id, false, 0);
+    scan(l, l->horizon_rank, &l->horizon_id, false, l->read_spent);
 }
 
 void feed_scan_again(struct feed_lane *l)
@@ -234,9 +247,20 @@ void feed_scan_told(struct feed_lane *l)
     }
 }
 
+void feed_lane_missed(struct feed_lane *l, int64_t rank, const struct id *id)
+{
+    if (l->scans && (!l->missed || feed_before(rank, id, l->missed_rank, &l->missed_id))) {
+        l->missed = true;
+        l->missed_rank = rank;
+        l->missed_id = *id;
+    }
+}
+
 void feed_lane_told(struct feed_lane *l, int64_t rank)
 {
-    if (l->filter.n_types && !will_be_read(l, rank)) {
+    if (l->filter.n_types && will_be_read(l, rank)) {
+        feed_lane_missed(l, rank, &first);
+    } else if (l->filter.n_types) {
         l->told_rank = l->told ? MIN(l->told_rank, rank) : rank;
         l->told = true;
     }

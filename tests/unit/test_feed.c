@@ -510,6 +510,59 @@ static void test_very_many_that_were_given_back(void **state)
 }
 
 /* It needs more than is ever free there at once: room is made. */
+static char pool[] = "p";
+static char type_x[] = "X";
+static char by_w1[] = "w1";
+
+/* One that comes first takes the place of one for which a worker was kept: that goes to the others,
+ * of which there are too many then. (The sanitizer sees whether anybody still has one of them.) */
+static void test_too_many_that_were_given_back(void **state)
+{
+    struct feed_pool_info info;
+
+    (void)state;
+    beat("w1", "X", 8, 4, 100000);
+    beat("w2", "X", 4, 4, 100000);
+    pass(20);
+    struct task *busy = submit("X", 4, 0, 0);
+    AWAIT(n_sent == 1);
+    grant(busy, "w2");
+    feed_look(feed, "p", &info);
+    for (int i = 0; info.buffered < 19999; i++) {
+        struct task t = {.id = id_new(),
+                         .seq = 1,
+                         .state = TASK_READY,
+                         .attempt = 2,
+                         .slots = 1,
+                         .rank = 1000 + i,
+                         .memory_mb = 50000 - i,
+                         .pool = pool,
+                         .job_type = type_x,
+                         .returned_by = by_w1};
+        feed_changed(feed, &t);
+        if (i % 1000 == 0) {
+            pass(1);
+        }
+        feed_look(feed, "p", &info);
+    }
+    for (int i = 0; i < 3; i++) {
+        struct task t = {.id = id_new(),
+                         .seq = 1,
+                         .state = TASK_READY,
+                         .attempt = 2,
+                         .slots = 1,
+                         .rank = 3 - i,
+                         .memory_mb = 60000 - i,
+                         .pool = pool,
+                         .job_type = type_x,
+                         .returned_by = by_w1};
+        feed_changed(feed, &t);
+        pass(50);
+    }
+    feed_look(feed, "p", &info);
+    assert_in_range(info.buffered, 9000, 20001);
+}
+
 static void test_what_was_given_back_is_not_starved(void **state)
 {
     (void)state;
@@ -634,6 +687,30 @@ static void test_what_failed_goes_to_another_first(void **state)
 }
 
 /* A notice was wrong: the broker has its hint no more, and its row is FED. */
+/* It looks at none but those on which it has not failed: that they have no room says nothing of the
+ * others. */
+static void test_a_retry_is_in_nobodys_way(void **state)
+{
+    (void)state;
+    beat("w1", "X Y", 4, 4, 100);
+    beat("w2", "X Y", 4, 4, 100);
+    beat("w3", "X", 4, 4, 100);
+    pass(20);
+    struct task *busy = task("X", 4, 0, 0);
+    grant(busy, "w2");
+    struct task *retry = task("Y", 1, 0, 0);
+    retry->failed_on = xstrdup("w1");
+    retry->run_after = clock_wall_ms();
+    feed_changed(feed, retry);
+    pass(100);
+    assert_string_equal(queue_of(retry), "");
+    int64_t before = clock_boot_ms();
+    struct task *other = submit("Y", 1, 0, 0);
+    AWAIT(*queue_of(other));
+    assert_string_equal(queue_of(other), "sje.worker.w1");
+    assert_in_range(clock_boot_ms() - before, 0, 1000);
+}
+
 static void test_a_forgotten_hint_is_looked_for(void **state)
 {
     (void)state;
@@ -1005,6 +1082,66 @@ static void test_a_scan_that_goes_on_late(void **state)
     assert_string_equal(queue_of(other), SHARED);
 }
 
+/* Of what it reads little stays, and so it reads all: that is one reading. */
+static void test_a_long_reading_rests(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 20000; i++) {
+        (void)task("X", 1, 21000, 2000); /* no machine has both */
+    }
+    many_machines();
+    scan_ms = 5;
+    pass(300);
+    feed_rescan(feed);
+    int before;
+    do {
+        before = scans;
+        pass(200);
+    } while (scans > before); /* about 20 of them */
+    feed_rescan(feed);
+    pass(300);
+    assert_in_range(scans - before, 0, 4); /* of the lanes in which there is nothing */
+}
+
+static void run_and_end(struct task *t)
+{
+    if (t->state == TASK_READY) {
+        grant(t, "w1");
+        end(t);
+    }
+    n_sent = n_sent > 1900 ? 0 : n_sent;
+    uv_run(&loop, UV_RUN_NOWAIT);
+}
+
+/* What another manager made ready while a scan was under way that did not see it. */
+static void test_a_notice_during_a_scan(void **state)
+{
+    const struct need x = {"X", {1, 0, 0}};
+    size_t drained = 0;
+    int before;
+
+    (void)state;
+    for (int i = 0; i < 3000; i++) {
+        task("X", 1, 0, 0)->rank = 10 * i;
+    }
+    struct task *late = &rows[1500];
+    late->state = TASK_SCHEDULED;
+    beat("w1", "X", 1, 4, 100);
+    pass(100);
+    scan_ms = 60;
+    for (before = scans; scans == before; drained++) {
+        run_and_end(&rows[drained]);
+    }
+    assert_in_range(drained, 1, 1499);
+    late->state = TASK_READY;
+    feed_ready(feed, "p", &x, late->rank);
+    pass(200);
+    for (; drained < n_rows && !*queue_of(late); drained++) {
+        run_and_end(&rows[drained]);
+    }
+    assert_in_range(drained, 1, 2500); /* not after all others */
+}
+
 static void free_a_slot(struct task *of, struct task *const *later, const struct task *first)
 {
     end(of);
@@ -1227,11 +1364,13 @@ int main(void)
         T(test_what_some_take_goes_to_one_of_them),
         T(test_what_a_worker_gave_back_goes_to_another),
         T(test_very_many_that_were_given_back),
+        T(test_too_many_that_were_given_back),
         T(test_what_was_given_back_is_not_starved),
         T(test_what_was_given_back_waits_for_the_whole_fleet),
         T(test_what_was_just_given_back_settles),
         T(test_what_was_given_back_waits_for_one_that_is_drained),
         T(test_what_failed_goes_to_another_first),
+        T(test_a_retry_is_in_nobodys_way),
         T(test_a_forgotten_hint_is_looked_for),
         T(test_what_nobody_takes_stays_in_the_database),
         T(test_nobody_gets_more_than_it_has_room_for),
@@ -1250,6 +1389,8 @@ int main(void)
         T(test_what_is_behind_very_many_has_its_turn),
         T(test_what_lies_behind_what_nobody_offers),
         T(test_a_scan_that_goes_on_late),
+        T(test_a_long_reading_rests),
+        T(test_a_notice_during_a_scan),
         T(test_the_first_of_another_type_comes_first),
         T(test_the_first_of_a_larger_size_comes_first),
         T(test_each_worker_is_kept_for_one),
