@@ -69,7 +69,8 @@ int store_scan_running(struct db *db, const struct id *after, int limit, store_r
 /* What people list has its own plan each time, on a connection with these settings. A bitmap is of
  * all that an index has, also of rows that are dead, and is not in its order. */
 #define STORE_PLAN_SETTINGS                                                                        \
-    "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_mergejoin=off -c jit=off"
+    "-c enable_seqscan=off -c enable_bitmapscan=off -c enable_mergejoin=off -c jit=off "           \
+    "-c max_parallel_workers_per_gather=0"
 #define STORE_LIST_SETTINGS STORE_PLAN_SETTINGS " -c plan_cache_mode=force_custom_plan"
 int store_list(struct db *db, const struct list_filter *f, store_rows_fn *cb, void *arg) NODISCARD;
 /* Its statement and parameters, for tests that ask for the plan. */

@@ -600,6 +600,9 @@ static enum step_rc on_plain(struct task *t, const struct task_event *ev, enum t
         return STEP_REFUSED;
     }
     move(t, ev, to, audit, name);
+    if (to == TASK_READY) {
+        task_find_needs(t);
+    }
     return STEP_APPLIED;
 }
 
