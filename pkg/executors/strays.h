@@ -35,7 +35,7 @@ int64_t strays_forks(void);
 void strays_inherit(void);
 /* A child that this process starts by itself is nobody's orphan, from the moment that it is there:
  * so it is started between these two, with its number for the second (0: it was not), and taken off
- * when it was waited for. */
+ * when it was waited for, never before. */
 void strays_before_child(void);
 void strays_after_child(int64_t pid);
 void strays_forget_child(int64_t pid);

@@ -133,7 +133,8 @@ void run_release_all(struct run_context *x)
 
         r->open_handles++; /* so that it is not freed before its process is let go */
         run_release(r);
-        run_close_process(r);
+        /* It stays our child: a walk that is still under way would take it for an orphan. */
+        close_handle(r, &r->has_process, (uv_handle_t *)&r->process);
         let_go(r);
     }
 }

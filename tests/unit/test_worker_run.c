@@ -1025,6 +1025,23 @@ static void test_orphans_fall_to_the_worker(void **state)
     expect_lost(&f);
 }
 
+/* A walk for another attempt may be under way while this process lets go of its own. */
+static void test_a_walk_beside_a_stop(void **state)
+{
+    (void)state;
+    strays_inherit();
+    struct family f = start_family(false);
+    run_release_all(&context);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    strays_kill(&(struct strays){.token = "SJE_TOKEN=of nobody"});
+    assert_true(lives(f.keeper) && lives(f.guardian) && lives(f.task));
+    strays_forget_child(f.keeper);
+    kill_shim(&f);
+    while (strays_kill(&(struct strays){0})) {
+    }
+    assert_false(lives(f.keeper) || lives(f.task) || lives(f.stray));
+}
+
 /* Nobody finds the shim any more, but it lives, as does the task that has written the record. */
 static void test_a_record_beside_the_task(void **state)
 {
@@ -1300,6 +1317,7 @@ int main(void)
         T(test_a_program_that_is_cut_off),
         T(test_a_look_that_hangs),
         T(test_orphans_fall_to_the_worker),
+        T(test_a_walk_beside_a_stop),
         T(test_a_record_beside_the_task),
         T(test_a_forged_record),
         T(test_a_guardian_that_stands_still_alone),
