@@ -332,7 +332,7 @@ bool wcore_on_grant(struct wcore *c, int64_t now, const struct wcore_grant *g)
     } else if (now >= a->deadline) {
         conclude(c, a, WCORE_LOST, "the lease was over before the grant came");
     } else if (c->stop_tasks) {
-        conclude(c, a, WCORE_LOST, "the worker shuts down");
+        conclude(c, a, WCORE_RETURNED, "the worker shuts down");
     } else if (why) {
         conclude(c, a, WCORE_RETURNED, why);
     } else {

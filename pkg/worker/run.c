@@ -337,6 +337,19 @@ static bool is_starting(const struct run *r)
     return r->errand.kind == ERRAND_START;
 }
 
+bool run_any_starting(const struct run_context *x)
+{
+    LIST_EACH(&x->runs, it)
+    {
+        const struct run *r = CONTAINER_OF(it, struct run, node);
+
+        if (is_starting(r) && !r->given_up) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Not at once: that is no place to tell its end. */
 static void give_up(struct run *r)
 {
@@ -349,8 +362,10 @@ static void conclude_unstarted(struct run *r)
     if (streq(r->stop_word, "cancel")) {
         run_set_verdict(r, EXEC_CANCELLED, "cancelled", "stopped before it was started");
     } else {
-        run_set_verdict(r, EXEC_LOST, "lost",
-                        "stopped before it was started: the disk has not answered yet");
+        static const char why[] = "stopped before it was started: the disk has not answered yet";
+
+        run_set_fault(r, EXEC_FAULT_ATTEMPT, why);
+        run_set_verdict(r, EXEC_RETURNED, "node", why);
     }
     run_tell_end(r);
 }

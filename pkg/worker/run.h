@@ -102,7 +102,9 @@ const struct wcore_fault *run_fault(const struct run *r);
 
 /* The result is applied or not wanted: the directory may go when its time has come. */
 void run_forget(struct run *r);
-/* Leaves everything as it is to the next process. */
+/* Leaves everything as it is to the next process. What is being started has no shim yet: it would
+ * be lost. */
+bool run_any_starting(const struct run_context *x);
 void run_release(struct run *r);
 void run_release_all(struct run_context *x);
 

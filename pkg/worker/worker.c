@@ -435,13 +435,17 @@ static size_t live_tasks(const struct worker *w)
            wcore_count(w->core, WCORE_STOPPING);
 }
 
-/* Answers can only come where the broker is; tasks that are to be stopped are waited for anyway. */
+/* Answers can only come where the broker is; tasks that are to be stopped are waited for anyway,
+ * and a task that is being started until its shim has it. */
 static bool may_close(struct worker *w, int64_t now)
 {
     bool answers = links_are_up(w->links);
 
-    return wcore_is_quiet(w->core) || now >= w->stop_by ||
-           (!answers && (!w->stop_tasks || live_tasks(w) == 0));
+    if (now >= w->stop_by) {
+        return true;
+    }
+    return !run_any_starting(&w->runs) &&
+           (wcore_is_quiet(w->core) || (!answers && (!w->stop_tasks || live_tasks(w) == 0)));
 }
 
 void worker_stop(struct worker *w, bool stop_tasks, void (*on_stopped)(void *arg), void *arg)

@@ -80,6 +80,22 @@ def test_a_stop_on_a_disk_that_hangs(disk, own):
     complete(sje, [task], 60)
 
 
+def test_a_restart_while_a_task_is_being_started(disk, own):
+    """Its shim is not there yet, so a stop waits for it: the next process finds it, and it costs no attempt."""
+    sje = own(split=True, SJE_NODE_SLOTS="4", SJE_NODE_WORK_DIR=str(disk.path / "work"))
+    sje.run(shell("true"))
+    disk(True)
+    tasks = [sje.submit(shell("sleep 3; echo done")) for _ in range(4)]
+    for task in tasks:
+        until(lambda task=task: sje.task(task)["state"] == "RUNNING", 20, "it was granted")
+    sje.worker.process.send_signal(signal.SIGTERM)
+    time.sleep(1)
+    disk(False)
+    assert sje.worker.process.wait(20) == 0
+    sje.worker.start()
+    assert [(t["state"], t["attempt"]) for t in (sje.end(task, 60) for task in tasks)] == [("SUCCEEDED", 1)] * 4
+
+
 def test_a_start_while_the_home_of_spark_hangs(own, tmp_path):
     """A FIFO that nobody writes is as good as a disk that hangs."""
     home = tmp_path / "spark"

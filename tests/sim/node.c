@@ -692,6 +692,19 @@ void run_forget(struct run *r)
     run_release(r);
 }
 
+bool run_any_starting(const struct run_context *x)
+{
+    LIST_EACH(&x->runs, it)
+    {
+        const struct shim *s = CONTAINER_OF(it, struct run, node)->shim;
+
+        if (s && s->state == SPAWNING) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void run_release_all(struct run_context *x)
 {
     struct list_node *n;

@@ -2215,7 +2215,7 @@ static void test_stop_with_tasks(void **unused)
     expect(&f, "stop 1 shutdown 10000; ");
     step(&f);
     grant(&f, 3);
-    expect(&f, "consume off; ack 3; conclude 3 lost; ");
+    expect(&f, "consume off; ack 3; conclude 3 returned; ");
     ended(&f, 1);
     ended(&f, 2);
     step(&f);

@@ -712,7 +712,43 @@ static void test_a_lease_on_a_disk_that_hangs(void **state)
     assert_int_equal(start(COMMAND), WCORE_START_UNDER_WAY);
     run_stop(run, WCORE_STOP_LEASE, 0);
     run_kill(run);
-    expect_not_started("lost");
+    expect_not_started("returned");
+}
+
+/* A shutdown kills what runs; of this nothing does. */
+static void test_a_shutdown_on_a_disk_that_hangs(void **state)
+{
+    (void)state;
+    use_real_shim();
+    begin_hang();
+    assert_int_equal(start(COMMAND), WCORE_START_UNDER_WAY);
+    run_stop(run, WCORE_STOP_SHUTDOWN, 1000);
+    assert_false(run_any_starting(&context));
+    expect_not_started("returned");
+}
+
+/* Whoever let go of it now would lose it. */
+static void test_a_start_that_is_waited_for(void **state)
+{
+    (void)state;
+    use_real_shim();
+    begin_hang();
+    assert_false(run_any_starting(&context));
+    assert_int_equal(start(COMMAND), WCORE_START_UNDER_WAY);
+    assert_true(run_any_starting(&context));
+    assert_int_equal(write(hang.pipe[1], "", 1), 1);
+    while (run_any_starting(&context)) {
+        uv_run(&loop, UV_RUN_ONCE);
+    }
+    run_release(run); /* the next process finds it */
+    adopt();
+    if (!found_ended) {
+        await(&n_ended);
+    }
+    n_made = 2;
+    assert_string_equal(run_outcome(run), "succeeded");
+    close(hang.pipe[0]);
+    close(hang.pipe[1]);
 }
 
 /* The plan is for a lease that has ended since. */
@@ -1307,6 +1343,8 @@ int main(void)
         T(test_a_spare_that_has_just_ended),
         T(test_a_cancel_on_a_disk_that_hangs),
         T(test_a_lease_on_a_disk_that_hangs),
+        T(test_a_shutdown_on_a_disk_that_hangs),
+        T(test_a_start_that_is_waited_for),
         T(test_a_start_that_comes_too_late),
         T(test_a_directory_that_is_gone),
         T(test_a_shim_that_is_gone),
