@@ -627,8 +627,8 @@ bool wcore_is_quiet(const struct wcore *c)
     for (enum wcore_state s = WCORE_STARTING; s <= WCORE_STOPPING; s++) {
         live += c->in_state[s].count;
     }
-    return c->in_state[WCORE_CLAIMING].count == 0 && c->in_state[WCORE_ENDED].count == 0 &&
-           (!c->stop_tasks || live == 0);
+    return c->in_state[WCORE_CLAIMING].count == 0 && c->in_state[WCORE_STARTING].count == 0 &&
+           c->in_state[WCORE_ENDED].count == 0 && (!c->stop_tasks || live == 0);
 }
 
 void wcore_last_beat(struct wcore *c, int64_t now)

@@ -304,7 +304,8 @@ int64_t wcore_step(struct wcore *c, int64_t now);
 /* ---- the end ---- */
 /* No more work is taken; with stop_tasks what runs is stopped. */
 void wcore_stop(struct wcore *c, int64_t now, bool stop_tasks);
-/* Nothing is left that the owner should wait for. */
+/* Nothing is left that the owner should wait for: neither answers nor what is being started, which
+ * the next process could not find yet. */
 bool wcore_is_quiet(const struct wcore *c);
 /* Claims that are still open are given back, then the last beat is sent. */
 void wcore_last_beat(struct wcore *c, int64_t now);

@@ -2183,6 +2183,24 @@ static void test_stop_leaves_tasks_to_the_next_process(void **unused)
     close_worker(&f);
 }
 
+/* What has no shim yet would be lost. */
+static void test_stop_waits_for_starts(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 1);
+    hint(&f, 2, 1, 1);
+    step(&f);
+    wcore_stop(f.c, f.now, false);
+    step(&f);
+    assert_true(grant(&f, 2));
+    assert_false(wcore_is_quiet(f.c));
+    wcore_on_started(f.c, f.now, find(&f, 2));
+    assert_true(wcore_is_quiet(f.c));
+    close_worker(&f);
+}
+
 static void test_stop_gives_open_claims_back_at_last(void **unused)
 {
     struct fake f;
@@ -2401,6 +2419,7 @@ int main(void)
         cmocka_unit_test(test_a_grant_of_more_than_is_free),
         cmocka_unit_test(test_after_a_pause_all_classes_are_waited_for),
         cmocka_unit_test(test_stop_leaves_tasks_to_the_next_process),
+        cmocka_unit_test(test_stop_waits_for_starts),
         cmocka_unit_test(test_stop_gives_open_claims_back_at_last),
         cmocka_unit_test(test_stop_with_tasks),
         cmocka_unit_test(test_slots_may_change),
