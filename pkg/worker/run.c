@@ -313,6 +313,12 @@ void run_fill(struct run *r, enum errand_kind k)
     d->unable = r->unable;
 }
 
+/* A start is made beside the others: it looks at more than tasks_dir. */
+static struct lane *lane_of(struct run *r)
+{
+    return r->errand.kind == ERRAND_START ? run_starter(r->x, r->executor) : &r->x->disk;
+}
+
 void run_ask(struct run *r, enum errand_kind k)
 {
     if (r->errand.kind) {
@@ -323,7 +329,7 @@ void run_ask(struct run *r, enum errand_kind k)
     r->open_handles++;
     r->errand.job.work = work;
     r->errand.job.done = on_worked;
-    lane_do(&r->x->disk, &r->errand.job);
+    lane_do(lane_of(r), &r->errand.job);
 }
 
 /* ---- the shim ---- */
@@ -337,17 +343,15 @@ static bool is_starting(const struct run *r)
     return r->errand.kind == ERRAND_START;
 }
 
-bool run_any_starting(const struct run_context *x)
+/* What has not begun leaves no directory. */
+static void take_back(struct run *r)
 {
-    LIST_EACH(&x->runs, it)
-    {
-        const struct run *r = CONTAINER_OF(it, struct run, node);
-
-        if (is_starting(r) && !r->given_up) {
-            return true;
-        }
+    if (lane_take_back(lane_of(r), &r->errand.job)) {
+        errand_done(&r->errand);
+        free(STEAL(r->dir));
+        r->exec.dir = NULL;
+        let_go(r);
     }
-    return false;
 }
 
 /* Not at once: that is no place to tell its end. */
@@ -355,6 +359,7 @@ static void give_up(struct run *r)
 {
     r->given_up = true;
     look_in(r, 0);
+    take_back(r);
 }
 
 static void conclude_unstarted(struct run *r)

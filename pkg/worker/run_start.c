@@ -354,6 +354,37 @@ int run_able(const struct run_context *x, const char *type, struct err *reterr)
     return type ? executor_able(x->node, type, reterr) : node_able(x, reterr);
 }
 
+struct lane *run_starter(struct run_context *x, const struct executor *executor)
+{
+    size_t i = 0;
+
+    while (i < RUN_STARTERS && x->starters[i].executor && x->starters[i].executor != executor) {
+        i++;
+    }
+    MUST(i < RUN_STARTERS);
+    if (!x->starters[i].executor) {
+        x->starters[i].executor = executor;
+        lane_init(&x->starters[i].lane, x->loop);
+    }
+    return &x->starters[i].lane;
+}
+
+const char *run_hangs(const struct run_context *x, const char *type, int64_t now)
+{
+    const struct executor *executor = type ? executor_find(type) : NULL;
+
+    if (!type && lane_busy_ms(&x->disk, now) >= RUN_LATE_MS) {
+        return "what is asked of the work directory does not end: a file system hangs";
+    }
+    for (size_t i = 0; executor && i < RUN_STARTERS; i++) {
+        if (x->starters[i].executor == executor &&
+            lane_busy_ms(&x->starters[i].lane, now) >= RUN_LATE_MS) {
+            return "a start of such a task does not end: a file system hangs";
+        }
+    }
+    return NULL;
+}
+
 /* ---- survivors ---- */
 
 static bool parse_grant(const json_t *j, struct run_found *ret)

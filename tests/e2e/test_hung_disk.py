@@ -96,13 +96,37 @@ def test_a_restart_while_a_task_is_being_started(disk, own):
     assert [(t["state"], t["attempt"]) for t in (sje.end(task, 60) for task in tasks)] == [("SUCCEEDED", 1)] * 4
 
 
-def test_a_start_while_the_home_of_spark_hangs(own, tmp_path):
-    """A FIFO that nobody writes is as good as a disk that hangs."""
+@pytest.fixture
+def home(tmp_path):
+    """Of Spark, as it seems. A FIFO that nobody writes is as good as a disk that hangs."""
     home = tmp_path / "spark"
     (home / "conf").mkdir(parents=True)
     (home / "bin").mkdir()
     (home / "bin" / "spark-submit").write_text("#!/bin/sh\n")
     (home / "bin" / "spark-submit").chmod(0o755)
+    return home
+
+
+def test_the_home_of_spark_hangs(own, home):
+    """Other tasks start, run and end; what waits for it is cancelled; no more of its kind is taken."""
+    sje = own(split=True, SJE_NODE_SLOTS="4", SJE_NODE_SPARK_HOME=str(home))
+    long = sje.submit(shell("sleep 6"))
+    until(lambda: sje.task(long)["state"] == "RUNNING", 20, "it runs")
+    os.mkfifo(home / "conf" / "spark-env.sh")
+    apps = [sje.submit({"jobType": "SparkApp", "sparkAppPath": "/no/such.py"}) for _ in range(2)]
+    for app in apps:
+        until(lambda app=app: sje.task(app)["state"] == "RUNNING", 20, "it was granted")
+    assert sje.run(shell("true"))["attempt"] == 1
+    for app in apps:
+        sje.cancel(app, None)
+    assert {sje.end(app, 20)["state"] for app in apps} == {"CANCELLED"}
+    assert sje.end(long, 20)["attempt"] == 1
+    held = until(lambda: worker_of(sje, "node1")["holdOff"], 30, "it says why it takes none")
+    assert [h["type"] for h in held] == ["SparkApp"] and "hangs" in held[0]["reason"], held
+    assert sje.run(shell("true"))["attempt"] == 1
+
+
+def test_a_start_while_the_home_of_spark_hangs(own, home):
     os.mkfifo(home / "conf" / "spark-env.sh")
     sje = own(split=True, SJE_NODE_SPARK_HOME=str(home))
     long = sje.submit(shell("sleep 8"))

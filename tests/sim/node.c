@@ -453,6 +453,14 @@ int run_able(const struct run_context *x, const char *type, struct err *reterr)
     return is_unable(world->cur->node, type) ? err_set(reterr, ERR_CONFIG, "as planned") : 0;
 }
 
+const char *run_hangs(const struct run_context *x, const char *type, int64_t now)
+{
+    (void)x;
+    (void)type;
+    (void)now;
+    return NULL;
+}
+
 enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a,
                              const struct run_grant *g, struct wcore_fault *ret)
 {
@@ -690,19 +698,6 @@ void run_forget(struct run *r)
         r->shim->done = true;
     }
     run_release(r);
-}
-
-bool run_any_starting(const struct run_context *x)
-{
-    LIST_EACH(&x->runs, it)
-    {
-        const struct shim *s = CONTAINER_OF(it, struct run, node)->shim;
-
-        if (s && s->state == SPAWNING) {
-            return true;
-        }
-    }
-    return false;
 }
 
 void run_release_all(struct run_context *x)

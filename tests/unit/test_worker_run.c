@@ -666,11 +666,16 @@ static void hang_done(struct lane_job *j)
     (void)j;
 }
 
-static void begin_hang(void)
+static void hang_in(struct lane *l)
 {
     assert_int_equal(pipe(hang.pipe), 0);
     hang.job = (struct lane_job){.work = hang_work, .done = hang_done};
-    lane_do(&context.disk, &hang.job);
+    lane_do(l, &hang.job);
+}
+
+static void begin_hang(void)
+{
+    hang_in(run_starter(&context, executor_find(JOB_COMMAND)));
 }
 
 static void end_hang(void)
@@ -681,16 +686,18 @@ static void end_hang(void)
     close(hang.pipe[1]);
 }
 
+/* It waited behind what hangs, so nothing of it is ever made. */
 static void expect_not_started(const char *outcome)
 {
+    char *its CLEANUP(freep) = shimdir_path(tasks_dir, &attempt.key.task, 2);
+
     await(&n_ended);
     assert_string_equal(run_outcome(run), outcome);
     run_forget(run);
-    assert_int_equal(n_freed, 0); /* its directory is still to be made */
+    await(&n_freed);
     end_hang();
-    assert_int_equal(n_freed, 1);
     assert_int_equal(n_started, 0);
-    assert_true(run_is_done(tasks_dir, &attempt.key.task, 2)); /* and marked */
+    assert_int_equal(access(its, F_OK), -1);
 }
 
 static void test_a_cancel_on_a_disk_that_hangs(void **state)
@@ -723,32 +730,46 @@ static void test_a_shutdown_on_a_disk_that_hangs(void **state)
     begin_hang();
     assert_int_equal(start(COMMAND), WCORE_START_UNDER_WAY);
     run_stop(run, WCORE_STOP_SHUTDOWN, 1000);
-    assert_false(run_any_starting(&context));
     expect_not_started("returned");
 }
 
-/* Whoever let go of it now would lose it. */
-static void test_a_start_that_is_waited_for(void **state)
+/* The same while it is being made. */
+static void test_a_cancel_while_it_is_made(void **state)
 {
     (void)state;
     use_real_shim();
-    begin_hang();
-    assert_false(run_any_starting(&context));
     assert_int_equal(start(COMMAND), WCORE_START_UNDER_WAY);
-    assert_true(run_any_starting(&context));
-    assert_int_equal(write(hang.pipe[1], "", 1), 1);
-    while (run_any_starting(&context)) {
-        uv_run(&loop, UV_RUN_ONCE);
-    }
-    run_release(run); /* the next process finds it */
-    adopt();
-    if (!found_ended) {
-        await(&n_ended);
-    }
-    n_made = 2;
+    run_stop(run, WCORE_STOP_CANCEL, 1000); /* the pool has it: nothing was turned since */
+    await(&n_ended);
+    assert_string_equal(run_outcome(run), "cancelled");
+    run_forget(run);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    assert_int_equal(n_freed, 1);
+    assert_int_equal(n_started, 0);
+    assert_true(run_is_done(tasks_dir, &attempt.key.task, 2)); /* its directory is marked */
+}
+
+/* What one kind of task needs hangs: the others start, run and end, and no more of that kind comes.
+ */
+static void test_a_kind_of_task_that_hangs(void **state)
+{
+    int64_t late = clock_boot_ms() + 2 * RUN_LATE_MS;
+
+    (void)state;
+    use_real_shim();
+    hang_in(run_starter(&context, executor_find(JOB_SPARK)));
+    assert_int_equal(start(COMMAND), WCORE_START_UNDER_WAY);
+    await(&n_ended);
     assert_string_equal(run_outcome(run), "succeeded");
-    close(hang.pipe[0]);
-    close(hang.pipe[1]);
+    assert_null(run_hangs(&context, JOB_SPARK, clock_boot_ms()));
+    assert_non_null(strstr(run_hangs(&context, JOB_SPARK, late), "hangs"));
+    assert_null(run_hangs(&context, JOB_COMMAND, late));
+    assert_null(run_hangs(&context, NULL, late));
+    end_hang();
+    assert_null(run_hangs(&context, JOB_SPARK, late));
+    hang_in(&context.disk);
+    assert_non_null(strstr(run_hangs(&context, NULL, clock_boot_ms() + 2 * RUN_LATE_MS), "hangs"));
+    end_hang();
 }
 
 /* The plan is for a lease that has ended since. */
@@ -1344,7 +1365,8 @@ int main(void)
         T(test_a_cancel_on_a_disk_that_hangs),
         T(test_a_lease_on_a_disk_that_hangs),
         T(test_a_shutdown_on_a_disk_that_hangs),
-        T(test_a_start_that_is_waited_for),
+        T(test_a_cancel_while_it_is_made),
+        T(test_a_kind_of_task_that_hangs),
         T(test_a_start_that_comes_too_late),
         T(test_a_directory_that_is_gone),
         T(test_a_shim_that_is_gone),
