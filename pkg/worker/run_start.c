@@ -403,9 +403,7 @@ static void let_us_read(const char *dir, const char *grant)
 {
     struct stat st = {0};
 
-    if (lstat(dir, &st) == 0 && S_ISDIR(st.st_mode) && (st.st_mode & S_IRWXU) != S_IRWXU) {
-        (void)!chmod(dir, 0700);
-    }
+    (void)shimdir_take_back(dir);
     if (lstat(grant, &st) == 0 && S_ISREG(st.st_mode) && !(st.st_mode & S_IRUSR)) {
         (void)!chmod(grant, 0600);
     }

@@ -10,6 +10,7 @@
 #include "pkg/executors/strays.h"
 #include "pkg/worker/look.h"
 #include "tests/unit/fewfds.h"
+#include "tests/unit/norights.h"
 #include "tests/unit/realgroup.h"
 
 #include <elf.h>
@@ -504,6 +505,39 @@ static void test_a_record_that_cannot_be_read(void **state)
     assert_true(d.over);
     assert_string_equal(d.exit.reason, "exit");
     errand_done(&d);
+}
+
+/* A task can take its directory from us: it is ours all the same. Another's is not. */
+static void test_a_directory_without_rights(void **state)
+{
+    static const mode_t modes[] = {0, 0500, 0300, 0600};
+    char *sock CLEANUP(freep) = xasprintf("%s/sock", dir);
+
+    (void)state;
+    n_made = 0;
+    rights_count(true);
+    for (size_t i = 0; i < ARRAY_LEN(modes); i++) {
+        struct errand d = {.kind = ERRAND_SETTLE, .fd = -1, .node = &node, .exec = {.dir = dir}};
+        struct errand mark = {.kind = ERRAND_FORGET, .fd = -1, .exec = {.dir = dir}};
+
+        assert_int_equal(chmod(dir, modes[i]), 0);
+        errand_work(&d);
+        assert_true(d.fenced && !d.over);
+        assert_int_equal(access(sock, F_OK), 0);
+        errand_done(&d);
+        assert_int_equal(chmod(dir, modes[i]), 0);
+        errand_work(&mark);
+        assert_int_equal(mark.rc, 0);
+        assert_true(run_is_done(tasks_dir, &attempt.key.task, 1));
+        errand_done(&mark);
+        assert_int_equal(unlink(sock), 0);
+    }
+    rights_count(false);
+    assert_false(shimdir_take_back("/no/such") || shimdir_take_back(dir));
+    assert_int_equal(symlink(tasks_dir, sock), 0);
+    assert_int_equal(chmod(tasks_dir, 0500), 0);
+    assert_false(shimdir_take_back(sock));
+    assert_int_equal(chmod(tasks_dir, 0700), 0);
 }
 
 /* A task may make a file of that name beside its output; the record is written after that. */
@@ -1355,6 +1389,7 @@ int main(void)
         T(test_a_record_while_the_shim_is_busy),
         T(test_a_forged_record_and_a_forged_shim),
         T(test_a_record_that_cannot_be_read),
+        T(test_a_directory_without_rights),
         T(test_a_mark_that_is_not_ours),
         T(test_a_plugin_that_has_gone),
         T(test_the_spare_runs_the_next_task),
