@@ -172,17 +172,18 @@ static struct run *take_spare(struct run_context *x, const struct wcore_attempt 
     return r;
 }
 
-/* Where it has just gone, the end of its connection will say so. */
-static int tell_spare(struct run *r)
+/* One that has gone before it was told has begun nothing. Else the end of its connection says so.
+ */
+static int tell_spare(struct run *r, struct err *reterr)
 {
     uv_os_fd_t fd = -1;
-    size_t len = strlen(r->dir) + 1;
+    ssize_t len = (ssize_t)strlen(r->dir) + 1;
 
-    if (uv_fileno((uv_handle_t *)&r->pipe, &fd) == 0 &&
-        send(fd, r->dir, len, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)len) {
-        log_warn(NULL, "the shim that was started in advance is gone");
+    if (r->has_pipe && uv_fileno((uv_handle_t *)&r->pipe, &fd) == 0 &&
+        send(fd, r->dir, (size_t)len, MSG_NOSIGNAL | MSG_DONTWAIT) == len) {
+        return 0;
     }
-    return 0;
+    return err_set(reterr, ERR_BUSY, "the shim that was started in advance is gone");
 }
 
 /* What its shim needs is made; run_begun() follows. */
@@ -219,7 +220,7 @@ static int start_shim(struct run *r, struct err *reterr)
         return d->rc;
     }
     int rc = check_lease(d, reterr);
-    return rc < 0 ? rc : r->was_spare ? tell_spare(r) : spawn_for_task(r, reterr);
+    return rc < 0 ? rc : r->was_spare ? tell_spare(r, reterr) : spawn_for_task(r, reterr);
 }
 
 void run_begun(struct run *r)
@@ -239,9 +240,6 @@ void run_begun(struct run *r)
         return;
     }
     CRASH_POINT("worker-started");
-    if (!r->has_pipe) {
-        run_look_again(r); /* that of a spare has ended meanwhile */
-    }
 }
 
 static void succeed(struct run *r)

@@ -663,7 +663,7 @@ static void test_a_spare_that_has_ended_is_forgotten(void **state)
     assert_string_equal(run_outcome(run), "succeeded");
 }
 
-/* Nobody knows yet that it has: the attempt is lost, not failed. */
+/* Nobody knows yet that it has, or it is seen before it is told: nothing of the attempt began. */
 static void test_a_spare_that_has_just_ended(void **state)
 {
     siginfo_t info;
@@ -675,11 +675,26 @@ static void test_a_spare_that_has_just_ended(void **state)
     assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
     assert_int_equal(start(COMMAND), WCORE_START_UNDER_WAY);
     await(&n_ended);
-    assert_string_equal(run_outcome(run), "lost");
+    assert_string_equal(run_outcome(run), "returned");
+    assert_int_equal(run_fault(run)->of, WCORE_FAULT_ATTEMPT);
     assert_int_equal(n_started, 0);
 }
 
 /* ---- a disk that hangs ---- */
+
+static void turn_until(bool (*done)(void))
+{
+    for (int64_t end = clock_boot_ms() + 30000; !done();) {
+        assert_true(clock_boot_ms() < end);
+        uv_run(&loop, UV_RUN_NOWAIT);
+        poll(NULL, 0, 1);
+    }
+}
+
+static bool spare_is_gone(void)
+{
+    return !run->has_process && !run->has_pipe;
+}
 
 /* The lane is kept up by a read that nobody answers. */
 static struct {
@@ -781,6 +796,22 @@ static void test_a_cancel_while_it_is_made(void **state)
     assert_int_equal(n_freed, 1);
     assert_int_equal(n_started, 0);
     assert_true(run_is_done(tasks_dir, &attempt.key.task, 2)); /* its directory is marked */
+}
+
+/* Its connection ends while its directory is still to be made. */
+static void test_a_spare_that_ends_before_it_is_told(void **state)
+{
+    (void)state;
+    use_real_shim();
+    int pid = keep_spare();
+    begin_hang();
+    assert_int_equal(start(COMMAND), WCORE_START_UNDER_WAY);
+    kill(pid, SIGKILL);
+    turn_until(spare_is_gone);
+    end_hang();
+    assert_int_equal(n_ended, 1);
+    assert_string_equal(run_outcome(run), "returned");
+    assert_int_equal(n_started, 0);
 }
 
 /* What one kind of task needs hangs: the others start, run and end, and no more of that kind comes.
@@ -1049,15 +1080,6 @@ static pid_t number_in(const char *attempt_dir, const char *name)
     buf_init(&b, 64);
     return shimdir_read_file(path, name, &b, NULL) == 0 && b.len ? (pid_t)strtol(b.data, NULL, 10)
                                                                  : 0;
-}
-
-static void turn_until(bool (*done)(void))
-{
-    for (int64_t end = clock_boot_ms() + 30000; !done();) {
-        assert_true(clock_boot_ms() < end);
-        uv_run(&loop, UV_RUN_NOWAIT);
-        poll(NULL, 0, 1);
-    }
 }
 
 static bool stray_is_there(void)
@@ -1401,6 +1423,7 @@ int main(void)
         T(test_a_lease_on_a_disk_that_hangs),
         T(test_a_shutdown_on_a_disk_that_hangs),
         T(test_a_cancel_while_it_is_made),
+        T(test_a_spare_that_ends_before_it_is_told),
         T(test_a_kind_of_task_that_hangs),
         T(test_a_start_that_comes_too_late),
         T(test_a_directory_that_is_gone),
