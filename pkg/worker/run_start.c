@@ -392,7 +392,8 @@ static bool parse_grant(const json_t *j, struct run_found *ret)
                                        .memory_mb = (int32_t)json_get_int(j, "memoryMb", 0)},
                               .lease_ms = json_get_int(j, "leaseMs", 0)};
     return ret->need.slots >= 1 && ret->need.cpus_milli >= 0 && ret->need.memory_mb >= 0 &&
-           ret->lease_ms >= 1 && json_is_object(json_object_get(j, "spec")) &&
+           ret->lease_ms >= 1 && ret->lease_ms <= WCORE_LEASE_MAX_MS &&
+           json_is_object(json_object_get(j, "spec")) &&
            str_to_i64(str_of(json_get_string(j, "token")), INT64_MIN, INT64_MAX, &ret->token);
 }
 

@@ -278,13 +278,16 @@ static void test_a_grant_that_is_spoilt(void **state)
     char *sock CLEANUP(freep) = xasprintf("%s/sock", dir);
 
     (void)state;
-    n_made = 6;
-    for (int way = 0; way < 3; way++) {
+    n_made = 8;
+    for (int way = 0; way < 4; way++) {
         assert_int_equal(unlink(path), 0);
         if (way == 0) {
             assert_int_equal(symlink(path, path), 0);
         } else if (way == 1) {
             put(RUN_GRANT_FILE, "{}");
+        } else if (way == 2) { /* it would be over long ago, or never */
+            put(RUN_GRANT_FILE, "{\"v\":1,\"token\":\"8\",\"leaseMs\":9223372036854775807,"
+                                "\"slots\":1,\"spec\":{\"jobType\":\"Noop\"}}");
         }
         listen_as_shim();
         assert_int_equal(find(NULL), ERR_BUSY);
