@@ -2,6 +2,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -31,6 +32,23 @@ def disk(tmp_path):
     if frozen == [True]:
         freeze(False)
     until(lambda: subprocess.run(["umount", at], capture_output=True).returncode == 0, 20, "it is unmounted")
+
+
+@pytest.fixture
+def hanging(tmp_path):
+    """A directory: whoever looks into it waits."""
+    at = tmp_path / "hanging"
+    at.mkdir()
+    fs = subprocess.Popen([sys.executable, os.path.join(os.path.dirname(__file__), "hangfs.py"), at],
+                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        if not fs.stdout.readline():
+            pytest.skip("nobody may mount a file system here")
+        yield at
+    finally:
+        fs.kill()  # what waits gets an error
+        fs.wait(20)
+        subprocess.run(["umount", "--lazy", at], capture_output=True)
 
 
 def worker_of(sje, node):
@@ -135,3 +153,19 @@ def test_a_start_while_the_home_of_spark_hangs(own, home):
     sje.worker.start()
     assert sje.end(long, 60)["attempt"] == 1
     assert sje.run({"jobType": "Noop"})["state"] == "SUCCEEDED"
+
+
+def test_a_start_while_the_plug_ins_hang(own, hanging, tmp_path):
+    """The worker has tasks to take back, and does not wait."""
+    link, real = tmp_path / "plugins", tmp_path / "real"
+    real.mkdir()
+    link.symlink_to(real)
+    sje = own(split=True, SJE_NODE_PLUGIN_DIR=str(link))
+    long = sje.submit(shell("sleep 8"))
+    until(lambda: sje.task(long)["state"] == "RUNNING", 20, "it runs")
+    sje.worker.terminate()
+    link.unlink()
+    link.symlink_to(hanging / "plugins")
+    sje.worker.start()
+    assert sje.end(long, 60)["attempt"] == 1
+    assert sje.run(shell("true"))["state"] == "SUCCEEDED"
