@@ -145,6 +145,7 @@ static void on_dir_written(struct lane_job *j)
 
     w->dir = d->dir;
     w->dir_work.under_way = false;
+    workdir_tell(&w->dir);
     if (w->stop == CLOSING) {
         part_closed(w);
     } else if (d->above) {
