@@ -573,10 +573,12 @@ static void say(struct run *r, const char *fmt, ...)
     }
 }
 
-/* What was ordered before we knew its language, or on a connection that is lost. */
+/* What was ordered before we knew its language, or on a connection that is lost. The lease may have
+ * lost time since (wcore_on_gained()). */
 static void repeat_orders(struct run *r)
 {
     if (r->lease_until) {
+        r->lease_until = r->attempt ? MIN(r->lease_until, r->attempt->deadline) : r->lease_until;
         say(r, "lease %lld\n", (long long)r->lease_until);
     }
     if (r->stop_word) {

@@ -202,13 +202,19 @@ static int begin(struct run *r, const struct wcore_attempt *a, const json_t *spe
     return 0;
 }
 
-/* What the plan says is over, though the lease may have been renewed since. */
-static int check_lease(const struct errand *d, struct err *reterr)
+/* What the plan says is over, though the lease may have been renewed since. Where that has lost
+ * time (wcore_on_gained()) the shim learns it after its hello: it did not see the clocks before. */
+static int check_lease(struct run *r, struct err *reterr)
 {
-    return clock_boot_ms() < d->limits.lease_until
+    int64_t until = r->errand.limits.lease_until;
+
+    if (r->attempt && r->attempt->deadline < until) {
+        r->lease_until = until = r->attempt->deadline;
+    }
+    return clock_boot_ms() < until
                ? 0
                : err_set(reterr, ERR_TIMEOUT, "the disk of %.150s took longer than the lease",
-                         d->exec.dir);
+                         r->errand.exec.dir);
 }
 
 static int start_shim(struct run *r, struct err *reterr)
@@ -219,7 +225,7 @@ static int start_shim(struct run *r, struct err *reterr)
         *reterr = d->why;
         return d->rc;
     }
-    int rc = check_lease(d, reterr);
+    int rc = check_lease(r, reterr);
     return rc < 0 ? rc : r->was_spare ? tell_spare(r, reterr) : spawn_for_task(r, reterr);
 }
 

@@ -856,6 +856,47 @@ static void test_a_start_that_comes_too_late(void **state)
     assert_int_equal(n_started, 0);
 }
 
+/* The machine stood still meanwhile: the lease has less left than the plan says. */
+static void test_a_lease_that_has_lost_time(void **state)
+{
+    (void)state;
+    use_real_shim();
+    begin_hang();
+    assert_int_equal(start(COMMAND), WCORE_START_UNDER_WAY);
+    attempt.deadline -= 10000;
+    end_hang();
+    assert_int_equal(n_ended, 1);
+    assert_string_equal(run_outcome(run), "succeeded");
+    assert_int_equal(run->lease_until, attempt.deadline); /* told after its hello */
+    run_release(run);
+    n_ended = n_freed = 0;
+    attempt.key.task.b[3]++;
+    begin_hang();
+    assert_int_equal(start(COMMAND), WCORE_START_UNDER_WAY);
+    attempt.deadline = clock_boot_ms();
+    end_hang();
+    assert_string_equal(run_outcome(run), "returned");
+    n_made = 1;
+}
+
+/* And so it says, whenever it has to say it again. */
+static void test_an_order_that_has_lost_time(void **state)
+{
+    (void)state;
+    adopt_live(NOBODY_THERE);
+    await(&n_started);
+    attempt.deadline = 123456;
+    run_lease(run, attempt.deadline);
+    assert_string_equal(hear(), "lease 123456\n");
+    attempt.deadline = 113456;
+    await_connection();
+    say(NOBODY_THERE);
+    assert_string_equal(hear(), "lease 113456\n");
+    take_fixture("exit.json");
+    leave();
+    await(&n_ended);
+}
+
 /* ---- faults of the node ---- */
 
 static void expect_fault(enum wcore_started s, int of, const char *part)
@@ -1429,6 +1470,8 @@ int main(void)
         T(test_a_spare_that_ends_before_it_is_told),
         T(test_a_kind_of_task_that_hangs),
         T(test_a_start_that_comes_too_late),
+        T(test_a_lease_that_has_lost_time),
+        T(test_an_order_that_has_lost_time),
         T(test_a_directory_that_is_gone),
         T(test_a_shim_that_is_gone),
         T(test_a_shim_that_is_unable),
