@@ -1,5 +1,7 @@
 #include "internal/lane.h"
 
+#include "internal/clock.h"
+
 #include <stdlib.h>
 
 /* A few lanes, looks, names that are resolved. Threads that are not used cost next to nothing. */
@@ -41,6 +43,7 @@ static void begin(struct lane *l)
 
     if (n) {
         l->under_way = CONTAINER_OF(n, struct lane_job, node);
+        l->since = clock_boot_ms();
         l->work.data = l;
         MUST(uv_queue_work(l->loop, &l->work, on_work, on_worked) == 0);
     }
@@ -52,6 +55,11 @@ void lane_do(struct lane *l, struct lane_job *j)
     if (!l->under_way) {
         begin(l);
     }
+}
+
+int64_t lane_busy_ms(const struct lane *l, int64_t now)
+{
+    return l->under_way ? now - l->since : 0;
 }
 
 bool lane_take_back(struct lane *l, struct lane_job *j)

@@ -23,6 +23,7 @@ struct lane {
     uv_work_t work;
     struct list waiting;
     struct lane_job *under_way; /* NULL: none */
+    int64_t since;              /* it is, on clock_boot_ms() */
 };
 
 /* Before anything else uses the pool, in a process that has lanes. */
@@ -30,6 +31,8 @@ void lane_widen_pool(void);
 
 void lane_init(struct lane *l, uv_loop_t *loop);
 void lane_do(struct lane *l, struct lane_job *j);
+/* So long one job has been under way; 0: none is. */
+int64_t lane_busy_ms(const struct lane *l, int64_t now);
 /* True: it had not begun, and will not. Else done() will be called. */
 bool lane_take_back(struct lane *l, struct lane_job *j);
 

@@ -1,6 +1,7 @@
 #include "cmd/sje-executor/server.h"
 
 #include "api/api.h"
+#include "cmd/sje-executor/plugins.h"
 #include "cmd/sje-executor/preflight.h"
 #include "internal/lane.h"
 #include "internal/log.h"
@@ -271,7 +272,8 @@ static int start_parts(struct server *s, struct err *reterr)
 {
     struct config *c = s->config;
     char shim[4200];
-    int rc = executors_init(c->node.plugin_dir, reterr);
+    bool worker = config_has_role(c, "worker");
+    int rc = plugins_find(&s->loop, c->node.plugin_dir, !worker, reterr);
 
     if (rc < 0) {
         return rc;
@@ -287,7 +289,7 @@ static int start_parts(struct server *s, struct err *reterr)
             manager_on_settings(s->manager, on_settings, s);
         }
     }
-    if (rc == 0 && config_has_role(c, "worker")) {
+    if (rc == 0 && worker) {
         rc = find_shim(shim, sizeof(shim), reterr);
         if (rc == 0) {
             rc = worker_start(&s->loop, c, shim, &s->worker, reterr);

@@ -11,6 +11,7 @@ enum exec_fault exec_fault_of_error(int rc)
         {ERR_IO, EXEC_FAULT_NODE},          /* a file or a process of ours */
         {ERR_CONFIG, EXEC_FAULT_TYPE},      /* what this type needs is not on the node */
         {ERR_CONFLICT, EXEC_FAULT_ATTEMPT}, /* its directory is there already */
+        {ERR_BUSY, EXEC_FAULT_ATTEMPT},     /* its shim has gone before it began */
         {ERR_TIMEOUT, EXEC_FAULT_ATTEMPT},  /* that took as long as its lease */
     };
 

@@ -51,6 +51,20 @@ int shimdir_create(const char *dir, struct err *reterr)
     return 0;
 }
 
+bool shimdir_take_back(const char *dir)
+{
+    char path[64];
+    struct stat st = {0};
+    int fd CLEANUP(closep) = open(dir, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0 || fstat(fd, &st) != 0 || st.st_uid != geteuid() ||
+        (st.st_mode & S_IRWXU) == S_IRWXU) {
+        return false;
+    }
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    return chmod(path, 0700) == 0;
+}
+
 static bool parse_name(const char *name, struct id *task, int32_t *attempt)
 {
     int64_t n = 0;

@@ -16,6 +16,9 @@
 char *shimdir_path(const char *tasks_dir, const struct id *task, int32_t attempt);
 /* Makes it (0700) with `work` in it. ERR_CONFLICT where it exists. */
 int shimdir_create(const char *dir, struct err *reterr) NODISCARD;
+/* A task can take away our rights of its directory, where it runs as the same user. True: they were
+ * gone, and are back. */
+bool shimdir_take_back(const char *dir);
 /* Removes it with all that is below, but not what is mounted there: then it stays, and the error
  * names the mount. Fine where it does not exist. */
 int shimdir_remove(const char *dir, struct err *reterr);

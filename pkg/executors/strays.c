@@ -256,8 +256,52 @@ static bool is_token(const char *env)
 
 /* ---- killing ---- */
 
+/* Whose it is, by its session or its token. True: one of them. */
+static bool identify(const struct process *p, struct strays *list, size_t n,
+                     const struct buf *tokens, int unread)
+{
+    bool found = false;
+
+    for (size_t i = 0; i < n; i++) {
+        struct strays *s = &list[i];
+
+        s->doubt = unread;
+        s->its = is_session(p, s->task, s, &s->task_sure, &s->doubt) ||
+                 is_session(p, s->shim, s, &s->shim_sure, &s->doubt) ||
+                 (!unread && is_token(s->token) && has_entry(tokens, s->token));
+        found = found || s->its;
+    }
+    return found;
+}
+
+/* Counts for those of whom it is, or where that cannot be told; `anybodys`: for all. */
+static void kill_and_count(int64_t pid, int fd, struct strays *list, size_t n, bool anybodys)
+{
+    int sent = -1;
+
+    for (size_t i = 0; i < n; i++) {
+        struct strays *s = &list[i];
+        bool ours = s->its || anybodys;
+        bool clears = s->shim_clears && pid == s->shim;
+
+        if (ours && !clears && sent < 0) {
+            sent = fd < 0 ? kill((pid_t)pid, SIGKILL)
+                          : (int)syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0);
+            sent = sent == 0 ? 0 : errno;
+        }
+        s->left += ours ? sent != ESRCH : s->doubt && !says_gone(s->doubt);
+    }
+}
+
+static void count_doubt(struct strays *list, size_t n, int error)
+{
+    for (size_t i = 0; i < n; i++) {
+        list[i].left += !says_gone(error);
+    }
+}
+
 /* Through a pidfd that was opened before it was looked at, so that a number which was given to a
- * stranger meanwhile is not hit. Counts for those of whom it was, or where that cannot be told. */
+ * stranger meanwhile is not hit. */
 static void kill_if_ours(int64_t pid, struct strays *list, size_t n, struct buf *tokens)
 {
     struct process p = {0};
@@ -266,28 +310,14 @@ static void kill_if_ours(int64_t pid, struct strays *list, size_t n, struct buf 
     bool by_number = fd < 0 && (errno == ENOSYS || errno == EPERM);
     int error = fd < 0 && !by_number ? errno : process_read(pid, &p);
     bool orphan = !error && is_orphan(&p, pid);
-    int sent = -1;
 
-    if (!error && is_dead(&p)) {
-        if (orphan) {
-            waitpid((pid_t)pid, NULL, WNOHANG);
-        }
-        error = ESRCH;
-    }
-    int unread = error ? error : read_tokens(pid, tokens);
-    for (size_t i = 0; i < n; i++) {
-        struct strays *s = &list[i];
-        int doubt = unread;
-        bool ours = !error && (orphan || is_session(&p, s->task, s, &s->task_sure, &doubt) ||
-                               is_session(&p, s->shim, s, &s->shim_sure, &doubt) ||
-                               (!unread && is_token(s->token) && has_entry(tokens, s->token)));
-        bool clears = s->shim_clears && pid == s->shim;
-        if (ours && !clears && sent < 0) {
-            sent = by_number ? kill((pid_t)pid, SIGKILL)
-                             : (int)syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0);
-            sent = sent == 0 ? 0 : errno;
-        }
-        s->left += ours ? sent != ESRCH : doubt && !says_gone(doubt);
+    if (error) {
+        count_doubt(list, n, error);
+    } else if (is_dead(&p) && orphan) {
+        waitpid((pid_t)pid, NULL, WNOHANG);
+    } else if (!is_dead(&p)) {
+        bool known = identify(&p, list, n, tokens, read_tokens(pid, tokens));
+        kill_and_count(pid, fd, list, n, orphan && !known);
     }
     if (fd >= 0) {
         close(fd);

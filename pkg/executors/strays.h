@@ -24,6 +24,8 @@ struct strays {
     bool fresh; /* their numbers cannot have been given to others since seen_at */
     bool shim_sure;
     bool task_sure;
+    bool its;  /* of the process that is being looked at */
+    int doubt; /* an error: whose that is cannot be told */
 };
 
 /* So many processes and threads this machine has begun: by that the numbers of processes go round.
@@ -35,7 +37,7 @@ int64_t strays_forks(void);
 void strays_inherit(void);
 /* A child that this process starts by itself is nobody's orphan, from the moment that it is there:
  * so it is started between these two, with its number for the second (0: it was not), and taken off
- * when it was waited for. */
+ * when it was waited for, never before. */
 void strays_before_child(void);
 void strays_after_child(int64_t pid);
 void strays_forget_child(int64_t pid);
@@ -45,9 +47,10 @@ void strays_reap(void);
  * False: it has not, or the machine was started anew since. */
 bool strays_read(const char *dir, struct strays *ret);
 /* Kills what it finds. Returns how much of it was still there; 0: nothing is left, as far as can be
- * told. Orphans count, whoever's they are; so does what it could not look at. */
+ * told. An orphan that belongs to none of those who are looked for counts for each of them; so does
+ * what it could not look at. */
 int strays_kill(const struct strays *s);
-/* The same for several, in one walk. */
+/* The same for several, in one walk. An orphan of one of them counts for that alone. */
 void strays_kill_all(struct strays *list, size_t n);
 
 #endif

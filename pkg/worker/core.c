@@ -241,25 +241,30 @@ static void watch_due(struct wcore *c, int64_t now, struct wcore_attempt *a)
 
 /* ---- events: grants ---- */
 
-/* Ends what is left here of other attempts of the task. True: one may still run. */
+/* Ends what is left here of earlier attempts of the task. True: one may still run, or a later one
+ * is here, so that this grant was under way for long. */
 static bool has_another(struct wcore *c, int64_t now, const struct wcore_attempt *a)
 {
     static const enum wcore_state states[] = {WCORE_STARTING, WCORE_RUNNING, WCORE_STOPPING,
                                               WCORE_ENDED};
-    bool lives = false;
+    bool found = false;
 
     for (size_t i = 0; a->key.attempt > 1 && i < ARRAY_LEN(states); i++) {
         LIST_EACH(&c->in_state[states[i]], it)
         {
             struct wcore_attempt *o = CONTAINER_OF(it, struct wcore_attempt, in_state);
 
-            if (id_eq(&o->key.task, &a->key.task)) {
-                lives = lives || is_live(o);
+            if (!id_eq(&o->key.task, &a->key.task)) {
+                continue;
+            }
+            bool later = o->key.attempt > a->key.attempt;
+            found = found || later || is_live(o);
+            if (!later) {
                 revoke(c, now, o);
             }
         }
     }
-    return lives;
+    return found;
 }
 
 /* The specification counts, not the hint. NULL: there is room for it. */
@@ -324,15 +329,14 @@ bool wcore_on_grant(struct wcore *c, int64_t now, const struct wcore_grant *g)
     if (g->type) {
         str_replace_owned(&a->type, g->type);
     }
-    const char *why =
-        another ? "an earlier attempt of it has not ended here yet" : wcore_unable(c, a->type);
+    const char *why = another ? "another attempt of it is here" : wcore_unable(c, a->type);
     why = why ? why : take_need(c, now, a, &g->need);
     if (a->cancelled) {
         conclude(c, a, WCORE_CANCELLED, "cancelled before it was started");
     } else if (now >= a->deadline) {
         conclude(c, a, WCORE_LOST, "the lease was over before the grant came");
     } else if (c->stop_tasks) {
-        conclude(c, a, WCORE_LOST, "the worker shuts down");
+        conclude(c, a, WCORE_RETURNED, "the worker shuts down");
     } else if (why) {
         conclude(c, a, WCORE_RETURNED, why);
     } else {
@@ -627,8 +631,8 @@ bool wcore_is_quiet(const struct wcore *c)
     for (enum wcore_state s = WCORE_STARTING; s <= WCORE_STOPPING; s++) {
         live += c->in_state[s].count;
     }
-    return c->in_state[WCORE_CLAIMING].count == 0 && c->in_state[WCORE_ENDED].count == 0 &&
-           (!c->stop_tasks || live == 0);
+    return c->in_state[WCORE_CLAIMING].count == 0 && c->in_state[WCORE_STARTING].count == 0 &&
+           c->in_state[WCORE_ENDED].count == 0 && (!c->stop_tasks || live == 0);
 }
 
 void wcore_last_beat(struct wcore *c, int64_t now)

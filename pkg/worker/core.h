@@ -38,8 +38,9 @@
 #define WCORE_BEAT_GAP_MS      200   /* between two beats at least */
 #define WCORE_KILL_AFTER_MS    20000 /* what has not ended so long after its grace is killed */
 #define WCORE_KILL_UNPROVEN_MS 3000  /* the same for what may run elsewhere soon */
-#define WCORE_DOUBT_MS         2000  /* left of a lease that only the wall clock says is over */
-#define WCORE_HOLD_OFF_MS      5000  /* after a fault of the node; doubled with each further one */
+#define WCORE_LEASE_MAX_MS     (10 * 86400 * 1000LL)
+#define WCORE_DOUBT_MS         2000 /* left of a lease that only the wall clock says is over */
+#define WCORE_HOLD_OFF_MS      5000 /* after a fault of the node; doubled with each further one */
 #define WCORE_HOLD_OFF_MAX_MS  600000
 #define WCORE_PROVEN_MS        30000 /* what has run so long was started well */
 #define WCORE_BATCH            500   /* claims or results handed to one operation */
@@ -304,7 +305,8 @@ int64_t wcore_step(struct wcore *c, int64_t now);
 /* ---- the end ---- */
 /* No more work is taken; with stop_tasks what runs is stopped. */
 void wcore_stop(struct wcore *c, int64_t now, bool stop_tasks);
-/* Nothing is left that the owner should wait for. */
+/* Nothing is left that the owner should wait for: neither answers nor what is being started, which
+ * the next process could not find yet. */
 bool wcore_is_quiet(const struct wcore *c);
 /* Claims that are still open are given back, then the last beat is sent. */
 void wcore_last_beat(struct wcore *c, int64_t now);

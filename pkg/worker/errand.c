@@ -122,6 +122,30 @@ static void crashed(struct errand *d)
     judge(d);
 }
 
+/* Each once more where the task has taken away our rights. */
+static int connect_shim(struct errand *d)
+{
+    int rc = shim_connect(d->exec.dir, &d->fd, NULL);
+
+    return rc == ERR_IO && shimdir_take_back(d->exec.dir) ? shim_connect(d->exec.dir, &d->fd, NULL)
+                                                          : rc;
+}
+
+static bool fence(const char *dir)
+{
+    int rc = shim_fence(dir, NULL);
+
+    return (rc == ERR_IO && shimdir_take_back(dir) ? shim_fence(dir, NULL) : rc) == 0;
+}
+
+static void mark(struct errand *d)
+{
+    d->rc = run_mark(d->exec.dir, &d->why);
+    if (d->rc < 0 && shimdir_take_back(d->exec.dir)) {
+        d->rc = run_mark(d->exec.dir, &d->why);
+    }
+}
+
 /* First the shim: while it lives, what is written in the directory may be the task's. One that went
  * without a bye may live where nobody finds its socket. */
 static void settle(struct errand *d)
@@ -136,13 +160,13 @@ static void settle(struct errand *d)
     if (d->bye && !d->cut && take_record(d)) {
         return;
     }
-    if (shim_connect(d->exec.dir, &d->fd, NULL) != ERR_NOT_FOUND) {
+    if (connect_shim(d) != ERR_NOT_FOUND) {
         return;
     }
     if (!d->cut && take_record(d)) {
         return;
     }
-    d->fenced = shim_fence(d->exec.dir, NULL) == 0;
+    d->fenced = fence(d->exec.dir);
     (void)strays_read(d->exec.dir, &d->numbers);
     if (d->fenced && !d->cut) {
         (void)take_record(d);
@@ -169,7 +193,7 @@ void errand_work(struct errand *d)
         start(d);
         break;
     case ERRAND_FORGET:
-        d->rc = run_mark(d->exec.dir, &d->why);
+        mark(d);
         break;
     }
 }

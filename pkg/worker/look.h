@@ -13,7 +13,7 @@
 #include "pkg/worker/run.h"
 
 #define LOOK_MS       5000 /* between two */
-#define LOOK_LATE_MS  5000
+#define LOOK_LATE_MS  RUN_LATE_MS
 #define LOOK_FIRST_MS 1000 /* that long a start waits for the first */
 
 struct look;

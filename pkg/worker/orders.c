@@ -3,9 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define LEASE_MS_MAX (10 * 86400 * 1000LL)
-#define SLOTS_MAX    1000000
-#define KEEP_MAX_MS  10000
+#define SLOTS_MAX   1000000
+#define KEEP_MAX_MS 10000
 
 static int broken(struct err *reterr, const char *what)
 {
@@ -97,7 +96,8 @@ static int read_grants(struct order *o, struct err *reterr)
         g->spec = json_object_get(j, "spec");
         g->need = need_of(g->spec);
         g->type = json_get_string(g->spec, "jobType");
-        if (!read_key(j, &g->key) || !g->spec || g->lease_ms < 1 || g->lease_ms > LEASE_MS_MAX ||
+        if (!read_key(j, &g->key) || !g->spec || g->lease_ms < 1 ||
+            g->lease_ms > WCORE_LEASE_MAX_MS ||
             !str_to_i64(str_of(json_get_string(j, "token")), INT64_MIN, INT64_MAX, &g->token)) {
             return broken(reterr, "grants");
         }

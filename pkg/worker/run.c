@@ -133,7 +133,8 @@ void run_release_all(struct run_context *x)
 
         r->open_handles++; /* so that it is not freed before its process is let go */
         run_release(r);
-        run_close_process(r);
+        /* It stays our child: a walk that is still under way would take it for an orphan. */
+        close_handle(r, &r->has_process, (uv_handle_t *)&r->process);
         let_go(r);
     }
 }
@@ -312,6 +313,12 @@ void run_fill(struct run *r, enum errand_kind k)
     d->unable = r->unable;
 }
 
+/* A start is made beside the others: it looks at more than tasks_dir. */
+static struct lane *lane_of(struct run *r)
+{
+    return r->errand.kind == ERRAND_START ? run_starter(r->x, r->executor) : &r->x->disk;
+}
+
 void run_ask(struct run *r, enum errand_kind k)
 {
     if (r->errand.kind) {
@@ -322,7 +329,7 @@ void run_ask(struct run *r, enum errand_kind k)
     r->open_handles++;
     r->errand.job.work = work;
     r->errand.job.done = on_worked;
-    lane_do(&r->x->disk, &r->errand.job);
+    lane_do(lane_of(r), &r->errand.job);
 }
 
 /* ---- the shim ---- */
@@ -336,11 +343,23 @@ static bool is_starting(const struct run *r)
     return r->errand.kind == ERRAND_START;
 }
 
+/* What has not begun leaves no directory. */
+static void take_back(struct run *r)
+{
+    if (lane_take_back(lane_of(r), &r->errand.job)) {
+        errand_done(&r->errand);
+        free(STEAL(r->dir));
+        r->exec.dir = NULL;
+        let_go(r);
+    }
+}
+
 /* Not at once: that is no place to tell its end. */
 static void give_up(struct run *r)
 {
     r->given_up = true;
     look_in(r, 0);
+    take_back(r);
 }
 
 static void conclude_unstarted(struct run *r)
@@ -348,8 +367,10 @@ static void conclude_unstarted(struct run *r)
     if (streq(r->stop_word, "cancel")) {
         run_set_verdict(r, EXEC_CANCELLED, "cancelled", "stopped before it was started");
     } else {
-        run_set_verdict(r, EXEC_LOST, "lost",
-                        "stopped before it was started: the disk has not answered yet");
+        static const char why[] = "stopped before it was started: the disk has not answered yet";
+
+        run_set_fault(r, EXEC_FAULT_ATTEMPT, why);
+        run_set_verdict(r, EXEC_RETURNED, "node", why);
     }
     run_tell_end(r);
 }
@@ -552,10 +573,12 @@ static void say(struct run *r, const char *fmt, ...)
     }
 }
 
-/* What was ordered before we knew its language, or on a connection that is lost. */
+/* What was ordered before we knew its language, or on a connection that is lost. The lease may have
+ * lost time since (wcore_on_gained()). */
 static void repeat_orders(struct run *r)
 {
     if (r->lease_until) {
+        r->lease_until = r->attempt ? MIN(r->lease_until, r->attempt->deadline) : r->lease_until;
         say(r, "lease %lld\n", (long long)r->lease_until);
     }
     if (r->stop_word) {

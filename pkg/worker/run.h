@@ -19,6 +19,10 @@
 
 struct run;
 
+/* Executors that have something to start: Spark, commands, plug-ins. */
+#define RUN_STARTERS 4
+#define RUN_LATE_MS  5000 /* what takes longer hangs */
+
 /* What all runs share; owned by the worker, outlives them. */
 struct run_context {
     uv_loop_t *loop;
@@ -28,11 +32,15 @@ struct run_context {
     const char *shim_path;
     const char *cgroup; /* NULL: none */
     struct lane disk;   /* what is asked of tasks_dir */
-    struct lane proc;   /* walks of /proc for what dead shims have left */
-    struct list runs;   /* of struct run, until they are freed */
-    struct run *spare;  /* in `runs`: a shim that waits for its task; NULL: none */
-    int64_t spare_at;   /* while there is none: not before that time on clock_boot_ms() */
-    int64_t strays_at;  /* the same for the next walk */
+    struct {
+        const struct executor *executor; /* NULL: this place and those behind it are free */
+        struct lane lane;
+    } starters[RUN_STARTERS]; /* what is made for a start: each looks at other parts of the node */
+    struct lane proc;         /* walks of /proc for what dead shims have left */
+    struct list runs;         /* of struct run, until they are freed */
+    struct run *spare;        /* in `runs`: a shim that waits for its task; NULL: none */
+    int64_t spare_at;         /* while there is none: not before that time on clock_boot_ms() */
+    int64_t strays_at;        /* the same for the next walk */
     bool walking;
     int64_t walks;    /* so many were there */
     int64_t forks;    /* strays_forks() as of a moment ago */
@@ -53,6 +61,9 @@ void run_keep_spare(struct run_context *x, int64_t now);
 /* Can tasks of this type (NULL: any at all) be started here now? Looks at the node, without a task;
  * the error is a sentence for people. Cheap. */
 int run_able(const struct run_context *x, const char *type, struct err *reterr) NODISCARD;
+/* Why nothing of this type (NULL: nothing at all) had better be granted: it would wait behind what
+ * has not ended for so long. NULL: no reason. */
+const char *run_hangs(const struct run_context *x, const char *type, int64_t now);
 
 /* What a grant says of its attempt. */
 struct run_grant {

@@ -88,5 +88,7 @@ void run_tell_end(struct run *r);
 
 /* run_start.c: all that its shim needs is there, or could not be made. */
 void run_begun(struct run *r);
+/* Where that is made. */
+struct lane *run_starter(struct run_context *x, const struct executor *executor);
 
 #endif

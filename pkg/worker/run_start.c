@@ -172,17 +172,18 @@ static struct run *take_spare(struct run_context *x, const struct wcore_attempt 
     return r;
 }
 
-/* Where it has just gone, the end of its connection will say so. */
-static int tell_spare(struct run *r)
+/* One that has gone before it was told has begun nothing. Else the end of its connection says so.
+ */
+static int tell_spare(struct run *r, struct err *reterr)
 {
     uv_os_fd_t fd = -1;
-    size_t len = strlen(r->dir) + 1;
+    ssize_t len = (ssize_t)strlen(r->dir) + 1;
 
-    if (uv_fileno((uv_handle_t *)&r->pipe, &fd) == 0 &&
-        send(fd, r->dir, len, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)len) {
-        log_warn(NULL, "the shim that was started in advance is gone");
+    if (r->has_pipe && uv_fileno((uv_handle_t *)&r->pipe, &fd) == 0 &&
+        send(fd, r->dir, (size_t)len, MSG_NOSIGNAL | MSG_DONTWAIT) == len) {
+        return 0;
     }
-    return 0;
+    return err_set(reterr, ERR_BUSY, "the shim that was started in advance is gone");
 }
 
 /* What its shim needs is made; run_begun() follows. */
@@ -201,13 +202,19 @@ static int begin(struct run *r, const struct wcore_attempt *a, const json_t *spe
     return 0;
 }
 
-/* What the plan says is over, though the lease may have been renewed since. */
-static int check_lease(const struct errand *d, struct err *reterr)
+/* What the plan says is over, though the lease may have been renewed since. Where that has lost
+ * time (wcore_on_gained()) the shim learns it after its hello: it did not see the clocks before. */
+static int check_lease(struct run *r, struct err *reterr)
 {
-    return clock_boot_ms() < d->limits.lease_until
+    int64_t until = r->errand.limits.lease_until;
+
+    if (r->attempt && r->attempt->deadline < until) {
+        r->lease_until = until = r->attempt->deadline;
+    }
+    return clock_boot_ms() < until
                ? 0
                : err_set(reterr, ERR_TIMEOUT, "the disk of %.150s took longer than the lease",
-                         d->exec.dir);
+                         r->errand.exec.dir);
 }
 
 static int start_shim(struct run *r, struct err *reterr)
@@ -218,8 +225,8 @@ static int start_shim(struct run *r, struct err *reterr)
         *reterr = d->why;
         return d->rc;
     }
-    int rc = check_lease(d, reterr);
-    return rc < 0 ? rc : r->was_spare ? tell_spare(r) : spawn_for_task(r, reterr);
+    int rc = check_lease(r, reterr);
+    return rc < 0 ? rc : r->was_spare ? tell_spare(r, reterr) : spawn_for_task(r, reterr);
 }
 
 void run_begun(struct run *r)
@@ -239,9 +246,6 @@ void run_begun(struct run *r)
         return;
     }
     CRASH_POINT("worker-started");
-    if (!r->has_pipe) {
-        run_look_again(r); /* that of a spare has ended meanwhile */
-    }
 }
 
 static void succeed(struct run *r)
@@ -354,6 +358,37 @@ int run_able(const struct run_context *x, const char *type, struct err *reterr)
     return type ? executor_able(x->node, type, reterr) : node_able(x, reterr);
 }
 
+struct lane *run_starter(struct run_context *x, const struct executor *executor)
+{
+    size_t i = 0;
+
+    while (i < RUN_STARTERS && x->starters[i].executor && x->starters[i].executor != executor) {
+        i++;
+    }
+    MUST(i < RUN_STARTERS);
+    if (!x->starters[i].executor) {
+        x->starters[i].executor = executor;
+        lane_init(&x->starters[i].lane, x->loop);
+    }
+    return &x->starters[i].lane;
+}
+
+const char *run_hangs(const struct run_context *x, const char *type, int64_t now)
+{
+    const struct executor *executor = type ? executor_find(type) : NULL;
+
+    if (!type && lane_busy_ms(&x->disk, now) >= RUN_LATE_MS) {
+        return "what is asked of the work directory does not end: a file system hangs";
+    }
+    for (size_t i = 0; executor && i < RUN_STARTERS; i++) {
+        if (x->starters[i].executor == executor &&
+            lane_busy_ms(&x->starters[i].lane, now) >= RUN_LATE_MS) {
+            return "a start of such a task does not end: a file system hangs";
+        }
+    }
+    return NULL;
+}
+
 /* ---- survivors ---- */
 
 static bool parse_grant(const json_t *j, struct run_found *ret)
@@ -363,7 +398,8 @@ static bool parse_grant(const json_t *j, struct run_found *ret)
                                        .memory_mb = (int32_t)json_get_int(j, "memoryMb", 0)},
                               .lease_ms = json_get_int(j, "leaseMs", 0)};
     return ret->need.slots >= 1 && ret->need.cpus_milli >= 0 && ret->need.memory_mb >= 0 &&
-           ret->lease_ms >= 1 && json_is_object(json_object_get(j, "spec")) &&
+           ret->lease_ms >= 1 && ret->lease_ms <= WCORE_LEASE_MAX_MS &&
+           json_is_object(json_object_get(j, "spec")) &&
            str_to_i64(str_of(json_get_string(j, "token")), INT64_MIN, INT64_MAX, &ret->token);
 }
 
@@ -372,9 +408,7 @@ static void let_us_read(const char *dir, const char *grant)
 {
     struct stat st = {0};
 
-    if (lstat(dir, &st) == 0 && S_ISDIR(st.st_mode) && (st.st_mode & S_IRWXU) != S_IRWXU) {
-        (void)!chmod(dir, 0700);
-    }
+    (void)shimdir_take_back(dir);
     if (lstat(grant, &st) == 0 && S_ISREG(st.st_mode) && !(st.st_mode & S_IRUSR)) {
         (void)!chmod(grant, 0600);
     }

@@ -70,9 +70,7 @@ static int take_lock(struct workdir *w, struct err *reterr)
                        w->path, pid);
     }
     snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
-    if (!overwrite(w->lock_fd, pid)) {
-        log_debug(NULL, "cannot write %s: %s", path, strerror(errno)); /* it only helps people */
-    }
+    (void)overwrite(w->lock_fd, pid); /* it only helps people */
     return 0;
 }
 
@@ -147,7 +145,7 @@ static int replace_identity(const struct workdir *w, const char *path, const cha
 }
 
 /* A task may have filled the disk, and nobody else tidies before the start. */
-static int write_identity(const struct workdir *w, struct err *reterr)
+static int write_identity(struct workdir *w, struct err *reterr)
 {
     char *path CLEANUP(freep) = xasprintf("%s/identity", w->path);
     char uuid[ID_TEXT_LEN];
@@ -163,9 +161,7 @@ static int write_identity(const struct workdir *w, struct err *reterr)
         full = error == ENOSPC || error == EDQUOT;
         if (full) {
             tidy_once(w->tasks, clock_wall_ms(), 0, &r);
-            log_warn(NULL,
-                     "the disk of %s is full: removed the directories of %zu finished attempts",
-                     w->path, r.removed);
+            w->removed += r.removed;
         }
     } while (full && r.removed);
     return error ? err_errno(reterr, ERR_IO, error, "%scannot write %.150s",
@@ -250,6 +246,15 @@ static int take_identity(struct workdir *w, struct err *reterr)
     return write_identity(w, reterr);
 }
 
+void workdir_tell(struct workdir *w)
+{
+    if (w->removed) {
+        log_warn(NULL, "the disk of %s is full: removed the directories of %zu finished attempts",
+                 w->path, w->removed);
+    }
+    w->removed = 0;
+}
+
 int workdir_raise(struct workdir *w, int64_t above, struct err *reterr)
 {
     if (above < w->incarnation || above > w->incarnation + PROCESS_AHEAD) {
@@ -298,6 +303,7 @@ int workdir_mend(struct workdir *w, bool *ret_new, struct err *reterr)
     rc = keep_lock(&now, reterr);
     w->lock_fd = now.lock_fd;
     rc = rc < 0 ? rc : write_identity(&now, reterr);
+    w->removed = now.removed;
     if (rc == 0) {
         *w = now;
         *ret_new = true;
@@ -325,6 +331,7 @@ int workdir_open(const char *path, struct workdir *ret, struct err *reterr)
     rc = rc < 0 ? rc : take_lock(&w, reterr);
     rc = rc < 0 ? rc : read_place(&w, reterr);
     rc = rc < 0 ? rc : take_identity(&w, reterr);
+    workdir_tell(&w);
     if (rc < 0) {
         workdir_close(&w);
         return rc;

@@ -25,17 +25,20 @@ struct workdir {
     struct id uuid;
     int64_t incarnation; /* of this process */
     char place[WORKDIR_PLACE_LEN];
-    bool copied; /* the attempts that were found belong to another directory's worker */
+    size_t removed; /* directories of finished attempts: there was no room for the identity */
+    bool copied;    /* the attempts that were found belong to another directory's worker */
 };
 
 /* Makes it where it is missing. ERR_CONFIG or ERR_IO with a sentence that names the path. */
 int workdir_open(const char *path, struct workdir *ret, struct err *reterr) NODISCARD;
 /* This process goes on under a number above `above`, which somebody has used. ERR_INVALID where it
- * is too far ahead to be true. */
+ * is too far ahead to be true. Any thread, as workdir_mend(). */
 int workdir_raise(struct workdir *w, int64_t above, struct err *reterr) NODISCARD;
 /* Makes tasks/ anew where it has gone, and speaks for the one that is there now: what was in the
  * other one is lost. *ret_new: it is another one. Any thread, with a copy that nobody else uses. */
 int workdir_mend(struct workdir *w, bool *ret_new, struct err *reterr) NODISCARD;
+/* Tells people what had to be removed since the last call. */
+void workdir_tell(struct workdir *w);
 void workdir_close(struct workdir *w); /* copes with a zeroed struct whose lock_fd is -1 */
 
 #endif

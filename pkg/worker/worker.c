@@ -145,6 +145,7 @@ static void on_dir_written(struct lane_job *j)
 
     w->dir = d->dir;
     w->dir_work.under_way = false;
+    workdir_tell(&w->dir);
     if (w->stop == CLOSING) {
         part_closed(w);
     } else if (d->above) {
@@ -435,13 +436,15 @@ static size_t live_tasks(const struct worker *w)
            wcore_count(w->core, WCORE_STOPPING);
 }
 
-/* Answers can only come where the broker is; tasks that are to be stopped are waited for anyway. */
+/* Answers can only come where the broker is; what is being started, and tasks that are to be
+ * stopped, are waited for anyway. */
 static bool may_close(struct worker *w, int64_t now)
 {
     bool answers = links_are_up(w->links);
 
     return wcore_is_quiet(w->core) || now >= w->stop_by ||
-           (!answers && (!w->stop_tasks || live_tasks(w) == 0));
+           (!answers && wcore_count(w->core, WCORE_STARTING) == 0 &&
+            (!w->stop_tasks || live_tasks(w) == 0));
 }
 
 void worker_stop(struct worker *w, bool stop_tasks, void (*on_stopped)(void *arg), void *arg)
@@ -473,6 +476,7 @@ static void tell_looks(struct worker *w, int64_t now)
     for (size_t i = 0; i <= n; i++) {
         list[i].type = i ? w->types.names[i - 1] : NULL;
         list[i].why = look_why(&w->looks, list[i].type, now);
+        list[i].why = list[i].why ? list[i].why : run_hangs(&w->runs, list[i].type, now);
     }
     wcore_on_look(w->core, now, list, n + 1);
 }

@@ -2,6 +2,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -31,6 +32,23 @@ def disk(tmp_path):
     if frozen == [True]:
         freeze(False)
     until(lambda: subprocess.run(["umount", at], capture_output=True).returncode == 0, 20, "it is unmounted")
+
+
+@pytest.fixture
+def hanging(tmp_path):
+    """A directory: whoever looks into it waits."""
+    at = tmp_path / "hanging"
+    at.mkdir()
+    fs = subprocess.Popen([sys.executable, os.path.join(os.path.dirname(__file__), "hangfs.py"), at],
+                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        if not fs.stdout.readline():
+            pytest.skip("nobody may mount a file system here")
+        yield at
+    finally:
+        fs.kill()  # what waits gets an error
+        fs.wait(20)
+        subprocess.run(["umount", "--lazy", at], capture_output=True)
 
 
 def worker_of(sje, node):
@@ -80,13 +98,53 @@ def test_a_stop_on_a_disk_that_hangs(disk, own):
     complete(sje, [task], 60)
 
 
-def test_a_start_while_the_home_of_spark_hangs(own, tmp_path):
-    """A FIFO that nobody writes is as good as a disk that hangs."""
+def test_a_restart_while_a_task_is_being_started(disk, own):
+    """Its shim is not there yet, so a stop waits for it: the next process finds it, and it costs no attempt."""
+    sje = own(split=True, SJE_NODE_SLOTS="4", SJE_NODE_WORK_DIR=str(disk.path / "work"))
+    sje.run(shell("true"))
+    disk(True)
+    tasks = [sje.submit(shell("sleep 3; echo done")) for _ in range(4)]
+    for task in tasks:
+        until(lambda task=task: sje.task(task)["state"] == "RUNNING", 20, "it was granted")
+    sje.worker.process.send_signal(signal.SIGTERM)
+    time.sleep(1)
+    disk(False)
+    assert sje.worker.process.wait(20) == 0
+    sje.worker.start()
+    assert [(t["state"], t["attempt"]) for t in (sje.end(task, 60) for task in tasks)] == [("SUCCEEDED", 1)] * 4
+
+
+@pytest.fixture
+def home(tmp_path):
+    """Of Spark, as it seems. A FIFO that nobody writes is as good as a disk that hangs."""
     home = tmp_path / "spark"
     (home / "conf").mkdir(parents=True)
     (home / "bin").mkdir()
     (home / "bin" / "spark-submit").write_text("#!/bin/sh\n")
     (home / "bin" / "spark-submit").chmod(0o755)
+    return home
+
+
+def test_the_home_of_spark_hangs(own, home):
+    """Other tasks start, run and end; what waits for it is cancelled; no more of its kind is taken."""
+    sje = own(split=True, SJE_NODE_SLOTS="4", SJE_NODE_SPARK_HOME=str(home))
+    long = sje.submit(shell("sleep 6"))
+    until(lambda: sje.task(long)["state"] == "RUNNING", 20, "it runs")
+    os.mkfifo(home / "conf" / "spark-env.sh")
+    apps = [sje.submit({"jobType": "SparkApp", "sparkAppPath": "/no/such.py"}) for _ in range(2)]
+    for app in apps:
+        until(lambda app=app: sje.task(app)["state"] == "RUNNING", 20, "it was granted")
+    assert sje.run(shell("true"))["attempt"] == 1
+    for app in apps:
+        sje.cancel(app, None)
+    assert {sje.end(app, 20)["state"] for app in apps} == {"CANCELLED"}
+    assert sje.end(long, 20)["attempt"] == 1
+    held = until(lambda: worker_of(sje, "node1")["holdOff"], 30, "it says why it takes none")
+    assert [h["type"] for h in held] == ["SparkApp"] and "hangs" in held[0]["reason"], held
+    assert sje.run(shell("true"))["attempt"] == 1
+
+
+def test_a_start_while_the_home_of_spark_hangs(own, home):
     os.mkfifo(home / "conf" / "spark-env.sh")
     sje = own(split=True, SJE_NODE_SPARK_HOME=str(home))
     long = sje.submit(shell("sleep 8"))
@@ -95,3 +153,19 @@ def test_a_start_while_the_home_of_spark_hangs(own, tmp_path):
     sje.worker.start()
     assert sje.end(long, 60)["attempt"] == 1
     assert sje.run({"jobType": "Noop"})["state"] == "SUCCEEDED"
+
+
+def test_a_start_while_the_plug_ins_hang(own, hanging, tmp_path):
+    """The worker has tasks to take back, and does not wait."""
+    link, real = tmp_path / "plugins", tmp_path / "real"
+    real.mkdir()
+    link.symlink_to(real)
+    sje = own(split=True, SJE_NODE_PLUGIN_DIR=str(link))
+    long = sje.submit(shell("sleep 8"))
+    until(lambda: sje.task(long)["state"] == "RUNNING", 20, "it runs")
+    sje.worker.terminate()
+    link.unlink()
+    link.symlink_to(hanging / "plugins")
+    sje.worker.start()
+    assert sje.end(long, 60)["attempt"] == 1
+    assert sje.run(shell("true"))["state"] == "SUCCEEDED"

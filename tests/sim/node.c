@@ -453,6 +453,14 @@ int run_able(const struct run_context *x, const char *type, struct err *reterr)
     return is_unable(world->cur->node, type) ? err_set(reterr, ERR_CONFIG, "as planned") : 0;
 }
 
+const char *run_hangs(const struct run_context *x, const char *type, int64_t now)
+{
+    (void)x;
+    (void)type;
+    (void)now;
+    return NULL;
+}
+
 enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a,
                              const struct run_grant *g, struct wcore_fault *ret)
 {
@@ -742,6 +750,11 @@ int workdir_raise(struct workdir *w, int64_t above, struct err *reterr)
     }
     w->incarnation = world->cur->dir->incarnation = above + 1;
     return 0;
+}
+
+void workdir_tell(struct workdir *w)
+{
+    (void)w;
 }
 
 void workdir_close(struct workdir *w)

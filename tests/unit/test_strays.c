@@ -365,6 +365,37 @@ static void test_orphans(void **state)
     }
 }
 
+/* An orphan that hangs keeps nobody else from ending: what clears by itself stands for that. */
+static void test_an_orphan_of_another(void **state)
+{
+    (void)state;
+    strays_inherit();
+    pid_t middle = fork();
+    if (middle == 0) {
+        if (fork() == 0) {
+            setsid();
+            be_ready();
+        }
+        pause();
+    }
+    pid_t orphan = await_ready();
+    strays_before_child();
+    strays_after_child(middle);
+    kill(middle, SIGKILL);
+    assert_int_equal(waitpid(middle, NULL, 0), middle);
+    strays_forget_child(middle);
+    struct strays list[2] = {
+        {.shim = orphan, .shim_clears = true, .seen_at = clock_boot_ms()},
+        {.token = "SJE_TOKEN=of nobody"},
+    };
+    strays_kill_all(list, 2);
+    assert_true(runs(orphan) && list[0].left > 0);
+    assert_int_equal(list[1].left, 0);
+    assert_true(strays_kill(&list[1]) > 0); /* alone it is anybody's */
+    kill_until_none(&list[1]);
+    assert_false(runs(orphan));
+}
+
 #define CHECK(what)                                                                                \
     do {                                                                                           \
         if (!(what)) {                                                                             \
@@ -582,6 +613,7 @@ int main(void)
         T(test_a_cgroup),
         T(test_a_cgroup_without_kill),
         T(test_what_the_shim_wrote),
+        T(test_an_orphan_of_another),
         T(test_orphans),
     };
 

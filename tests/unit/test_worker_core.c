@@ -1261,19 +1261,25 @@ static void test_a_late_revoke_of_an_earlier_beat_is_ignored(void **unused)
     close_worker(&f);
 }
 
-/* Attempt 1 runs here, and a later one is granted; lease_over: after its lease. */
-static void grant_beside(struct fake *f, int attempt, bool lease_over)
+static void claim_attempt(struct fake *f, int attempt)
 {
     struct wcore_hint h = {.n = 1,
                            .tasks = {{.key = key(1, attempt), .need = {.slots = 1}}},
-                           .delivery = {.epoch = 1, .tag = 12}};
+                           .delivery = {.epoch = 1, .tag = 10 + (uint64_t)attempt}};
+
+    wcore_on_hint(f->c, f->now, &h);
+    step(f);
+}
+
+/* Attempt 1 runs here, and a later one is granted; lease_over: after its lease. */
+static void grant_beside(struct fake *f, int attempt, bool lease_over)
+{
     struct wcore_grant g = grant_of(1);
     struct wcore_key first = key(1, 1);
 
     open_ready(f, 2);
     run(f, 1);
-    wcore_on_hint(f->c, f->now, &h);
-    step(f);
+    claim_attempt(f, attempt);
     if (lease_over) {
         f->now = wcore_find(f->c, &first)->deadline + WCORE_KILL_UNPROVEN_MS;
     }
@@ -1302,9 +1308,35 @@ static void test_the_one_before_is_killed_at_once_after_its_lease(void **unused)
 
     (void)unused;
     grant_beside(&f, 3, true);
-    expect(&f, "claim 1.3; ack 12; stop 1 revoked 0; conclude 1 returned; ");
+    expect(&f, "claim 1.3; ack 13; stop 1 revoked 0; conclude 1 returned; ");
     step(&f);
     assert_non_null(strstr(f.log.data, "kill 1"));
+    close_worker(&f);
+}
+
+/* A grant that was long under way says nothing of a later attempt, nor of its result. */
+static void test_an_earlier_attempt_ends_no_later_one(void **unused)
+{
+    struct fake f;
+    struct wcore_key last = key(1, 4);
+    struct wcore_grant g = grant_of(1);
+
+    (void)unused;
+    open_ready(&f, 3);
+    claim_attempt(&f, 4);
+    claim_attempt(&f, 3);
+    claim_attempt(&f, 2);
+    g.key.attempt = 4;
+    assert_true(wcore_on_grant(f.c, f.now, &g));
+    buf_reset(&f.log);
+    g.key.attempt = 3;
+    assert_true(wcore_on_grant(f.c, f.now, &g));
+    expect(&f, "ack 13; conclude 1 returned; ");
+    wcore_on_ended(f.c, f.now, wcore_find(f.c, &last), NULL);
+    g.key.attempt = 2;
+    assert_true(wcore_on_grant(f.c, f.now, &g));
+    expect(&f, "ack 12; conclude 1 returned; ");
+    assert_int_equal(wcore_find(f.c, &last)->state, WCORE_ENDED);
     close_worker(&f);
 }
 
@@ -2183,6 +2215,24 @@ static void test_stop_leaves_tasks_to_the_next_process(void **unused)
     close_worker(&f);
 }
 
+/* What has no shim yet would be lost. */
+static void test_stop_waits_for_starts(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 1);
+    hint(&f, 2, 1, 1);
+    step(&f);
+    wcore_stop(f.c, f.now, false);
+    step(&f);
+    assert_true(grant(&f, 2));
+    assert_false(wcore_is_quiet(f.c));
+    wcore_on_started(f.c, f.now, find(&f, 2));
+    assert_true(wcore_is_quiet(f.c));
+    close_worker(&f);
+}
+
 static void test_stop_gives_open_claims_back_at_last(void **unused)
 {
     struct fake f;
@@ -2215,7 +2265,7 @@ static void test_stop_with_tasks(void **unused)
     expect(&f, "stop 1 shutdown 10000; ");
     step(&f);
     grant(&f, 3);
-    expect(&f, "consume off; ack 3; conclude 3 lost; ");
+    expect(&f, "consume off; ack 3; conclude 3 returned; ");
     ended(&f, 1);
     ended(&f, 2);
     step(&f);
@@ -2373,6 +2423,7 @@ int main(void)
         cmocka_unit_test(test_a_late_revoke_of_an_earlier_beat_is_ignored),
         cmocka_unit_test(test_the_next_attempt_of_a_task_ends_the_one_before),
         cmocka_unit_test(test_the_one_before_is_killed_at_once_after_its_lease),
+        cmocka_unit_test(test_an_earlier_attempt_ends_no_later_one),
         cmocka_unit_test(test_a_result_is_resent_until_applied),
         cmocka_unit_test(test_results_wait_for_the_broker),
         cmocka_unit_test(test_hints_die_with_their_connection),
@@ -2401,6 +2452,7 @@ int main(void)
         cmocka_unit_test(test_a_grant_of_more_than_is_free),
         cmocka_unit_test(test_after_a_pause_all_classes_are_waited_for),
         cmocka_unit_test(test_stop_leaves_tasks_to_the_next_process),
+        cmocka_unit_test(test_stop_waits_for_starts),
         cmocka_unit_test(test_stop_gives_open_claims_back_at_last),
         cmocka_unit_test(test_stop_with_tasks),
         cmocka_unit_test(test_slots_may_change),

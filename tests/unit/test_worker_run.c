@@ -10,6 +10,7 @@
 #include "pkg/executors/strays.h"
 #include "pkg/worker/look.h"
 #include "tests/unit/fewfds.h"
+#include "tests/unit/norights.h"
 #include "tests/unit/realgroup.h"
 
 #include <elf.h>
@@ -277,13 +278,16 @@ static void test_a_grant_that_is_spoilt(void **state)
     char *sock CLEANUP(freep) = xasprintf("%s/sock", dir);
 
     (void)state;
-    n_made = 6;
-    for (int way = 0; way < 3; way++) {
+    n_made = 8;
+    for (int way = 0; way < 4; way++) {
         assert_int_equal(unlink(path), 0);
         if (way == 0) {
             assert_int_equal(symlink(path, path), 0);
         } else if (way == 1) {
             put(RUN_GRANT_FILE, "{}");
+        } else if (way == 2) { /* it would be over long ago, or never */
+            put(RUN_GRANT_FILE, "{\"v\":1,\"token\":\"8\",\"leaseMs\":9223372036854775807,"
+                                "\"slots\":1,\"spec\":{\"jobType\":\"Noop\"}}");
         }
         listen_as_shim();
         assert_int_equal(find(NULL), ERR_BUSY);
@@ -506,6 +510,39 @@ static void test_a_record_that_cannot_be_read(void **state)
     errand_done(&d);
 }
 
+/* A task can take its directory from us: it is ours all the same. Another's is not. */
+static void test_a_directory_without_rights(void **state)
+{
+    static const mode_t modes[] = {0, 0500, 0300, 0600};
+    char *sock CLEANUP(freep) = xasprintf("%s/sock", dir);
+
+    (void)state;
+    n_made = 0;
+    rights_count(true);
+    for (size_t i = 0; i < ARRAY_LEN(modes); i++) {
+        struct errand d = {.kind = ERRAND_SETTLE, .fd = -1, .node = &node, .exec = {.dir = dir}};
+        struct errand mark = {.kind = ERRAND_FORGET, .fd = -1, .exec = {.dir = dir}};
+
+        assert_int_equal(chmod(dir, modes[i]), 0);
+        errand_work(&d);
+        assert_true(d.fenced && !d.over);
+        assert_int_equal(access(sock, F_OK), 0);
+        errand_done(&d);
+        assert_int_equal(chmod(dir, modes[i]), 0);
+        errand_work(&mark);
+        assert_int_equal(mark.rc, 0);
+        assert_true(run_is_done(tasks_dir, &attempt.key.task, 1));
+        errand_done(&mark);
+        assert_int_equal(unlink(sock), 0);
+    }
+    rights_count(false);
+    assert_false(shimdir_take_back("/no/such") || shimdir_take_back(dir));
+    assert_int_equal(symlink(tasks_dir, sock), 0);
+    assert_int_equal(chmod(tasks_dir, 0500), 0);
+    assert_false(shimdir_take_back(sock));
+    assert_int_equal(chmod(tasks_dir, 0700), 0);
+}
+
 /* A task may make a file of that name beside its output; the record is written after that. */
 static void test_a_mark_that_is_not_ours(void **state)
 {
@@ -629,7 +666,7 @@ static void test_a_spare_that_has_ended_is_forgotten(void **state)
     assert_string_equal(run_outcome(run), "succeeded");
 }
 
-/* Nobody knows yet that it has: the attempt is lost, not failed. */
+/* Nobody knows yet that it has, or it is seen before it is told: nothing of the attempt began. */
 static void test_a_spare_that_has_just_ended(void **state)
 {
     siginfo_t info;
@@ -641,11 +678,26 @@ static void test_a_spare_that_has_just_ended(void **state)
     assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
     assert_int_equal(start(COMMAND), WCORE_START_UNDER_WAY);
     await(&n_ended);
-    assert_string_equal(run_outcome(run), "lost");
+    assert_string_equal(run_outcome(run), "returned");
+    assert_int_equal(run_fault(run)->of, WCORE_FAULT_ATTEMPT);
     assert_int_equal(n_started, 0);
 }
 
 /* ---- a disk that hangs ---- */
+
+static void turn_until(bool (*done)(void))
+{
+    for (int64_t end = clock_boot_ms() + 30000; !done();) {
+        assert_true(clock_boot_ms() < end);
+        uv_run(&loop, UV_RUN_NOWAIT);
+        poll(NULL, 0, 1);
+    }
+}
+
+static bool spare_is_gone(void)
+{
+    return !run->has_process && !run->has_pipe;
+}
 
 /* The lane is kept up by a read that nobody answers. */
 static struct {
@@ -666,11 +718,16 @@ static void hang_done(struct lane_job *j)
     (void)j;
 }
 
-static void begin_hang(void)
+static void hang_in(struct lane *l)
 {
     assert_int_equal(pipe(hang.pipe), 0);
     hang.job = (struct lane_job){.work = hang_work, .done = hang_done};
-    lane_do(&context.disk, &hang.job);
+    lane_do(l, &hang.job);
+}
+
+static void begin_hang(void)
+{
+    hang_in(run_starter(&context, executor_find(JOB_COMMAND)));
 }
 
 static void end_hang(void)
@@ -681,16 +738,18 @@ static void end_hang(void)
     close(hang.pipe[1]);
 }
 
+/* It waited behind what hangs, so nothing of it is ever made. */
 static void expect_not_started(const char *outcome)
 {
+    char *its CLEANUP(freep) = shimdir_path(tasks_dir, &attempt.key.task, 2);
+
     await(&n_ended);
     assert_string_equal(run_outcome(run), outcome);
     run_forget(run);
-    assert_int_equal(n_freed, 0); /* its directory is still to be made */
+    await(&n_freed);
     end_hang();
-    assert_int_equal(n_freed, 1);
     assert_int_equal(n_started, 0);
-    assert_true(run_is_done(tasks_dir, &attempt.key.task, 2)); /* and marked */
+    assert_int_equal(access(its, F_OK), -1);
 }
 
 static void test_a_cancel_on_a_disk_that_hangs(void **state)
@@ -712,7 +771,73 @@ static void test_a_lease_on_a_disk_that_hangs(void **state)
     assert_int_equal(start(COMMAND), WCORE_START_UNDER_WAY);
     run_stop(run, WCORE_STOP_LEASE, 0);
     run_kill(run);
-    expect_not_started("lost");
+    expect_not_started("returned");
+}
+
+/* A shutdown kills what runs; of this nothing does. */
+static void test_a_shutdown_on_a_disk_that_hangs(void **state)
+{
+    (void)state;
+    use_real_shim();
+    begin_hang();
+    assert_int_equal(start(COMMAND), WCORE_START_UNDER_WAY);
+    run_stop(run, WCORE_STOP_SHUTDOWN, 1000);
+    expect_not_started("returned");
+}
+
+/* The same while it is being made. */
+static void test_a_cancel_while_it_is_made(void **state)
+{
+    (void)state;
+    use_real_shim();
+    assert_int_equal(start(COMMAND), WCORE_START_UNDER_WAY);
+    run_stop(run, WCORE_STOP_CANCEL, 1000); /* the pool has it: nothing was turned since */
+    await(&n_ended);
+    assert_string_equal(run_outcome(run), "cancelled");
+    run_forget(run);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    assert_int_equal(n_freed, 1);
+    assert_int_equal(n_started, 0);
+    assert_true(run_is_done(tasks_dir, &attempt.key.task, 2)); /* its directory is marked */
+}
+
+/* Its connection ends while its directory is still to be made. */
+static void test_a_spare_that_ends_before_it_is_told(void **state)
+{
+    (void)state;
+    use_real_shim();
+    int pid = keep_spare();
+    begin_hang();
+    assert_int_equal(start(COMMAND), WCORE_START_UNDER_WAY);
+    kill(pid, SIGKILL);
+    turn_until(spare_is_gone);
+    end_hang();
+    assert_int_equal(n_ended, 1);
+    assert_string_equal(run_outcome(run), "returned");
+    assert_int_equal(n_started, 0);
+}
+
+/* What one kind of task needs hangs: the others start, run and end, and no more of that kind comes.
+ */
+static void test_a_kind_of_task_that_hangs(void **state)
+{
+    int64_t late = clock_boot_ms() + 2 * RUN_LATE_MS;
+
+    (void)state;
+    use_real_shim();
+    hang_in(run_starter(&context, executor_find(JOB_SPARK)));
+    assert_int_equal(start(COMMAND), WCORE_START_UNDER_WAY);
+    await(&n_ended);
+    assert_string_equal(run_outcome(run), "succeeded");
+    assert_null(run_hangs(&context, JOB_SPARK, clock_boot_ms()));
+    assert_non_null(strstr(run_hangs(&context, JOB_SPARK, late), "hangs"));
+    assert_null(run_hangs(&context, JOB_COMMAND, late));
+    assert_null(run_hangs(&context, NULL, late));
+    end_hang();
+    assert_null(run_hangs(&context, JOB_SPARK, late));
+    hang_in(&context.disk);
+    assert_non_null(strstr(run_hangs(&context, NULL, clock_boot_ms() + 2 * RUN_LATE_MS), "hangs"));
+    end_hang();
 }
 
 /* The plan is for a lease that has ended since. */
@@ -729,6 +854,47 @@ static void test_a_start_that_comes_too_late(void **state)
     assert_string_equal(run_outcome(run), "returned");
     assert_int_equal(run_fault(run)->of, WCORE_FAULT_ATTEMPT);
     assert_int_equal(n_started, 0);
+}
+
+/* The machine stood still meanwhile: the lease has less left than the plan says. */
+static void test_a_lease_that_has_lost_time(void **state)
+{
+    (void)state;
+    use_real_shim();
+    begin_hang();
+    assert_int_equal(start(COMMAND), WCORE_START_UNDER_WAY);
+    attempt.deadline -= 10000;
+    end_hang();
+    assert_int_equal(n_ended, 1);
+    assert_string_equal(run_outcome(run), "succeeded");
+    assert_int_equal(run->lease_until, attempt.deadline); /* told after its hello */
+    run_release(run);
+    n_ended = n_freed = 0;
+    attempt.key.task.b[3]++;
+    begin_hang();
+    assert_int_equal(start(COMMAND), WCORE_START_UNDER_WAY);
+    attempt.deadline = clock_boot_ms();
+    end_hang();
+    assert_string_equal(run_outcome(run), "returned");
+    n_made = 1;
+}
+
+/* And so it says, whenever it has to say it again. */
+static void test_an_order_that_has_lost_time(void **state)
+{
+    (void)state;
+    adopt_live(NOBODY_THERE);
+    await(&n_started);
+    attempt.deadline = 123456;
+    run_lease(run, attempt.deadline);
+    assert_string_equal(hear(), "lease 123456\n");
+    attempt.deadline = 113456;
+    await_connection();
+    say(NOBODY_THERE);
+    assert_string_equal(hear(), "lease 113456\n");
+    take_fixture("exit.json");
+    leave();
+    await(&n_ended);
 }
 
 /* ---- faults of the node ---- */
@@ -960,15 +1126,6 @@ static pid_t number_in(const char *attempt_dir, const char *name)
                                                                  : 0;
 }
 
-static void turn_until(bool (*done)(void))
-{
-    for (int64_t end = clock_boot_ms() + 30000; !done();) {
-        assert_true(clock_boot_ms() < end);
-        uv_run(&loop, UV_RUN_NOWAIT);
-        poll(NULL, 0, 1);
-    }
-}
-
 static bool stray_is_there(void)
 {
     return n_started && number_in(run->dir, "pid") > 0;
@@ -1023,6 +1180,23 @@ static void test_orphans_fall_to_the_worker(void **state)
     struct family f = start_family(true);
     kill_shim(&f);
     expect_lost(&f);
+}
+
+/* A walk for another attempt may be under way while this process lets go of its own. */
+static void test_a_walk_beside_a_stop(void **state)
+{
+    (void)state;
+    strays_inherit();
+    struct family f = start_family(false);
+    run_release_all(&context);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    strays_kill(&(struct strays){.token = "SJE_TOKEN=of nobody"});
+    assert_true(lives(f.keeper) && lives(f.guardian) && lives(f.task));
+    strays_forget_child(f.keeper);
+    kill_shim(&f);
+    while (strays_kill(&(struct strays){0})) {
+    }
+    assert_false(lives(f.keeper) || lives(f.task) || lives(f.stray));
 }
 
 /* Nobody finds the shim any more, but it lives, as does the task that has written the record. */
@@ -1281,6 +1455,7 @@ int main(void)
         T(test_a_record_while_the_shim_is_busy),
         T(test_a_forged_record_and_a_forged_shim),
         T(test_a_record_that_cannot_be_read),
+        T(test_a_directory_without_rights),
         T(test_a_mark_that_is_not_ours),
         T(test_a_plugin_that_has_gone),
         T(test_the_spare_runs_the_next_task),
@@ -1290,7 +1465,13 @@ int main(void)
         T(test_a_spare_that_has_just_ended),
         T(test_a_cancel_on_a_disk_that_hangs),
         T(test_a_lease_on_a_disk_that_hangs),
+        T(test_a_shutdown_on_a_disk_that_hangs),
+        T(test_a_cancel_while_it_is_made),
+        T(test_a_spare_that_ends_before_it_is_told),
+        T(test_a_kind_of_task_that_hangs),
         T(test_a_start_that_comes_too_late),
+        T(test_a_lease_that_has_lost_time),
+        T(test_an_order_that_has_lost_time),
         T(test_a_directory_that_is_gone),
         T(test_a_shim_that_is_gone),
         T(test_a_shim_that_is_unable),
@@ -1300,6 +1481,7 @@ int main(void)
         T(test_a_program_that_is_cut_off),
         T(test_a_look_that_hangs),
         T(test_orphans_fall_to_the_worker),
+        T(test_a_walk_beside_a_stop),
         T(test_a_record_beside_the_task),
         T(test_a_forged_record),
         T(test_a_guardian_that_stands_still_alone),
