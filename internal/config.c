@@ -221,7 +221,8 @@ static int check_env_names(struct err *reterr)
 #define CPUS_MAX      4096 /* what the keys may be at most */
 #define MEMORY_MB_MAX 67108864
 
-/* What the node offers where nobody has said it: from here on the settings in force show it. */
+/* What the node offers where nobody has said it: from here on the settings in force show it. Every
+ * way to a configuration ends here, so 0 means the same in each, and none offers nothing. */
 static void offer_machine(struct config *c)
 {
     int64_t memory = machine_memory_mb() * 4 / 5;
@@ -454,6 +455,7 @@ struct config *config_overlay(const struct config *c, const json_t *settings, st
     }
     fresh->node.heartbeat_seconds =
         MIN(fresh->node.heartbeat_seconds, fresh->node.dead_after_seconds / 3);
+    offer_machine(fresh);
     return fresh;
 }
 
@@ -476,5 +478,6 @@ struct config *config_reload(const struct config *c, const struct config *fresh,
             buf_addf(skipped, "%s%s.%s", skipped->len ? ", " : "", r->section, r->key);
         }
     }
+    offer_machine(copy);
     return copy;
 }
