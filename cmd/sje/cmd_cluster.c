@@ -155,6 +155,9 @@ int health_run(struct cli *c)
         cli_print_json(c, &r);
     } else if (!c->quiet) {
         cli_print_flat(c, r.json);
+        if (json_get_bool(r.json, "noLeader", false)) {
+            printf("degraded: no manager leads: tasks wait until one does\n");
+        }
         if (streq(status, "up")) {
             print_degraded(c);
         }

@@ -159,7 +159,8 @@ const struct command commands[] = {
     {"health", "ask whether the manager and its workers are well", OPERAND_NONE, NULL, NULL,
      "Shows whether the manager reaches its database and its broker. Where it does, lines that "
      "begin with \"degraded:\" name workers that are DEAD, SUSPECT, DRAINING or REFUSED, and what "
-     "the others do not take.\n\n"
+     "the others do not take. One more says where no manager leads: then no task is handed "
+     "out.\n\n"
      "The exit status and what --json prints speak of the manager alone: status 1 where database "
      "or broker do not answer, and 0 even where no worker takes a task.",
      "sje health", health_run},

@@ -45,7 +45,18 @@ static json_t *part_json(bool up, const char *version, const char *error)
 
 static bool database_up(const struct manager *m)
 {
-    return m->db_ready && db_is_up(m->db) && db_is_up(m->db_read) && db_is_up(m->db_people);
+    return m->db_ready && db_is_up(m->db) && db_is_up(m->db_read) && db_is_up(m->db_people) &&
+           !term_db_silent_s(m);
+}
+
+static json_t *database_json(const struct manager *m)
+{
+    int silent = term_db_silent_s(m);
+    char text[64];
+
+    snprintf(text, sizeof(text), "no answer for %d s", silent);
+    return part_json(database_up(m), db_server_version(m->db),
+                     silent && db_is_up(m->db) ? text : db_last_error(m->db));
 }
 
 bool manager_health(struct manager *m, struct buf *out)
@@ -55,9 +66,10 @@ bool manager_health(struct manager *m, struct buf *out)
     json_auto_t *j = json_object();
 
     set(j, "status", json_string(db_up && mq_up ? "up" : "down"));
-    set(j, "database", part_json(db_up, db_server_version(m->db), db_last_error(m->db)));
+    set(j, "database", database_json(m));
     set(j, "broker", part_json(mq_up, mq_server_version(m->pub), mq_last_error(m->pub)));
     set(j, "leader", json_boolean(m->epoch != 0));
+    set(j, "noLeader", json_boolean(term_nobody_leads(m)));
     set(j, "version", json_string(SJE_VERSION));
     json_write(j, out);
     return db_up && mq_up;
@@ -265,7 +277,7 @@ void manager_status(struct manager *m, struct buf *out)
     set(j, "memoryMb", json_integer(c.all.memory_mb));
     set(j, "usedMemoryMb", json_integer(c.used.memory_mb));
     set(j, "running", json_integer((json_int_t)HASH_COUNT(m->fleet.leases)));
-    set(j, "database", part_json(database_up(m), db_server_version(m->db), db_last_error(m->db)));
+    set(j, "database", database_json(m));
     set(j, "broker", part_json(mq_is_up(m->pub), mq_server_version(m->pub), mq_last_error(m->pub)));
     json_write(j, out);
 }

@@ -1176,6 +1176,16 @@ def test_wrong_settings(straw, words):
     assert done.returncode == USAGE and words[0] in done.err and not straw.requests
 
 
+def test_health_says_that_no_manager_leads(straw):
+    straw.on("GET", "/mgmt/workers", {"workers": []})
+    for status, code in (("up", 200), ("down", 500)):
+        straw.on("GET", "/health", (code, {"status": status, "leader": False, "noLeader": True}, {}))
+        done = sje("health", straw=straw)
+        assert "degraded: no manager leads: tasks wait until one does\n" in done.out
+    straw.on("GET", "/health", {"status": "up", "leader": False, "noLeader": False})
+    assert "no manager leads" not in sje("health", straw=straw).out
+
+
 def test_health(straw):
     straw.on("GET", "/health", {"status": "up", "database": "up"})
     done = sje("health", straw=straw)
