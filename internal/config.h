@@ -110,6 +110,9 @@ int config_override(struct config *c, const char *origin, const char *path, cons
                     struct err *reterr) NODISCARD;
 /* What no single key can tell, once the roles are settled. */
 int config_check(const struct config *c, struct err *reterr) NODISCARD;
+/* What is allowed and will hardly be what was meant: one sentence for people, owned by the caller;
+ * NULL: nothing. */
+char *config_doubt(const struct config *c) NODISCARD;
 /* Keys that may change at run time: applies {"section":{"key":value}} to a copy; null leaves a key
  * as it is. ERR_INVALID names the key. */
 int config_patch(const struct config *c, const json_t *patch, struct config **ret,

@@ -234,6 +234,21 @@ int manager_worker(struct manager *m, const char *id, struct buf *out, struct er
     return 0;
 }
 
+int manager_check_dead_after(const struct manager *m, int seconds, struct err *reterr)
+{
+    const struct fleet_worker *w = fleet_slowest(&m->fleet);
+    int64_t every = w ? (w->heartbeat_ms ? w->heartbeat_ms : m->heartbeat_ms) : 0;
+
+    if (!w || (int64_t)seconds * 1000 >= 3 * every) {
+        return 0;
+    }
+    return err_set(reterr, ERR_INVALID,
+                   "executorNodeConfig.deadAfterSeconds: is %d; allowed is at least %lld while "
+                   "worker %s beats every %lld s: its version (%.30s) does not adapt",
+                   seconds, (long long)(3 * every + 999) / 1000, w->who.node,
+                   (long long)(every + 999) / 1000, w->version ? w->version : "?");
+}
+
 struct status_counts {
     int workers[WORKER_STATE_COUNT];
     struct room all; /* of those that are there */

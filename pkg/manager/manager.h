@@ -140,6 +140,8 @@ void manager_log(struct manager *m, const struct log_request *r, log_fn *cb, voi
 
 /* ---- cluster: each appends one JSON value ---- */
 bool manager_health(struct manager *m, struct buf *out); /* true: database and broker answer */
+/* Whether all live workers beat, or will then beat, three times in so long. */
+int manager_check_dead_after(const struct manager *m, int seconds, struct err *reterr) NODISCARD;
 void manager_status(struct manager *m, struct buf *out);
 void manager_workers(struct manager *m, struct buf *out); /* {"workers":[…]} */
 int manager_worker(struct manager *m, const char *id, struct buf *out,

@@ -52,6 +52,16 @@ def test_a_good_file_is_checked_without_starting(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_worker_that_beats_too_rarely_is_warned_of(tmp_path):
+    file = config(tmp_path, "executorNodeConfig: {heartbeatSeconds: 60, deadAfterSeconds: 30}\n")
+    done = executor("--check-config", "--role", "worker", "--config", file)
+    assert done.returncode == 0 and ": ok" in done.stdout, done.stderr
+    assert "warning: executorNodeConfig.heartbeatSeconds: is 60, more than a third" in done.stderr
+    refused(executor("--check-config", "--role", "all", "--config", file), "at least three times")
+    file = config(tmp_path, "executorNodeConfig: {heartbeatSeconds: 60, deadAfterSeconds: 180}\n")
+    assert executor("--check-config", "--role", "worker", "--config", file).stderr == ""
+
+
 def test_a_file_in_the_working_directory_is_found(tmp_path):
     config(tmp_path, "nonsense: 1\n")
     refused(executor("--check-config", cwd=tmp_path), "nonsense")

@@ -23,6 +23,7 @@ static struct {
     int rc;    /* of every answer */
     bool hold; /* answer only at fake_release() */
     bool database_up;
+    int dead_after_least;
     bool broker_up;
     struct fake_call waiting[16];
     int n_cancelled_waits;
@@ -332,6 +333,16 @@ bool manager_health(struct manager *m, struct buf *out)
     buf_addf(out, "{\"status\":\"%s\",\"database\":{\"status\":\"%s\"}}", up ? "up" : "down",
              fake.database_up ? "up" : "down");
     return up;
+}
+
+int manager_check_dead_after(const struct manager *m, int seconds, struct err *reterr)
+{
+    (void)m;
+    return seconds < fake.dead_after_least
+               ? err_set(reterr, ERR_INVALID,
+                         "executorNodeConfig.deadAfterSeconds: allowed is at least %d",
+                         fake.dead_after_least)
+               : 0;
 }
 
 void manager_status(struct manager *m, struct buf *out)

@@ -726,6 +726,12 @@ static void test_settings(void **state)
     patch_config("{\"bad\":1}");
     assert_problem(422);
     assert_non_null(strstr(body(), "\"field\":\"bad\""));
+    fake.dead_after_least = 21; /* a worker that does not adapt */
+    patch_config("{\"executorNodeConfig\":{\"deadAfterSeconds\":20}}");
+    assert_problem(422);
+    assert_non_null(strstr(body(), "\"field\":\"executorNodeConfig.deadAfterSeconds\""));
+    patch_config("{\"executorNodeConfig\":{\"deadAfterSeconds\":21}}");
+    assert_int_equal(status(), 200);
     patch_config("[1]");
     assert_problem(422);
     patch_config("{");

@@ -296,8 +296,13 @@ static void checks(void **state)
     (void)state;
     assert_int_equal(config_check(c, &e), ERR_CONFIG);
     assert_non_null(strstr(e.text, "at least three times"));
+    assert_null(config_doubt(c));
     assert_int_equal(config_override(c, "--role", "executorNodeConfig.roles", "worker", &e), 0);
     assert_int_equal(config_check(c, &e), 0);
+    char *doubt CLEANUP(freep) = config_doubt(c);
+    assert_non_null(strstr(doubt, "executorNodeConfig.heartbeatSeconds: is 5, more than a third"));
+    assert_int_equal(config_override(c, "x", "executorNodeConfig.deadAfterSeconds", "15", &e), 0);
+    assert_null(config_doubt(c));
 }
 
 static void wrong_yaml(void **state)
@@ -565,6 +570,9 @@ static void patches(void **state)
         {"{\"monitoring\":{\"logLevel\":1}}", "monitoring.logLevel: is not a text"},
         {"{\"monitoring\":{\"logLevel\":\"loud\"}}", "allowed is one of error, warn"},
         {"{\"executorNodeConfig\":null}", "one value for the cluster"},
+        {"{\"executorNodeConfig\":{\"heartbeatSeconds\":11}}", "at least three times"},
+        {"{\"executorNodeConfig\":{\"heartbeatSeconds\":5,\"deadAfterSeconds\":14}}",
+         "at least three times heartbeatSeconds, which is 5"},
         {"{\"monitoring\":{\"nonsense\":null}}", "monitoring.nonsense: unknown key"},
         {"{\"apiConfig\":{\"port\":null}}", "restart"},
         {"{\"monitoring.logLevel\":\"info\"}", "unknown key"},
@@ -587,6 +595,9 @@ static void patches(void **state)
         patch(c, "{\"executorNodeConfig\":{\"slots\":8},\"monitoring\":{\"logLevel\":\"debug\"}}",
               &n, &e),
         0);
+    struct config *d CLEANUP(config_freep) = NULL;
+    assert_int_equal(patch(c, "{\"executorNodeConfig\":{\"deadAfterSeconds\":6}}", &d, &e), 0);
+    assert_int_equal(d->node.heartbeat_seconds, 2); /* beats adapt */
     assert_int_equal(n->node.slots, 8);
     assert_string_equal(n->monitoring.log_level, "debug");
     assert_int_equal(n->api.port, 17);
