@@ -152,8 +152,10 @@ const struct command commands[] = {
     {"resume", "give a drained worker tasks again", OPERAND_WORKER, "WORKER", NULL,
      "Undoes: sje drain.", "sje resume node1", resume_run},
     {"pause", "hold the tasks of a pool", OPERAND_POOL, "POOL", NULL,
-     "Tasks of the pool are accepted and wait; those that run go on.", "sje pause default",
-     pause_run},
+     "Tasks of the pool are accepted and wait; those that run go on. Where no worker serves a pool "
+     "of "
+     "that name, a warning says so.",
+     "sje pause default", pause_run},
     {"unpause", "release the tasks of a pool", OPERAND_POOL, "POOL", NULL, "Undoes: sje pause.",
      "sje unpause default", unpause_run},
     {"health", "ask whether the manager and its workers are well", OPERAND_NONE, NULL, NULL,

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define POOLS_NAMED 10
 #define DETAILS_MAX (4 << 20) /* bytes, in a list of workers; each may be escaped */
 
 static json_t *time_json(int64_t wall_ms)
@@ -341,6 +342,23 @@ void manager_metrics(struct manager *m)
 
 /* ---- queues ---- */
 
+bool manager_pool_unserved(const struct manager *m, const char *pool, struct buf *why)
+{
+    int n = 0;
+
+    if (offers_find(&m->fleet.offers, pool)) {
+        return false;
+    }
+    buf_adds(why, "no worker serves a pool of that name; there ");
+    for (const struct offers_pool *o = m->fleet.offers.pools; o; o = o->hh.next) {
+        if (n++ < POOLS_NAMED) {
+            buf_addf(why, "%s%s", n > 1 ? ", " : "are ", o->name);
+        }
+    }
+    buf_adds(why, n == 0 ? "is no worker at all" : n > POOLS_NAMED ? " and others" : "");
+    return true;
+}
+
 struct queues_call {
     struct manager *m;
     json_fn *cb;
@@ -419,7 +437,7 @@ void manager_queues(struct manager *m, json_fn *cb, void *arg)
         "select pool, 2, count(*) from task where state = 2 group by pool union all "
         "select pool, 3, count(*) from task where state = 3 group by pool union all "
         "select pool, 4, count(*) from task where state = 4 group by pool), "
-        "p(pool) as (select pool from n union select name from pool union select "
+        "p(pool) as (select pool from n union select name from pool where paused union select "
         "unnest($1::text[])), g as ("
         "select p.pool, coalesce(sum(n.n) filter (where n.state = 1), 0)::bigint, "
         "coalesce(sum(n.n) filter (where n.state = 2), 0)::bigint, "

@@ -106,6 +106,8 @@ void manager_requeue(struct manager *m, const struct id *id, task_fn *cb, void *
 typedef void order_fn(void *arg, int rc, const struct err *why);
 void manager_drain(struct manager *m, const char *worker_id, bool on, order_fn *cb, void *arg);
 void manager_pause(struct manager *m, const char *pool, bool on, order_fn *cb, void *arg);
+/* No worker that is known, live or not, serves it; then one sentence about that is appended. */
+bool manager_pool_unserved(const struct manager *m, const char *pool, struct buf *why);
 
 /* ---- settings that were changed at run time, {"section":{"key":value}} ---- */
 /* Called when they were read first and with each change, by whichever manager. */

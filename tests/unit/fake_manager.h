@@ -23,6 +23,7 @@ static struct {
     int rc;    /* of every answer */
     bool hold; /* answer only at fake_release() */
     bool database_up;
+    bool pool_unserved;
     int dead_after_least;
     bool broker_up;
     struct fake_call waiting[16];
@@ -258,6 +259,15 @@ void manager_pause(struct manager *m, const char *pool, bool on, order_fn *cb, v
     snprintf(fake.name, sizeof(fake.name), "%s", pool);
     fake.on = on;
     cb(arg, fake.rc, &fake_why);
+}
+
+bool manager_pool_unserved(const struct manager *m, const char *pool, struct buf *why)
+{
+    (void)m;
+    if (fake.pool_unserved) {
+        buf_addf(why, "nobody serves \"%s\"", pool);
+    }
+    return fake.pool_unserved;
 }
 
 const json_t *manager_settings(const struct manager *m)
