@@ -122,6 +122,19 @@ void api_mgmt_queues(struct call *c)
     manager_queues(c->api->manager, on_queues, c);
 }
 
+/* It is done all the same: the pool may be there later. */
+static void warn_unserved(struct call *c, struct buf *b)
+{
+    struct buf why CLEANUP(buf_free) = {0};
+
+    buf_init(&why, API_REPLY_MAX);
+    if (manager_pool_unserved(c->api->manager, c->name, &why)) {
+        buf_adds(b, ",\"warnings\":[");
+        json_add_string(b, why.data, why.len);
+        buf_addc(b, ']');
+    }
+}
+
 static void answer_pause(struct call *c, int rc, const struct err *why, bool on)
 {
     struct buf b CLEANUP(buf_free);
@@ -133,7 +146,9 @@ static void answer_pause(struct call *c, int rc, const struct err *why, bool on)
     }
     buf_adds(&b, "{\"pool\":");
     json_add_string(&b, c->name, strlen(c->name));
-    buf_addf(&b, ",\"paused\":%s}", on ? "true" : "false");
+    buf_addf(&b, ",\"paused\":%s", on ? "true" : "false");
+    warn_unserved(c, &b);
+    buf_addc(&b, '}');
     call_json(c, 200, &b);
 }
 

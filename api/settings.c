@@ -79,6 +79,19 @@ static void answer_invalid(struct call *c, const struct err *why)
     call_invalid(c, name, "%.*s", (int)what.len, what.p);
 }
 
+static const json_t *dead_after_of(const json_t *settings)
+{
+    return json_object_get(json_object_get(settings, "executorNodeConfig"), "deadAfterSeconds");
+}
+
+/* What a configuration alone cannot tell. */
+static int check_workers(struct call *c, const json_t *patch, struct err *reterr)
+{
+    const json_t *v = dead_after_of(patch);
+
+    return v ? manager_check_dead_after(c->api->manager, (int)json_integer_value(v), reterr) : 0;
+}
+
 static void on_changed(void *arg, int rc, const struct err *why)
 {
     if (rc < 0) {
@@ -119,7 +132,8 @@ void api_mgmt_config_patch(struct call *c)
     config_freep(&checked);
     checked = NULL;
     merge(all, patch);
-    if (config_patch(c->api->config, all, &checked, &why) < 0) {
+    if (config_patch(c->api->config, all, &checked, &why) < 0 ||
+        check_workers(c, patch, &why) < 0) {
         answer_invalid(c, &why);
         return;
     }

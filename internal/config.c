@@ -221,7 +221,8 @@ static int check_env_names(struct err *reterr)
 #define CPUS_MAX      4096 /* what the keys may be at most */
 #define MEMORY_MB_MAX 67108864
 
-/* What the node offers where nobody has said it: from here on the settings in force show it. */
+/* What the node offers where nobody has said it: from here on the settings in force show it. Every
+ * way to a configuration ends here, so 0 means the same in each, and none offers nothing. */
 static void offer_machine(struct config *c)
 {
     int64_t memory = machine_memory_mb() * 4 / 5;
@@ -343,12 +344,34 @@ bool config_has_role(const struct config *c, const char *role)
     return false;
 }
 
+static bool beats_too_rarely(const struct config *c)
+{
+    return c->node.dead_after_seconds < 3 * c->node.heartbeat_seconds;
+}
+
+/* As beats adapt to it. */
+static void quicken(struct config *c)
+{
+    c->node.heartbeat_seconds = MIN(c->node.heartbeat_seconds, c->node.dead_after_seconds / 3);
+}
+
+char *config_doubt(const struct config *c)
+{
+    if (config_has_role(c, "manager") || !beats_too_rarely(c)) {
+        return NULL;
+    }
+    return xasprintf("executorNodeConfig.heartbeatSeconds: is %d, more than a third of "
+                     "deadAfterSeconds, which is %d; where the cluster's deadAfterSeconds is that "
+                     "too, the worker beats at least every %d s, whatever this says",
+                     c->node.heartbeat_seconds, c->node.dead_after_seconds,
+                     c->node.dead_after_seconds / 3);
+}
+
 /* A worker alone makes no leases: the cluster's deadAfterSeconds counts, and that it does not know.
  */
 int config_check(const struct config *c, struct err *reterr)
 {
-    if (config_has_role(c, "manager") &&
-        c->node.dead_after_seconds < 3 * c->node.heartbeat_seconds) {
+    if (config_has_role(c, "manager") && beats_too_rarely(c)) {
         return err_set(
             reterr, ERR_CONFIG,
             "executorNodeConfig.deadAfterSeconds: is %d; allowed is at least three times "
@@ -428,14 +451,27 @@ static int patch_group(struct config *c, const char *group, const json_t *obj, s
     return 0;
 }
 
+static bool sets_heartbeat(const json_t *patch)
+{
+    const json_t *node = json_object_get(patch, "executorNodeConfig");
+
+    return json_is_integer(json_object_get(node, "heartbeatSeconds"));
+}
+
 int config_patch(const struct config *c, const json_t *patch, struct config **ret,
                  struct err *reterr)
 {
     struct config *fresh CLEANUP(config_freep) = config_copy(c);
     int rc = patch_group(fresh, "", patch, NULL, reterr);
 
+    if (rc == 0 && !sets_heartbeat(patch)) {
+        quicken(fresh); /* the file's gives way; two that were both ordered must fit */
+    }
     if (rc == 0 && (rc = config_check(fresh, reterr)) < 0) {
         rc = ERR_INVALID;
+        if (reterr) {
+            reterr->code = rc;
+        }
     }
     if (rc == 0) {
         offer_machine(fresh);
@@ -452,8 +488,8 @@ struct config *config_overlay(const struct config *c, const json_t *settings, st
     if (patch_group(fresh, "", settings, skipped, &why) < 0) {
         buf_adds(skipped, why.text);
     }
-    fresh->node.heartbeat_seconds =
-        MIN(fresh->node.heartbeat_seconds, fresh->node.dead_after_seconds / 3);
+    quicken(fresh);
+    offer_machine(fresh);
     return fresh;
 }
 
@@ -476,5 +512,6 @@ struct config *config_reload(const struct config *c, const struct config *fresh,
             buf_addf(skipped, "%s%s.%s", skipped->len ? ", " : "", r->section, r->key);
         }
     }
+    offer_machine(copy);
     return copy;
 }

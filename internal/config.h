@@ -61,7 +61,7 @@ struct config {
     struct {
         struct config_list roles;
         char *node_id; /* never empty after loading: the host name */
-        int slots;     /* never 0 after loading: what the machine gives; so are the next two */
+        int slots; /* never 0, wherever it comes from: what the machine gives; nor the next two */
         int cpus;
         int memory_mb;
         struct config_list pools;
@@ -110,13 +110,17 @@ int config_override(struct config *c, const char *origin, const char *path, cons
                     struct err *reterr) NODISCARD;
 /* What no single key can tell, once the roles are settled. */
 int config_check(const struct config *c, struct err *reterr) NODISCARD;
+/* What is allowed and will hardly be what was meant: one sentence for people, owned by the caller;
+ * NULL: nothing. */
+char *config_doubt(const struct config *c) NODISCARD;
 /* Keys that may change at run time: applies {"section":{"key":value}} to a copy; null leaves a key
  * as it is. ERR_INVALID names the key. */
 int config_patch(const struct config *c, const json_t *patch, struct config **ret,
                  struct err *reterr) NODISCARD;
 /* The settings of the cluster over a file: they win, and a heartbeat that is too slow for the
  * cluster's deadAfterSeconds is made faster. What is wrong with single ones (a manager of another
- * version may have written them) is appended to `skipped`, and all others count. */
+ * version, or a person, may have written them) is appended to `skipped`, and all others count.
+ * Whatever stands there, the result is one that a file could have given. */
 struct config *config_overlay(const struct config *c, const json_t *settings, struct buf *skipped);
 /* A copy of `c` with what may change at run time taken from `fresh`. The paths of the other keys
  * that differ (they need a restart) are appended to `skipped`, separated by ", ". */

@@ -157,6 +157,9 @@ int db_lock_exec(struct db_lock *l, const char *sql, struct db_params *p, db_don
 /* When the last statement that showed that the lock is held was sent; after on_lost that of the
  * time before. Only once it was held. */
 struct moment db_lock_proved_at(const struct db_lock *l);
+/* How often the server has answered on that session, held or not: each second while it is well, for
+ * nothing that is said there takes long. */
+uint64_t db_lock_answers(const struct db_lock *l);
 void db_lock_free(struct db_lock *l, void (*on_closed)(void *arg), void *arg);
 
 /* Blocking, for start-up and `--migrate` only: runs the numbered scripts (sorted by name; embedded

@@ -20,6 +20,7 @@ struct db_lock {
     int64_t backend; /* the server's process that has the lock */
     bool asked;      /* a try or a ping is in flight */
     int missed;      /* ticks since the ping */
+    uint64_t answers;
     struct moment asked_at;
     struct moment proved_at; /* when the last try or ping that was answered well was sent */
     int closing;             /* parts still to be closed */
@@ -36,12 +37,19 @@ static void set_timer(struct db_lock *l, uint64_t ms)
     MUST(uv_timer_start(&l->timer, on_tick, ms, ms) == 0);
 }
 
+/* Of the server, not of us because the connection is gone. */
+static void count_answer(struct db_lock *l, int rc)
+{
+    l->answers += rc != ERR_DB_DOWN && rc != ERR_CLOSED;
+}
+
 static void on_tried(void *arg, int rc, const struct db_result *res, const struct err *why)
 {
     struct db_lock *l = arg;
 
     (void)why;
     l->asked = false;
+    count_answer(l, rc);
     if (l->closing || rc < 0 || !db_get_bool(res, 0, 0)) {
         return;
     }
@@ -71,6 +79,7 @@ static void on_pong(void *arg, int rc, const struct db_result *res, const struct
 
     l->asked = false;
     l->missed = 0;
+    count_answer(l, rc);
     if (rc == 0 && db_get_int(res, 0, 0) != l->backend) {
         why = &pooled;
         rc = err_set(&pooled, ERR_CONFIG, "%s", DB_NO_POOLER);
@@ -157,6 +166,11 @@ int db_lock_exec(struct db_lock *l, const char *sql, struct db_params *p, db_don
 struct moment db_lock_proved_at(const struct db_lock *l)
 {
     return l->proved_at;
+}
+
+uint64_t db_lock_answers(const struct db_lock *l)
+{
+    return l->answers;
 }
 
 static void part_closed(struct db_lock *l)

@@ -40,8 +40,13 @@ static int usage(const char *what)
 
 static int check(const struct config *c)
 {
+    char *doubt CLEANUP(freep) = config_doubt(c);
+
     if (c->warning) {
         fprintf(stderr, "sje-executor: warning: %s\n", c->warning);
+    }
+    if (doubt) {
+        fprintf(stderr, "sje-executor: warning: %s\n", doubt);
     }
     printf("%s: ok\n", c->source ? c->source : "configuration from the environment");
     return 0;

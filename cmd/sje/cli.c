@@ -118,6 +118,17 @@ int cli_refused(const struct cli *c, const struct reply *r, const char *about)
     return r->status >= 400 && r->status < 500 && r->status != 429 ? CLI_USAGE : CLI_REACH;
 }
 
+void cli_warnings(const struct cli *c, const struct reply *r)
+{
+    const json_t *warnings = json_object_get(r->json, "warnings");
+
+    for (size_t i = 0; i < json_array_size(warnings); i++) {
+        const char *text = json_string_value(json_array_get(warnings, i));
+
+        cli_note(c, "warning: %.1000s", text ? text : "?");
+    }
+}
+
 static int exchange(struct cli *c, const struct request *q, const char *about, struct reply *r)
 {
     int rc = cli_send(c, q, r);

@@ -62,6 +62,8 @@ int cli_send(struct cli *c, const struct request *q, struct reply *r);
 /* Says what the manager refused (`about` is what it was about, such as "task 0190…"), with --json
  * also its document; returns the exit status. */
 int cli_refused(const struct cli *c, const struct reply *r, const char *about);
+/* The lines "warning: …" of what was done all the same. */
+void cli_warnings(const struct cli *c, const struct reply *r);
 /* cli_send() and cli_refused() for any answer but 2xx. */
 int cli_get(struct cli *c, const char *path, const char *about, struct reply *r);
 int cli_post(struct cli *c, const char *path, const char *about, struct reply *r);

@@ -155,6 +155,9 @@ int health_run(struct cli *c)
         cli_print_json(c, &r);
     } else if (!c->quiet) {
         cli_print_flat(c, r.json);
+        if (json_get_bool(r.json, "noLeader", false)) {
+            printf("degraded: no manager leads: tasks wait until one does\n");
+        }
         if (streq(status, "up")) {
             print_degraded(c);
         }
@@ -332,38 +335,73 @@ int queues_run(struct cli *c)
 
 /* ---- orders ---- */
 
-static int order(struct cli *c, const char *what, const char *name, const char *verb,
-                 const char *done)
+/* Workers and pools have names alike, and commands of their own. */
+static void hint_pool(struct cli *c, const char *command)
 {
     struct reply r CLEANUP(reply_done) = {0};
-    char *path CLEANUP(freep) = xasprintf("/mgmt/%ss/%s/%s", what, c->operand, verb);
-    char *about CLEANUP(freep) = xasprintf("%s %s", name, c->operand);
-    int rc = cli_post(c, path, about, &r);
+    struct err e;
+
+    if (client_call(c->client, &(struct request){.path = "/mgmt/queues"}, &r, &e) < 0) {
+        return;
+    }
+    const json_t *queues = json_object_get(r.json, "queues");
+    for (size_t i = 0; i < json_array_size(queues); i++) {
+        if (streq(json_get_string(json_array_get(queues, i), "pool"), c->operand)) {
+            cli_note(c, "%s is the name of a pool; for that: sje %s %s", c->operand, command,
+                     c->operand);
+        }
+    }
+}
+
+struct order {
+    const char *path; /* with the name in it */
+    const char *name; /* of what is ordered about */
+    const char *done;
+    const char *for_pool; /* the command that does the same for a pool; NULL: this one is */
+};
+
+static int order(struct cli *c, const struct order *o)
+{
+    struct reply r CLEANUP(reply_done) = {0};
+    char *about CLEANUP(freep) = xasprintf("%s %s", o->name, c->operand);
+    int rc = cli_post(c, o->path, about, &r);
 
     if (rc == CLI_OK && c->json) {
         cli_print_json(c, &r);
     } else if (rc == CLI_OK) {
-        cli_note(c, "%s %s", about, done);
+        cli_note(c, "%s %s", about, o->done);
+        cli_warnings(c, &r);
+    } else if (r.status == 404 && o->for_pool) {
+        hint_pool(c, o->for_pool);
     }
     return rc;
 }
 
 int drain_run(struct cli *c)
 {
-    return order(c, "worker", "worker", "drain", "gets no more tasks; what it runs goes on");
+    char *path CLEANUP(freep) = xasprintf("/mgmt/workers/%s/drain", c->operand);
+
+    return order(
+        c, &(struct order){path, "worker", "gets no more tasks; what it runs goes on", "pause"});
 }
 
 int resume_run(struct cli *c)
 {
-    return order(c, "worker", "worker", "resume", "gets tasks again");
+    char *path CLEANUP(freep) = xasprintf("/mgmt/workers/%s/resume", c->operand);
+
+    return order(c, &(struct order){path, "worker", "gets tasks again", "unpause"});
 }
 
 int pause_run(struct cli *c)
 {
-    return order(c, "queue", "pool", "pause", "is held; what runs goes on");
+    char *path CLEANUP(freep) = xasprintf("/mgmt/queues/%s/pause", c->operand);
+
+    return order(c, &(struct order){path, "pool", "is paused; what runs goes on", NULL});
 }
 
 int unpause_run(struct cli *c)
 {
-    return order(c, "queue", "pool", "resume", "is released");
+    char *path CLEANUP(freep) = xasprintf("/mgmt/queues/%s/resume", c->operand);
+
+    return order(c, &(struct order){path, "pool", "is released", NULL});
 }

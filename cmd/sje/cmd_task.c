@@ -54,12 +54,8 @@ int cancel_run(struct cli *c)
     if (c->json) {
         cli_print_json(c, &r);
     } else if (r.status == 202) {
-        const json_t *warnings = json_object_get(r.json, "warnings");
-
         cli_note(c, "%s is being stopped; wait for its end: sje wait %s", about, c->operand);
-        for (size_t i = 0; i < json_array_size(warnings); i++) {
-            cli_note(c, "warning: %s", json_string_value(json_array_get(warnings, i)));
-        }
+        cli_warnings(c, &r);
     } else {
         cli_note(c, "%s is cancelled", about);
     }

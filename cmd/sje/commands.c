@@ -152,14 +152,17 @@ const struct command commands[] = {
     {"resume", "give a drained worker tasks again", OPERAND_WORKER, "WORKER", NULL,
      "Undoes: sje drain.", "sje resume node1", resume_run},
     {"pause", "hold the tasks of a pool", OPERAND_POOL, "POOL", NULL,
-     "Tasks of the pool are accepted and wait; those that run go on.", "sje pause default",
-     pause_run},
+     "Tasks of the pool are accepted and wait; those that run go on. Where no worker serves a pool "
+     "of "
+     "that name, a warning says so.",
+     "sje pause default", pause_run},
     {"unpause", "release the tasks of a pool", OPERAND_POOL, "POOL", NULL, "Undoes: sje pause.",
      "sje unpause default", unpause_run},
     {"health", "ask whether the manager and its workers are well", OPERAND_NONE, NULL, NULL,
      "Shows whether the manager reaches its database and its broker. Where it does, lines that "
      "begin with \"degraded:\" name workers that are DEAD, SUSPECT, DRAINING or REFUSED, and what "
-     "the others do not take.\n\n"
+     "the others do not take. One more says where no manager leads: then no task is handed "
+     "out.\n\n"
      "The exit status and what --json prints speak of the manager alone: status 1 where database "
      "or broker do not answer, and 0 even where no worker takes a task.",
      "sje health", health_run},

@@ -43,7 +43,8 @@ static void write_refused(struct buf *b, const struct fleet_worker *for_whom)
 static void write_beat_ack(struct manager *m, struct buf *b, const struct beat *beat, bool drain)
 {
     answer_begin(b, "beat-ack", m->id, m->url, &beat->who);
-    buf_addf(b, ",\"beat\":%lld,\"drain\":%s", (long long)beat->beat, drain ? "true" : "false");
+    buf_addf(b, ",\"beat\":%lld,\"drain\":%s,\"deadAfterMs\":%lld", (long long)beat->beat,
+             drain ? "true" : "false", (long long)m->dead_after_ms);
 }
 
 /* To one worker too many: it takes no work, and nothing is known of what it runs. */

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define POOLS_NAMED 10
 #define DETAILS_MAX (4 << 20) /* bytes, in a list of workers; each may be escaped */
 
 static json_t *time_json(int64_t wall_ms)
@@ -45,7 +46,18 @@ static json_t *part_json(bool up, const char *version, const char *error)
 
 static bool database_up(const struct manager *m)
 {
-    return m->db_ready && db_is_up(m->db) && db_is_up(m->db_read) && db_is_up(m->db_people);
+    return m->db_ready && db_is_up(m->db) && db_is_up(m->db_read) && db_is_up(m->db_people) &&
+           !term_db_silent_s(m);
+}
+
+static json_t *database_json(const struct manager *m)
+{
+    int silent = term_db_silent_s(m);
+    char text[64];
+
+    snprintf(text, sizeof(text), "no answer for %d s", silent);
+    return part_json(database_up(m), db_server_version(m->db),
+                     silent && db_is_up(m->db) ? text : db_last_error(m->db));
 }
 
 bool manager_health(struct manager *m, struct buf *out)
@@ -55,9 +67,10 @@ bool manager_health(struct manager *m, struct buf *out)
     json_auto_t *j = json_object();
 
     set(j, "status", json_string(db_up && mq_up ? "up" : "down"));
-    set(j, "database", part_json(db_up, db_server_version(m->db), db_last_error(m->db)));
+    set(j, "database", database_json(m));
     set(j, "broker", part_json(mq_up, mq_server_version(m->pub), mq_last_error(m->pub)));
     set(j, "leader", json_boolean(m->epoch != 0));
+    set(j, "noLeader", json_boolean(term_nobody_leads(m)));
     set(j, "version", json_string(SJE_VERSION));
     json_write(j, out);
     return db_up && mq_up;
@@ -222,6 +235,21 @@ int manager_worker(struct manager *m, const char *id, struct buf *out, struct er
     return 0;
 }
 
+int manager_check_dead_after(const struct manager *m, int seconds, struct err *reterr)
+{
+    const struct fleet_worker *w = fleet_slowest(&m->fleet);
+    int64_t every = w ? (w->heartbeat_ms ? w->heartbeat_ms : m->heartbeat_ms) : 0;
+
+    if (!w || (int64_t)seconds * 1000 >= 3 * every) {
+        return 0;
+    }
+    return err_set(reterr, ERR_INVALID,
+                   "executorNodeConfig.deadAfterSeconds: is %d; allowed is at least %lld while "
+                   "worker %s beats every %lld s: its version (%.30s) does not adapt",
+                   seconds, (long long)(3 * every + 999) / 1000, w->who.node,
+                   (long long)(every + 999) / 1000, w->version ? w->version : "?");
+}
+
 struct status_counts {
     int workers[WORKER_STATE_COUNT];
     struct room all; /* of those that are there */
@@ -265,7 +293,7 @@ void manager_status(struct manager *m, struct buf *out)
     set(j, "memoryMb", json_integer(c.all.memory_mb));
     set(j, "usedMemoryMb", json_integer(c.used.memory_mb));
     set(j, "running", json_integer((json_int_t)HASH_COUNT(m->fleet.leases)));
-    set(j, "database", part_json(database_up(m), db_server_version(m->db), db_last_error(m->db)));
+    set(j, "database", database_json(m));
     set(j, "broker", part_json(mq_is_up(m->pub), mq_server_version(m->pub), mq_last_error(m->pub)));
     json_write(j, out);
 }
@@ -313,6 +341,23 @@ void manager_metrics(struct manager *m)
 }
 
 /* ---- queues ---- */
+
+bool manager_pool_unserved(const struct manager *m, const char *pool, struct buf *why)
+{
+    int n = 0;
+
+    if (offers_find(&m->fleet.offers, pool)) {
+        return false;
+    }
+    buf_adds(why, "no worker serves a pool of that name; there ");
+    for (const struct offers_pool *o = m->fleet.offers.pools; o; o = o->hh.next) {
+        if (n++ < POOLS_NAMED) {
+            buf_addf(why, "%s%s", n > 1 ? ", " : "are ", o->name);
+        }
+    }
+    buf_adds(why, n == 0 ? "is no worker at all" : n > POOLS_NAMED ? " and others" : "");
+    return true;
+}
 
 struct queues_call {
     struct manager *m;
@@ -392,7 +437,7 @@ void manager_queues(struct manager *m, json_fn *cb, void *arg)
         "select pool, 2, count(*) from task where state = 2 group by pool union all "
         "select pool, 3, count(*) from task where state = 3 group by pool union all "
         "select pool, 4, count(*) from task where state = 4 group by pool), "
-        "p(pool) as (select pool from n union select name from pool union select "
+        "p(pool) as (select pool from n union select name from pool where paused union select "
         "unnest($1::text[])), g as ("
         "select p.pool, coalesce(sum(n.n) filter (where n.state = 1), 0)::bigint, "
         "coalesce(sum(n.n) filter (where n.state = 2), 0)::bigint, "

@@ -723,6 +723,7 @@ struct beat_heard fleet_beat(struct fleet *f, const struct beat *b, int64_t now,
     w->forget_at = now + WORKER_FORGET_MS;
     w->started_at = b->started_at;
     w->heartbeat_ms = b->heartbeat_ms;
+    w->adapts = b->adapts;
     w->pid = b->pid;
     take_number(&w->slots, b->slots, &heard.changed);
     take_number(&w->cpus, b->cpus, &heard.changed);
@@ -847,8 +848,33 @@ static void drop_old_leases(struct fleet *f, int64_t now)
     }
 }
 
-/* As time alone makes it. One that beats less often than the setting supposes, for its file says
- * so, is not dead between two beats. */
+const struct fleet_worker *fleet_slowest(const struct fleet *f)
+{
+    const struct fleet_worker *slowest = NULL;
+
+    for (const struct fleet_worker *w = f->workers; w; w = w->hh.next) {
+        if (worker_lives(w->state) && w->last_beat != INT64_MIN && !w->adapts &&
+            (!slowest || beats_every(f, w) > beats_every(f, slowest))) {
+            slowest = w;
+        }
+    }
+    return slowest;
+}
+
+/* It is dead when it was silent for longer. One that beats less often than the setting supposes is
+ * not dead between two beats: one of an earlier version goes by its file, others hear of the
+ * setting with the answer to their next beat. */
+static int64_t silence_allowed(const struct fleet *f, const struct fleet_worker *w)
+{
+    int64_t every = beats_every(f, w);
+
+    if (every <= f->dead_after_ms / 3) {
+        return f->dead_after_ms;
+    }
+    return w->adapts ? f->dead_after_ms + every : MAX(f->dead_after_ms, every * 5 / 2);
+}
+
+/* As time alone makes it. */
 static enum worker_state aged(const struct fleet *f, const struct fleet_worker *w, int64_t now)
 {
     int64_t silent = w->last_beat == INT64_MIN ? INT64_MAX : now - w->last_beat;
@@ -857,10 +883,10 @@ static enum worker_state aged(const struct fleet *f, const struct fleet_worker *
     if (w->state == WORKER_UNKNOWN) {
         return now > w->unknown_until ? WORKER_DEAD : WORKER_UNKNOWN;
     }
-    return silent > MAX(f->dead_after_ms, two_missed) ? WORKER_DEAD
-           : w->node->holder != w                     ? WORKER_REFUSED
-           : silent > two_missed                      ? WORKER_SUSPECT
-                                                      : state_of(w);
+    return silent > silence_allowed(f, w) ? WORKER_DEAD
+           : w->node->holder != w         ? WORKER_REFUSED
+           : silent > two_missed          ? WORKER_SUSPECT
+                                          : state_of(w);
 }
 
 bool fleet_tick(struct fleet *f, int64_t now, bool reap,

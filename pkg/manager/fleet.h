@@ -81,6 +81,7 @@ struct fleet_worker {
     json_t *hold_off;        /* what it does not take now, as in its beat; NULL: nothing */
     bool takes_none;         /* that is everything */
     int64_t heartbeat_ms;    /* how often it beats, as it says; 0: it does not */
+    bool adapts;             /* it will beat three times in dead_after_ms */
     int64_t unknown_until;   /* UNKNOWN: then it is DEAD; boot ms */
     int64_t contested_until; /* two processes spoke for it: until then none is believed at once */
     bool refusal_told;       /* in the log */
@@ -148,6 +149,8 @@ void fleet_avoid(struct fleet *f, const char *nodes, int64_t since, bool yes);
 /* So long a task that nodes gave back waits, since the last one did, for a worker that may soon be
  * able to take it; and so long after it was last heard a worker that is gone may. */
 int64_t fleet_patience_ms(const struct fleet *f);
+/* The slowest of those that live and do not adapt to dead_after_ms; NULL: none. */
+const struct fleet_worker *fleet_slowest(const struct fleet *f);
 /* Whether such a process may be given work: NULL, or the reason to deny its claim. */
 const char *fleet_objection(struct fleet *f, const struct who *w);
 struct lease *fleet_lease(const struct fleet *f, const struct id *task);
@@ -177,6 +180,7 @@ struct beat {
     int64_t beat;
     int64_t started_at;
     int64_t heartbeat_ms;
+    bool adapts; /* to our dead_after_ms, when it hears of it */
     int pid;
     int slots;
     int cpus;
@@ -243,7 +247,8 @@ struct beat_heard {
 struct beat_heard fleet_beat(struct fleet *f, const struct beat *b, int64_t now, int64_t wall,
                              const struct beat_effects *fx);
 
-/* Looks at silence: SUSPECT after two beats missed, DEAD then after dead_after_ms, forgotten after
+/* Looks at silence: SUSPECT after two beats missed, DEAD then after dead_after_ms (of one that
+ * beats too rarely for that, and has not adapted yet, one beat more), forgotten after
  * WORKER_FORGET_MS; calls `on_state` for each change, and with `reap` (the leader) `gone` for every
  * lease that ran out. Others just drop leases that no beat renews. False: many workers fell silent
  * at once, nothing is taken from them yet. */

@@ -106,6 +106,8 @@ void manager_requeue(struct manager *m, const struct id *id, task_fn *cb, void *
 typedef void order_fn(void *arg, int rc, const struct err *why);
 void manager_drain(struct manager *m, const char *worker_id, bool on, order_fn *cb, void *arg);
 void manager_pause(struct manager *m, const char *pool, bool on, order_fn *cb, void *arg);
+/* No worker that is known, live or not, serves it; then one sentence about that is appended. */
+bool manager_pool_unserved(const struct manager *m, const char *pool, struct buf *why);
 
 /* ---- settings that were changed at run time, {"section":{"key":value}} ---- */
 /* Called when they were read first and with each change, by whichever manager. */
@@ -140,6 +142,8 @@ void manager_log(struct manager *m, const struct log_request *r, log_fn *cb, voi
 
 /* ---- cluster: each appends one JSON value ---- */
 bool manager_health(struct manager *m, struct buf *out); /* true: database and broker answer */
+/* Whether all live workers beat, or will then beat, three times in so long. */
+int manager_check_dead_after(const struct manager *m, int seconds, struct err *reterr) NODISCARD;
 void manager_status(struct manager *m, struct buf *out);
 void manager_workers(struct manager *m, struct buf *out); /* {"workers":[…]} */
 int manager_worker(struct manager *m, const char *id, struct buf *out,

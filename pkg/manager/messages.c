@@ -259,6 +259,7 @@ static int read_beat(struct message *m, struct err *reterr)
         .beat = json_get_int(j, "beat", 0),
         .started_at = member_time(j, "startedAt"),
         .heartbeat_ms = member_int(j, "heartbeatMs", 3600000),
+        .adapts = json_get_bool(j, "adapts", false),
         .pid = member_int(j, "pid", INT_MAX),
         .slots = member_int(j, "slots", 100000),
         .cpus = member_int(j, "cpus", INT_MAX),

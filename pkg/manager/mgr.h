@@ -65,6 +65,9 @@ struct term {
     int64_t heard;           /* the highest epoch that anybody told of */
     int64_t grace_ms;        /* as the row had it when we were elected */
     struct moment proved_at; /* when the lock was last proved before the lead was lost */
+    uint64_t answers;        /* of the database on the session for the lock, at the last tick */
+    int silent;              /* ticks since there was one more */
+    int64_t leader_at;       /* boot ms: somebody led, or we could not have heard of it */
 };
 
 struct manager {
@@ -186,6 +189,10 @@ void term_start(struct manager *m);
 void term_tick(struct manager *m);
 void term_end(struct manager *m);
 void term_heard(struct manager *m, int64_t epoch);
+/* Seconds for which the database owes an answer; 0: not for too long. */
+int term_db_silent_s(const struct manager *m);
+/* Neither this manager nor any other that it would hear of. */
+bool term_nobody_leads(const struct manager *m);
 bool term_answers(const struct manager *m); /* that no leader declares lost what a beat renews */
 
 /* lead.c */

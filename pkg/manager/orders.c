@@ -106,13 +106,16 @@ static void on_seeded(void *arg, int rc, const struct db_result *res, const stru
 
 /* What all must agree on is one value in the database. The first manager writes its own there;
  * every other one goes by that, whatever its file says. Before that no settings are read, so that
- * nobody changes them in between. */
+ * nobody changes them in between. What somebody has put there that is no object gives way. */
 static void seed(struct manager *m)
 {
     static const char sql[] =
         "with s as (update setting set version = version + 1, changed_at = now(), "
-        "value = jsonb_set(case when value::jsonb ? 'executorNodeConfig' then value::jsonb "
-        "else value::jsonb || '{\"executorNodeConfig\":{}}'::jsonb end, "
+        "value = jsonb_set(case "
+        "when jsonb_typeof(value::jsonb -> 'executorNodeConfig') = 'object' then value::jsonb "
+        "when jsonb_typeof(value::jsonb) = 'object' "
+        "then value::jsonb || '{\"executorNodeConfig\":{}}'::jsonb "
+        "else '{\"executorNodeConfig\":{}}'::jsonb end, "
         "'{executorNodeConfig,deadAfterSeconds}', to_jsonb($1::int))::json "
         "where value::jsonb #> '{executorNodeConfig,deadAfterSeconds}' is null returning version) "
         "insert into cluster_event (at, manager_id, event, detail) select now(), $2, "

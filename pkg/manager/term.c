@@ -12,6 +12,8 @@
 #define LOCK_RETRY_MS 1000
 #define SURE_MS       (LEASE_MARGIN_MS - 1000) /* a lease's margin covers so much without a grace */
 #define NOTICE_TICKS  5
+#define SILENT_TICKS  5    /* that the database may take for an answer which is due at once */
+#define LEADER_MS     7000 /* whoever leads says so every 5 s */
 #define EPOCHS_AHEAD  1000 /* elections that one may have missed while the database was away */
 
 /* ---- answering beats: the one act of a leader that no statement fences ---- */
@@ -71,6 +73,9 @@ void term_heard(struct manager *m, int64_t epoch)
 {
     struct term *t = &m->term;
 
+    if (epoch >= t->epoch) {
+        t->leader_at = clock_boot_ms();
+    }
     if (epoch <= t->epoch) {
         return;
     }
@@ -198,11 +203,54 @@ void term_start(struct manager *m)
     m->lock = db_lock_new(m->loop, &o, LOCK_KEY, LOCK_RETRY_MS, on_held, on_lost, m);
 }
 
+/* ---- is the database there? ---- */
+
+/* A connection that hangs is up, and a statement may take long. So what counts is the session for
+ * the lock, where each second something short is asked. In ticks, not by the clock: after a pause
+ * of this process the answer is taken first. */
+static void listen_to_database(struct manager *m)
+{
+    struct term *t = &m->term;
+    uint64_t answers = m->lock ? db_lock_answers(m->lock) : 0;
+
+    if (!m->lock || answers != t->answers) {
+        if (t->silent >= SILENT_TICKS) {
+            log_info(NULL, "the database answers again");
+        }
+        t->answers = answers;
+        t->silent = 0;
+    } else if (++t->silent == SILENT_TICKS && db_is_up(m->db)) {
+        log_error(NULL,
+                  "the database has not answered for %d s although it is connected: it hangs, or "
+                  "the network does; what is asked waits or is refused until it goes on",
+                  t->silent);
+    }
+}
+
+int term_db_silent_s(const struct manager *m)
+{
+    return m->term.silent < SILENT_TICKS ? 0 : m->term.silent;
+}
+
+static void look_for_leader(struct manager *m)
+{
+    if (m->epoch || !m->sub || !mq_is_up(m->sub) || !m->term.leader_at) {
+        m->term.leader_at = clock_boot_ms();
+    }
+}
+
+bool term_nobody_leads(const struct manager *m)
+{
+    return m->term.leader_at && clock_boot_ms() - m->term.leader_at > LEADER_MS;
+}
+
 void term_tick(struct manager *m)
 {
     struct term *t = &m->term;
     bool answers = term_answers(m);
 
+    listen_to_database(m);
+    look_for_leader(m);
     elect(m);
     if (t->answered && !answers) {
         log_warn(NULL, "this manager answers no beats any more: %s", why_no_answers(m));

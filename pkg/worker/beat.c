@@ -62,7 +62,7 @@ static void add_self(struct buf *b, const struct beat_facts *f, struct wcore *co
 
     buf_adds(b, "{\"v\":1,\"type\":\"beat\",");
     report_add_from(b, &f->from);
-    buf_addf(b, ",\"beat\":%lld,\"heartbeatMs\":%lld", (long long)number,
+    buf_addf(b, ",\"beat\":%lld,\"heartbeatMs\":%lld,\"adapts\":true", (long long)number,
              (long long)wcore_heartbeat_ms(core));
     buf_adds(b, ",\"host\":");
     json_add_string(b, f->host, strlen(f->host));

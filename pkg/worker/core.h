@@ -277,6 +277,8 @@ void wcore_on_unsure(struct wcore *c, const struct wcore_key *k, int64_t beat);
 /* Not ours, says an answer to this beat: stop it and forget it. */
 void wcore_on_revoke(struct wcore *c, int64_t now, const struct wcore_key *k, int64_t beat);
 bool wcore_on_beat_ack(struct wcore *c, int64_t now, int64_t beat);
+/* So long after its last beat the cluster counts a worker dead: it beats three times in that. */
+void wcore_on_dead_after(struct wcore *c, int64_t dead_after_ms);
 void wcore_on_cancel(struct wcore *c, int64_t now, const struct wcore_key *k);
 void wcore_on_drain(struct wcore *c, bool on);
 /* Another worker of our name lives: no work is taken while that is so. */

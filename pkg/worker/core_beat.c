@@ -50,11 +50,22 @@ int64_t wcore_beat_due(const struct wcore *c)
     return c->news ? MIN(c->beat_at, c->beat_tried_at + WCORE_BEAT_GAP_MS) : c->beat_at;
 }
 
-/* Three beats in the shortest lease that is held, whoever granted it for how long. */
+/* The next beat says how often the others come. */
+void wcore_on_dead_after(struct wcore *c, int64_t dead_after_ms)
+{
+    c->news = c->news || c->dead_after_ms != dead_after_ms;
+    c->dead_after_ms = dead_after_ms;
+}
+
+/* Three beats in what the cluster waits for a silent worker, and in the shortest lease that is
+ * held, whoever granted it for how long. */
 static int64_t beat_every(const struct wcore *c)
 {
     int64_t every = c->set.heartbeat_ms;
 
+    if (c->dead_after_ms) {
+        every = MIN(every, c->dead_after_ms / 3);
+    }
     for (enum wcore_state s = WCORE_STARTING; s <= WCORE_STOPPING; s++) {
         LIST_EACH(&c->in_state[s], it)
         {

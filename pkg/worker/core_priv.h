@@ -49,8 +49,9 @@ struct wcore {
     size_t n_offers;
     bool looked; /* else every type is offered */
 
-    int64_t beat;     /* number of the last one sent */
-    int64_t every_ms; /* until the next regular one */
+    int64_t beat;          /* number of the last one sent */
+    int64_t every_ms;      /* until the next regular one */
+    int64_t dead_after_ms; /* of the cluster; 0: not heard */
     int64_t beat_tried_at;
     int64_t beat_at; /* when the next regular one is due */
     bool news;

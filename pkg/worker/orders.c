@@ -3,8 +3,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define SLOTS_MAX   1000000
-#define KEEP_MAX_MS 10000
+#define SLOTS_MAX    1000000
+#define KEEP_MAX_MS  10000
+#define DEAD_MIN_MS  3000 /* as deadAfterSeconds may be */
+#define DEAD_MAX_MS  86400000
 
 static int broken(struct err *reterr, const char *what)
 {
@@ -131,12 +133,21 @@ static void read_other(struct order *o, const json_t *j)
     o->other_pid = json_get_int(j, "pid", 0);
 }
 
+/* Versions before this did not say. */
+static int64_t dead_after_of(const json_t *doc)
+{
+    int64_t ms = json_get_int(doc, "deadAfterMs", 0);
+
+    return ms >= DEAD_MIN_MS && ms <= DEAD_MAX_MS ? ms : 0;
+}
+
 static int read_beat_ack(struct order *o, struct err *reterr)
 {
     const json_t *refused = json_object_get(o->doc, "refused");
     int rc = read_beat(o, reterr);
 
     o->drain = json_get_bool(o->doc, "drain", false);
+    o->dead_after_ms = dead_after_of(o->doc);
     o->refused = json_is_object(refused);
     read_other(o, refused);
     rc = rc < 0 ? rc : read_keys(o->doc, "unsure", &o->unsure, reterr);

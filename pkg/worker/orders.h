@@ -70,6 +70,7 @@ struct order {
     struct id to;           /* zero: for one that has no UUID */
     int64_t beat;           /* BEAT_ACK, REVOKE */
     bool drain;             /* BEAT_ACK, DRAIN */
+    int64_t dead_after_ms;  /* BEAT_ACK: of the cluster; 0: it does not say */
     bool refused;           /* BEAT_ACK: another worker of our name lives */
     const char *other_host; /* where, also OUTDATED; never NULL then */
     int64_t other_pid;

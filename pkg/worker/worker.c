@@ -184,6 +184,29 @@ static void take_outdated(struct worker *w, const struct order *o)
     }
 }
 
+static void tell_pace(const struct worker *w)
+{
+    int64_t own = (int64_t)w->config->node.heartbeat_seconds * 1000;
+
+    if (w->dead_after_ms && own > w->dead_after_ms / 3) {
+        log_warn(NULL,
+                 "executorNodeConfig.heartbeatSeconds is %d, but the cluster counts a worker dead "
+                 "after %lld s (deadAfterSeconds): this one beats every %lld ms",
+                 w->config->node.heartbeat_seconds, (long long)(w->dead_after_ms / 1000),
+                 (long long)(w->dead_after_ms / 3));
+    }
+}
+
+/* A manager of an earlier version does not say; what another one said goes on to count. */
+static void take_dead_after(struct worker *w, int64_t ms)
+{
+    if (ms && ms != w->dead_after_ms) {
+        w->dead_after_ms = ms;
+        wcore_on_dead_after(w->core, ms);
+        tell_pace(w);
+    }
+}
+
 static void take_beat_ack(struct worker *w, int64_t now, const struct order *o)
 {
     for (size_t i = 0; i < o->unsure.n; i++) {
@@ -197,6 +220,7 @@ static void take_beat_ack(struct worker *w, int64_t now, const struct order *o)
         return;
     }
     w->unanswered_since = w->hurry_at = 0;
+    take_dead_after(w, o->dead_after_ms);
     wcore_on_drain(w->core, o->drain);
     take_refusal(w, o);
 }
@@ -572,6 +596,7 @@ static void use_config(struct worker *w, const struct config *c)
                                    .kill_grace_ms = c->node.kill_grace_seconds * 1000};
 
     w->config = c;
+    w->heartbeat_s = c->node.heartbeat_seconds;
     exec_node_unref(w->node);
     w->runs.node = w->node = exec_node_copy(&said);
 }
@@ -579,9 +604,13 @@ static void use_config(struct worker *w, const struct config *c)
 void worker_reconfigure(struct worker *w, const struct config *c)
 {
     struct wcore_settings s = settings_of(c);
+    bool other_pace = c->node.heartbeat_seconds != w->heartbeat_s;
 
     use_config(w, c);
     wcore_configure(w->core, &s);
+    if (other_pace) {
+        tell_pace(w);
+    }
     tidy_configure(w->tidy, keep_ms_of(c));
 }
 

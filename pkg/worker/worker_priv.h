@@ -49,6 +49,9 @@ struct worker {
     char *offered;      /* what the log says that we offer */
     char *unable;       /* and what not */
 
+    int heartbeat_s;       /* of the configuration in force */
+    int64_t dead_after_ms; /* of the cluster, as managers say; 0: not heard */
+
     struct wcore *core;
     struct run_context runs;
     struct lane lane; /* reads logs, and writes down where managers are */

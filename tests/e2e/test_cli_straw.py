@@ -1176,6 +1176,37 @@ def test_wrong_settings(straw, words):
     assert done.returncode == USAGE and words[0] in done.err and not straw.requests
 
 
+def test_a_pool_that_nobody_serves_is_warned_of(straw):
+    text = "no worker serves a pool of that name; there are default, gpu"
+    answer = {"pool": "nobodys", "paused": True, "warnings": [text]}
+    straw.on("POST", "/mgmt/queues/nobodys/pause", answer)
+    done = sje("pause", "nobodys", straw=straw)
+    assert (done.returncode, done.out) == (OK, "")
+    assert done.err == f"pool nobodys is paused; what runs goes on\nwarning: {text}\n"
+    assert json.loads(sje("pause", "nobodys", "--json", straw=straw).out) == answer
+
+
+@pytest.mark.parametrize("command, other", [("resume", "unpause"), ("drain", "pause")])
+def test_a_pool_where_a_worker_is_expected(straw, command, other):
+    straw.on("POST", f"/mgmt/workers/gpu/{command}", problem(404, "no such worker"))
+    straw.on("GET", "/mgmt/queues", {"queues": [{"pool": "default"}, {"pool": "gpu"}]})
+    done = sje(command, "gpu", straw=straw)
+    assert done.returncode == USAGE
+    assert done.err.endswith(f"gpu is the name of a pool; for that: sje {other} gpu\n"), done.err
+    straw.on("GET", "/mgmt/queues", {"queues": [{"pool": "default"}]})
+    assert "is the name of a pool" not in sje(command, "gpu", straw=straw).err
+
+
+def test_health_says_that_no_manager_leads(straw):
+    straw.on("GET", "/mgmt/workers", {"workers": []})
+    for status, code in (("up", 200), ("down", 500)):
+        straw.on("GET", "/health", (code, {"status": status, "leader": False, "noLeader": True}, {}))
+        done = sje("health", straw=straw)
+        assert "degraded: no manager leads: tasks wait until one does\n" in done.out
+    straw.on("GET", "/health", {"status": "up", "leader": False, "noLeader": False})
+    assert "no manager leads" not in sje("health", straw=straw).out
+
+
 def test_health(straw):
     straw.on("GET", "/health", {"status": "up", "database": "up"})
     done = sje("health", straw=straw)

@@ -52,6 +52,16 @@ def test_a_good_file_is_checked_without_starting(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_worker_that_beats_too_rarely_is_warned_of(tmp_path):
+    file = config(tmp_path, "executorNodeConfig: {heartbeatSeconds: 60, deadAfterSeconds: 30}\n")
+    done = executor("--check-config", "--role", "worker", "--config", file)
+    assert done.returncode == 0 and ": ok" in done.stdout, done.stderr
+    assert "warning: executorNodeConfig.heartbeatSeconds: is 60, more than a third" in done.stderr
+    refused(executor("--check-config", "--role", "all", "--config", file), "at least three times")
+    file = config(tmp_path, "executorNodeConfig: {heartbeatSeconds: 60, deadAfterSeconds: 180}\n")
+    assert executor("--check-config", "--role", "worker", "--config", file).stderr == ""
+
+
 def test_a_file_in_the_working_directory_is_found(tmp_path):
     config(tmp_path, "nonsense: 1\n")
     refused(executor("--check-config", cwd=tmp_path), "nonsense")
@@ -141,3 +151,47 @@ def test_two_workers_need_two_directories(own):
     done = executor("--role", "worker", **{**sje.settings, "SJE_NODE_NODE_ID": "node2",
                                            "SJE_MONITORING_LOG_LEVEL": "error"})
     refused(done, str(sje.work))
+
+
+def test_zero_at_run_time_is_what_the_machine_has(own):
+    """Also in the database, where each start finds it; and no value there ends a process."""
+    sje = own(SJE_NODE_SLOTS="3", SJE_NODE_CPUS="2", SJE_NODE_MEMORY_MB="512")
+    keys = ("slots", "cpus", "memoryMb")
+
+    def offered():
+        node = sje.get("/mgmt/config").json()["executorNodeConfig"]
+        (worker,) = sje.workers()
+        return [node[k] for k in keys], [worker[k] for k in keys]
+
+    assert offered() == ([3, 2, 512], [3, 2, 512])
+    answer = sje.call("PATCH", "/mgmt/config", 200, json={"executorNodeConfig": dict.fromkeys(keys, 0)})
+    machine = [answer.json()["executorNodeConfig"][k] for k in keys]
+    assert machine[0] == machine[1] == len(os.sched_getaffinity(0)) and machine[2] > 512, machine
+    until(lambda: offered() == (machine, machine), 20, "the worker offers what the machine has")
+    assert sje.manager.terminate() == 0
+    sje.manager.start()
+    sje.ready()
+    assert offered() == (machine, machine)
+    for value in ('{"executorNodeConfig":{"deadAfterSeconds":30,"slots":-1,"cpus":"x","heartbeatSeconds":0}}',
+                  '{"executorNodeConfig":5}', '[1]', '7'):
+        with sje.database() as db, db.cursor() as c:
+            c.execute("update setting set version = version + 1, value = %s", (value,))
+        until(lambda: offered() == ([3, 2, 512], [3, 2, 512]), 20, "what is no setting is left out")
+        until(lambda: stored(sje) == 30, 15, "the cluster's own value is there again")
+        n = changes(sje)
+        assert sje.manager.process.poll() is None
+    assert "executorNodeConfig.slots: -1 is out of range" in sje.manager.output.read_text()
+    assert sje.run({"jobType": "Noop"})["state"] == "SUCCEEDED"
+    assert changes(sje) == n, "written once, not again and again"
+
+
+def stored(sje):
+    with sje.database() as db, db.cursor() as c:
+        c.execute("select value::jsonb #> '{executorNodeConfig,deadAfterSeconds}' from setting")
+        return c.fetchone()[0]
+
+
+def changes(sje):
+    with sje.database() as db, db.cursor() as c:
+        c.execute("select count(*) from cluster_event where event = 'settingsChanged'")
+        return c.fetchone()[0]

@@ -1,16 +1,20 @@
 """The database fails in every way that it comes back from: nothing accepted is lost, nothing runs twice."""
+import contextlib
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
 import subprocess
+import time
 
 import psycopg2
 import pytest
+import requests
 from test_survivors import QUICK, marker, outlasts, undisturbed
 
-from sje import Load, Server, Services, free_port, processes_with, until
+from sje import BIN, Load, Server, Services, free_port, processes_with, until
 
 NOOP = {"jobType": "Noop"}
 
@@ -101,6 +105,62 @@ def test_it_is_slow(own):
         c.execute("ROLLBACK")
     load.goes_on()
     all_ended(sje, load, 1)
+
+
+def server_processes(services):
+    """PostgreSQL's: the first and all its children."""
+    first = services.pid("postgres")
+    listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(first)], capture_output=True, text=True)
+    return [first, *map(int, listing.stdout.split())]
+
+
+def signal_all(pids, number):
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def test_it_hangs(own, services):
+    """Its connections stand, and nothing is answered: that is down, within seconds, and over by itself."""
+    sje = own(split=True)
+    cli = [BIN / "sje", "--url", sje.url, "health"]
+    pids = server_processes(services)
+    signal_all(pids, signal.SIGSTOP)
+    try:
+        until(lambda: sje.get("/health/ready", None).status_code == 503, 8, "it is not ready")
+        until(lambda: sje.get("/health/ready", None).json()["database"]["status"] == "down", 1, "down")
+        health = sje.get("/health", 500).json()
+        error = health["database"]["error"]
+        assert re.fullmatch(r"no answer for \d+ s", error) and 5 <= int(error.split()[3]) < 9, health
+        assert "sje_database_up 0" in sje.get("/metrics").text
+        until(lambda: sje.get("/health", 500).json()["noLeader"], 15, "nobody leads")
+        done = subprocess.run(cli, capture_output=True, text=True, timeout=20)
+        assert done.returncode == 1 and "degraded: no manager leads" in done.stdout, done.stdout
+        assert "no answer for " in done.stdout, done.stdout
+        for _ in range(10):  # no flicker while connections are tried anew
+            assert sje.get("/health/ready", None).status_code == 503
+            time.sleep(1)
+    finally:
+        signal_all(pids, signal.SIGCONT)
+    sje.ready(30)
+    until(lambda: sje.get("/health").json()["leader"], 20, "it leads again")
+    assert "sje_database_up 1" in sje.get("/metrics").text
+    assert sje.run(NOOP)["state"] == "SUCCEEDED"
+
+
+def test_it_is_slow_and_no_hang(own):
+    """Statements that wait for a lock, all connections of a manager full of them, are no hang."""
+    sje = own(split=True)
+    with sje.database() as db, db.cursor() as c:
+        c.execute("BEGIN")
+        c.execute("LOCK TABLE task, event, pool, setting, worker IN ACCESS EXCLUSIVE MODE")
+        end = time.monotonic() + 9
+        while time.monotonic() < end:
+            assert sje.get("/health/ready").json()["leader"]
+            with contextlib.suppress(requests.Timeout):
+                sje.get("/mgmt/queues", None, timeout=0.5)
+        c.execute("ROLLBACK")
+    assert sje.run(NOOP)["state"] == "SUCCEEDED"
 
 
 @pytest.fixture

@@ -3,12 +3,15 @@ import json
 import os
 import shutil
 import signal
+import time
+import uuid
 
+import pika
 import pytest
 from test_faults import shell
 from test_survivors import QUICK, begun, marker, runs
 
-from sje import Server, until
+from sje import SLOW, Server, until
 
 
 def other(c, name, **settings):
@@ -81,6 +84,51 @@ def test_the_cluster_has_one_value_whatever_a_file_says(own):
     c.ready()
     until(lambda: c.get("/mgmt/config").json()["executorNodeConfig"]["deadAfterSeconds"] == 4, 15,
           "what a manager does not know it leaves out alone")
+
+
+def test_a_slow_worker_beats_as_the_cluster_needs_it(own, tmp_path):
+    """Whatever its file says: it is dead in time, and the leases that it has stay as they are."""
+    c = own(worker=False, SJE_NODE_HEARTBEAT_SECONDS="2", SJE_NODE_DEAD_AFTER_SECONDS="6")
+    slow = Server(c.dir / "slow", {**c.settings, "SJE_NODE_HEARTBEAT_SECONDS": "60"}, "worker")
+    c.servers.append(slow)
+    until(lambda: states(c) == [("node1", "UP")], 20, "it is up")
+    until(lambda: "this one beats every 2000 ms" in slow.output.read_text(), 10, "it says so")
+    marks = tmp_path / "marks"
+    task_id = c.submit(marker(marks, 60, leaseSeconds=30))
+    begun(marks)
+    c.call("PATCH", "/mgmt/config", 200, json={"executorNodeConfig": {"deadAfterSeconds": 3}})
+    until(lambda: "this one beats every 1000 ms" in slow.output.read_text(), 10, "it adapts again")
+    time.sleep(4 * SLOW)  # for longer than deadAfterSeconds
+    assert states(c) == [("node1", "UP")]
+    slow.kill()
+    until(lambda: states(c) == [("node1", "DEAD")], 3 + 1 + 3, "it is dead")
+    assert c.task(task_id)["state"] == "RUNNING", "its lease is longer, and stays so"
+    granted = [e["detail"]["leaseMs"] for e in c.events(task_id) if e["event"] == "granted"]
+    assert granted == [30000]
+    assert slow.output.read_text().count("this one beats every 1000 ms") == 1
+
+
+def test_a_worker_that_cannot_adapt_limits_the_setting(own):
+    """One of an earlier version beats as its file says."""
+    c = own(worker=False)
+    beat = {"v": 1, "type": "beat", "worker": "old", "uuid": str(uuid.uuid4()), "inc": 1, "beat": 1, "host": "h",
+            "pid": 1, "version": "0.0.9", "reply": "sje.worker.old.1", "startedAt": 1700000000000,
+            "heartbeatMs": 9000, "pools": ["default"], "jobTypes": ["Noop"], "slots": 1, "free": 1, "running": [],
+            "claiming": []}
+    env = c.settings
+    credentials = pika.PlainCredentials(env["SJE_RABBITMQ_USERNAME"], env["SJE_RABBITMQ_PASSWORD"])
+    with pika.BlockingConnection(pika.ConnectionParameters(
+            "127.0.0.1", int(env["SJE_RABBITMQ_PORT"]), env["SJE_RABBITMQ_VHOST"], credentials)) as broker:
+        broker.channel().basic_publish("sje.beat", "", json.dumps(beat).encode())
+    until(lambda: states(c) == [("old", "UP")], 20, "it is heard")
+
+    def dead_after(seconds, status):
+        return c.call("PATCH", "/mgmt/config", status, json={"executorNodeConfig": {"deadAfterSeconds": seconds}})
+
+    answer = dead_after(26, 422).json()["errors"][0]
+    assert answer["field"] == "executorNodeConfig.deadAfterSeconds"
+    assert "allowed is at least 27 while worker old beats every 9 s" in answer["message"], answer
+    dead_after(27, 200)
 
 
 def test_another_work_directory_waits_for_the_leases_of_the_first(own, tmp_path):

@@ -214,3 +214,19 @@ def test_workers(sje):
 def test_metrics(sje):
     text = sje.get("/metrics").text
     assert "# TYPE sje_" in text and text.endswith("\n")
+
+
+def test_a_pool_that_nobody_serves_is_warned_of_and_leaves_no_row(own):
+    sje = own()
+
+    def pools():
+        return [q["pool"] for q in sje.get("/mgmt/queues").json()["queues"]]
+
+    answer = sje.post("/mgmt/queues/nobodys/pause", None, 200).json()
+    assert answer["warnings"] == ["no worker serves a pool of that name; there are default"], answer
+    assert pools() == ["default", "nobodys"]
+    assert sje.post("/mgmt/queues/nobodys/resume", None, 200).json()["paused"] is False
+    assert pools() == ["default"]
+    for order in ("pause", "resume"):
+        assert "warnings" not in sje.post(f"/mgmt/queues/default/{order}", None, 200).json()
+    assert pools() == ["default"]

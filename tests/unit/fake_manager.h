@@ -23,6 +23,8 @@ static struct {
     int rc;    /* of every answer */
     bool hold; /* answer only at fake_release() */
     bool database_up;
+    bool pool_unserved;
+    int dead_after_least;
     bool broker_up;
     struct fake_call waiting[16];
     int n_cancelled_waits;
@@ -259,6 +261,15 @@ void manager_pause(struct manager *m, const char *pool, bool on, order_fn *cb, v
     cb(arg, fake.rc, &fake_why);
 }
 
+bool manager_pool_unserved(const struct manager *m, const char *pool, struct buf *why)
+{
+    (void)m;
+    if (fake.pool_unserved) {
+        buf_addf(why, "nobody serves \"%s\"", pool);
+    }
+    return fake.pool_unserved;
+}
+
 const json_t *manager_settings(const struct manager *m)
 {
     (void)m;
@@ -332,6 +343,16 @@ bool manager_health(struct manager *m, struct buf *out)
     buf_addf(out, "{\"status\":\"%s\",\"database\":{\"status\":\"%s\"}}", up ? "up" : "down",
              fake.database_up ? "up" : "down");
     return up;
+}
+
+int manager_check_dead_after(const struct manager *m, int seconds, struct err *reterr)
+{
+    (void)m;
+    return seconds < fake.dead_after_least
+               ? err_set(reterr, ERR_INVALID,
+                         "executorNodeConfig.deadAfterSeconds: allowed is at least %d",
+                         fake.dead_after_least)
+               : 0;
 }
 
 void manager_status(struct manager *m, struct buf *out)

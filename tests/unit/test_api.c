@@ -687,6 +687,12 @@ static void test_management(void **state)
     assert_string_equal(body(), "{\"pool\":\"big-ones\",\"paused\":true}");
     request("POST /mgmt/queues/big-ones/resume", "", NULL, 0);
     assert_string_equal(body(), "{\"pool\":\"big-ones\",\"paused\":false}");
+    fake.pool_unserved = true;
+    request("POST /mgmt/queues/big-ones/pause", "", NULL, 0);
+    assert_string_equal(body(),
+                        "{\"pool\":\"big-ones\",\"paused\":true,\"warnings\":[\"nobody serves "
+                        "\\\"big-ones\\\"\"]}");
+    fake.pool_unserved = false;
     request("POST /mgmt/queues/Not%20a%20pool/pause", "", NULL, 0);
     assert_problem(404);
     request("POST /mgmt/tasks/" ID "/requeue", "", NULL, 0);
@@ -726,6 +732,12 @@ static void test_settings(void **state)
     patch_config("{\"bad\":1}");
     assert_problem(422);
     assert_non_null(strstr(body(), "\"field\":\"bad\""));
+    fake.dead_after_least = 21; /* a worker that does not adapt */
+    patch_config("{\"executorNodeConfig\":{\"deadAfterSeconds\":20}}");
+    assert_problem(422);
+    assert_non_null(strstr(body(), "\"field\":\"executorNodeConfig.deadAfterSeconds\""));
+    patch_config("{\"executorNodeConfig\":{\"deadAfterSeconds\":21}}");
+    assert_int_equal(status(), 200);
     patch_config("[1]");
     assert_problem(422);
     patch_config("{");

@@ -296,8 +296,13 @@ static void checks(void **state)
     (void)state;
     assert_int_equal(config_check(c, &e), ERR_CONFIG);
     assert_non_null(strstr(e.text, "at least three times"));
+    assert_null(config_doubt(c));
     assert_int_equal(config_override(c, "--role", "executorNodeConfig.roles", "worker", &e), 0);
     assert_int_equal(config_check(c, &e), 0);
+    char *doubt CLEANUP(freep) = config_doubt(c);
+    assert_non_null(strstr(doubt, "executorNodeConfig.heartbeatSeconds: is 5, more than a third"));
+    assert_int_equal(config_override(c, "x", "executorNodeConfig.deadAfterSeconds", "15", &e), 0);
+    assert_null(config_doubt(c));
 }
 
 static void wrong_yaml(void **state)
@@ -565,6 +570,9 @@ static void patches(void **state)
         {"{\"monitoring\":{\"logLevel\":1}}", "monitoring.logLevel: is not a text"},
         {"{\"monitoring\":{\"logLevel\":\"loud\"}}", "allowed is one of error, warn"},
         {"{\"executorNodeConfig\":null}", "one value for the cluster"},
+        {"{\"executorNodeConfig\":{\"heartbeatSeconds\":11}}", "at least three times"},
+        {"{\"executorNodeConfig\":{\"heartbeatSeconds\":5,\"deadAfterSeconds\":14}}",
+         "at least three times heartbeatSeconds, which is 5"},
         {"{\"monitoring\":{\"nonsense\":null}}", "monitoring.nonsense: unknown key"},
         {"{\"apiConfig\":{\"port\":null}}", "restart"},
         {"{\"monitoring.logLevel\":\"info\"}", "unknown key"},
@@ -587,6 +595,9 @@ static void patches(void **state)
         patch(c, "{\"executorNodeConfig\":{\"slots\":8},\"monitoring\":{\"logLevel\":\"debug\"}}",
               &n, &e),
         0);
+    struct config *d CLEANUP(config_freep) = NULL;
+    assert_int_equal(patch(c, "{\"executorNodeConfig\":{\"deadAfterSeconds\":6}}", &d, &e), 0);
+    assert_int_equal(d->node.heartbeat_seconds, 2); /* beats adapt */
     assert_int_equal(n->node.slots, 8);
     assert_string_equal(n->monitoring.log_level, "debug");
     assert_int_equal(n->api.port, 17);
@@ -595,7 +606,6 @@ static void patches(void **state)
     assert_string_equal(n->source, "t.yaml");
 }
 
-/* What nobody has set comes from the machine, and the settings show it. */
 /* Written by a manager of a later version. */
 static void overlays(void **state)
 {
@@ -619,6 +629,71 @@ static void overlays(void **state)
     assert_non_null(strstr(skipped.data, "monitoring.logLevel"));
 }
 
+/* 0 means the same in the database as in the file, also over a number there. */
+static void overlays_of_zero_are_what_the_machine_has(void **state)
+{
+    static const char text[] = "{\"executorNodeConfig\":{\"slots\":0,\"cpus\":0,\"memoryMb\":0}}";
+    struct config *c CLEANUP(config_freep) =
+        load_ok("executorNodeConfig: {slots: 3, cpus: 2, memoryMb: 99}\n");
+    struct buf skipped CLEANUP(buf_free);
+    json_auto_t *j = NULL;
+
+    (void)state;
+    buf_init(&skipped, 4096);
+    assert_int_equal(json_read(text, strlen(text), &j, NULL), 0);
+    struct config *n CLEANUP(config_freep) = config_overlay(c, j, &skipped);
+    assert_int_equal(n->node.slots, machine_cpus());
+    assert_int_equal(n->node.cpus, machine_cpus());
+    assert_int_equal(n->node.memory_mb, machine_memory_mb() * 4 / 5);
+    assert_int_equal(skipped.len, 0);
+}
+
+/* Whatever stands in the database: what comes out is a configuration that a file could have. */
+static void overlays_of_nonsense_change_nothing(void **state)
+{
+    static const char *const wrong[] = {
+        "5",
+        "[]",
+        "null",
+        "{\"executorNodeConfig\":5}",
+        "{\"executorNodeConfig\":[]}",
+        "{\"executorNodeConfig\":{\"slots\":-1}}",
+        "{\"executorNodeConfig\":{\"slots\":10001}}",
+        "{\"executorNodeConfig\":{\"slots\":\"4\"}}",
+        "{\"executorNodeConfig\":{\"slots\":1e3}}",
+        "{\"executorNodeConfig\":{\"cpus\":9223372036854775807}}",
+        "{\"executorNodeConfig\":{\"memoryMb\":-9223372036854775807}}",
+        "{\"executorNodeConfig\":{\"heartbeatSeconds\":0}}",
+        "{\"executorNodeConfig\":{\"deadAfterSeconds\":0}}",
+        "{\"executorNodeConfig\":{\"deadAfterSeconds\":2}}",
+        "{\"executorNodeConfig\":{\"deadAfterSeconds\":null}}",
+        "{\"executorNodeConfig\":{\"killGraceSeconds\":-1,\"logLimitMb\":0}}",
+        "{\"executorNodeConfig\":{\"keepFinishedHours\":-1,\"pools\":[]}}",
+        "{\"executorNodeConfig\":{\"roles\":[\"king\"],\"nodeId\":\"\"}}",
+        "{\"executorNodeConfig\":{\"spark\":{\"conf\":{\"a\":{}},\"master\":\"\",\"home\":7}}}",
+        "{\"managerConfig\":{\"maxLosses\":0,\"keepTasksHours\":-1,\"databaseGraceSeconds\":-1}}",
+        "{\"monitoring\":{\"logLevel\":\"\",\"logFormat\":\"x\"}}",
+        "{\"apiConfig\":{\"hosts\":[\"http://a:b@c\"],\"port\":99999}}"};
+    struct config *c CLEANUP(config_freep) = load_ok("executorNodeConfig: {slots: 3}\n");
+    char *before CLEANUP(freep) = json_of(c);
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+        struct buf skipped CLEANUP(buf_free);
+        struct err e = {0};
+        json_auto_t *j = json_loads(wrong[i], JSON_DECODE_ANY, NULL);
+
+        assert_non_null(j);
+        buf_init(&skipped, 4096);
+        struct config *n CLEANUP(config_freep) = config_overlay(c, j, &skipped);
+        char *after CLEANUP(freep) = json_of(n);
+        assert_string_equal(after, before);
+        assert_true(skipped.len > 0);
+        assert_int_equal(config_check(n, &e), 0);
+    }
+}
+
+/* What nobody has set comes from the machine, and the settings show it. */
 static void offers_what_the_machine_has(void **state)
 {
     (void)state;
@@ -712,6 +787,8 @@ int main(void)
         cmocka_unit_test_setup(checks, clear_env),
         cmocka_unit_test_setup(patches, clear_env),
         cmocka_unit_test_setup(overlays, clear_env),
+        cmocka_unit_test_setup(overlays_of_zero_are_what_the_machine_has, clear_env),
+        cmocka_unit_test_setup(overlays_of_nonsense_change_nothing, clear_env),
         cmocka_unit_test_setup(reloads, clear_env),
         cmocka_unit_test_setup(offers_what_the_machine_has, clear_env),
         cmocka_unit_test_setup(override, clear_env),

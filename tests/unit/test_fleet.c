@@ -185,6 +185,60 @@ static void test_a_slow_beat_is_no_silence(void **state)
     assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_DEAD);
 }
 
+/* It says that it will beat three times in the cluster's setting, and has not heard of it yet: dead
+ * after that and one beat. Once it beats so, after that alone. */
+static void test_a_worker_that_adapts_is_dead_in_time(void **state)
+{
+    struct beat b = {.who = who_of("w1", NULL, 1),
+                     .host = "h",
+                     .reply = "q",
+                     .beat = 1,
+                     .heartbeat_ms = 60000,
+                     .adapts = true};
+
+    (void)state;
+    assert_int_equal(fleet_beat(&fleet, &b, 0, 0, &effects).verdict, BEAT_TAKEN);
+    assert_null(fleet_slowest(&fleet));
+    tick(DEAD_MS + 60000);
+    assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_UP);
+    tick(DEAD_MS + 60001);
+    assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_DEAD);
+    b.beat = 2;
+    b.heartbeat_ms = DEAD_MS / 3;
+    assert_int_equal(fleet_beat(&fleet, &b, 100000, 100000, &effects).verdict, BEAT_TAKEN);
+    tick(100000 + DEAD_MS);
+    assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_SUSPECT);
+    tick(100000 + DEAD_MS + 1);
+    assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_DEAD);
+}
+
+static void test_the_slowest_that_does_not_adapt(void **state)
+{
+    struct beat b = {.host = "h", .reply = "q", .beat = 1};
+    static const struct {
+        const char *name;
+        int64_t heartbeat_ms;
+        bool adapts;
+    } workers[] = {
+        {"w1", 7000, false}, {"w2", 9000, false}, {"w3", 300000, true}, {"w4", 0, false}};
+
+    (void)state;
+    assert_null(fleet_slowest(&fleet));
+    for (size_t i = 0; i < ARRAY_LEN(workers); i++) {
+        b.who = who_of(workers[i].name, NULL, 1);
+        b.heartbeat_ms = workers[i].heartbeat_ms;
+        b.adapts = workers[i].adapts;
+        assert_int_equal(fleet_beat(&fleet, &b, 0, 0, &effects).verdict, BEAT_TAKEN);
+    }
+    assert_string_equal(fleet_slowest(&fleet)->who.node, "w2");
+    tick(DEAD_MS + 1);
+    b.who = who_of("w4", NULL, 1);
+    b.heartbeat_ms = 0;
+    b.beat = 2;
+    assert_int_equal(fleet_beat(&fleet, &b, DEAD_MS + 1, 0, &effects).verdict, BEAT_TAKEN);
+    assert_string_equal(fleet_slowest(&fleet)->who.node, "w4"); /* of those that live */
+}
+
 static void test_task_with_a_lease_of_its_own(void **state)
 {
     struct task t = running_task("w1", 5);
@@ -1035,6 +1089,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_silence),
         T(test_a_slow_beat_is_no_silence),
+        T(test_a_worker_that_adapts_is_dead_in_time),
+        T(test_the_slowest_that_does_not_adapt),
         T(test_task_with_a_lease_of_its_own),
         T(test_claimed_again),
         T(test_frozen_reaper),

@@ -1565,6 +1565,32 @@ static void test_short_leases_make_beats_frequent(void **unused)
     close_worker(&f);
 }
 
+/* Whatever its own file says; and it says so with a beat at once. Its leases stay as they are. */
+static void test_beats_adapt_to_the_cluster(void **unused)
+{
+    struct fake f;
+
+    (void)unused;
+    open_ready(&f, 2);
+    run(&f, 1);
+    pass(&f, WCORE_BEAT_GAP_MS);
+    answer_last_beat(&f);
+    int64_t deadline = find(&f, 1)->deadline;
+    wcore_on_dead_after(f.c, 6000);
+    assert_int_equal(find(&f, 1)->deadline, deadline);
+    f.beats_shown = true;
+    pass(&f, WCORE_BEAT_GAP_MS);
+    assert_int_equal(wcore_heartbeat_ms(f.c), 2000);
+    assert_int_equal(find(&f, 1)->deadline, deadline);
+    f.beats_shown = false;
+    wcore_on_dead_after(f.c, 6000); /* no news */
+    assert_true(f.due - f.now > WCORE_BEAT_GAP_MS);
+    wcore_on_dead_after(f.c, 60000); /* its own again */
+    pass(&f, WCORE_BEAT_GAP_MS);
+    assert_int_equal(wcore_heartbeat_ms(f.c), 5000);
+    close_worker(&f);
+}
+
 /* ---- what the node cannot do ---- */
 
 /* All is well, but for what is said: NULL is the node as a whole. */
@@ -2433,6 +2459,7 @@ int main(void)
         cmocka_unit_test(test_who_is_refused_takes_nothing),
         cmocka_unit_test(test_another_number_gives_claims_back),
         cmocka_unit_test(test_short_leases_make_beats_frequent),
+        cmocka_unit_test(test_beats_adapt_to_the_cluster),
         cmocka_unit_test(test_a_full_disk_holds_work_off),
         cmocka_unit_test(test_the_time_off_doubles),
         cmocka_unit_test(test_a_fault_that_shows_later),

@@ -64,12 +64,26 @@ static void test_orders(void **unused)
         read_good("{\"v\":1,\"type\":\"beat-ack\",\"beat\":42,\"drain\":true,\"new\":1,"
                   "\"unsure\":[" REF "],\"revoke\":[" REF "," REF "],\"cancel\":[" REF "]}");
     assert_int_equal(o.beat, 42);
+    assert_int_equal(o.dead_after_ms, 0); /* of a version that does not tell it */
     assert_true(o.drain);
     assert_int_equal(o.unsure.n, 1);
     assert_int_equal(o.revoke.n, 2);
     assert_int_equal(o.cancel.n, 1);
     check_key(&o.revoke.keys[1]);
     order_free(&o);
+    static const struct {
+        const char *text;
+        int64_t ms;
+    } told[] = {{"15000", 15000}, {"2999", 0}, {"86400000", 86400000}, {"86400001", 0}, {"-1", 0},
+                {"\"x\"", 0},     {"null", 0}};
+    for (size_t i = 0; i < ARRAY_LEN(told); i++) {
+        char *text CLEANUP(freep) = xasprintf(
+            "{\"v\":1,\"type\":\"beat-ack\",\"beat\":1,\"deadAfterMs\":%s}", told[i].text);
+
+        o = read_good(text);
+        assert_int_equal(o.dead_after_ms, told[i].ms);
+        order_free(&o);
+    }
     o = read_good("{\"v\":1,\"type\":\"cancel\",\"tasks\":[" REF "]}");
     assert_int_equal(o.cancel.n, 1);
     order_free(&o);
@@ -457,6 +471,7 @@ static void test_a_beat(void **unused)
     assert_int_equal(json_get_int(j, "inc", 0), 7);
     assert_string_equal(json_get_string(j, "uuid"), "ab000000-0000-0000-0000-000000000000");
     assert_int_equal(json_get_int(j, "heartbeatMs", 0), 5000);
+    assert_true(json_get_bool(j, "adapts", false));
     assert_string_equal(json_get_string(j, "host"), "h\"ost");
     assert_string_equal(json_get_string(j, "reply"), "sje.worker.node1.7");
     assert_int_equal(json_get_int(j, "slots", 0), 3);
