@@ -128,6 +128,8 @@ static bool decide(struct shim *s)
     if (now >= s->tell_at) {
         s->tell_at = s->fate->pid ? NEVER : now + STARTED_AFTER_MS;
         record_started(s);
+        stream_reserve(&s->out);
+        stream_reserve(&s->err);
     }
     int64_t at = check_guardian(s, now);
     alarm_set(&s->alarm, at < s->tell_at ? at : s->tell_at);

@@ -20,6 +20,7 @@
  * one, and this stays for whoever still needs it. */
 struct exec_node {
     int refs;               /* 0: not counted, it is somebody's variable */
+    const char *name;       /* nodeId; NULL: nobody needs it */
     const char *spark_home; /* "" : found by itself: SPARK_HOME, else pyspark's */
     const char *spark_master;
     const json_t *spark_conf; /* object of strings or NULL */
@@ -73,6 +74,9 @@ struct exec_exit {
     int64_t stdout_bytes;
     int64_t stderr_bytes;
     int64_t dropped_bytes; /* of both, that a full disk did not take */
+    int64_t stdout_dropped;
+    int64_t stderr_dropped;
+    int log_error; /* errno of the first write of a log that failed, even if its bytes were kept */
     int64_t max_rss_kb;
     int64_t cpu_ms;
     char message[256];
@@ -91,6 +95,7 @@ struct exec_result {
     enum exec_outcome outcome;
     json_t *error;  /* object {kind,message,exitCode,signal} or NULL; owned */
     json_t *output; /* any JSON or NULL; owned */
+    char *warning;  /* what of it is not complete, for people; NULL; owned */
 };
 void exec_result_free(struct exec_result *r);
 

@@ -292,6 +292,7 @@ static void attempt_lost(struct task *t, const struct task_event *ev, struct tas
     if (ev->error) {
         add_member(&detail, "error", ev->error);
     }
+    add_text(&detail, "warning", ev->warning);
     t->losses++;
     bool look_again = t->cancel_requested && left_application(t) && t->losses <= ev->max_losses;
     if (t->cancel_requested && !look_again) {
@@ -346,6 +347,7 @@ static void attempt_failed(struct task *t, const struct task_event *ev, struct t
     if (ev->error) {
         add_member(&detail, "error", ev->error);
     }
+    add_text(&detail, "warning", ev->warning);
     t->failures++;
     if (is_poison(t, ev)) {
         char *text CLEANUP(freep) =
@@ -425,6 +427,15 @@ static void complete_progress(struct task *t)
     }
 }
 
+static char *warning_detail(const struct task_event *ev)
+{
+    struct buf detail CLEANUP(buf_free) = {0};
+
+    buf_init(&detail, 4096);
+    add_text(&detail, "warning", ev->warning);
+    return close_detail(&detail);
+}
+
 static enum step_rc on_result(struct task *t, const struct task_event *ev, struct task_audit *audit,
                               const char **reason)
 {
@@ -442,17 +453,20 @@ static enum step_rc on_result(struct task *t, const struct task_event *ev, struc
     switch (ev->outcome) {
     case OUTCOME_SUCCEEDED:
         move(t, ev, TASK_SUCCEEDED, audit, "succeeded");
+        audit->detail = warning_detail(ev);
         finish(t, ev, NULL);
         str_replace_owned(&t->output, ev->output);
         complete_progress(t);
         break;
     case OUTCOME_CANCELLED:
         move(t, ev, TASK_CANCELLED, audit, "cancelled");
+        audit->detail = warning_detail(ev);
         finish(t, ev, ev->error);
         break;
     case OUTCOME_FAILED:
         if (t->cancel_requested) {
             move(t, ev, TASK_CANCELLED, audit, "cancelled");
+            audit->detail = warning_detail(ev);
             finish(t, ev, ev->error);
             break;
         }

@@ -715,6 +715,49 @@ static void test_judging(void **state)
     judge(e, EXEC_RETURNED, "node", "No such file");
 }
 
+static void judge_disk(struct exec_exit e, const char *message, const char *warning,
+                       const char *output)
+{
+    struct exec_result r = {0};
+
+    node.name = "n3";
+    executor_command.finish(&node, &attempt, &e, &r);
+    exec_tell_disk(&node, &attempt, &e, &r);
+    const char *told = json_get_string(r.error, "message");
+    assert_int_equal(!told, !message);
+    if (message && (!strstr(told, message) || !strstr(told, " below /"))) {
+        fail_msg("%s", told);
+    }
+    assert_int_equal(!r.warning, !warning);
+    if (warning) {
+        assert_string_equal(r.warning, warning);
+    }
+    assert_string_equal(output ? json_get_string(r.output, "warning") : "", output ? output : "");
+    exec_result_free(&r);
+}
+
+static void test_a_full_disk_is_told(void **state)
+{
+    static const char out[] =
+        "5 bytes of stdout were not kept: No space left on device, on node n3";
+    struct err err = {0};
+    struct exec_exit e = ended(0, 0, "exit");
+
+    (void)state;
+    assert_int_equal(prepare("{\"jobType\":\"Command\",\"command\":[\"x\"]}", &err), 0);
+    judge_disk(e, NULL, NULL, NULL);
+    e.log_error = ENOSPC; /* and the end was kept in its place */
+    judge_disk(e, NULL, NULL, NULL);
+    e.stdout_dropped = 5;
+    judge_disk(e, NULL, out, out);
+    e.stderr_dropped = 7;
+    e.exit_code = 3;
+    judge_disk(e, "exit code 3; its node n3 had no space left",
+               "5 bytes of stdout and 7 bytes of stderr were not kept: No space left on device, "
+               "on node n3",
+               NULL);
+}
+
 /* Out of memory is told apart by what the program said last. */
 static void test_memory(void **state)
 {
@@ -799,7 +842,8 @@ int main(void)
         T(test_a_plugin_whose_interpreter_is_missing),
         T(test_spark_needs_java),
         T(test_whose_fault_it_is),
-        T(test_judging),
+        cmocka_unit_test(test_judging),
+        T(test_a_full_disk_is_told),
         T(test_memory),
         T(test_output),
     };

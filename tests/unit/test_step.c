@@ -121,6 +121,25 @@ static void test_claims_are_idempotent_and_exclusive(void **state)
     task_done(&t);
 }
 
+/* What of the result is not complete is in the audit, whatever the outcome. */
+static void test_a_warning_is_in_the_audit(void **state)
+{
+    (void)state;
+    for (int o = OUTCOME_SUCCEEDED; o <= OUTCOME_LOST; o++) {
+        struct task t = fresh();
+        struct task_audit audit;
+        const char *reason = NULL;
+
+        grant(&t, "w1", 42);
+        struct task_event ev = result_of(&t, (enum task_outcome)o);
+        ev.warning = "5 bytes of stdout were not kept";
+        assert_int_equal(task_step(&t, &ev, &audit, &reason), STEP_APPLIED);
+        assert_non_null(strstr(audit.detail, "\"warning\":\"5 bytes of stdout were not kept\""));
+        task_audit_done(&audit);
+        task_done(&t);
+    }
+}
+
 static void test_success_is_final(void **state)
 {
     struct task t = fresh();
@@ -737,6 +756,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_claims_are_idempotent_and_exclusive),
         cmocka_unit_test(test_success_is_final),
+        cmocka_unit_test(test_a_warning_is_in_the_audit),
         cmocka_unit_test(test_an_attempt_begins_between_grant_and_end),
         cmocka_unit_test(test_failures_use_up_attempts),
         cmocka_unit_test(test_losses_are_counted_apart),
