@@ -596,7 +596,8 @@ static enum step_rc on_queue_timeout(struct task *t, const struct task_event *ev
         return STEP_REFUSED;
     }
     char *text CLEANUP(freep) =
-        xasprintf("waited longer than queueTimeoutSeconds (%d)", t->queue_timeout_s);
+        xasprintf("waited longer than queueTimeoutSeconds (%d)%s%s", t->queue_timeout_s,
+                  ev->reason ? "; last: " : "", ev->reason ? ev->reason : "");
     char *error CLEANUP(freep) = error_json("timeout", text);
     move(t, ev, TASK_FAILED, audit, "failed");
     finish(t, ev, error);

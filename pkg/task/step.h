@@ -101,7 +101,7 @@ struct task_event {
     const char *application_id; /* APPLICATION too */
     int64_t started_at;         /* INT64_MIN: unknown */
     const char *signature; /* what it died of, where another worker could die of it too; or NULL */
-    /* LOST, CANCEL, REQUEUE, UNFED: why or who, for the audit */
+    /* LOST, CANCEL, REQUEUE, UNFED: why or who, for the audit; QUEUE_TIMEOUT: what it waited for */
     const char *reason;
     int max_losses; /* RESULT, LOST */
 };

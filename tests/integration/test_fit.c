@@ -301,6 +301,7 @@ static void test_queue_timeouts_are_kept(void **state)
     submit(",\"queueTimeoutSeconds\":1", 10, NULL, 0);
     for (int i = 0; i < 10; i++) {
         assert_int_equal(final_of(&ids[i]), TASK_FAILED);
+        assert_non_null(strstr(seen.error, "; last: no worker that takes work serves the pool"));
         assert_true(seen.finished_at >= seen.queue_deadline);
         assert_true(seen.finished_at - seen.queue_deadline < 600);
     }

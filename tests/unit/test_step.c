@@ -442,6 +442,7 @@ static void test_queue_timeout(void **state)
 {
     struct task t = fresh();
     struct task_event over = {.type = TE_QUEUE_TIMEOUT, .now = NOW};
+    struct task_audit audit;
     const char *reason = NULL;
 
     (void)state;
@@ -450,7 +451,17 @@ static void test_queue_timeout(void **state)
     t.queue_timeout_s = 3;
     assert_int_equal(step(&t, &over, &reason), STEP_APPLIED);
     assert_int_equal(t.state, TASK_FAILED);
-    assert_non_null(strstr(t.error, "queueTimeoutSeconds (3)"));
+    assert_non_null(strstr(t.error, "queueTimeoutSeconds (3)\""));
+    task_done(&t);
+    t = fresh();
+    t.queue_deadline = NOW;
+    t.queue_timeout_s = 3;
+    over.reason = "the pool is paused";
+    assert_int_equal(task_step(&t, &over, &audit, &reason), STEP_APPLIED);
+    const char *told = "queueTimeoutSeconds (3); last: the pool is paused\"";
+    assert_non_null(strstr(t.error, told));
+    assert_non_null(strstr(audit.detail, told));
+    task_audit_done(&audit);
     task_done(&t);
 }
 
