@@ -147,6 +147,7 @@ struct shim {
     int64_t tell_at;    /* when the run is written down; NEVER: it is */
     bool ended;         /* it said so */
     bool guardian_gone;
+    int guardian_status; /* as from waitpid() */
 
     /* the guardian's */
     pid_t self;

@@ -2,6 +2,7 @@
 #include "pkg/executors/fault.h"
 
 #include "internal/str.h"
+#include "pkg/executors/plan.h"
 #include "pkg/executors/shimdir.h"
 
 #include <errno.h>
@@ -415,8 +416,8 @@ static void blame_disk(const struct exec_node *n, const struct exec_attempt *a, 
     json_object_set_new(error, "message", text_json(text));
 }
 
-void exec_tell_disk(const struct exec_node *n, const struct exec_attempt *a,
-                    const struct exec_exit *e, struct exec_result *ret)
+static void tell_disk(const struct exec_node *n, const struct exec_attempt *a,
+                      const struct exec_exit *e, struct exec_result *ret)
 {
     bool failed = ret->outcome == EXEC_FAILED && e->launched && streq(e->reason, "exit");
     const char *what = failed && ret->error ? no_room(a->dir, e) : NULL;
@@ -427,5 +428,42 @@ void exec_tell_disk(const struct exec_node *n, const struct exec_attempt *a,
     }
     if (ret->outcome == EXEC_SUCCEEDED && !ret->output && e->stdout_dropped) {
         ret->output = json_pack("{s:o}", "warning", text_json(ret->warning));
+    }
+}
+
+/* ---- what was ended ---- */
+
+/* NULL where the record says it. */
+static char *why_lost(const struct exec_node *n, const struct exec_attempt *a,
+                      const struct exec_exit *e)
+{
+    char lease[48] = "";
+    bool away = streq(e->message, PLAN_AWAY);
+
+    if (*e->message && !away) {
+        return NULL;
+    }
+    if (streq(e->reason, "shutdown")) {
+        return xasprintf("worker %s was stopped by SIGINT, which ends its tasks",
+                         n->name ? n->name : "");
+    }
+    if (!streq(e->reason, "lease")) {
+        return NULL;
+    }
+    if (a->lease_ms) {
+        snprintf(lease, sizeof(lease), " (%g s)", (double)a->lease_ms / 1000);
+    }
+    return away ? xasprintf("%s%s; the shim ended the task", PLAN_AWAY, lease)
+                : xasprintf("its lease%s was not renewed in time; the task was ended", lease);
+}
+
+void exec_tell_node(const struct exec_node *n, const struct exec_attempt *a,
+                    const struct exec_exit *e, struct exec_result *ret)
+{
+    char *why CLEANUP(freep) = ret->outcome == EXEC_LOST && ret->error ? why_lost(n, a, e) : NULL;
+
+    tell_disk(n, a, e, ret);
+    if (why) {
+        json_object_set_new(ret->error, "message", text_json(why));
     }
 }

@@ -30,8 +30,9 @@ void exec_finish_process(const struct exec_attempt *a, const struct exec_exit *e
 
 /* With less free below workDir a task may start, but hardly write its log. */
 #define EXEC_SPACE_MIN_MB 16
-/* Adds to a judgement, of whatever kind of task, what a full disk has cost. */
-void exec_tell_disk(const struct exec_node *n, const struct exec_attempt *a,
+/* Adds to a judgement, of whatever kind of task, what its node knows: what a full disk has cost,
+ * and why it was ended that did not end by itself. */
+void exec_tell_node(const struct exec_node *n, const struct exec_attempt *a,
                     const struct exec_exit *e, struct exec_result *ret);
 
 extern const struct executor executor_spark;

@@ -42,8 +42,9 @@ struct exec_attempt {
     int32_t attempt;
     int64_t token;
     int32_t losses; /* attempts before of which no end was told: lost or returned; from the grant */
-    int32_t returns; /* of these, returned */
-    bool elsewhere;  /* another node could take it, and has not returned it; from the grant */
+    int32_t returns;  /* of these, returned */
+    int64_t lease_ms; /* 0: unknown */
+    bool elsewhere;   /* another node could take it, and has not returned it; from the grant */
     const struct task_spec *spec;
     const char *program; /* of a plug-in, as it was found last; NULL: it is not there */
     const char *dir;     /* absolute: workDir/tasks/<task>.<attempt> */

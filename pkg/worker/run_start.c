@@ -274,6 +274,7 @@ enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a,
     a->user = r;
     r->attempt = a;
     r->exec.losses = g->losses;
+    r->exec.lease_ms = a->lease_ms;
     r->exec.returns = g->returns;
     r->exec.elsewhere = g->elsewhere;
     int rc = read_new_spec(r, g->spec, &e);
@@ -487,6 +488,7 @@ int run_find(struct run_context *x, const struct wcore_key *k, struct run_found 
                        e.text);
     }
     r->token = r->exec.token = ret->token;
+    r->exec.lease_ms = ret->lease_ms;
     read_old_spec(r, json_object_get(grant, "spec"));
     *ret_run = r;
     return 0;
