@@ -38,7 +38,7 @@ int json_read(const char *p, size_t len, json_t **ret, struct err *reterr)
 {
     json_error_t error;
 
-    if (len == 0) {
+    if (str_trim((struct str){p, len}).len == 0) {
         return err_set(reterr, ERR_PARSE, "is empty");
     }
     if (memchr(p, '\0', len)) { /* jansson overlooks one behind the value */

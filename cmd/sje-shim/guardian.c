@@ -68,6 +68,16 @@ void stop_task(struct shim *s, const char *reason, int64_t grace_ms)
     }
 }
 
+static bool is_watched(const struct shim *s)
+{
+    for (int i = 0; i < CONNS_MAX; i++) {
+        if (s->conns[i].fd >= 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void check_deadlines(struct shim *s, int64_t now)
 {
     const struct plan *p = &s->plan;
@@ -75,7 +85,11 @@ static void check_deadlines(struct shim *s, int64_t now)
     if (now >= p->lease_until && s->kill_at > p->lease_until + PLAN_LEASE_GRACE_MS) {
         int64_t grace = p->grace_ms < PLAN_LEASE_GRACE_MS ? p->grace_ms : PLAN_LEASE_GRACE_MS;
         int64_t left = p->lease_until + grace - now; /* less after the machine has slept */
+        bool first = !s->fate->reason;
         stop_task(s, "lease", left < 0 || s->in_doubt ? 0 : left);
+        if (first && !is_watched(s)) {
+            note(s, "%s", PLAN_AWAY);
+        }
     }
     if (p->timeout_ms && !s->fate->reason && now - s->fate->started >= p->timeout_ms) {
         stop_task(s, "timeout", p->grace_ms);
@@ -217,7 +231,11 @@ static void on_signal(struct shim *s)
 
     while (read(s->signals, &info, sizeof(info)) == sizeof(info)) {
         if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT) {
+            bool first = !s->fate->reason;
             stop_task(s, "shutdown", s->plan.grace_ms);
+            if (first && s->fate->reason) {
+                note(s, "its shim (pid %d) was told by SIGTERM to end it", (int)s->keeper);
+            }
         }
     }
 }

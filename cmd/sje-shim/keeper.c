@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
@@ -62,9 +63,26 @@ static void kill_guardian(struct shim *s)
 {
     if (!s->guardian_gone) {
         kill(s->guardian, SIGKILL);
-        waitpid(s->guardian, NULL, 0);
+        waitpid(s->guardian, &s->guardian_status, 0);
         s->guardian_gone = true;
     }
+}
+
+static void note_guardian(struct shim *s)
+{
+    int status = s->guardian_status;
+    char by[32] = "SIGKILL";
+
+    if (s->overdue_at != NEVER) {
+        note(s, "its shim (pid %d) stood still at the end of its lease and was killed",
+             (int)s->guardian);
+        return;
+    }
+    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL) {
+        snprintf(by, sizeof(by), "signal %d", WIFSIGNALED(status) ? WTERMSIG(status) : 0);
+    }
+    note(s, "its shim (pid %d) was killed by %s; what was left of the task was ended",
+         (int)s->guardian, by);
 }
 
 /* It was killed, by somebody or by us: all that was below it is ours now. */
@@ -81,7 +99,7 @@ static void take_over(struct shim *s)
     if (!ended && !f->reason) {
         f->reason = s->overdue_at != NEVER ? "lease" : "crash";
     }
-    note(s, "the part of its shim that holds its lease was killed");
+    note_guardian(s);
     for (;;) {
         group_kill(s);
         tree_kill(s);
@@ -128,6 +146,8 @@ static bool decide(struct shim *s)
     if (now >= s->tell_at) {
         s->tell_at = s->fate->pid ? NEVER : now + STARTED_AFTER_MS;
         record_started(s);
+        stream_reserve(&s->out);
+        stream_reserve(&s->err);
     }
     int64_t at = check_guardian(s, now);
     alarm_set(&s->alarm, at < s->tell_at ? at : s->tell_at);

@@ -91,14 +91,17 @@ static int format(const struct shim *s, char *text, size_t n)
         text, n,
         "{\"v\":1,\"launched\":%s,\"exitCode\":%d,\"signal\":%d,\"reason\":\"%s\",\"oom\":%s,"
         "\"startedAtMs\":%lld,\"finishedAtMs\":%lld,\"stdoutBytes\":%lld,\"stderrBytes\":%lld,"
-        "\"droppedBytes\":%lld,\"maxRssKb\":%lld,\"cpuMs\":%lld,"
+        "\"droppedBytes\":%lld,\"stdoutDropped\":%lld,\"stderrDropped\":%lld,\"logErrno\":%d,"
+        "\"maxRssKb\":%lld,\"cpuMs\":%lld,"
         "\"stage\":\"%s\",\"errno\":%d,\"message\":%s}\n",
         f->launched ? "true" : "false", exited ? WEXITSTATUS(f->status) : -1,
         by_signal ? WTERMSIG(f->status) : 0, f->reason ? f->reason : "exit",
         f->oom ? "true" : "false", (long long)f->started_wall, (long long)f->finished_wall,
         (long long)s->out.offset, (long long)s->err.offset,
-        (long long)(s->out.dropped + s->err.dropped), (long long)f->max_rss_kb,
-        (long long)f->cpu_ms, f->stage ? f->stage : "", f->error, message);
+        (long long)(s->out.dropped + s->err.dropped), (long long)s->out.dropped,
+        (long long)s->err.dropped, s->out.error ? s->out.error : s->err.error,
+        (long long)f->max_rss_kb, (long long)f->cpu_ms, f->stage ? f->stage : "", f->error,
+        message);
 }
 
 static bool sync_path(const char *path, int flags)

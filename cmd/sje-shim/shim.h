@@ -74,6 +74,11 @@ struct stream {
     int file; /* the last segment; -1: none open */
     int64_t offset;
     int64_t dropped; /* of these, not taken by the disk */
+    int error;       /* the errno of the first that was not; 0: none */
+    int64_t gap_end; /* where what was dropped last ends */
+    size_t tail_len;
+    char tail[PLAN_TAIL]; /* the end of that */
+    int reserve;          /* the file with room for it; -1: none */
     int64_t segment_size;
     int64_t starts[PLAN_SEGMENTS]; /* offsets of the segments that are kept */
     int count;
@@ -142,6 +147,7 @@ struct shim {
     int64_t tell_at;    /* when the run is written down; NEVER: it is */
     bool ended;         /* it said so */
     bool guardian_gone;
+    int guardian_status; /* as from waitpid() */
 
     /* the guardian's */
     pid_t self;
@@ -231,6 +237,9 @@ void stream_init(struct stream *t, const char *name, int64_t log_limit);
 void stream_open(struct stream *t, int pipe);
 /* Takes what is there now, at most `max` bytes. */
 void stream_copy(struct stream *t, size_t max);
+/* Room for the tail, so that a full disk does not cost the end of what the task said. Twice is
+ * fine. */
+void stream_reserve(struct stream *t);
 /* The task is gone: takes the rest and closes. `sync`: until the disk has it. */
 void stream_finish(struct stream *t, bool sync);
 

@@ -59,11 +59,27 @@ static int64_t room(const struct stream *t)
     return t->file < 0 ? 0 : t->starts[t->count - 1] + t->segment_size - t->offset;
 }
 
-static void drop(struct stream *t, size_t n)
+/* Keeps the end of what is dropped without a break. */
+static void tail_add(struct stream *t, const char *p, size_t n)
+{
+    size_t more = n < PLAN_TAIL ? n : PLAN_TAIL;
+    size_t old = t->offset == t->gap_end ? t->tail_len : 0;
+    size_t stays = old + more <= PLAN_TAIL ? old : PLAN_TAIL - more;
+
+    memmove(t->tail, t->tail + old - stays, stays);
+    memcpy(t->tail + stays, p + n - more, more);
+    t->tail_len = stays + more;
+}
+
+static void drop(struct stream *t, const char *p, size_t n, int error)
 {
     segment_close(t);
+    tail_add(t, p, n);
     t->offset += (int64_t)n;
+    t->gap_end = t->offset;
     t->dropped += (int64_t)n;
+    t->error = t->error ? t->error : error;
+    t->retry_at = t->retry_at > boot_ms() ? t->retry_at : boot_ms() + LOG_RETRY_MS;
 }
 
 static void put(struct stream *t, const char *p, size_t n)
@@ -72,8 +88,7 @@ static void put(struct stream *t, const char *p, size_t n)
         if (!room(t)) {
             segment_close(t);
             if (t->retry_at > boot_ms() || !segment_open(t)) {
-                t->retry_at = t->retry_at > boot_ms() ? t->retry_at : boot_ms() + LOG_RETRY_MS;
-                drop(t, n);
+                drop(t, p, n, errno);
                 return;
             }
         }
@@ -83,8 +98,7 @@ static void put(struct stream *t, const char *p, size_t n)
             continue;
         }
         if (done <= 0) {
-            t->retry_at = boot_ms() + LOG_RETRY_MS;
-            drop(t, n);
+            drop(t, p, n, done < 0 ? errno : EIO);
             return;
         }
         t->offset += done;
@@ -97,7 +111,7 @@ void stream_init(struct stream *t, const char *name, int64_t log_limit)
 {
     int64_t size = log_limit / PLAN_SEGMENTS;
 
-    *t = (struct stream){.name = name, .pipe = -1, .file = -1};
+    *t = (struct stream){.name = name, .pipe = -1, .file = -1, .reserve = -1};
     t->segment_size = size > PLAN_SEGMENT ? size : PLAN_SEGMENT;
 }
 
@@ -126,6 +140,50 @@ void stream_copy(struct stream *t, size_t max)
     }
 }
 
+static void reserve_name(const struct stream *t, char name[64])
+{
+    snprintf(name, 64, "%s.tail", t->name);
+}
+
+void stream_reserve(struct stream *t)
+{
+    char name[64];
+
+    if (t->reserve >= 0) {
+        return;
+    }
+    reserve_name(t, name);
+    unlink(name);
+    t->reserve = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (t->reserve >= 0) {
+        (void)fallocate(t->reserve, FALLOC_FL_KEEP_SIZE, 0, PLAN_TAIL);
+    }
+}
+
+/* The tail becomes a segment of the log. A run that was too short for a reserve tries without. */
+static void tail_save(struct stream *t, bool sync)
+{
+    char from[64];
+    char to[64];
+
+    if (t->tail_len) {
+        stream_reserve(t);
+    }
+    if (t->reserve < 0) {
+        return;
+    }
+    reserve_name(t, from);
+    segment_name(t, t->gap_end - (int64_t)t->tail_len, to);
+    if (t->tail_len && write(t->reserve, t->tail, t->tail_len) == (ssize_t)t->tail_len &&
+        (!sync || fdatasync(t->reserve) == 0) && rename(from, to) == 0) {
+        t->dropped -= (int64_t)t->tail_len;
+    } else {
+        unlink(from);
+    }
+    close(t->reserve);
+    t->reserve = -1;
+}
+
 /* What the task wrote is in the pipe; more can only come from somebody it handed the pipe to. */
 void stream_finish(struct stream *t, bool sync)
 {
@@ -141,4 +199,5 @@ void stream_finish(struct stream *t, bool sync)
         (void)fdatasync(t->file); /* its end is the task's output where there is no other */
     }
     segment_close(t);
+    tail_save(t, sync);
 }

@@ -109,10 +109,15 @@ static int print_pieces(struct reader *r)
 {
     for (;;) {
         struct reply reply CLEANUP(reply_done) = {0};
+        int64_t asked = r->offset;
         int rc = fetch(r, PIECE, &reply);
 
         if (rc != CLI_OK) {
             return rc;
+        }
+        if (r->offset > asked) {
+            cli_note(r->c, "%lld bytes of %s, from %lld on, were not kept",
+                     (long long)(r->offset - asked), r->stream, (long long)asked);
         }
         if (reply.body.len == 0) {
             return CLI_OK;

@@ -2,6 +2,7 @@
 #include "cmd/sje/watch.h"
 
 #include "internal/id.h"
+#include "internal/str.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -64,7 +65,7 @@ static int inspect(const char *name, const struct buf *body, bool *ret_many)
     struct err e;
     json_auto_t *j = NULL;
 
-    if (body->len == 0) {
+    if (str_trim((struct str){body->data, body->len}).len == 0) {
         cli_error("%s is empty; it must hold the JSON of a task", name);
         return CLI_USAGE;
     }

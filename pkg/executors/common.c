@@ -2,12 +2,15 @@
 #include "pkg/executors/fault.h"
 
 #include "internal/str.h"
+#include "pkg/executors/plan.h"
 #include "pkg/executors/shimdir.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define ARGV_MAX      (2u << 20)
@@ -24,6 +27,7 @@ struct exec_node *exec_node_copy(const struct exec_node *n)
     struct exec_node *c = xmalloc(sizeof(*c));
 
     *c = (struct exec_node){.refs = 1,
+                            .name = xstrdup(n->name),
                             .spark_home = xstrdup(n->spark_home),
                             .spark_master = xstrdup(n->spark_master),
                             .spark_conf = json_deep_copy(n->spark_conf),
@@ -50,8 +54,8 @@ void exec_node_unref(const struct exec_node *n)
     if (!n || !n->refs || --own->refs) {
         return;
     }
-    const char *const strings[] = {n->spark_home, n->spark_master, n->python, n->plugin_dir,
-                                   n->program_dir};
+    const char *const strings[] = {n->name,   n->spark_home, n->spark_master,
+                                   n->python, n->plugin_dir, n->program_dir};
     for (size_t i = 0; i < ARRAY_LEN(strings); i++) {
         free((char *)(uintptr_t)strings[i]);
     }
@@ -82,6 +86,7 @@ void exec_result_free(struct exec_result *r)
 {
     json_decref(r->error);
     json_decref(r->output);
+    free(r->warning);
     *r = (struct exec_result){0};
 }
 
@@ -355,5 +360,110 @@ void exec_finish_process(const struct exec_attempt *a, const struct exec_exit *e
     } else {
         ret->error = failure(a, e, cause);
         own_output(a, &ret->output);
+    }
+}
+
+/* ---- a full disk ---- */
+
+static bool is_full(int error)
+{
+    return error == ENOSPC || error == EDQUOT;
+}
+
+static char *not_kept(const struct exec_node *n, const struct exec_exit *e)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+
+    buf_init(&b, 512);
+    if (e->stdout_dropped) {
+        buf_addf(&b, "%lld bytes of stdout", (long long)e->stdout_dropped);
+    }
+    if (e->stderr_dropped) {
+        buf_addf(&b, "%s%lld bytes of stderr", b.len ? " and " : "", (long long)e->stderr_dropped);
+    }
+    if (b.len) {
+        buf_addf(&b, " were not kept: %s", e->log_error ? strerror(e->log_error) : "a full disk");
+        if (n->name) {
+            buf_addf(&b, ", on node %s", n->name);
+        }
+    }
+    return b.len ? buf_take(&b) : NULL;
+}
+
+/* Why a program may have failed that does not say so itself; NULL: there is room. */
+static const char *no_room(const char *dir, const struct exec_exit *e)
+{
+    struct statvfs v = {0};
+    uint64_t left = UINT64_MAX; /* MiB */
+
+    if (statvfs(dir, &v) == 0 && v.f_blocks > 0) {
+        left = ((uint64_t)v.f_bavail * v.f_frsize) >> 20;
+    }
+    return is_full(e->log_error) || left == 0 ? "had no space left"
+           : left < EXEC_SPACE_MIN_MB         ? "had hardly any space left"
+                                              : NULL;
+}
+
+static void blame_disk(const struct exec_node *n, const struct exec_attempt *a, const char *what,
+                       json_t *error)
+{
+    const char *message = json_get_string(error, "message");
+    const char *end = strrchr(a->dir, '/');
+    char *text CLEANUP(freep) =
+        xasprintf("%s; its node%s%s %s below %.*s", message ? message : "", n->name ? " " : "",
+                  n->name ? n->name : "", what, (int)(end ? end - a->dir : 0), a->dir);
+
+    json_object_set_new(error, "message", text_json(text));
+}
+
+static void tell_disk(const struct exec_node *n, const struct exec_attempt *a,
+                      const struct exec_exit *e, struct exec_result *ret)
+{
+    bool failed = ret->outcome == EXEC_FAILED && e->launched && streq(e->reason, "exit");
+    const char *what = failed && ret->error ? no_room(a->dir, e) : NULL;
+
+    ret->warning = not_kept(n, e);
+    if (what) {
+        blame_disk(n, a, what, ret->error);
+    }
+    if (ret->outcome == EXEC_SUCCEEDED && !ret->output && e->stdout_dropped) {
+        ret->output = json_pack("{s:o}", "warning", text_json(ret->warning));
+    }
+}
+
+/* ---- what was ended ---- */
+
+/* NULL where the record says it. */
+static char *why_lost(const struct exec_node *n, const struct exec_attempt *a,
+                      const struct exec_exit *e)
+{
+    char lease[48] = "";
+    bool away = streq(e->message, PLAN_AWAY);
+
+    if (*e->message && !away) {
+        return NULL;
+    }
+    if (streq(e->reason, "shutdown")) {
+        return xasprintf("worker %s was stopped by SIGINT, which ends its tasks",
+                         n->name ? n->name : "");
+    }
+    if (!streq(e->reason, "lease")) {
+        return NULL;
+    }
+    if (a->lease_ms) {
+        snprintf(lease, sizeof(lease), " (%g s)", (double)a->lease_ms / 1000);
+    }
+    return away ? xasprintf("%s%s; the shim ended the task", PLAN_AWAY, lease)
+                : xasprintf("its lease%s was not renewed in time; the task was ended", lease);
+}
+
+void exec_tell_node(const struct exec_node *n, const struct exec_attempt *a,
+                    const struct exec_exit *e, struct exec_result *ret)
+{
+    char *why CLEANUP(freep) = ret->outcome == EXEC_LOST && ret->error ? why_lost(n, a, e) : NULL;
+
+    tell_disk(n, a, e, ret);
+    if (why) {
+        json_object_set_new(ret->error, "message", text_json(why));
     }
 }

@@ -28,6 +28,13 @@ int exec_script_able(const char *path, struct err *reterr) NODISCARD;
 void exec_finish_process(const struct exec_attempt *a, const struct exec_exit *e, const char *cause,
                          struct exec_result *ret);
 
+/* With less free below workDir a task may start, but hardly write its log. */
+#define EXEC_SPACE_MIN_MB 16
+/* Adds to a judgement, of whatever kind of task, what its node knows: what a full disk has cost,
+ * and why it was ended that did not end by itself. */
+void exec_tell_node(const struct exec_node *n, const struct exec_attempt *a,
+                    const struct exec_exit *e, struct exec_result *ret);
+
 extern const struct executor executor_spark;
 extern const struct executor executor_command;
 extern const struct executor executor_noop;

@@ -20,6 +20,7 @@
  * one, and this stays for whoever still needs it. */
 struct exec_node {
     int refs;               /* 0: not counted, it is somebody's variable */
+    const char *name;       /* nodeId; NULL: nobody needs it */
     const char *spark_home; /* "" : found by itself: SPARK_HOME, else pyspark's */
     const char *spark_master;
     const json_t *spark_conf; /* object of strings or NULL */
@@ -41,8 +42,9 @@ struct exec_attempt {
     int32_t attempt;
     int64_t token;
     int32_t losses; /* attempts before of which no end was told: lost or returned; from the grant */
-    int32_t returns; /* of these, returned */
-    bool elsewhere;  /* another node could take it, and has not returned it; from the grant */
+    int32_t returns;  /* of these, returned */
+    int64_t lease_ms; /* 0: unknown */
+    bool elsewhere;   /* another node could take it, and has not returned it; from the grant */
     const struct task_spec *spec;
     const char *program; /* of a plug-in, as it was found last; NULL: it is not there */
     const char *dir;     /* absolute: workDir/tasks/<task>.<attempt> */
@@ -73,6 +75,9 @@ struct exec_exit {
     int64_t stdout_bytes;
     int64_t stderr_bytes;
     int64_t dropped_bytes; /* of both, that a full disk did not take */
+    int64_t stdout_dropped;
+    int64_t stderr_dropped;
+    int log_error; /* errno of the first write of a log that failed, even if its bytes were kept */
     int64_t max_rss_kb;
     int64_t cpu_ms;
     char message[256];
@@ -91,6 +96,7 @@ struct exec_result {
     enum exec_outcome outcome;
     json_t *error;  /* object {kind,message,exitCode,signal} or NULL; owned */
     json_t *output; /* any JSON or NULL; owned */
+    char *warning;  /* what of it is not complete, for people; NULL; owned */
 };
 void exec_result_free(struct exec_result *r);
 

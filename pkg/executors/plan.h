@@ -42,6 +42,10 @@
 #define PLAN_SEGMENT    4096  /* bytes in a segment at least */
 #define PLAN_LINE_MAX   128   /* of a control line, with its newline */
 #define PLAN_RECORD_MAX 4096  /* of exit.json */
+#define PLAN_TAIL       4096  /* of each stream, kept of what a full disk did not take */
+
+/* In exit.json of a task that its lease has ended, while no worker was connected. */
+#define PLAN_AWAY "its worker's process was away for longer than the lease"
 
 /* Exit status of a shim that has started nothing and could not write that down. */
 #define SHIM_UNABLE 3

@@ -59,6 +59,11 @@ static bool is_of_another_version(const json_t *j, int64_t *ret)
            (*ret < SHIM_VERSION_OLDEST || *ret > SHIM_VERSION);
 }
 
+static int take_errno(const json_t *j, const char *key)
+{
+    return (int)MIN(MAX(json_get_int(j, key, 0), (int64_t)0), (int64_t)INT32_MAX);
+}
+
 static bool take_record(const json_t *j, struct exec_exit *e)
 {
     int64_t version = 0;
@@ -79,7 +84,10 @@ static bool take_record(const json_t *j, struct exec_exit *e)
     e->exit_code = (int)code;
     e->signal = (int)sig;
     /* Not in records of earlier versions. */
-    e->error = (int)MIN(MAX(json_get_int(j, "errno", 0), (int64_t)0), (int64_t)INT32_MAX);
+    e->error = take_errno(j, "errno");
+    e->log_error = take_errno(j, "logErrno");
+    e->stdout_dropped = MAX(json_get_int(j, "stdoutDropped", 0), (int64_t)0);
+    e->stderr_dropped = MAX(json_get_int(j, "stderrDropped", 0), (int64_t)0);
     if (!take_text(j, "stage", e->stage, sizeof(e->stage))) {
         e->stage[0] = '\0';
     }

@@ -105,7 +105,13 @@ static void on_answer(void *arg, const struct ledger_answer *a)
 static void submit(struct manager *m, struct due_entry *e, int64_t now)
 {
     struct task_event ev = {.type = e->key.type, .now = now};
+    struct waiting_for why;
+    const struct task *row =
+        ev.type == TE_QUEUE_TIMEOUT ? ledger_peek(m->ledger, &e->key.task) : NULL;
 
+    if (row && manager_waiting_for(m, row, &why)) {
+        ev.reason = why.text;
+    }
     heap_remove(&m->due.waiting, &e->node);
     m->due.submitted++;
     ledger_submit(m->ledger, &e->key.task, &ev, m->epoch, on_answer, e);

@@ -70,7 +70,8 @@ struct ledger {
 
 /* ---- items ---- */
 
-#define EVENT_STRINGS(X) X(error) X(output) X(progress) X(application_id) X(signature) X(reason)
+#define EVENT_STRINGS(X)                                                                           \
+    X(error) X(output) X(progress) X(application_id) X(signature) X(warning) X(reason)
 
 static struct item *item_new(const struct task_event *ev, int64_t epoch, ledger_fn *cb, void *arg)
 {

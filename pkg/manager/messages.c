@@ -338,6 +338,7 @@ static int read_results(struct message *m, struct err *reterr)
         e->signature = signature_of(error);
         e->output = member_text(j, "output", TASK_OUTPUT_MAX * 6); /* JSON may escape each byte */
         e->progress = member_text(j, "progress", PROGRESS_MAX);
+        e->warning = member_string(j, "warning", REASON_MAX);
         e->application_id = member_string(j, "applicationId", APPLICATION_MAX);
         e->started_at = member_time(j, "startedAtMs");
     }

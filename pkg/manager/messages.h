@@ -60,6 +60,7 @@ struct result_entry {
     char *error; /* JSON text, owned by the message; NULL where absent */
     char *output;
     char *progress;
+    const char *warning;
     const char *application_id;
     int64_t started_at;
     char *signature; /* what another worker could die of too; owned; NULL */

@@ -91,19 +91,32 @@ static void name_workers(const struct manager *m, const char *pool, const char *
     }
 }
 
-static void write_room(struct buf *b, const struct room *asked, const struct room *r)
+/* Slots are said where more than one is asked for, or nothing else. */
+static struct room worth_saying(const struct room *asked)
+{
+    struct room kinds = *asked;
+
+    if (kinds.slots <= 1) {
+        kinds.slots = !kinds.cpus_milli && !kinds.memory_mb;
+    }
+    return kinds;
+}
+
+/* Of the kinds that are not 0. */
+static void write_room(struct buf *b, const struct room *kinds, const struct room *r)
 {
     const char *sep = "";
 
-    if (asked->slots > 1 || (asked->cpus_milli == 0 && asked->memory_mb == 0)) {
+    if (kinds->slots) {
         buf_addf(b, "%lld slot%s", (long long)r->slots, r->slots == 1 ? "" : "s");
         sep = ", ";
     }
-    if (asked->cpus_milli) {
-        buf_addf(b, "%s%g CPUs", sep, (double)r->cpus_milli / 1000);
+    if (kinds->cpus_milli) {
+        buf_addf(b, "%s%g CPU%s", sep, (double)r->cpus_milli / 1000,
+                 r->cpus_milli == 1000 ? "" : "s");
         sep = ", ";
     }
-    if (asked->memory_mb) {
+    if (kinds->memory_mb) {
         buf_addf(b, "%s%lld MiB", sep, (long long)r->memory_mb);
     }
 }
@@ -113,31 +126,105 @@ static void too_large(const struct offers_pool *o, const struct need *n, struct 
     struct buf b CLEANUP(buf_free) = {0};
     const struct offer *closest = offers_closest(o, n);
     struct room room = offers_room(closest);
+    struct room kinds = worth_saying(&n->room);
 
     buf_init(&b, sizeof(ret->text));
     buf_adds(&b, "it needs ");
-    write_room(&b, &n->room, &n->room);
+    write_room(&b, &kinds, &n->room);
     buf_addf(&b, "; no worker has all of that, %s comes closest with ",
              CONTAINER_OF_CONST(closest, struct fleet_worker, offer)->who.node);
-    write_room(&b, &n->room, &room);
+    write_room(&b, &kinds, &room);
     because(ret, "doesNotFit", "%s", b.data);
 }
 
-static void busy(const struct offers_pool *o, const struct need *n, struct waiting_for *ret)
+/* How much of these kinds it has given away. */
+static void write_taken(struct buf *b, const struct room *kinds, const struct fleet_worker *w)
 {
-    struct room missing = n ? offers_missing(o, n) : (struct room){.slots = 1};
-    const char *what[] = {missing.slots > 0 ? "slots" : NULL,
-                          missing.cpus_milli > 0 ? "CPUs" : NULL,
-                          missing.memory_mb > 0 ? "memory" : NULL};
+    struct room all = offers_room(&w->offer);
+    struct room used = w->offer.used;
+    bool one = !!kinds->slots + !!kinds->cpus_milli + !!kinds->memory_mb == 1;
+    const char *sep = "";
+
+    room_add(&used, &w->offer.directed, 1);
+    buf_addf(b, "%s: ", w->who.node);
+    if (kinds->slots) {
+        buf_addf(b, "%lld of %lld%s", (long long)used.slots, (long long)all.slots,
+                 one ? "" : " slots");
+        sep = ", ";
+    }
+    if (kinds->cpus_milli) {
+        buf_addf(b, "%s%g of %g%s", sep, (double)used.cpus_milli / 1000,
+                 (double)all.cpus_milli / 1000, one ? "" : " CPUs");
+        sep = ", ";
+    }
+    if (kinds->memory_mb) {
+        buf_addf(b, "%s%lld of %lld%s", sep, (long long)used.memory_mb, (long long)all.memory_mb,
+                 one ? "" : " MiB");
+    }
+    buf_adds(b, " taken");
+}
+
+/* Those that could take it; n NULL: any. */
+static void name_busy(const struct manager *m, const char *pool, const struct need *n,
+                      const struct room *kinds, struct buf *b)
+{
+    int count = 0;
+
+    for (const struct fleet_worker *w = m->fleet.workers; w; w = w->hh.next) {
+        if (offers_is_live(&w->offer) && has(w->pools, pool) &&
+            (!n || offers_takes(&w->offer, n)) && count++ < WORKERS_NAMED) {
+            buf_adds(b, count > 1 ? "; " : " (");
+            write_taken(b, kinds, w);
+        }
+    }
+    if (count > WORKERS_NAMED) {
+        buf_addf(b, "; and %d more", count - WORKERS_NAMED);
+    }
+    buf_adds(b, count ? ")" : "");
+}
+
+static void name_draining(const struct manager *m, const char *pool, const char *type,
+                          struct buf *b)
+{
+    const char *names[WORKERS_NAMED];
+    int count = 0;
+
+    for (const struct fleet_worker *w = m->fleet.workers; w; w = w->hh.next) {
+        if (w->state == WORKER_DRAINING && has(w->pools, pool) &&
+            (!type || has(w->job_types, type)) && count++ < WORKERS_NAMED) {
+            names[count - 1] = w->who.node;
+        }
+    }
+    for (int i = 0; i < MIN(count, WORKERS_NAMED); i++) {
+        buf_addf(b, "%s%s", i == 0 ? "; " : i + 1 == count ? " and " : ", ", names[i]);
+    }
+    if (count > WORKERS_NAMED) {
+        buf_addf(b, " and %d more", count - WORKERS_NAMED);
+    }
+    if (count) {
+        buf_addf(b, " %s draining", count == 1 ? "is" : "are");
+    }
+}
+
+static void busy(const struct manager *m, const struct offers_pool *o, const struct need *n,
+                 struct waiting_for *ret)
+{
+    struct room asked = n ? n->room : (struct room){.slots = 1};
+    struct room missing = n ? offers_missing(o, n) : asked;
+    struct room kinds = {missing.slots > 0, missing.cpus_milli > 0, missing.memory_mb > 0};
     struct buf b CLEANUP(buf_free) = {0};
 
     buf_init(&b, sizeof(ret->text));
-    for (size_t i = 0; i < ARRAY_LEN(what); i++) {
-        if (what[i]) {
-            buf_addf(&b, "%s%s", b.len ? ", " : ": not enough is free of ", what[i]);
-        }
+    if (kinds.slots || kinds.cpus_milli || kinds.memory_mb) {
+        buf_adds(&b, "no worker has ");
+        write_room(&b, &kinds, &asked);
+        buf_adds(&b, " free now");
+        name_busy(m, o->name, n, &kinds, &b);
+    } else {
+        buf_adds(&b, "all workers that could take it are busy");
     }
-    because(ret, "busy", "all workers that could take it are busy%s", b.len ? b.data : "");
+    name_draining(m, o->name, n ? n->type : NULL, &b);
+    because(ret, "busy", "%s", b.data);
 }
 
 static void name_node(void *arg, const char *node)
@@ -226,7 +313,7 @@ bool waits_reason(struct manager *m, const char *pool, bool paused, const struct
     } else if (n && back->returned_by && elsewhere(m, o, n, back, ret)) {
         return true;
     } else if (o->slots.available <= 0 || (n && !offers_pick(o, n))) {
-        busy(o, n, ret);
+        busy(m, o, n, ret);
     } else {
         return false;
     }

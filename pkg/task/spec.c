@@ -164,7 +164,7 @@ static void check_number(struct check *c, const char *name, const json_t *v, dou
     double d = json_is_number(v) ? json_number_value(v) : (double)NAN;
 
     if (!(d >= min && d <= max)) {
-        problem(c, name, "must be a number from %g to %g", min, max);
+        problem(c, name, "must be a number from %.15g to %.15g", min, max);
     } else if (ret) {
         *ret = d;
     }

@@ -1,6 +1,7 @@
 #include "pkg/task/step.h"
 
 #include "internal/broken.h"
+#include "internal/str.h"
 
 #include <stdlib.h>
 
@@ -162,6 +163,10 @@ static enum step_rc stale(struct task *t, const struct task_event *ev, struct ta
     add_text(&detail, "report", event_names[ev->type]);
     add_number(&detail, "ofAttempt", ev->attempt);
     add_text(&detail, "reason", *reason);
+    add_text(&detail, "text",
+             task_state_final(t->state)
+                 ? "the result came after the task had ended; it does not count"
+                 : "the result is of an attempt that is not the present one; it does not count");
     t->stale++;
     *audit = (struct task_audit){.seq = ++t->seq,
                                  .at = ev->now,
@@ -272,6 +277,16 @@ static bool is_poison(const struct task *t, const struct task_event *ev)
     return strncmp(here, t->loss_signature, n) == 0;
 }
 
+static char *poison_text(const struct task *t, const struct task_event *ev)
+{
+    const char *before = t->loss_signature + strlen(ev->signature) + 1;
+    bool by_signal = str_starts(str_of(ev->signature), STR("signal "));
+
+    return xasprintf("it %s%s on %s and on %s; not tried again",
+                     by_signal ? "was killed by " : "ran out of memory",
+                     by_signal ? ev->signature : "", before, t->who.node);
+}
+
 static void remember_signature(struct task *t, const struct task_event *ev)
 {
     char *here CLEANUP(freep) =
@@ -280,26 +295,37 @@ static void remember_signature(struct task *t, const struct task_event *ev)
     str_replace_owned(&t->loss_signature, here);
 }
 
+static char *message_of(const char *error)
+{
+    json_auto_t *j = NULL;
+    const char *message = NULL;
+
+    if (error && json_read(error, strlen(error), &j, NULL) == 0) {
+        message = json_get_string(j, "message");
+    }
+    return xstrdup(message ? message : "the worker stopped it");
+}
+
 /* The attempt ended without an outcome of its own; by a report (RESULT with outcome lost) or by
  * none (LOST). */
 static void attempt_lost(struct task *t, const struct task_event *ev, struct task_audit *audit)
 {
     struct buf detail CLEANUP(buf_free) = {0};
-    const char *why = ev->reason ? ev->reason : "the worker stopped it";
+    char *why CLEANUP(freep) = ev->reason ? xstrdup(ev->reason) : message_of(ev->error);
 
     buf_init(&detail, 128 * 1024);
     add_text(&detail, "reason", why);
     if (ev->error) {
         add_member(&detail, "error", ev->error);
     }
+    add_text(&detail, "warning", ev->warning);
     t->losses++;
     bool look_again = t->cancel_requested && left_application(t) && t->losses <= ev->max_losses;
     if (t->cancel_requested && !look_again) {
         move(t, ev, TASK_CANCELLED, audit, "cancelled");
         finish(t, ev, NULL);
     } else if (!look_again && is_poison(t, ev)) {
-        char *text CLEANUP(freep) =
-            xasprintf("two workers died of it (%s); not tried again", ev->signature);
+        char *text CLEANUP(freep) = poison_text(t, ev);
         char *error CLEANUP(freep) = error_json("poison", text);
         move(t, ev, TASK_DEAD, audit, "dead");
         finish(t, ev, error);
@@ -346,10 +372,10 @@ static void attempt_failed(struct task *t, const struct task_event *ev, struct t
     if (ev->error) {
         add_member(&detail, "error", ev->error);
     }
+    add_text(&detail, "warning", ev->warning);
     t->failures++;
     if (is_poison(t, ev)) {
-        char *text CLEANUP(freep) =
-            xasprintf("two workers died of it (%s); not tried again", ev->signature);
+        char *text CLEANUP(freep) = poison_text(t, ev);
         char *error CLEANUP(freep) = error_json("poison", text);
         move(t, ev, TASK_DEAD, audit, "dead");
         finish(t, ev, error);
@@ -425,6 +451,15 @@ static void complete_progress(struct task *t)
     }
 }
 
+static char *warning_detail(const struct task_event *ev)
+{
+    struct buf detail CLEANUP(buf_free) = {0};
+
+    buf_init(&detail, 4096);
+    add_text(&detail, "warning", ev->warning);
+    return close_detail(&detail);
+}
+
 static enum step_rc on_result(struct task *t, const struct task_event *ev, struct task_audit *audit,
                               const char **reason)
 {
@@ -442,17 +477,20 @@ static enum step_rc on_result(struct task *t, const struct task_event *ev, struc
     switch (ev->outcome) {
     case OUTCOME_SUCCEEDED:
         move(t, ev, TASK_SUCCEEDED, audit, "succeeded");
+        audit->detail = warning_detail(ev);
         finish(t, ev, NULL);
         str_replace_owned(&t->output, ev->output);
         complete_progress(t);
         break;
     case OUTCOME_CANCELLED:
         move(t, ev, TASK_CANCELLED, audit, "cancelled");
+        audit->detail = warning_detail(ev);
         finish(t, ev, ev->error);
         break;
     case OUTCOME_FAILED:
         if (t->cancel_requested) {
             move(t, ev, TASK_CANCELLED, audit, "cancelled");
+            audit->detail = warning_detail(ev);
             finish(t, ev, ev->error);
             break;
         }
@@ -582,7 +620,8 @@ static enum step_rc on_queue_timeout(struct task *t, const struct task_event *ev
         return STEP_REFUSED;
     }
     char *text CLEANUP(freep) =
-        xasprintf("waited longer than queueTimeoutSeconds (%d)", t->queue_timeout_s);
+        xasprintf("waited longer than queueTimeoutSeconds (%d)%s%s", t->queue_timeout_s,
+                  ev->reason ? "; last: " : "", ev->reason ? ev->reason : "");
     char *error CLEANUP(freep) = error_json("timeout", text);
     move(t, ev, TASK_FAILED, audit, "failed");
     finish(t, ev, error);

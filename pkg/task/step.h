@@ -97,10 +97,11 @@ struct task_event {
     const char *error;  /* JSON object or NULL */
     const char *output; /* JSON or NULL */
     const char *progress;
+    const char *warning;        /* what of the result is not complete; for the audit */
     const char *application_id; /* APPLICATION too */
     int64_t started_at;         /* INT64_MIN: unknown */
     const char *signature; /* what it died of, where another worker could die of it too; or NULL */
-    /* LOST, CANCEL, REQUEUE, UNFED: why or who, for the audit */
+    /* LOST, CANCEL, REQUEUE, UNFED: why or who, for the audit; QUEUE_TIMEOUT: what it waited for */
     const char *reason;
     int max_losses; /* RESULT, LOST */
 };

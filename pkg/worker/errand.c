@@ -1,4 +1,5 @@
 #include "pkg/worker/errand.h"
+#include "pkg/executors/common.h"
 
 #include "internal/str.h"
 
@@ -88,6 +89,7 @@ static void judge(struct errand *d)
     }
     look_at_status(d);
     d->executor->finish(d->node, &d->exec, &d->exit, &d->result);
+    exec_tell_node(d->node, &d->exec, &d->exit, &d->result);
     d->fault = d->result.outcome == EXEC_RETURNED ? exec_fault_of_exit(&d->exec, &d->exit)
                                                   : EXEC_FAULT_NONE;
 }

@@ -138,6 +138,10 @@ char *report_result(const struct report_result *r, const struct report_status *s
     if (r->output) {
         add_output(&b, r->output);
     }
+    if (r->warning) {
+        buf_adds(&b, ",\"warning\":");
+        json_add_string(&b, r->warning, strlen(r->warning));
+    }
     report_add_status(&b, s, false);
     if (r->started_at > 0) {
         buf_addf(&b, ",\"startedAtMs\":%lld", (long long)r->started_at);

@@ -2,6 +2,7 @@
 #include "internal/clock.h"
 #include "internal/log.h"
 #include "internal/str.h"
+#include "pkg/executors/common.h"
 #include "pkg/executors/shimdir.h"
 #include "pkg/worker/run_priv.h"
 
@@ -16,7 +17,6 @@
 #include <unistd.h>
 
 #define MEGABYTE  (1024 * 1024)
-#define SPACE_MIN 16 /* MiB: with less a task may start, but hardly write its log */
 #define LOOK_FILE ".look"
 
 #define SPARE_AFTER_MS 10   /* the task that took the last one is started first */
@@ -278,6 +278,7 @@ enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a,
     a->user = r;
     r->attempt = a;
     r->exec.losses = g->losses;
+    r->exec.lease_ms = a->lease_ms;
     r->exec.returns = g->returns;
     r->exec.elsewhere = g->elsewhere;
     int rc = read_new_spec(r, g->spec, &e);
@@ -343,9 +344,9 @@ static int node_able(const struct run_context *x, struct err *reterr)
     if (statvfs(x->tasks_dir, &v) != 0) {
         return err_errno(reterr, ERR_IO, errno, "cannot write below %.150s", x->tasks_dir);
     }
-    if ((uint64_t)v.f_bavail * v.f_frsize < (uint64_t)SPACE_MIN * MEGABYTE) {
+    if ((uint64_t)v.f_bavail * v.f_frsize < (uint64_t)EXEC_SPACE_MIN_MB * MEGABYTE) {
         return err_errno(reterr, ERR_IO, ENOSPC, "less than %d MiB are free below %.150s",
-                         SPACE_MIN, x->tasks_dir);
+                         EXEC_SPACE_MIN_MB, x->tasks_dir);
     }
     if (v.f_files && v.f_favail == 0) {
         return err_errno(reterr, ERR_IO, ENOSPC, "cannot write below %.150s", x->tasks_dir);
@@ -521,6 +522,7 @@ int run_find(struct run_context *x, const struct wcore_key *k, struct run_found 
                        e.text);
     }
     r->token = r->exec.token = ret->token;
+    r->exec.lease_ms = ret->lease_ms;
     read_old_spec(r, json_object_get(grant, "spec"));
     *ret_run = r;
     return 0;

@@ -586,7 +586,8 @@ static int64_t keep_ms_of(const struct config *c)
 
 static void use_config(struct worker *w, const struct config *c)
 {
-    const struct exec_node said = {.spark_home = c->node.spark.home,
+    const struct exec_node said = {.name = c->node.node_id,
+                                   .spark_home = c->node.spark.home,
                                    .spark_master = c->node.spark.master,
                                    .spark_conf = c->node.spark.conf,
                                    .python = c->node.spark.python,

@@ -443,7 +443,7 @@ def test_submit_refused(straw, taskfile):
 
 
 @pytest.mark.parametrize("content, hint", [
-    (b"", "is empty"), (b'{"jobType": "Noop",}', "no valid JSON: line 1 column"),
+    (b"", "is empty"), (b" \n", "is empty"), (b'{"jobType": "Noop",}', "no valid JSON: line 1 column"),
     (b"42", "must hold a task"), (b'{"a": "\xff"}', "no valid JSON"), (b"{}\0", "no valid JSON"),
     (b"[" * 5000 + b"]" * 5000, "nested deeper"), (b'{"a":1,"a":2}', "duplicate"),
 ])

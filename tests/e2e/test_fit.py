@@ -50,6 +50,26 @@ def plugin(directory, name):
     return path
 
 
+def test_it_says_what_is_taken_and_who_is_draining(pair):
+    for name in ("node2", "node3"):
+        pair.add(name)
+        pair.call("POST", f"/mgmt/workers/{name}/drain", 200)
+    hold = [pair.submit(shell("sleep 60", resources={"slots": 2, "cpus": 1})) for _ in range(2)]
+    for task in hold:
+        pair.running(task)
+    waits = pair.submit(NOOP)
+    text = waits_for(pair, waits, "busy")
+    assert text in [f"no worker has 1 slot free now (node1: 4 of 4 taken); {a} and {b} are draining"
+                    for a, b in (("node2", "node3"), ("node3", "node2"))], text
+    large = pair.submit({**NOOP, "resources": {"slots": 1, "cpus": 3}})
+    assert waits_for(pair, large, "busy").startswith(
+        "no worker has 1 slot, 3 CPUs free now (node1: 4 of 4 slots, 2 of 4 CPUs taken); ")
+    one = pair.submit({**NOOP, "resources": {"cpus": 1, "memoryMb": 9999}})
+    assert waits_for(pair, one, "doesNotFit").startswith("it needs 1 CPU, 9999 MiB; ")
+    for task in (*hold, waits, large, one):
+        pair.cancel(task, None)
+
+
 def test_the_type_and_the_size_decide(pair, tmp_path):
     plugins = plugin(tmp_path / "plugins", "Extra").parent
     pair.servers[0].terminate()  # it must know the type as well

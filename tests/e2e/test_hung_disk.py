@@ -169,3 +169,47 @@ def test_a_start_while_the_plug_ins_hang(own, hanging, tmp_path):
     sje.worker.start()
     assert sje.end(long, 60)["attempt"] == 1
     assert sje.run(shell("true"))["state"] == "SUCCEEDED"
+
+
+@pytest.fixture
+def small(tmp_path):
+    """40 MB that a test can fill."""
+    at = tmp_path / "small"
+    at.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", at], capture_output=True).returncode:
+        pytest.skip("nobody may mount a file system here")
+    yield at
+    subprocess.run(["umount", "-l", at], check=True)
+
+
+def fill(path):
+    with open(path, "wb", buffering=0) as f:
+        try:
+            while f.write(bytes(4096)):
+                pass
+        except OSError:
+            pass
+
+
+def test_a_full_disk_costs_no_result(small, own):
+    """The end of what a task says is kept; what is lost is told, with the result and in the error."""
+    sje = own(SJE_NODE_WORK_DIR=str(small / "work"))
+    go = sje.dir / "go"
+    wait = f"while [ ! -e {go} ]; do sleep 0.1; done; "
+    says = sje.submit(shell(wait + "echo total=4711"))
+    much = sje.submit(shell(wait + "seq 1 5000; echo end"))
+    fails = sje.submit(shell(wait + "echo why >&2; exit 3"))
+    for task in (says, much, fails):
+        sje.running(task)
+    time.sleep(0.5)
+    fill(small / "filler")
+    go.write_text("")
+    t = sje.end(says)
+    assert (t["state"], t["output"]) == ("SUCCEEDED", "total=4711\n")
+    t = sje.end(much)
+    assert t["state"] == "SUCCEEDED" and t["output"].endswith("\n5000\nend\n")
+    warning = sje.events(much)[-1]["detail"]["warning"]
+    assert warning.endswith(" bytes of stdout were not kept: No space left on device, on node node1"), warning
+    t = sje.end(fails)
+    assert t["state"] == "FAILED" and t["error"]["message"] == (
+        f"why; its node node1 had no space left below {small}/work/tasks"), t["error"]

@@ -1,6 +1,7 @@
 """How tasks end against their will: each kind told apart, each budget counted by itself; and what
 workers do that are told to take no more."""
 import os
+import re
 import signal
 
 import pika
@@ -85,6 +86,43 @@ def test_failures_and_losses_are_counted_apart(own, tmp_path):
     assert story == ["granted", "lost", "granted", "retry", "granted", "succeeded"]
 
 
+def test_a_task_that_kills_its_shim(own):
+    """The audit says what became of the first attempt, and nothing else."""
+    sje = own()
+    task_id = sje.submit(shell("[ $SJE_ATTEMPT != 1 ] || kill -9 $PPID; sleep 1"))
+    assert sje.end(task_id)["state"] == "SUCCEEDED"
+    lost = next(e["detail"] for e in sje.events(task_id) if e["event"] == "lost")
+    assert re.match(r"its shim \(pid \d+\) was killed by SIGKILL; ", lost["reason"]), lost
+    assert lost["error"]["message"] == lost["reason"]
+
+
+def test_a_worker_that_ends_its_tasks(own):
+    sje = own(split=True)
+    task_id = sje.submit(shell("[ $SJE_ATTEMPT != 1 ] || sleep 60"))
+    sje.running(task_id)
+    sje.worker.process.send_signal(signal.SIGINT)
+    lost = until(lambda: [e["detail"] for e in sje.events(task_id) if e["event"] == "lost"], 20, "it is lost")[0]
+    assert lost["reason"] == "worker node1 was stopped by SIGINT, which ends its tasks", lost
+
+
+def test_everybody_is_away_for_longer_than_the_lease(own):
+    sje = own(split=True)
+    task_id = sje.submit(shell("[ $SJE_ATTEMPT != 1 ] || sleep 60", leaseSeconds=10))
+    sje.running(task_id)
+    until(lambda: processes_with("SJE_TASK_ID=" + task_id), 20, "it runs")
+    for server in (sje.worker, sje.manager):
+        server.kill()
+    until(lambda: not processes_with("SJE_TASK_ID=" + task_id), 30, "its shim has ended it")
+    sje.manager.start()
+    sje.worker.start()
+    sje.ready()
+    (t,) = complete(sje, [task_id])
+    assert t["state"] == "SUCCEEDED"
+    lost = next(e["detail"] for e in sje.events(task_id) if e["event"] == "lost")
+    assert lost["reason"] == ("its worker's process was away for longer than the lease (10 s); "
+                              "the shim ended the task"), lost
+
+
 def test_poison(own):
     """It died of the same signal on two workers: no third one is risked."""
     sje = own(split=True)
@@ -96,7 +134,7 @@ def test_poison(own):
     sje.post(f"/mgmt/workers/{first}/drain", None, 200)
     (t,) = complete(sje, [task_id])
     e = failed(t, "poison")
-    assert "signal 11" in e["message"] and t["attempt"] == 2, t
+    assert e["message"].startswith("it was killed by signal 11 on node") and t["attempt"] == 2, t
     assert {e["workerId"] for e in sje.events(task_id) if e["event"] == "granted"} == {"node1", "node2"}
 
 

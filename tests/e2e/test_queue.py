@@ -119,6 +119,11 @@ def test_queue_timeout(sje):
     t = sje.end(task_id, 20)
     assert (t["state"], t["code"], t["error"]["kind"]) == ("FAILED", 500, "timeout"), t
     assert t["startedAt"] is None
+    reason = "; last: no worker that takes work serves the pool nobody-serves-this"
+    assert reason in t["error"]["message"]
+    assert reason in sje.events(task_id)[-1]["detail"]["error"]["message"]
+    t = sje.end(sje.submit(noop(resources={"slots": 50}, queueTimeoutSeconds=1)), 20)
+    assert "; last: it needs 50 slots; no worker has all of that, node1 comes closest" in t["error"]["message"], t
 
 
 def test_cancel_by_state(sje):

@@ -488,6 +488,100 @@ static void test_a_disk_that_cannot_promise(void **state)
     assert_int_equal(unlink(filler), 0);
 }
 
+/* ---- a disk that is full ---- */
+
+static void fill(bool on)
+{
+    char *filler CLEANUP(freep) = in_base("small/filler");
+    char data[4096];
+
+    if (!on) {
+        assert_int_equal(unlink(filler), 0);
+        return;
+    }
+    memset(data, 1, sizeof(data));
+    int fd = open(filler, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    while (write(fd, data, sizeof(data)) > 0) {
+    }
+    close(fd);
+}
+
+/* A run on a small disk that is full from `ready` on until the task is over. */
+static void run_full(struct run *r, const char *script, struct exec_exit *ret)
+{
+    char *small CLEANUP(freep) = in_base("small");
+
+    if (!may_mount()) {
+        skip();
+    }
+    assert_int_equal(mount("sje-test", small, "tmpfs", 0, "size=4m"), 0);
+    run_init_in(r, small);
+    run_fifo(r);
+    run_sh(r, script);
+    run_start(r);
+    run_ready(r);
+    poll(NULL, 0, 500); /* short runs have no reserve */
+    fill(true);
+    char *go CLEANUP(freep) = xasprintf("%s/work/ready", r->dir);
+    close(open(go, O_WRONLY | O_CLOEXEC));
+    run_end(r, ret);
+}
+
+static void test_a_full_disk_does_not_cost_the_result(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    run_full(r, ": > ready; cat ready; echo total=4711; echo why >&2", &e);
+    assert_true(e.launched && e.exit_code == 0);
+    assert_int_equal(e.log_error, ENOSPC);
+    assert_int_equal(e.dropped_bytes, 0);
+    char *out CLEANUP(freep) = run_log(r, "stdout");
+    char *err CLEANUP(freep) = run_log(r, "stderr");
+    assert_string_equal(out, "total=4711\n");
+    assert_string_equal(err, "why\n");
+    fill(false);
+}
+
+/* Of more the end is kept, and the rest is counted. */
+static void test_what_a_full_disk_has_cost_is_counted(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+    struct buf b CLEANUP(buf_free) = {0};
+
+    run_full(r,
+             "echo first; : > ready; cat ready; i=0; while [ $i -lt 5000 ]; do echo line $i; "
+             "i=$((i+1)); done; echo why >&2",
+             &e);
+    assert_int_equal(e.log_error, ENOSPC);
+    assert_int_equal(e.stderr_dropped, 0);
+    assert_true(e.stdout_dropped > 0 && e.stdout_dropped < e.stdout_bytes - PLAN_TAIL);
+    assert_int_equal(e.dropped_bytes, e.stdout_dropped);
+    assert_int_equal(shim_log_size(r->dir, "stdout"), e.stdout_bytes);
+    buf_init(&b, 64);
+    assert_int_equal(shim_log_tail(r->dir, "stdout", 10, &b, NULL), 0);
+    assert_string_equal(b.data, "line 4999\n");
+    fill(false);
+}
+
+/* The disk has room again: the log goes on behind the gap. */
+static void test_a_disk_that_was_full(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+    int64_t offset = 0;
+    int64_t size = 0;
+    struct buf b CLEANUP(buf_free) = {0};
+
+    run_full(r, ": > ready; cat ready; echo lost; sleep 0.5; rm ../../filler; sleep 1; echo end",
+             &e);
+    assert_int_equal(e.dropped_bytes, 0);
+    buf_init(&b, 64);
+    assert_int_equal(shim_log_read(r->dir, "stdout", 0, 64, &b, &offset, &size, NULL), 0);
+    assert_string_equal(b.data, "lost\nend\n");
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -504,6 +598,9 @@ int main(void)
         T(test_a_success_with_the_guardian_killed),
         T(test_a_power_cut_after_the_end),
         T(test_a_disk_that_cannot_promise),
+        T(test_a_full_disk_does_not_cost_the_result),
+        T(test_what_a_full_disk_has_cost_is_counted),
+        T(test_a_disk_that_was_full),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

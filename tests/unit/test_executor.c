@@ -2,6 +2,7 @@
 #include "internal/str.h"
 #include "pkg/executors/common.h"
 #include "pkg/executors/fault.h"
+#include "pkg/executors/plan.h"
 #include "pkg/executors/shimdir.h"
 #include "pkg/executors/sparkcluster.h"
 
@@ -715,6 +716,82 @@ static void test_judging(void **state)
     judge(e, EXEC_RETURNED, "node", "No such file");
 }
 
+static void judge_disk(struct exec_exit e, const char *message, const char *warning,
+                       const char *output)
+{
+    struct exec_result r = {0};
+
+    node.name = "n3";
+    executor_command.finish(&node, &attempt, &e, &r);
+    exec_tell_node(&node, &attempt, &e, &r);
+    const char *told = json_get_string(r.error, "message");
+    assert_int_equal(!told, !message);
+    if (message && (!strstr(told, message) || !strstr(told, " below /"))) {
+        fail_msg("%s", told);
+    }
+    assert_int_equal(!r.warning, !warning);
+    if (warning) {
+        assert_string_equal(r.warning, warning);
+    }
+    assert_string_equal(output ? json_get_string(r.output, "warning") : "", output ? output : "");
+    exec_result_free(&r);
+}
+
+static void test_a_full_disk_is_told(void **state)
+{
+    static const char out[] =
+        "5 bytes of stdout were not kept: No space left on device, on node n3";
+    struct err err = {0};
+    struct exec_exit e = ended(0, 0, "exit");
+
+    (void)state;
+    assert_int_equal(prepare("{\"jobType\":\"Command\",\"command\":[\"x\"]}", &err), 0);
+    judge_disk(e, NULL, NULL, NULL);
+    e.log_error = ENOSPC; /* and the end was kept in its place */
+    judge_disk(e, NULL, NULL, NULL);
+    e.stdout_dropped = 5;
+    judge_disk(e, NULL, out, out);
+    e.stderr_dropped = 7;
+    e.exit_code = 3;
+    judge_disk(e, "exit code 3; its node n3 had no space left",
+               "5 bytes of stdout and 7 bytes of stderr were not kept: No space left on device, "
+               "on node n3",
+               NULL);
+}
+
+static void judge_lost(const char *reason, const char *message, const char *told)
+{
+    struct exec_exit e = ended(0, 9, reason);
+    struct exec_result r = {0};
+
+    snprintf(e.message, sizeof(e.message), "%s", message);
+    executor_command.finish(&node, &attempt, &e, &r);
+    exec_tell_node(&node, &attempt, &e, &r);
+    assert_int_equal(r.outcome, EXEC_LOST);
+    assert_string_equal(json_get_string(r.error, "message"), told);
+    exec_result_free(&r);
+}
+
+static void test_why_it_was_ended(void **state)
+{
+    struct err err = {0};
+
+    (void)state;
+    assert_int_equal(prepare("{\"jobType\":\"Command\",\"command\":[\"x\"]}", &err), 0);
+    node.name = "n3";
+    judge_lost("shutdown", "", "worker n3 was stopped by SIGINT, which ends its tasks");
+    judge_lost("shutdown", "its shim was told", "its shim was told");
+    judge_lost("crash", "its shim was killed", "its shim was killed");
+    judge_lost("lease", "", "its lease was not renewed in time; the task was ended");
+    attempt.lease_ms = 15000;
+    judge_lost("lease", "", "its lease (15 s) was not renewed in time; the task was ended");
+    judge_lost("lease", PLAN_AWAY,
+               "its worker's process was away for longer than the lease (15 s); the shim ended the "
+               "task");
+    judge_lost("lease", "it stood still", "it stood still");
+    attempt.lease_ms = 0;
+}
+
 /* Out of memory is told apart by what the program said last. */
 static void test_memory(void **state)
 {
@@ -799,7 +876,9 @@ int main(void)
         T(test_a_plugin_whose_interpreter_is_missing),
         T(test_spark_needs_java),
         T(test_whose_fault_it_is),
-        T(test_judging),
+        cmocka_unit_test(test_judging),
+        T(test_a_full_disk_is_told),
+        T(test_why_it_was_ended),
         T(test_memory),
         T(test_output),
     };

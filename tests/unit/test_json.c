@@ -143,6 +143,8 @@ static void says_where(void **state)
     assert_non_null(strstr(e.text, "line 2 column "));
     assert_int_equal(json_read("", 0, &j, &e), ERR_PARSE);
     assert_string_equal(e.text, "is empty");
+    assert_int_equal(json_read(" \r\n\t", 4, &j, &e), ERR_PARSE);
+    assert_string_equal(e.text, "is empty");
 }
 
 static void depth_is_bounded(void **state)

@@ -39,6 +39,19 @@ static void test_a_start_time_that_no_column_holds_is_unknown(void **state)
     message_free(&m);
 }
 
+static void test_a_warning_with_a_result(void **state)
+{
+    struct message m;
+
+    (void)state;
+    read_result("", &m);
+    assert_null(m.results.results[0].warning);
+    message_free(&m);
+    read_result(",\"warning\":\"not kept\"", &m);
+    assert_string_equal(m.results.results[0].warning, "not kept");
+    message_free(&m);
+}
+
 static void test_what_is_ready_and_what_it_needs(void **state)
 {
     char pool[] = "p";
@@ -338,6 +351,7 @@ int main(void)
         cmocka_unit_test(test_what_is_ready_and_what_it_needs),
         cmocka_unit_test(test_the_largest_hint_is_written_whole),
         cmocka_unit_test(test_a_start_time_that_no_column_holds_is_unknown),
+        cmocka_unit_test(test_a_warning_with_a_result),
         cmocka_unit_test(test_what_a_beat_lists_fits_into_its_answer),
         cmocka_unit_test(test_a_beat_of_a_thousand_attempts),
         cmocka_unit_test(test_a_body_has_a_limit),

@@ -132,7 +132,8 @@ static void test_refusals(void **state)
     refuse("{\"jobType\":\"Noop\",\"priority\":\"5\"}", "priority", "an integer");
     refuse("{\"jobType\":\"Noop\",\"priority\":1e300}", "priority", "integer");
     refuse("{\"jobType\":\"Noop\",\"maxAttempts\":0}", "maxAttempts", "1 to 100");
-    refuse("{\"jobType\":\"Noop\",\"delaySeconds\":-0.1}", "delaySeconds", "number from 0");
+    refuse("{\"jobType\":\"Noop\",\"delaySeconds\":-0.1}", "delaySeconds",
+           "number from 0 to 31536000");
     refuse("{\"jobType\":\"Noop\",\"resources\":{\"slots\":0}}", "resources.slots", "1 to");
     refuse("{\"jobType\":\"Noop\",\"resources\":{\"gpus\":1}}", "resources.gpus", "not known");
     refuse("{\"jobType\":\"Noop\",\"resources\":[]}", "resources", "an object");

@@ -121,9 +121,29 @@ static void test_claims_are_idempotent_and_exclusive(void **state)
     task_done(&t);
 }
 
+/* What of the result is not complete is in the audit, whatever the outcome. */
+static void test_a_warning_is_in_the_audit(void **state)
+{
+    (void)state;
+    for (int o = OUTCOME_SUCCEEDED; o <= OUTCOME_LOST; o++) {
+        struct task t = fresh();
+        struct task_audit audit;
+        const char *reason = NULL;
+
+        grant(&t, "w1", 42);
+        struct task_event ev = result_of(&t, (enum task_outcome)o);
+        ev.warning = "5 bytes of stdout were not kept";
+        assert_int_equal(task_step(&t, &ev, &audit, &reason), STEP_APPLIED);
+        assert_non_null(strstr(audit.detail, "\"warning\":\"5 bytes of stdout were not kept\""));
+        task_audit_done(&audit);
+        task_done(&t);
+    }
+}
+
 static void test_success_is_final(void **state)
 {
     struct task t = fresh();
+    struct task_audit audit;
     const char *reason = NULL;
 
     (void)state;
@@ -139,7 +159,9 @@ static void test_success_is_final(void **state)
     assert_string_equal(reason, "ended");
     struct task_event bad = result_of(&t, OUTCOME_FAILED);
     bad.token = 1;
-    assert_int_equal(step(&t, &bad, &reason), STEP_RECORD);
+    assert_int_equal(task_step(&t, &bad, &audit, &reason), STEP_RECORD);
+    assert_non_null(strstr(audit.detail, "\"reason\":\"ended\",\"text\":\"the result came after"));
+    task_audit_done(&audit);
     assert_int_equal(t.state, TASK_SUCCEEDED);
     struct task_event again = {.type = TE_REQUEUE, .now = NOW};
     assert_int_equal(step(&t, &again, &reason), STEP_REFUSED);
@@ -254,6 +276,56 @@ static enum task_state two_deaths(const char *worker1, const char *worker2, cons
     enum task_state end = t.state;
     task_done(&t);
     return end;
+}
+
+static void test_what_poison_is_told(void **state)
+{
+    static const char *const cases[][2] = {
+        {"signal 9", "it was killed by signal 9 on n1 and on vm; not tried again"},
+        {"oom", "it ran out of memory on n1 and on vm; not tried again"}};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct task t = fresh();
+        const char *reason = NULL;
+
+        grant(&t, "n1", 1);
+        struct task_event dead = result_of(&t, OUTCOME_FAILED);
+        dead.signature = cases[i][0];
+        assert_int_equal(step(&t, &dead, &reason), STEP_APPLIED);
+        make_due(&t);
+        grant(&t, "vm", 2);
+        dead = result_of(&t, OUTCOME_FAILED);
+        dead.signature = cases[i][0];
+        assert_int_equal(step(&t, &dead, &reason), STEP_APPLIED);
+        assert_int_equal(t.state, TASK_DEAD);
+        assert_non_null(strstr(t.error, cases[i][1]));
+        task_done(&t);
+    }
+}
+
+/* What the worker says of a loss is the reason. */
+static void test_why_it_was_lost(void **state)
+{
+    static const char *const cases[][2] = {
+        {"{\"kind\":\"lost\",\"message\":\"its shim was killed\"}",
+         "{\"reason\":\"its shim was killed\","},
+        {"{\"kind\":\"lost\"}", "{\"reason\":\"the worker stopped it\","}};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct task t = fresh();
+        struct task_audit audit;
+        const char *reason = NULL;
+
+        grant(&t, "n1", 1);
+        struct task_event ev = result_of(&t, OUTCOME_LOST);
+        ev.error = cases[i][0];
+        assert_int_equal(task_step(&t, &ev, &audit, &reason), STEP_APPLIED);
+        assert_ptr_equal(strstr(audit.detail, cases[i][1]), audit.detail);
+        task_audit_done(&audit);
+        task_done(&t);
+    }
 }
 
 static void test_poison_is_the_same_death_on_two_workers(void **state)
@@ -423,6 +495,7 @@ static void test_queue_timeout(void **state)
 {
     struct task t = fresh();
     struct task_event over = {.type = TE_QUEUE_TIMEOUT, .now = NOW};
+    struct task_audit audit;
     const char *reason = NULL;
 
     (void)state;
@@ -431,7 +504,17 @@ static void test_queue_timeout(void **state)
     t.queue_timeout_s = 3;
     assert_int_equal(step(&t, &over, &reason), STEP_APPLIED);
     assert_int_equal(t.state, TASK_FAILED);
-    assert_non_null(strstr(t.error, "queueTimeoutSeconds (3)"));
+    assert_non_null(strstr(t.error, "queueTimeoutSeconds (3)\""));
+    task_done(&t);
+    t = fresh();
+    t.queue_deadline = NOW;
+    t.queue_timeout_s = 3;
+    over.reason = "the pool is paused";
+    assert_int_equal(task_step(&t, &over, &audit, &reason), STEP_APPLIED);
+    const char *told = "queueTimeoutSeconds (3); last: the pool is paused\"";
+    assert_non_null(strstr(t.error, told));
+    assert_non_null(strstr(audit.detail, told));
+    task_audit_done(&audit);
     task_done(&t);
 }
 
@@ -737,9 +820,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_claims_are_idempotent_and_exclusive),
         cmocka_unit_test(test_success_is_final),
+        cmocka_unit_test(test_a_warning_is_in_the_audit),
         cmocka_unit_test(test_an_attempt_begins_between_grant_and_end),
         cmocka_unit_test(test_failures_use_up_attempts),
         cmocka_unit_test(test_losses_are_counted_apart),
+        cmocka_unit_test(test_what_poison_is_told),
+        cmocka_unit_test(test_why_it_was_lost),
         cmocka_unit_test(test_poison_is_the_same_death_on_two_workers),
         cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_cancel_waits_for_what_was_left),

@@ -354,6 +354,7 @@ static json_t *result_of(const json_t *error, const json_t *output, struct repor
                               .outcome = "failed",
                               .error = error,
                               .output = output,
+                              .warning = "5 bytes were not kept",
                               .started_at = 5,
                               .finished_at = 6};
     json_t *j = NULL;
@@ -379,6 +380,7 @@ static void test_a_result(void **unused)
     json_auto_t *j = result_of(error, NULL, &s);
     assert_string_equal(json_get_string(j, "task"), ID);
     assert_string_equal(json_get_string(j, "token"), "-9");
+    assert_string_equal(json_get_string(j, "warning"), "5 bytes were not kept");
     assert_string_equal(json_get_string(j, "outcome"), "failed");
     assert_string_equal(json_get_string(j, "applicationId"), "app \"1\"\xef\xbf\xbd");
     assert_int_equal(json_get_int(json_object_get(j, "progress"), "total", 0), 8);

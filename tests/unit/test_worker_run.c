@@ -1287,7 +1287,8 @@ static void test_a_keeper_may_clear(void **state)
     assert_int_equal(kill(f.keeper, SIGCONT), 0);
     await(&n_ended);
     assert_string_equal(run_outcome(run), "lost");
-    assert_non_null(strstr(run_why(run), "holds its lease")); /* it has written that */
+    assert_non_null(
+        strstr(run_why(run), "was killed by SIGKILL; what was left")); /* it has written that */
     assert_false(lives(f.task) || lives(f.stray));
 }
 
