@@ -14,6 +14,7 @@
 
 #include "internal/err.h"
 #include "internal/id.h"
+#include "pkg/executors/taskuser.h"
 
 #define WORKDIR_INC_MAX   ((int64_t)1 << 53) /* what a number in JSON holds */
 #define WORKDIR_PLACE_LEN 128
@@ -25,6 +26,7 @@ struct workdir {
     struct id uuid;
     int64_t incarnation; /* of this process */
     char place[WORKDIR_PLACE_LEN];
+    const struct task_user *user; /* who has to get to the attempts too; NULL: nobody; borrowed */
     bool copied; /* the attempts that were found belong to another directory's worker */
 };
 
