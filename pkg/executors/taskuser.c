@@ -204,3 +204,15 @@ int task_user_let_pass(const struct task_user *u, const char *dir, struct err *r
                            "others pass (chmod o+x)",
                            u->name, dir);
 }
+
+bool task_user_can_read(const struct task_user *u, const char *path)
+{
+    struct task_user_rights r CLEANUP(task_user_end);
+
+    task_user_begin(&r, u->uid, u->gid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd >= 0) {
+        close(fd);
+    }
+    return fd >= 0;
+}

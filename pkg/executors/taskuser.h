@@ -31,6 +31,8 @@ void task_user_free(struct task_user *u); /* NULL is fine */
 /* Lets it pass through a directory of ours, and makes sure that it gets there. ERR_CONFIG. */
 int task_user_let_pass(const struct task_user *u, const char *dir, struct err *reterr) NODISCARD;
 
+bool task_user_can_read(const struct task_user *u, const char *path);
+
 /* This thread's rights to files are those of another user for a while. Nothing changes where that
  * is this process' own, or where it may not; then its own rights count, which are no greater. */
 struct task_user_rights {

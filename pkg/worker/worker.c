@@ -700,6 +700,19 @@ static int open_dirs(const struct config *c, struct workdir *ret_dir, struct tas
     return rc;
 }
 
+static void tell_user(const struct config *c, const struct task_user *u)
+{
+    if (!u) {
+        return;
+    }
+    log_info(NULL, "tasks run as %s, user %u", u->name, (unsigned)u->uid);
+    if (c->source && task_user_can_read(u, c->source)) {
+        log_warn(NULL,
+                 "%s can be read by tasks: keep passwords out of it, or take the right from others",
+                 c->source);
+    }
+}
+
 int worker_start(uv_loop_t *loop, const struct config *c, const char *shim_path,
                  struct worker **ret, struct err *reterr)
 {
@@ -729,6 +742,7 @@ int worker_start(uv_loop_t *loop, const struct config *c, const char *shim_path,
     open_parts(w);
     log_info(NULL, "worker %s starts: %d slots, %d CPUs, %d MiB, work below %s", c->node.node_id,
              c->node.slots, c->node.cpus, c->node.memory_mb, w->dir.path);
+    tell_user(c, user);
     worker_tell_offers(w);
     *ret = w;
     return 0;

@@ -191,6 +191,7 @@ static void pass(void)
     CHECK(task_user_let_pass(u, below, &e) == ERR_CONFIG && strstr(e.text, "chmod o+x"));
     CHECK(task_user_let_pass(u, closed, &e) == 0 && task_user_let_pass(u, below, &e) == 0);
     CHECK(stat(below, &st) == 0 && (st.st_mode & 0777) == 0711);
+    CHECK(task_user_can_read(u, below) == false && task_user_can_read(u, "/etc/passwd"));
     CHECK(rmdir(below) == 0 && rmdir(closed) == 0);
     task_user_free(u);
 }
