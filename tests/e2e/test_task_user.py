@@ -258,7 +258,7 @@ def test_what_cannot_be_is_refused(open_dir, services, wrap, user, why):
     directory = Path(tempfile.mkdtemp(dir=open_dir))
     directory.chmod(0o777)
     done = subprocess.run([*wrap, BIN / "sje-executor", "--role", "worker"], capture_output=True, text=True,
-                          cwd=open_dir, timeout=30, check=False,
+                          cwd=open_dir, timeout=120, check=False,
                           env={**services.tenant(), "SJE_NODE_TASK_USER": user, "PATH": os.environ["PATH"],
                                "SJE_NODE_WORK_DIR": str(directory / "work")})
     assert done.returncode == 2 and why in done.stderr, done.stderr
@@ -268,7 +268,7 @@ def test_a_work_directory_that_it_cannot_get_to(open_dir, services):
     closed = open_dir / "closed"
     closed.mkdir(mode=0o700)
     done = subprocess.run([BIN / "sje-executor", "--role", "worker"], capture_output=True, text=True,
-                          cwd=open_dir, timeout=30, check=False,
+                          cwd=open_dir, timeout=120, check=False,
                           env={**services.tenant(), "SJE_NODE_TASK_USER": USER.pw_name,
                                "PATH": os.environ["PATH"], "SJE_NODE_WORK_DIR": str(closed / "work")})
     assert done.returncode == 2 and "chmod o+x" in done.stderr, done.stderr
