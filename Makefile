@@ -227,7 +227,8 @@ COMPLETIONS := bash-completion/completions/sje zsh/vendor-completions/_sje \
 
 install: all ## programs, plug-ins, configuration, units, manual pages; DESTDIR=, PREFIX=/usr
 	install -d $(BINDIR) $(PRIVDIR)/plugins $(UNITDIR) $(USERDIR) $(ETCDIR)
-	install $(BIN)/sje $(BIN)/sje-executor $(BINDIR)
+	install $(BIN)/sje $(BINDIR)
+	install -m 711 $(BIN)/sje-executor $(BINDIR) # nobody can look into a process of what he cannot read
 	install $(BIN)/sje-shim $(BIN)/sje-spark $(PRIVDIR)
 	install -m 644 $(BIN)/sje-listener.jar $(PRIVDIR)
 	set -e; $(foreach p,$(wildcard plugins/*),install $(p) $(PRIVDIR)/plugins;)

@@ -67,6 +67,7 @@ struct config {
         struct config_list pools;
         char *work_dir;
         char *plugin_dir;
+        char *task_user; /* "": tasks run as the worker's own */
         int heartbeat_seconds;
         int dead_after_seconds;
         int kill_grace_seconds;

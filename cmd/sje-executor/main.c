@@ -7,6 +7,7 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 
 enum mode { RUN, CHECK, MIGRATE };
 
@@ -98,6 +99,9 @@ int main(int argc, char **argv)
     struct server_options o = {0};
     enum mode mode = RUN;
 
+    /* Tasks may run as this user: none of them shall read our environment and memory, in which
+     * there are passwords, nor trace us. */
+    (void)prctl(PR_SET_DUMPABLE, 0);
     for (int c; (c = getopt_long(argc, argv, "c:r:Vh", options, NULL)) != -1;) {
         switch (c) {
         case 'c':

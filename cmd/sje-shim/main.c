@@ -89,6 +89,9 @@ int main(int argc, char **argv)
         puts("sje-shim " SJE_VERSION);
         return 0;
     }
+    /* Memory, environment and descriptors are nobody's to read, and no other process of this user
+     * may trace it. Both halves have it from here. */
+    (void)prctl(PR_SET_DUMPABLE, 0);
     if (argc == 3 && strcmp(argv[1], "--wait") == 0) {
         dir = await_directory(argv[2]);
         if (!dir) {

@@ -13,6 +13,17 @@ struct lists {
     size_t needs;
 };
 
+static const char *take_group(struct plan *p, const char *text)
+{
+    int64_t n = 0;
+
+    if (!parse_number(text, &n) || n >= UINT32_MAX || p->group_count >= PLAN_MEMBERS) {
+        return "the plan has a group that is none";
+    }
+    p->groups[p->group_count++] = (gid_t)n;
+    return NULL;
+}
+
 static const char *take_number(const char *text, int64_t *ret)
 {
     return parse_number(text, ret) ? NULL : "the plan has a number that is none";
@@ -23,11 +34,9 @@ static const char *take(char *key, char *value, struct plan *p, struct lists *n)
     const struct {
         const char *key;
         int64_t *slot;
-    } numbers[] = {{"timeoutMs", &p->timeout_ms},
-                   {"graceMs", &p->grace_ms},
-                   {"leaseUntil", &p->lease_until},
-                   {"logLimit", &p->log_limit},
-                   {"memoryMax", &p->memory_max}};
+    } numbers[] = {{"timeoutMs", &p->timeout_ms},   {"graceMs", &p->grace_ms},
+                   {"leaseUntil", &p->lease_until}, {"logLimit", &p->log_limit},
+                   {"memoryMax", &p->memory_max},   {"user", &p->user}};
     const struct {
         const char *key;
         const char **slot;
@@ -44,6 +53,9 @@ static const char *take(char *key, char *value, struct plan *p, struct lists *n)
     if (strcmp(key, "need") == 0 && n->needs < PLAN_MEMBERS && strchr(value, ':')) {
         p->needs[n->needs++] = value;
         return NULL;
+    }
+    if (strcmp(key, "group") == 0) {
+        return take_group(p, value);
     }
     for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) {
         if (strcmp(key, numbers[i].key) == 0) {
@@ -91,6 +103,9 @@ static const char *parse(char *text, size_t len, struct plan *p)
     if (!n.args || !*p->argv[0]) {
         return "the plan names no program";
     }
+    if (p->user ? !p->group_count || p->user >= UINT32_MAX : p->group_count > 0) {
+        return "the plan's user has no group, or its group no user";
+    }
     return p->log_limit > 0 ? NULL : "the plan has no logLimit";
 }
 
@@ -113,7 +128,8 @@ const char *plan_parse(char *text, size_t len, struct plan *ret)
     ret->argv = calloc(count(text, len, "arg=") + 1, sizeof(char *));
     ret->envp = calloc(count(text, len, "env=") + 1, sizeof(char *));
     ret->needs = calloc(count(text, len, "need=") + 1, sizeof(char *));
-    if (!ret->argv || !ret->envp || !ret->needs) {
+    ret->groups = calloc(count(text, len, "group=") + 1, sizeof(gid_t));
+    if (!ret->argv || !ret->envp || !ret->needs || !ret->groups) {
         return "out of memory";
     }
     const char *why = parse(text, len, ret);

@@ -140,13 +140,28 @@ bool record_is_dear(const struct shim *s)
     return s->fate->pid && boot_ms() - s->fate->started >= SYNC_RECORD_MS;
 }
 
+/* Of what is no file, or not ours to open, nothing will be read. */
+static bool sync_output(const struct plan *p)
+{
+    bool ok = false;
+
+    if (!p->user) {
+        return sync_path("output", 0) || errno == ENOENT || errno == ELOOP;
+    }
+    user_begin(p);
+    ok = sync_path("out/output", 0) && sync_path("out", O_DIRECTORY);
+    int error = errno;
+    user_end(p);
+    return ok || (error != EIO && error != ENOSPC && error != EDQUOT);
+}
+
 /* What the worker needs after a power failure to report what has ended: the grant, which it does
  * not sync itself, the output, and these names in their directories. */
-static bool sync_rest(void)
+static bool sync_rest(const struct plan *p)
 {
     bool ok = sync_path("grant.json", 0) || errno == ENOENT;
 
-    ok = (sync_path("output", 0) || errno == ENOENT || errno == ELOOP) && ok;
+    ok = sync_output(p) && ok;
     return sync_path(".", O_DIRECTORY) && sync_path("..", O_DIRECTORY) && ok;
 }
 
@@ -167,7 +182,7 @@ bool record_write(struct shim *s)
     if ((!synced && !put(s, false)) || rename(TEMPORARY, RECORD) != 0) {
         return false;
     }
-    if (synced && !sync_rest()) {
+    if (synced && !sync_rest(&s->plan)) {
         note(s, "its record may not survive a power failure: %s", strerror(errno));
         return put(s, false) && rename(TEMPORARY, RECORD) == 0;
     }

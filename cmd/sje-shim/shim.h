@@ -54,7 +54,10 @@
 struct plan {
     char **argv;
     char **envp;
-    char **needs; /* KIND:PATH */
+    char **needs;  /* KIND:PATH */
+    gid_t *groups; /* the first is the primary one */
+    size_t group_count;
+    int64_t user; /* 0: ours */
     const char *cwd;
     const char *stdin_file;
     const char *cgroup;
@@ -210,6 +213,14 @@ void task_start(struct shim *s);
 /* Takes what the child has to say by now: that the program is executed, or why not. To be asked
  * before it is killed, and at its end. */
 void task_report(struct shim *s);
+
+/* ---- user.c: whom the task runs as ---- */
+/* Its output becomes its own too, for programs that open /dev/stdout. False with errno: the process
+ * must not go on. Nothing is done where the plan names nobody. */
+bool user_become(const struct plan *p);
+/* The rights to files alone, for what is in its directories; and back. */
+void user_begin(const struct plan *p);
+void user_end(const struct plan *p);
 
 /* ---- tree.c: all of the processes below this one ---- */
 /* Sends `sig` to every descendant, as far as they stand still. When the newest of them began, in

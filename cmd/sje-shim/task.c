@@ -118,6 +118,14 @@ static void take_descriptors(const struct shim *s, int report)
     syscall(SYS_close_range, REPORT_FD + 1, ~0U, 0);
 }
 
+/* Nobody would hold the lease without it. */
+static void die_with_guardian(const struct shim *s)
+{
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != s->self) {
+        give_up(STAGE_SETUP);
+    }
+}
+
 static void become_task(const struct shim *s, int report) __attribute__((noreturn));
 static void become_task(const struct shim *s, int report)
 {
@@ -126,11 +134,10 @@ static void become_task(const struct shim *s, int report)
 
     take_descriptors(s, report);
     setsid();
-    /* Nobody would hold the lease without the guardian. */
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != s->self) {
-        give_up(STAGE_SETUP);
-    }
+    die_with_guardian(s);
     group_enter(s);
+    /* Else the next file is root's. All that we know is the task's. */
+    (void)prctl(PR_SET_DUMPABLE, 1);
     write_text("/proc/self/oom_score_adj", TASK_OOM_ADJUST);
     setrlimit(RLIMIT_CORE, &no_core);
     umask(s->umask);
@@ -141,6 +148,10 @@ static void become_task(const struct shim *s, int report)
         }
         dup2(in, STDIN_FILENO);
     }
+    if (!user_become(p)) {
+        give_up(STAGE_SETUP);
+    }
+    die_with_guardian(s); /* a change of user takes this back */
     if (p->cwd && chdir(p->cwd) != 0) {
         give_up(STAGE_CWD);
     }

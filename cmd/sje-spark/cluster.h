@@ -61,6 +61,7 @@ extern const struct cluster_kind cluster_standalone;
 
 struct job {
     const char *dir;
+    char *out; /* what is written goes there */
     json_t *order;
     const struct cluster_kind *kind;
     const char *task; /* text; these point into order */

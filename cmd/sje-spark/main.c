@@ -50,7 +50,7 @@ static void tell(struct job *j, bool gone)
     if (streq(text, j->last)) {
         return;
     }
-    if (shimdir_write_file(j->dir, SPARK_STATUS_FILE, text, strlen(text), &e) < 0) {
+    if (shimdir_write_file(j->out, SPARK_STATUS_FILE, text, strlen(text), &e) < 0) {
         say("%s", e.text);
         return;
     }
@@ -267,8 +267,8 @@ static void take_output(const struct job *j)
         xasprintf("%.*s/%s.%d", (int)(slash - j->dir), j->dir, j->task, j->app.attempt);
     buf_init(&b, TASK_OUTPUT_MAX + 1);
     struct err e = {0};
-    if (shimdir_read_file(other, "output", &b, NULL) == 0 && b.len &&
-        shimdir_write_file(j->dir, "output", b.data, b.len, &e) < 0) {
+    if (shimdir_read_out(other, "output", &b, NULL) == 0 && b.len &&
+        shimdir_write_file(j->out, "output", b.data, b.len, &e) < 0) {
         say("%s", e.text);
     }
 }
@@ -356,6 +356,7 @@ int main(int argc, char **argv)
         return 2;
     }
     j.dir = argv[1];
+    j.out = shimdir_out(j.dir);
     buf_init(&j.line, 65536);
     int rc = load(&j, &e);
     if (rc == 0 && j.attempt > 1 && take_over(&j, &e) < 0) {

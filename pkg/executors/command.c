@@ -16,10 +16,11 @@ static void set_cwd(struct exec_plan *plan, const char *cwd)
     }
 }
 
+/* Opened for the task before it is another user's; who opens /dev/stdin needs the right too. */
 static int set_stdin(struct exec_plan *plan, const struct exec_attempt *a, const char *text,
                      size_t n, struct err *reterr)
 {
-    int rc = shimdir_write_file(a->dir, "stdin", text, n, reterr);
+    int rc = shimdir_write_for(a->dir, "stdin", text, n, plan->user, reterr);
 
     if (rc == 0) {
         plan->stdin_file = xasprintf("%s/stdin", a->dir);
@@ -33,11 +34,10 @@ static int command_prepare(const struct exec_node *node, struct exec_attempt *a,
     const struct task_spec *s = a->spec;
     int rc = 0;
 
-    (void)node;
     for (size_t i = 0; i < json_array_size(s->command); i++) {
         exec_arg(plan, json_string_value(json_array_get(s->command, i)));
     }
-    exec_env_begin(plan, a);
+    exec_env_begin(plan, node, a);
     exec_env_add(plan, s->env);
     set_cwd(plan, s->cwd);
     if (s->stdin_text) {
@@ -60,7 +60,7 @@ static int plugin_prepare(const struct exec_node *node, struct exec_attempt *a,
     for (size_t i = 0; i < json_array_size(s->args); i++) {
         exec_arg(plan, json_string_value(json_array_get(s->args, i)));
     }
-    exec_env_begin(plan, a);
+    exec_env_begin(plan, node, a);
     exec_env_add(plan, s->env);
     set_cwd(plan, s->cwd);
     int rc = set_stdin(plan, a, text, strlen(text), reterr);

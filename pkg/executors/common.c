@@ -34,6 +34,7 @@ struct exec_node *exec_node_copy(const struct exec_node *n)
                             .python = xstrdup(n->python),
                             .plugin_dir = xstrdup(n->plugin_dir),
                             .program_dir = xstrdup(n->program_dir),
+                            .user = n->user,
                             .log_limit = n->log_limit,
                             .kill_grace_ms = n->kill_grace_ms};
     return c;
@@ -122,15 +123,54 @@ void exec_env_add(struct exec_plan *plan, const json_t *obj)
     }
 }
 
-void exec_env_begin(struct exec_plan *plan, const struct exec_attempt *a)
+static bool starts_with_any(const char *line, const char *const *prefixes)
+{
+    for (; *prefixes; prefixes++) {
+        if (str_starts(str_of(line), str_of(*prefixes))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* SJE's own settings; and what systemd means for this process alone. */
+static bool is_ours(const char *line)
+{
+    static const char *const prefixes[] = {"SJE_",
+                                           "NOTIFY_SOCKET=", "CREDENTIALS_DIRECTORY=", NULL};
+
+    return starts_with_any(line, prefixes);
+}
+
+static bool is_of_our_user(const char *line)
+{
+    static const char *const prefixes[] = {"XDG_", "DBUS_", "MAIL=", "SUDO_", NULL};
+
+    return starts_with_any(line, prefixes);
+}
+
+/* Many programs want to write below HOME. */
+static void set_user(struct exec_plan *plan, const struct task_user *u, const char *work)
+{
+    plan->user = u;
+    if (u) {
+        exec_env_set(plan, "USER", u->name);
+        exec_env_set(plan, "LOGNAME", u->name);
+        exec_env_set(plan, "HOME", *u->home ? u->home : work);
+    }
+}
+
+void exec_env_begin(struct exec_plan *plan, const struct exec_node *node,
+                    const struct exec_attempt *a)
 {
     char task[ID_TEXT_LEN];
     char number[32];
-    char *path CLEANUP(freep) = xasprintf("%s/output", a->dir);
+    char *out CLEANUP(freep) = shimdir_out(a->dir);
+    char *path CLEANUP(freep) = xasprintf("%s/output", out);
     char *work CLEANUP(freep) = xasprintf("%s/work", a->dir);
 
     for (char **e = environ; *e; e++) {
-        if (strncmp(*e, "SJE_", 4) != 0 && strncmp(*e, "NOTIFY_SOCKET=", 14) != 0) {
+        if (!is_ours(*e) && !(node->user && is_of_our_user(*e))) {
             buf_add(&plan->env, *e, strlen(*e) + 1);
         }
     }
@@ -143,6 +183,7 @@ void exec_env_begin(struct exec_plan *plan, const struct exec_attempt *a)
     exec_env_set(plan, "SJE_TOKEN", number);
     exec_env_set(plan, "SJE_OUTPUT", path);
     exec_env_set(plan, "SJE_WORK_DIR", work);
+    set_user(plan, node->user, work);
     plan->cwd = xstrdup(work);
 }
 
@@ -237,7 +278,7 @@ static bool own_output(const struct exec_attempt *a, json_t **ret)
     json_t *j = NULL;
 
     buf_init(&b, TASK_OUTPUT_MAX);
-    int rc = shimdir_read_file(a->dir, "output", &b, &why);
+    int rc = shimdir_read_out(a->dir, "output", &b, &why);
     if (rc == ERR_NOT_FOUND || (rc == 0 && b.len == 0)) {
         return false;
     }

@@ -5,8 +5,10 @@
 #include "pkg/executors/executor.h"
 
 /* The environment: what the worker itself has (PATH, HOME, ...; nothing of SJE's own settings,
- * which hold secrets), then SJE_TASK_ID and the like. Later settings win. */
-void exec_env_begin(struct exec_plan *plan, const struct exec_attempt *a);
+ * which hold secrets), then SJE_TASK_ID and the like. Later settings win. The plan's user is that
+ * of the node. */
+void exec_env_begin(struct exec_plan *plan, const struct exec_node *node,
+                    const struct exec_attempt *a);
 void exec_env_set(struct exec_plan *plan, const char *name, const char *value);
 /* Object of strings or NULL; what would take the place of our own is left out. */
 void exec_env_add(struct exec_plan *plan, const json_t *obj);

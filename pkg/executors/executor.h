@@ -16,6 +16,8 @@
 #include "internal/json.h"
 #include "pkg/task/task.h"
 
+struct task_user;
+
 /* What the node offers; from the configuration. It never changes: a new configuration makes a new
  * one, and this stays for whoever still needs it. */
 struct exec_node {
@@ -28,6 +30,7 @@ struct exec_node {
     const char *plugin_dir;
     const char *program_dir; /* where sje-spark and sje-listener.jar are, beside sje-shim; NULL:
                                 sje-spark is in PATH */
+    const struct task_user *user; /* that tasks run as; NULL: ours. Borrowed, never changes */
     int64_t log_limit;
     int kill_grace_ms;
 };
@@ -51,9 +54,10 @@ struct exec_attempt {
 };
 
 struct exec_plan {
-    struct buf argv;  /* NUL-terminated strings, one after another */
-    struct buf env;   /* NUL-terminated NAME=VALUE */
-    struct buf needs; /* NUL-terminated KIND:PATH, see plan.h */
+    struct buf argv;              /* NUL-terminated strings, one after another */
+    struct buf env;               /* NUL-terminated NAME=VALUE */
+    struct buf needs;             /* NUL-terminated KIND:PATH, see plan.h */
+    const struct task_user *user; /* NULL: ours */
     char *cwd;
     char *stdin_file;
     bool hold_term; /* SIGTERM is blocked when it starts; it takes it when it is ready */

@@ -8,6 +8,8 @@
  * - env=NAME=VALUE (+): the task's whole environment; nothing is inherited
  * - need=KIND:PATH (+): a file of the task's without which it is not started. KIND is `app`, `jar`,
  *   which is looked into, or `dependency`, which may be a directory
+ * - user=N: whom it runs as, without any privilege; absent: whoever runs the shim
+ * - group=N (+): the first is its primary group, all are the supplementary ones
  * - cwd=DIR: absent, the attempt's directory
  * - stdin=FILE: absent, /dev/null
  * - timeoutMs=N: run time after which the task is stopped with reason `timeout`; 0: none

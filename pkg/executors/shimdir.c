@@ -230,6 +230,20 @@ static void add_number(struct buf *b, const char *key, int64_t n)
     buf_addc(b, '\0');
 }
 
+static void add_user(struct buf *b, const struct task_user *u)
+{
+    if (!u) {
+        return;
+    }
+    add_number(b, "user", u->uid);
+    add_number(b, "group", u->gid);
+    for (int i = 0; i < u->group_count; i++) {
+        if (u->groups[i] != u->gid) {
+            add_number(b, "group", u->groups[i]);
+        }
+    }
+}
+
 int shim_plan_write(const char *dir, const struct exec_plan *p, const struct shim_limits *l,
                     struct err *reterr)
 {
@@ -244,6 +258,7 @@ int shim_plan_write(const char *dir, const struct exec_plan *p, const struct shi
         add_text(&b, "need", p->needs.data + at);
     }
     add_env(&b, &p->env);
+    add_user(&b, p->user);
     add_text(&b, "cwd", p->cwd);
     add_text(&b, "stdin", p->stdin_file);
     add_number(&b, "timeoutMs", l->timeout_ms);

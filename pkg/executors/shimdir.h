@@ -11,6 +11,9 @@
 #define SJE_EXECUTORS_SHIMDIR_H
 
 #include "pkg/executors/executor.h"
+#include "pkg/executors/taskuser.h"
+
+#define SHIMDIR_OUT "out"
 
 /* tasks_dir/<task>.<attempt>; owned by the caller. */
 char *shimdir_path(const char *tasks_dir, const struct id *task, int32_t attempt);
@@ -19,8 +22,14 @@ int shimdir_create(const char *dir, struct err *reterr) NODISCARD;
 /* A task can take away our rights of its directory, where it runs as the same user. True: they were
  * gone, and are back. */
 bool shimdir_take_back(const char *dir);
+/* For tasks of another user: lets it pass, and gives it `work` and SHIMDIR_OUT, which is made. u
+ * NULL: does nothing. */
+int shimdir_give(const char *dir, const struct task_user *u, struct err *reterr) NODISCARD;
+/* Where the task leaves what others are to read: SHIMDIR_OUT, or `dir` itself where nothing was
+ * given. Owned by the caller. */
+char *shimdir_out(const char *dir);
 /* Removes it with all that is below, but not what is mounted there: then it stays, and the error
- * names the mount. Fine where it does not exist. */
+ * names the mount. Fine where it does not exist. What was given goes with its owner's rights. */
 int shimdir_remove(const char *dir, struct err *reterr);
 /* Calls `found` for each attempt's directory; other names are ignored. A missing tasks_dir is
  * empty. */
@@ -32,9 +41,16 @@ int shimdir_list(const char *tasks_dir,
  * appended. */
 int shimdir_read_file(const char *dir, const char *name, struct buf *out,
                       struct err *reterr) NODISCARD;
+/* The same of what the task left in shimdir_out(), with the rights of its owner. */
+int shimdir_read_out(const char *dir, const char *name, struct buf *out,
+                     struct err *reterr) NODISCARD;
 /* Replaces `name` by temporary file and rename; mode 0600. */
 int shimdir_write_file(const char *dir, const char *name, const void *p, size_t n,
                        struct err *reterr) NODISCARD;
+
+/* The same, and `reader` may read it, which can be NULL; nobody but us may change it. */
+int shimdir_write_for(const char *dir, const char *name, const void *p, size_t n,
+                      const struct task_user *reader, struct err *reterr) NODISCARD;
 
 /* What the plan says beside the executor's part. */
 struct shim_limits {

@@ -15,6 +15,7 @@
 
 struct removal {
     int top;
+    bool given; /* what other users have directly below it goes with their rights */
     unsigned moved;
     int error;
     char mounted[256]; /* the name of a mount that was met; "" : none */
@@ -55,11 +56,26 @@ static int open_within(int at, const char *name)
     return fd;
 }
 
+/* Not what a link leads to. */
+static bool open_to_us(int at, const char *name)
+{
+    struct stat st = {0};
+    char path[64];
+    int fd = openat(at, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    bool ok = fd >= 0 && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode) && chmod(path, 0700) == 0;
+    if (fd >= 0) {
+        close(fd);
+    }
+    return ok;
+}
+
 static int open_dir(int at, const char *name)
 {
     int fd = open_within(at, name);
 
-    if (fd < 0 && errno == EACCES && fchmodat(at, name, 0700, 0) == 0) {
+    if (fd < 0 && errno == EACCES && open_to_us(at, name)) {
         fd = open_within(at, name);
     }
     return fd;
@@ -92,6 +108,37 @@ static void note_mount(struct removal *r, const char *name)
     }
 }
 
+static bool is_of_another(const struct removal *r, int at, const char *name, struct stat *ret)
+{
+    return r->given && fstatat(at, name, ret, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(ret->st_mode) &&
+           ret->st_uid != geteuid();
+}
+
+/* A directory directly below the top, which nobody but us can put another in the place of. Its
+ * owner may still be at work in it. True where something went. */
+static bool remove_given(struct removal *r, const char *name, const struct stat *owner)
+{
+    struct removal own = {0};
+    struct task_user_rights rights CLEANUP(task_user_end);
+    bool progress = false;
+
+    task_user_begin(&rights, owner->st_uid, owner->st_gid);
+    own.top = open_dir(r->top, name);
+    if (own.top >= 0) {
+        (void)fchmod(own.top, 0700);
+        while (remove_below(&own, own.top, 0)) {
+            progress = true;
+        }
+        close(own.top);
+    } else {
+        own.error = errno;
+        note_mount(&own, name);
+    }
+    r->error = own.error;
+    memcpy(r->mounted, own.mounted, sizeof(r->mounted));
+    return progress;
+}
+
 /* True where something went. */
 static bool remove_entry(struct removal *r, int dir, const char *name, int depth)
 {
@@ -105,6 +152,11 @@ static bool remove_entry(struct removal *r, int dir, const char *name, int depth
     }
     if (errno == EACCES) { /* `dir` itself cannot be written */
         fchmod(dir, 0700);
+    }
+    struct stat owner = {0};
+    if (depth == 0 && is_of_another(r, dir, name, &owner)) {
+        bool some = remove_given(r, name, &owner);
+        return unlinkat(dir, name, AT_REMOVEDIR) == 0 || some;
     }
     int fd = open_dir(dir, name);
     if (fd < 0) {
@@ -161,6 +213,8 @@ int shimdir_remove(const char *dir, struct err *reterr)
     if (r.top < 0) {
         return errno == ENOENT ? 0 : err_errno(reterr, ERR_IO, errno, "cannot open %.150s", dir);
     }
+    struct stat st = {0};
+    r.given = fstat(r.top, &st) == 0 && (st.st_mode & S_IXOTH) && st.st_uid == geteuid();
     /* Once more for what was moved up. */
     bool gone = rmdir(dir) == 0;
     while (!gone && remove_below(&r, r.top, 0)) {

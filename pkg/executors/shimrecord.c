@@ -1,4 +1,4 @@
-/* exit.json, written by the shim, but in a directory where the task can write too. */
+/* exit.json, written by the shim, but in a directory where a task of our own user can write too. */
 #include "internal/str.h"
 #include "pkg/executors/plan.h"
 #include "pkg/executors/shimdir.h"

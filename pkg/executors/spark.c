@@ -300,7 +300,7 @@ static int spark_prepare(const struct exec_node *node, struct exec_attempt *a,
     for (size_t i = 0; i < json_array_size(s->args); i++) {
         exec_arg(plan, json_string_value(json_array_get(s->args, i)));
     }
-    exec_env_begin(plan, a);
+    exec_env_begin(plan, node, a);
     exec_env_set(plan, "SPARK_HOME", home);
     if (*node->python) {
         exec_env_set(plan, "PYSPARK_PYTHON", node->python);

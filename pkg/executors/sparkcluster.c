@@ -93,7 +93,7 @@ int spark_cluster_prepare(const struct exec_node *node, const struct exec_attemp
     exec_arg(plan, a->dir);
     plan->detach = true;
     plan->hold_term = true; /* also of a cancel that comes at once it has to know */
-    return shimdir_write_file(a->dir, SPARK_ORDER_FILE, text.data, text.len, reterr);
+    return shimdir_write_for(a->dir, SPARK_ORDER_FILE, text.data, text.len, node->user, reterr);
 }
 
 /* ---- the status ---- */
@@ -103,7 +103,7 @@ int spark_status_read(const char *dir, const char *file, json_t **ret, struct er
     struct buf b CLEANUP(buf_free) = {0};
 
     buf_init(&b, SPARK_STATUS_MAX);
-    int rc = shimdir_read_file(dir, file, &b, reterr);
+    int rc = shimdir_read_out(dir, file, &b, reterr);
     return rc < 0 ? rc : json_read(b.data ? b.data : "", b.len, ret, reterr);
 }
 

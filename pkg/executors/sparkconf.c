@@ -213,10 +213,20 @@ static void add_listener(struct buf *b, const struct exec_node *node, const stru
     }
     char *path CLEANUP(freep) = spark_setting(node, a, home, path_key);
     char *list CLEANUP(freep) = spark_setting(node, a, home, list_key);
-    char *file CLEANUP(freep) = xasprintf("%s/" SPARK_PROGRESS_FILE, a->dir);
+    char *out CLEANUP(freep) = shimdir_out(a->dir);
+    char *file CLEANUP(freep) = xasprintf("%s/" SPARK_PROGRESS_FILE, out);
     add_behind(b, path_key, path, ':', jar);
     add_behind(b, list_key, list, ',', SPARK_LISTENER);
     add_property(b, "spark.sje.status", file);
+}
+
+/* Spark's place for packages is below the home that the password file names. */
+static void add_ivy(struct buf *b, const struct exec_node *node, const struct exec_attempt *a)
+{
+    if (node->user && !*node->user->home) {
+        char *ivy CLEANUP(freep) = xasprintf("%s/work/.ivy2", a->dir);
+        add_property(b, "spark.jars.ivy", ivy);
+    }
 }
 
 int spark_properties_write(const struct exec_node *node, const struct exec_attempt *a,
@@ -226,6 +236,7 @@ int spark_properties_write(const struct exec_node *node, const struct exec_attem
     char *mode CLEANUP(freep) = spark_setting(node, a, home, "spark.submit.deployMode");
 
     buf_init(&b, PROPERTIES_MAX);
+    add_ivy(&b, node, a);
     /* --properties-file makes spark-submit ignore the site's defaults: they come first here. */
     site_read(home, &b);
     add_property(&b, "spark.app.name",
@@ -243,5 +254,5 @@ int spark_properties_write(const struct exec_node *node, const struct exec_attem
     if (b.failed) {
         return err_set(reterr, ERR_TOO_LARGE, "conf is over the limit of %u bytes", PROPERTIES_MAX);
     }
-    return shimdir_write_file(a->dir, "spark.properties", b.data, b.len, reterr);
+    return shimdir_write_for(a->dir, "spark.properties", b.data, b.len, node->user, reterr);
 }

@@ -36,6 +36,28 @@ static enum whose unless_gone(int error)
     return error == ENOENT || error == ESRCH || error == EACCES || error == EPERM ? OTHERS : UNSURE;
 }
 
+/* Its root is not shown to us, for a shim keeps its memory from other processes. The number of the
+ * first mount is that of one set of mounts alone. */
+static bool has_our_mounts(pid_t pid)
+{
+    char path[64];
+    long ours = -1;
+    long its = -2;
+
+    snprintf(path, sizeof(path), "/proc/%d/mountinfo", (int)pid);
+    FILE *a = fopen("/proc/self/mountinfo", "re");
+    FILE *b = fopen(path, "re");
+    bool same =
+        a && b && fscanf(a, "%ld", &ours) == 1 && fscanf(b, "%ld", &its) == 1 && ours == its;
+    if (a) {
+        fclose(a);
+    }
+    if (b) {
+        fclose(b);
+    }
+    return same;
+}
+
 /* In a container of its own, the same path is another directory. */
 static enum whose sees_our_tasks(const char *tasks, pid_t pid)
 {
@@ -44,6 +66,9 @@ static enum whose sees_our_tasks(const char *tasks, pid_t pid)
     struct stat ours = {0};
 
     if (stat(path, &its) != 0) {
+        if (errno == EACCES && has_our_mounts(pid)) {
+            return ASTRAY;
+        }
         return errno == ENOENT || errno == ESRCH ? OTHERS : UNSURE;
     }
     return stat(tasks, &ours) != 0                                  ? UNSURE
@@ -93,12 +118,19 @@ static enum whose judge(const char *tasks, pid_t pid, char **ret_dir)
     char text[2 * PATH_MAX];
     struct stat st = {0};
 
-    snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        return unless_gone(errno);
+    /* The directory is its user's; of a process that keeps its memory to itself all below is
+     * root's. */
+    snprintf(path, sizeof(path), "/proc/%d", (int)pid);
+    int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = dir < 0 ? -1 : openat(dir, "cmdline", O_RDONLY | O_CLOEXEC);
+    int error = errno;
+    bool ours = dir >= 0 && fstat(dir, &st) == 0 && st.st_uid == geteuid();
+    if (dir >= 0) {
+        close(dir);
     }
-    bool ours = fstat(fd, &st) == 0 && st.st_uid == geteuid();
+    if (fd < 0) {
+        return unless_gone(error);
+    }
     ssize_t n = ours ? read(fd, text, sizeof(text) - 1) : 0;
     close(fd);
     return judge_words(tasks, pid, (struct str){text, n > 0 ? (size_t)n : 0}, ret_dir);

@@ -53,6 +53,7 @@ static int make(struct errand *d, struct exec_plan *plan)
     const char *dir = d->exec.dir;
     int rc = shimdir_create(dir, &d->why);
 
+    rc = rc < 0 ? rc : shimdir_give(dir, d->node->user, &d->why);
     /* Not synced: after a crash of the machine there is nothing to come back to. */
     rc =
         rc < 0 ? rc : shimdir_write_file(dir, RUN_GRANT_FILE, d->grant.data, d->grant.len, &d->why);

@@ -296,7 +296,8 @@ int workdir_mend(struct workdir *w, bool *ret_new, struct err *reterr)
     if (mkdir(w->tasks, 0700) != 0 && errno != EEXIST) {
         return err_errno(reterr, ERR_IO, errno, "cannot make directory %.150s", w->tasks);
     }
-    int rc = read_place(&now, reterr);
+    int rc = task_user_let_pass(w->user, w->tasks, reterr);
+    rc = rc < 0 ? rc : read_place(&now, reterr);
     if (rc < 0 || streq(now.place, w->place)) {
         return rc;
     }

@@ -14,6 +14,7 @@
 
 #include "internal/err.h"
 #include "internal/id.h"
+#include "pkg/executors/taskuser.h"
 
 #define WORKDIR_INC_MAX   ((int64_t)1 << 53) /* what a number in JSON holds */
 #define WORKDIR_PLACE_LEN 128
@@ -26,7 +27,8 @@ struct workdir {
     int64_t incarnation; /* of this process */
     char place[WORKDIR_PLACE_LEN];
     size_t removed; /* directories of finished attempts: there was no room for the identity */
-    bool copied;    /* the attempts that were found belong to another directory's worker */
+    const struct task_user *user; /* who has to get to the attempts too; NULL: nobody; borrowed */
+    bool copied; /* the attempts that were found belong to another directory's worker */
 };
 
 /* Makes it where it is missing. ERR_CONFIG or ERR_IO with a sentence that names the path. */

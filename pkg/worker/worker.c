@@ -380,6 +380,7 @@ static void worker_free(struct worker *w)
     look_done(&w->looks);
     workdir_close(&w->dir);
     exec_node_unref(w->node);
+    task_user_free(w->task_user);
     free(w->shim_path);
     free(w->program_dir);
     free(w->cgroup);
@@ -593,6 +594,7 @@ static void use_config(struct worker *w, const struct config *c)
                                    .python = c->node.spark.python,
                                    .plugin_dir = c->node.plugin_dir,
                                    .program_dir = w->program_dir,
+                                   .user = w->task_user,
                                    .log_limit = (int64_t)c->node.log_limit_mb << 20,
                                    .kill_grace_ms = c->node.kill_grace_seconds * 1000};
 
@@ -708,17 +710,56 @@ static struct worker *worker_new(uv_loop_t *loop, const struct config *c, struct
     return w;
 }
 
+/* Its attempts are below tasks/, which only they need to pass through. */
+static int open_dirs(const struct config *c, struct workdir *ret_dir, struct task_user **ret_user,
+                     struct err *reterr)
+{
+    int rc = task_user_open(c->node.task_user, ret_user, reterr);
+
+    if (rc < 0) {
+        return rc;
+    }
+    rc = workdir_open(c->node.work_dir, ret_dir, reterr);
+    if (rc == 0) {
+        ret_dir->user = *ret_user;
+        rc = task_user_let_pass(*ret_user, ret_dir->path, reterr);
+        rc = rc < 0 ? rc : task_user_let_pass(*ret_user, ret_dir->tasks, reterr);
+        if (rc < 0) {
+            workdir_close(ret_dir);
+        }
+    }
+    if (rc < 0) {
+        task_user_free(STEAL(*ret_user));
+    }
+    return rc;
+}
+
+static void tell_user(const struct config *c, const struct task_user *u)
+{
+    if (!u) {
+        return;
+    }
+    log_info(NULL, "tasks run as %s, user %u", u->name, (unsigned)u->uid);
+    if (c->source && task_user_can_read(u, c->source)) {
+        log_warn(NULL,
+                 "%s can be read by tasks: keep passwords out of it, or take the right from others",
+                 c->source);
+    }
+}
+
 int worker_start(uv_loop_t *loop, const struct config *c, const char *shim_path,
                  struct worker **ret, struct err *reterr)
 {
     struct workdir dir = {.lock_fd = -1};
+    struct task_user *user = NULL;
     int rc = check(c, shim_path, reterr);
 
-    rc = rc < 0 ? rc : workdir_open(c->node.work_dir, &dir, reterr);
+    rc = rc < 0 ? rc : open_dirs(c, &dir, &user, reterr);
     if (rc < 0) {
         return rc;
     }
     struct worker *w = worker_new(loop, c, dir);
+    w->task_user = user;
     w->runs.shim_path = w->shim_path = realpath(shim_path, NULL);
     w->program_dir = xstrndup(w->shim_path, (size_t)(strrchr(w->shim_path, '/') - w->shim_path));
     use_config(w, c);
@@ -735,6 +776,7 @@ int worker_start(uv_loop_t *loop, const struct config *c, const char *shim_path,
     open_parts(w);
     log_info(NULL, "worker %s starts: %d slots, %d CPUs, %d MiB, work below %s", c->node.node_id,
              c->node.slots, c->node.cpus, c->node.memory_mb, w->dir.path);
+    tell_user(c, user);
     worker_tell_offers(w);
     *ret = w;
     return 0;

@@ -35,6 +35,7 @@ struct worker {
     uv_loop_t *loop;
     const struct config *config;
     const struct exec_node *node; /* a reference */
+    struct task_user *task_user;  /* that tasks run as; NULL: ours */
     struct task_types types;
     struct workdir dir;
     struct dir_work dir_work;

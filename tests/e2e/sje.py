@@ -51,7 +51,9 @@ def processes_with(needle):
     needle, found = needle.encode(), []
     for proc in Path("/proc").glob("[0-9]*"):
         try:
-            text = (proc / "cmdline").read_bytes() + (proc / "environ").read_bytes()
+            text = (proc / "cmdline").read_bytes()
+            with contextlib.suppress(PermissionError):  # a shim's, and the server's
+                text += (proc / "environ").read_bytes()
             state = (proc / "stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             continue
@@ -196,8 +198,8 @@ class Client:
 class Server:
     """One sje-executor process; started again with the same settings after it ended."""
 
-    def __init__(self, directory, settings, role="all"):
-        self.dir, self.role = Path(directory), role
+    def __init__(self, directory, settings, role="all", wrap=()):
+        self.dir, self.role, self.wrap = Path(directory), role, list(wrap)
         self.dir.mkdir(parents=True, exist_ok=True)
         self.output = self.dir / "output"
         env = {k: v for k, v in os.environ.items() if not k.startswith("SJE_")}
@@ -207,7 +209,7 @@ class Server:
 
     def start(self):
         command = [str(BIN / "sje-executor"), "--role", self.role]
-        command = os.environ.get("SJE_WRAP", "").split() + command
+        command = self.wrap + os.environ.get("SJE_WRAP", "").split() + command
         with open(self.output, "ab") as out:
             self.process = subprocess.Popen(command, cwd=ROOT, env=self.env, stdout=out, stderr=out,
                                             stdin=subprocess.DEVNULL)
@@ -234,9 +236,9 @@ class Server:
 
 class Cluster(Client):
     """A manager and a worker with a database and a virtual host of their own: one process with both
-    roles, two processes (split), or the manager alone (worker=False)."""
+    roles, two processes (split), or the manager alone (worker=False). `wrap` is a command before each."""
 
-    def __init__(self, directory, services, spark, split=False, worker=True, **settings):
+    def __init__(self, directory, services, spark, split=False, worker=True, wrap=(), **settings):
         port = free_port()
         super().__init__(f"http://127.0.0.1:{port}")
         self.dir, self.services = Path(directory), services
@@ -253,7 +255,7 @@ class Cluster(Client):
         }
         self.has_worker = worker
         roles = (["manager", "worker"] if split else ["all"]) if worker else ["manager"]
-        self.servers = [Server(self.dir / role, self.settings, role) for role in roles]
+        self.servers = [Server(self.dir / role, self.settings, role, wrap) for role in roles]
         self.manager, self.worker = self.servers[0], self.servers[-1]
         self.ready()
 

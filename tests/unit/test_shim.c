@@ -312,6 +312,13 @@ static void test_hostile_plan(void **state)
     PLAN("version=1\0arg=true\0logLimit=9\0env=A", "the plan has a record that is not known");
     PLAN("version=1\0arg=true\0logLimit=9\0what=1", "the plan has a record that is not known");
     PLAN("version=1\0arg=true\0logLimit=9\0onLease=x", "the plan has a record that is not known");
+    PLAN("version=1\0arg=true\0logLimit=9\0user=7",
+         "the plan's user has no group, or its group no user");
+    PLAN("version=1\0arg=true\0logLimit=9\0group=7",
+         "the plan's user has no group, or its group no user");
+    PLAN("version=1\0arg=true\0logLimit=9\0user=4294967295\0group=7",
+         "the plan's user has no group, or its group no user");
+    PLAN("version=1\0arg=true\0logLimit=9\0user=7\0group=-1", "the plan has a group that is none");
     PLAN("version=1\0arg=true\0\0", "the plan has a record without '='");
     assert_int_equal(unlink(plan), 0);
     assert_int_equal(symlink("/etc/hostname", plan), 0);

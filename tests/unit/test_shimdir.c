@@ -209,6 +209,76 @@ static void remove_mounts(const char *outside)
     CHECK(shimdir_remove(dir, NULL) == 0);
 }
 
+/* In the directories of another user: with that one's rights, whatever it has put there. */
+static void remove_given(void)
+{
+    static const struct task_user other = {
+        .name = (char *)(uintptr_t) "x", .uid = 65533, .gid = 65533};
+    struct buf b CLEANUP(buf_free) = {0};
+    char outside[DIR_NAME + 16];
+    char *locked CLEANUP(freep) = path_of("work/a/locked");
+    char *out CLEANUP(freep) = path_of("out");
+    char *file CLEANUP(freep) = path_of("out/output");
+    struct stat st = {0};
+
+    snprintf(outside, sizeof(outside), "%s.outside", dir);
+    buf_init(&b, 100);
+    CHECK(mkdir(outside, 0700) == 0 && shimdir_give(dir, &other, NULL) == 0);
+    CHECK(stat(dir, &st) == 0 && st.st_uid == 0 && (st.st_mode & 0777) == 0711);
+    CHECK(stat(out, &st) == 0 && st.st_uid == 65533 && (st.st_mode & 0777) == 0700);
+    char *found CLEANUP(freep) = shimdir_out(dir);
+    CHECK(streq(found, out));
+    CHECK(shimdir_write_for(dir, "stdin", "x", 1, &other, NULL) == 0);
+    /* Ours alone is not to be read by way of its directory. */
+    put("secret", "ours");
+    link_to("../secret", "out/link");
+    CHECK(shimdir_read_out(dir, "link", &b, NULL) == ERR_IO);
+    put("out/output", "ours");
+    CHECK(chmod(file, 0600) == 0 && shimdir_read_out(dir, "output", &b, NULL) == ERR_IO);
+    CHECK(chown(file, 65533, 65533) == 0 && shimdir_read_out(dir, "output", &b, NULL) == 0);
+    CHECK(b.len == 4 && chmod(out, 0) == 0);
+    CHECK(shimdir_read_out(dir, "output", &b, NULL) == ERR_IO);
+    /* What is not its own it cannot remove; what is, whatever its rights, it can. */
+    pid_t pid = fork();
+    if (pid == 0) {
+        char *a CLEANUP(freep) = path_of("work/a");
+        CHECK(setresgid(65533, 65533, 65533) == 0 && setresuid(65533, 65533, 65533) == 0);
+        CHECK(access(outside, X_OK) != 0 && mkdir(a, 0700) == 0 && mkdir(locked, 0700) == 0);
+        link_to(outside, "work/a/link");
+        char *within CLEANUP(freep) = path_of("work/a/locked/file");
+        close(open(within, O_WRONLY | O_CREAT | O_CLOEXEC, 0));
+        CHECK(chmod(locked, 0) == 0 && chmod(a, 0) == 0);
+        char *work CLEANUP(freep) = path_of("work");
+        CHECK(chmod(work, 0) == 0);
+        _exit(0);
+    }
+    int status = -1;
+    CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+    char *ours CLEANUP(freep) = path_of("work/ours");
+    char *deep CLEANUP(freep) = path_of("work/ours/deep");
+    CHECK(mkdir(ours, 0755) == 0 && mkdir(deep, 0755) == 0);
+    CHECK(shimdir_remove(dir, NULL) == ERR_IO && stat(deep, &st) == 0 && stat(locked, &st) != 0);
+    CHECK(rmdir(deep) == 0 && shimdir_remove(dir, NULL) == 0);
+    CHECK(stat(dir, &st) != 0 && stat(outside, &st) == 0 && rmdir(outside) == 0);
+}
+
+static void test_remove_given(void **state)
+{
+    int status = 0;
+
+    (void)state;
+    if (geteuid() != 0) {
+        skip();
+    }
+    pid_t pid = fork();
+    if (pid == 0) {
+        remove_given();
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
 /* A mount that a task has left is not emptied, be it of the same file system, and whether or not
  * the kernel can keep to one mount by itself. */
 static void test_remove_beside_mounts(void **state)
@@ -281,10 +351,12 @@ static void test_files(void **state)
 static void test_plan(void **state)
 {
     static const char expected[] = "version=1\0arg=a\0arg=\0arg=c d\0need=app:/x\0need=jar:y\0"
-                                   "env=B=2=2\0env=A=3\0"
+                                   "env=B=2=2\0env=A=3\0user=7\0group=8\0group=9\0"
                                    "cwd=/x\0timeoutMs=1\0graceMs=2\0leaseUntil=3\0onLease=detach\0"
                                    "logLimit=4\0cgroup=/g\0memoryMax=5";
     struct exec_plan p = {0};
+    gid_t groups[] = {9, 8};
+    const struct task_user u = {.uid = 7, .gid = 8, .groups = groups, .group_count = 2};
     struct shim_limits l = {1, 2, 3, 4, 5, "/g"};
     struct buf b CLEANUP(buf_free) = {0};
 
@@ -294,6 +366,7 @@ static void test_plan(void **state)
     buf_add(&p.env, "A=1\0A=2\0noise\0A=3\0B=2=2", 24);
     buf_add(&p.needs, "app:/x\0jar:y", 13);
     p.cwd = xstrdup("/x");
+    p.user = &u;
     p.detach = true;
     assert_int_equal(shim_plan_write(dir, &p, &l, NULL), 0);
     exec_plan_free(&p);
@@ -590,6 +663,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_create, setup, teardown),
         cmocka_unit_test_setup_teardown(test_list, setup, teardown),
         cmocka_unit_test_setup_teardown(test_remove_what_a_task_left, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_remove_given, setup, teardown),
         cmocka_unit_test_setup_teardown(test_remove_beside_mounts, setup, teardown),
         cmocka_unit_test_setup_teardown(test_files, setup, teardown),
         cmocka_unit_test_setup_teardown(test_plan, setup, teardown),

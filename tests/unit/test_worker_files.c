@@ -359,7 +359,7 @@ static void test_a_shim_that_does_not_end(void **unused)
 }
 
 /* Nothing of the attempt is left then, whatever it has started. */
-static void test_a_true_shim_without_its_directory(void **unused)
+static void true_shim_without_its_directory(void)
 {
     static const char script[] = "setsid sleep 300 & (setsid setsid sleep 300 &); "
                                  "trap '' TERM; echo >begun; sleep 300; sleep 300";
@@ -374,7 +374,6 @@ static void test_a_true_shim_without_its_directory(void **unused)
     struct exec_plan plan CLEANUP(exec_plan_free);
     struct shim_limits l = {.lease_until = clock_boot_ms() + 60000, .log_limit = 1 << 20};
 
-    (void)unused;
     assert_int_equal(next_number(base), 1);
     grant(dir);
     exec_plan_init(&plan);
@@ -400,6 +399,25 @@ static void test_a_true_shim_without_its_directory(void **unused)
     assert_int_equal(next_number(base), 3);
     assert_int_equal(strays_kill(&(struct strays){.token = token}), 0);
     expect_killed(pid, -1);
+}
+
+static void test_a_true_shim_without_its_directory(void **unused)
+{
+    (void)unused;
+    true_shim_without_its_directory();
+}
+
+/* To whom /proc does not show whose it is, nor where its root is. */
+static void test_a_true_shim_of_a_worker_without_rights(void **unused)
+{
+    (void)unused;
+    if (geteuid() != 0) {
+        skip(); /* that was the test before */
+    }
+    assert_int_equal(chmod(base, 0777), 0);
+    assert_int_equal(seteuid(65534), 0);
+    true_shim_without_its_directory();
+    assert_int_equal(seteuid(0), 0);
 }
 
 /* Whoever owns it can undo that. */
@@ -774,6 +792,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_shim_without_its_grant, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_shim_that_does_not_end, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_true_shim_without_its_directory, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_true_shim_of_a_worker_without_rights, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_a_grant_without_permissions, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_live_shim_that_is_marked, setup, teardown),
         cmocka_unit_test_setup_teardown(test_tasks_that_went_away, setup, teardown),
