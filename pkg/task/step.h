@@ -54,7 +54,7 @@ enum task_event_type {
     X(RUNNING, LOST, SCHEDULED, "its worker is gone; tried again")                                 \
     X(RUNNING, LOST, FAILED, "lost too often")                                                     \
     X(RUNNING, LOST, CANCELLED, "its worker is gone and it was to be cancelled")                   \
-    X(RUNNING, LOST, DEAD, "poison: its workers died the same way")                                \
+    X(RUNNING, LOST, DEAD, "poison: it died the same way on two nodes")                            \
     X(SCHEDULED, CANCEL, CANCELLED, "cancelled while queued")                                      \
     X(READY, CANCEL, CANCELLED, "cancelled while queued")                                          \
     X(FED, CANCEL, CANCELLED, "cancelled while queued")                                            \
