@@ -150,7 +150,8 @@ struct manager {
 
     char url[MANAGER_URL_MAX]; /* of our API, for workers; "": unknown */
     bool stopping;
-    int closing; /* parts still to close */
+    int closing;      /* parts still to close */
+    int cancels_open; /* notices of cancels whose rows are being read */
     void (*on_stopped)(void *arg);
     void *on_stopped_arg;
 };
