@@ -403,18 +403,26 @@ static struct request *request_new(struct manager *m, struct accept_request *a, 
     return r;
 }
 
+static size_t resident(void)
+{
+    size_t bytes = 0;
+
+    (void)uv_resident_set_memory(&bytes);
+    return bytes;
+}
+
 /* The allocator keeps what lies between pieces that are in use, pages of it: of bodies, and of
- * whatever else was large for a moment. What it has given back still counts as free there. */
+ * whatever else was large for a moment. */
 void accept_tick(struct manager *m)
 {
-    size_t unused = m->ticks % TRIM_TICKS == 0 ? mallinfo2().fordblks : m->unused;
+    size_t now = m->ticks % TRIM_TICKS == 0 ? resident() : m->resident;
 
-    if (m->accept_freed > TRIM_BYTES || unused > m->unused + TRIM_BYTES) {
+    if (m->accept_freed > TRIM_BYTES || now > m->resident + TRIM_BYTES) {
         m->accept_freed = 0;
         (void)malloc_trim(0);
-        m->unused = unused;
+        now = m->resident = resident();
     }
-    m->unused = MIN(m->unused, unused);
+    m->resident = MIN(m->resident, now);
 }
 
 void manager_row(const struct manager *m, const struct task_spec *s, struct task *ret)

@@ -116,7 +116,7 @@ struct manager {
     bool accept_large_sent;   /* the statement of one is under way */
     size_t accept_bytes;      /* of all requests that are not answered */
     size_t accept_freed;      /* of answered ones, since memory was last given back */
-    size_t unused;            /* what the allocator had free at that time, or less since */
+    size_t resident;          /* bytes of this process then, or less since */
     int accept_in_flight;
     uv_check_t accept_check;
     uv_idle_t accept_spin;
