@@ -53,7 +53,7 @@ BENCH_BINS := $(patsubst tests/bench/%.c,$(OUT)/tests/bench/%,$(wildcard tests/b
 FUZZ := $(patsubst tests/fuzz/%.c,$(OUT)/tests/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 .PHONY: all help clean examples docs unit-bins integration-bins fuzz-bins bench-bins
-.PHONY: install uninstall chaos chaos-broken chaos-bins bench bench-quick
+.PHONY: install uninstall attack chaos chaos-broken chaos-bins bench bench-quick
 .PHONY: run stop test sim sim-broken sim-bins unit integration e2e asan lint fmt coverage fuzz valgrind
 .SECONDARY:
 
@@ -169,8 +169,8 @@ run: ## install what is missing, start everything below ./var, run a word count
 	@tools/run.sh start
 stop: ## stop what `make run` started
 	@tools/run.sh stop
-test: ## unit, integration and end-to-end tests, and a short chaos run
-	@tools/test.sh $(FLAVOUR) unit sim integration e2e chaos
+test: ## unit, integration and end-to-end tests, a short chaos run and a short attack
+	@tools/test.sh $(FLAVOUR) unit sim integration e2e chaos attack
 unit integration e2e: ## one kind of tests
 	@tools/test.sh $(FLAVOUR) $@
 asan: ## unit and integration tests under the address and undefined-behaviour sanitizers
@@ -192,6 +192,8 @@ coverage: ## all tests; a browsable report in coverage-report/
 chaos: ## faults of all kinds under load for CHAOS_SECONDS (300); SEED=, REPORT=1
 	@tools/chaos.sh $(or $(CHAOS_SECONDS),300) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report) \
 		$(if $(ONLY),--only '$(ONLY)')
+attack: ## hostile clients of HTTP and of the broker for ATTACK_SECONDS (120); SEED=, ONLY=
+	@tools/attack.sh $(or $(ATTACK_SECONDS),120) $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only '$(ONLY)')
 chaos-broken: ## faults that a build does not stand, each must be caught; minutes long
 	@tools/chaos-broken.sh
 lint: ## every check of the source

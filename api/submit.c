@@ -235,6 +235,19 @@ static bool too_large(const json_t *j)
     return json_dumpb(j, NULL, 0, JSON_COMPACT) > TASK_SPEC_MAX;
 }
 
+/* Said before anything is built of it, which takes time. */
+static bool is_excessive(struct submission *s, const char *entry, struct json_size size)
+{
+    if (size.values > TASK_VALUES_MAX) {
+        problem(s, entry, "has more than %d values", TASK_VALUES_MAX);
+    } else if (size.bytes > TASK_SPEC_MAX) {
+        problem(s, entry, "has more than %d bytes as JSON", TASK_SPEC_MAX);
+    } else {
+        return false;
+    }
+    return true;
+}
+
 /* False after a 400. */
 static bool make_row(struct submission *s, struct str text)
 {
@@ -251,6 +264,9 @@ static bool make_row(struct submission *s, struct str text)
     }
     if (text.len > SENT_MAX) {
         problem(s, entry, "has more than %d bytes as it was sent", SENT_MAX);
+        return true;
+    }
+    if (is_excessive(s, entry, json_measure(text))) {
         return true;
     }
     if (json_read(text.p, text.len, &j, &why) < 0) {
@@ -372,8 +388,10 @@ static void refuse_no_list(struct call *c, struct str body)
 {
     json_auto_t *j = NULL;
     struct err why = {0};
+    struct json_size size = json_measure(body);
 
-    if (body.len <= SENT_MAX && json_read(body.p, body.len, &j, &why) < 0) {
+    if (size.bytes <= TASK_SPEC_MAX && size.values <= TASK_VALUES_MAX &&
+        json_read(body.p, body.len, &j, &why) < 0) {
         call_problem(c, 400, "the body is not JSON: %s", why.text);
     } else {
         call_invalid(c, "tasks", "must be an array of tasks, or the body itself");

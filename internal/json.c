@@ -1,7 +1,5 @@
 #include "internal/json.h"
 
-#include "internal/str.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -32,6 +30,37 @@ static bool too_deep(const char *p, size_t len)
         }
     }
     return false;
+}
+
+/* Of an escape in a string: bytes of it, and those that must be written for it. */
+static size_t escape(const char *p, size_t len, size_t *ret_bytes)
+{
+    bool code = len > 1 && p[1] == 'u';
+
+    *ret_bytes = code || (len > 1 && p[1] == '/') ? 1 : 2;
+    return code ? 6 : 2;
+}
+
+struct json_size json_measure(struct str text)
+{
+    struct json_size size = {1, 0};
+    bool in_string = false;
+
+    for (size_t i = 0; i < text.len; i++) {
+        char c = text.p[i];
+        size_t bytes = 1;
+
+        if (in_string && c == '\\') {
+            i += escape(text.p + i, text.len - i, &bytes) - 1;
+        } else if (c == '"') {
+            in_string = !in_string;
+        } else if (!in_string) {
+            size.values += c == ',' || c == '[' || c == '{';
+            bytes = c != ' ' && c != '\t' && c != '\n' && c != '\r';
+        }
+        size.bytes += bytes;
+    }
+    return size;
 }
 
 int json_read(const char *p, size_t len, json_t **ret, struct err *reterr)

@@ -8,6 +8,7 @@
 
 #include "internal/buf.h"
 #include "internal/err.h"
+#include "internal/str.h"
 
 #include <jansson.h>
 
@@ -15,6 +16,12 @@
 
 /* Any JSON value. ERR_PARSE with line and column. *ret is a new reference. */
 int json_read(const char *p, size_t len, json_t **ret, struct err *reterr) NODISCARD;
+/* What a text would become, before anything is built of it. */
+struct json_size {
+    size_t values; /* members and elements, at most */
+    size_t bytes;  /* written compactly, at least */
+};
+struct json_size json_measure(struct str text);
 /* Compact, appended. ERR_TOO_LARGE where over the limit of `b`. */
 int json_write(const json_t *j, struct buf *b);
 /* Compact; owned by the caller. */

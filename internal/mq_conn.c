@@ -5,6 +5,7 @@
 #define OUT_KEEP    1048576u  /* larger output buffers are given back when empty */
 #define OUT_SLACK   16777216u /* acks and such may exceed max_queued by this, then we hang up */
 #define KEEPALIVE_S 30
+#define SLICE_MS    5 /* a turn of the loop that is longer takes no further input */
 
 struct mq_conn *mq_conn_new(uv_loop_t *loop, const struct mq_options *o, uint64_t epoch,
                             const struct mq_conn_events *events)
@@ -14,6 +15,8 @@ struct mq_conn *mq_conn_new(uv_loop_t *loop, const struct mq_options *o, uint64_
 
     c->events = *events;
     c->loop = loop;
+    c->turn = 0;
+    c->reads = 0;
     c->tcp.data = c->connect.data = c->write.data = c;
     mq_link_init(&c->link, o, epoch, max, events->on_up, events->arg);
     c->link.last_in = c->link.last_out = (int64_t)uv_now(loop);
@@ -124,11 +127,25 @@ void mq_conn_flush(struct mq_conn *c)
 
 /* ---- input ---- */
 
+/* Each turn takes something, and not all that a flood has brought: the rest comes with the next. */
+static bool has_enough(struct mq_conn *c)
+{
+    uint64_t turn = uv_now(c->loop);
+
+    c->reads = turn == c->turn ? c->reads + 1 : 1;
+    c->turn = turn;
+    return c->reads > 1 && uv_hrtime() / 1000000 > turn + SLICE_MS;
+}
+
 static void on_alloc(uv_handle_t *h, size_t hint, uv_buf_t *ret)
 {
     struct mq_conn *c = h->data;
 
     (void)hint;
+    if (has_enough(c)) {
+        *ret = uv_buf_init(NULL, 0);
+        return;
+    }
     *ret = uv_buf_init(c->in + c->in_len, (unsigned)(sizeof(c->in) - c->in_len));
 }
 
@@ -139,7 +156,7 @@ static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
     size_t used = 0;
 
     (void)b;
-    if (n == 0 || c->dropped) {
+    if (n == 0 || n == UV_ENOBUFS || c->dropped) { /* has_enough() */
         return;
     }
     if (n == UV_EOF) {

@@ -27,6 +27,8 @@ struct mq_conn {
     bool writing;
     bool dropped;
     struct buf flight; /* being written; what comes meanwhile gathers in link.out */
+    uint64_t turn;     /* of the loop, by its time; and how often it has read in that */
+    int reads;
     size_t in_len;
     char in[(size_t)2 * MQ_FRAME_MAX]; /* a frame that is not complete always fits */
 };

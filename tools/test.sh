@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds and runs test suites; the last line is `N passed, N failed`, the exit status follows it.
 #
-#   test.sh FLAVOUR SUITE...     suites: unit, sim, integration, e2e, chaos; flavours: see the Makefile
+#   test.sh FLAVOUR SUITE...     suites: unit, sim, integration, e2e, chaos, attack; flavours: see the Makefile
 #
 # Each run has a directory of its own below build/, so two runs side by side do not meet; it is removed
 # when everything passed. What needs services runs in lanes: each lane has a broker, a database and
@@ -96,6 +96,9 @@ chaos() { # has programs with crash points, and services, of its own
     "${MAKE:-make}" -s -j"$(nproc)" FLAVOUR=chaos chaos-bins
     SJE_RUN_DIR="$RUN" pytests chaos tests/chaos
 }
+attack() { # has services of its own
+    SJE_RUN_DIR="$RUN" pytests attack tests/attack
+}
 # A fixed seed, and one of this run, which is in the log.
 sim() {
     local n=4000
@@ -180,7 +183,7 @@ for suite in "$@"; do
         "${MAKE:-make}" -s FLAVOUR="$FLAVOUR" "$OUT/tests/sim/sim"
         run_in "$(nproc)" "sim 1" "sim $(date +%s)"
         ;;
-    chaos*) last=(chaos) ;; # it wants the machine for itself
+    chaos* | attack*) last+=("${suite% some}") ;; # they want the machine for themselves
     "e2e some") ITEMS+=(selected) ;;
     *) mapfile -t -O "${#ITEMS[@]}" ITEMS < <(items "${suite% some}") ;;
     esac
@@ -190,4 +193,6 @@ if [ "${#ITEMS[@]}" -gt 0 ]; then
     services "$LANES"
     run_in "$LANES" "${ITEMS[@]}"
 fi
-"${last[@]}"
+for suite in "${last[@]}"; do
+    "$suite"
+done

@@ -1,5 +1,6 @@
 /* sje-executor: the server. Options, then one of: check the configuration, migrate the database,
  * run. Whatever ends a start is one line on standard error; the exit status is that of err.def. */
+#include "cmd/sje-executor/brokersetup.h"
 #include "cmd/sje-executor/server.h"
 #include "internal/db.h"
 #include "pkg/manager/migrations.h"
@@ -9,7 +10,9 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 
-enum mode { RUN, CHECK, MIGRATE };
+enum mode { RUN, CHECK, MIGRATE, BROKER };
+
+#define SETUP_MAX 65536
 
 static const char help[] =
     "Usage: sje-executor [OPTION]...\n"
@@ -19,6 +22,7 @@ static const char help[] =
     "  -r, --role ROLE     manager, worker or all; default: executorNodeConfig.roles\n"
     "      --check-config  check the configuration and exit\n"
     "      --migrate       bring the database's schema up to date and exit\n"
+    "      --broker-setup  print the commands that make the broker's users and exit\n"
     "  -V, --version       show the version and exit\n"
     "  -h, --help          show this and exit\n"
     "\n"
@@ -66,6 +70,15 @@ static int migrate(const struct config *c)
     return 0;
 }
 
+static int print_broker_setup(const struct config *c)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+
+    buf_init(&b, SETUP_MAX);
+    broker_setup(&b, c->rabbitmq.vhost);
+    return fwrite(b.data, 1, b.len, stdout) == b.len && fflush(stdout) == 0 ? 0 : 1;
+}
+
 static int act(enum mode mode, const struct server_options *o)
 {
     struct config *c CLEANUP(config_freep) = NULL;
@@ -79,6 +92,8 @@ static int act(enum mode mode, const struct server_options *o)
         return check(c);
     case MIGRATE:
         return migrate(c);
+    case BROKER:
+        return print_broker_setup(c);
     case RUN:
         return server_run(STEAL(c), o, &why) < 0 ? fail(&why) : 0;
     }
@@ -88,13 +103,10 @@ static int act(enum mode mode, const struct server_options *o)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"config", required_argument, NULL, 'c'},
-        {"role", required_argument, NULL, 'r'},
-        {"check-config", no_argument, NULL, 'C'},
-        {"migrate", no_argument, NULL, 'M'},
-        {"version", no_argument, NULL, 'V'},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+        {"config", required_argument, NULL, 'c'}, {"role", required_argument, NULL, 'r'},
+        {"check-config", no_argument, NULL, 'C'}, {"migrate", no_argument, NULL, 'M'},
+        {"broker-setup", no_argument, NULL, 'B'}, {"version", no_argument, NULL, 'V'},
+        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0},
     };
     struct server_options o = {0};
     enum mode mode = RUN;
@@ -115,6 +127,9 @@ int main(int argc, char **argv)
             break;
         case 'M':
             mode = MIGRATE;
+            break;
+        case 'B':
+            mode = BROKER;
             break;
         case 'V':
             printf("sje-executor " SJE_VERSION "\n");

@@ -17,6 +17,7 @@
 #define BYTES_MAX     (40u << 20) /* of all that are not answered; above: 503 */
 #define ROW_BYTES     700         /* about, without the specification */
 #define TRIM_BYTES    (16u << 20)
+#define TRIM_TICKS    10
 #define RETRIES       5
 #define KEYED_RETRIES 50
 
@@ -402,13 +403,26 @@ static struct request *request_new(struct manager *m, struct accept_request *a, 
     return r;
 }
 
-/* The allocator keeps what lies between pieces that are in use, pages of it. */
+static size_t resident(void)
+{
+    size_t bytes = 0;
+
+    (void)uv_resident_set_memory(&bytes);
+    return bytes;
+}
+
+/* The allocator keeps what lies between pieces that are in use, pages of it: of bodies, and of
+ * whatever else was large for a moment. */
 void accept_tick(struct manager *m)
 {
-    if (m->accept_freed > TRIM_BYTES) {
+    size_t now = m->ticks % TRIM_TICKS == 0 ? resident() : m->resident;
+
+    if (m->accept_freed > TRIM_BYTES || now > m->resident + TRIM_BYTES) {
         m->accept_freed = 0;
         (void)malloc_trim(0);
+        now = m->resident = resident();
     }
+    m->resident = MIN(m->resident, now);
 }
 
 void manager_row(const struct manager *m, const struct task_spec *s, struct task *ret)

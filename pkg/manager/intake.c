@@ -292,7 +292,7 @@ static void results_part_done(struct delivery *d)
         struct buf b CLEANUP(buf_free) = {0};
 
         buf_init(&b, MESSAGE_MAX);
-        tasks_write(&b, "applied", d->settled, d->n_settled);
+        tasks_write(&b, "applied", &d->who, d->settled, d->n_settled);
         mgr_send(m, "", d->reply, &b);
     }
     if (d->failed && !m->stopping) {

@@ -8,15 +8,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define SCAN_LIMIT    1000
-#define PAUSED_MS     3000 /* a tick this late means that we were stopped: nobody else was silent */
-#define RUNNING_TICKS 15
-#define RESCAN_TICKS  5
-#define ORDERS_TICKS  5
-#define FORGET_TICKS  600
-#define SAVED_FOR_MS  3600000 /* well below WORKER_FORGET_MS */
-#define REFUSAL_MS    60000   /* between two lines about one name */
-#define SAVES         500     /* of workers, each tick */
+#define SCAN_LIMIT       1000
+#define PAUSED_MS        3000 /* a tick this late means that we were stopped: nobody else was silent */
+#define RUNNING_TICKS    15
+#define RESCAN_TICKS     5
+#define ORDERS_TICKS     5
+#define FORGET_TICKS     600
+#define SAVED_FOR_MS     3600000 /* well below WORKER_FORGET_MS */
+#define REFUSAL_MS       60000   /* between two lines about one name */
+#define SAVES            500     /* of workers, each tick */
+#define CANCELS_OPEN_MAX 16
 
 /* ---- audit of the cluster ---- */
 
@@ -193,14 +194,14 @@ static void on_worker_state(void *arg, struct fleet_worker *w, enum worker_state
 
 /* ---- cancels ---- */
 
-static void send_cancel(struct manager *m, const char *exchange, const char *key,
-                        const struct task_ref *r)
+/* To one worker; NULL: to all managers. */
+static void send_cancel(struct manager *m, const struct fleet_worker *w, const struct task_ref *r)
 {
     struct buf b CLEANUP(buf_free) = {0};
 
     buf_init(&b, 1024);
-    tasks_write(&b, "cancel", r, 1);
-    mgr_send(m, exchange, key, &b);
+    tasks_write(&b, "cancel", w ? &w->who : NULL, r, 1);
+    mgr_send(m, w ? "" : "sje.ctl", w ? w->reply : "", &b);
 }
 
 /* To the worker at once; the leader repeats it with each answer to a beat, and may know the worker
@@ -211,10 +212,10 @@ void lead_tell_cancel(struct manager *m, const struct task *row)
     struct task_ref r = {row->id, row->attempt};
 
     if (w && w->reply) {
-        send_cancel(m, "", w->reply, &r);
+        send_cancel(m, w, &r);
     }
     if (!m->epoch) {
-        send_cancel(m, "sje.ctl", "", &r);
+        send_cancel(m, NULL, &r);
     }
 }
 
@@ -248,16 +249,43 @@ const char *manager_not_told(struct manager *m, const struct task *t, char why[M
     return why;
 }
 
-void lead_cancel(struct manager *m, const struct task_ref *r)
+static void cancel_lease(struct manager *m, const struct task *row)
 {
-    struct lease *l = m->epoch ? fleet_lease(&m->fleet, &r->task) : NULL;
+    struct lease *l = m->epoch ? fleet_lease(&m->fleet, &row->id) : NULL;
+    struct task_ref r = {row->id, row->attempt};
 
-    if (!l || l->attempt != r->attempt || l->cancel) {
-        return; /* the row tells */
+    if (!l || !row->cancel_requested || l->attempt != row->attempt || l->cancel) {
+        return;
     }
     l->cancel = true;
     if (l->worker->reply) {
-        send_cancel(m, "", l->worker->reply, r);
+        send_cancel(m, l->worker, &r);
+    }
+}
+
+static void on_cancel_row(void *arg, int rc, const struct task *rows, size_t n,
+                          const struct err *why)
+{
+    struct manager *m = arg;
+
+    (void)why;
+    m->cancels_open--;
+    if (rc == 0 && n) {
+        cancel_lease(m, &rows[0]);
+    }
+}
+
+/* Whoever may publish can say so: what counts is the row. What is not asked for here the scan of
+ * what runs finds. */
+void lead_cancel(struct manager *m, const struct task_ref *r)
+{
+    const struct lease *l = m->epoch ? fleet_lease(&m->fleet, &r->task) : NULL;
+
+    if (!l || l->attempt != r->attempt || l->cancel || m->cancels_open == CANCELS_OPEN_MAX) {
+        return;
+    }
+    if (store_load(m->db_read, &r->task, 1, on_cancel_row, m) == 0) {
+        m->cancels_open++;
     }
 }
 

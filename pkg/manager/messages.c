@@ -653,9 +653,14 @@ void refs_write(struct buf *b, const struct task_ref *refs, size_t n)
     buf_addc(b, ']');
 }
 
-void tasks_write(struct buf *b, const char *type, const struct task_ref *refs, size_t n)
+void tasks_write(struct buf *b, const char *type, const struct who *to, const struct task_ref *refs,
+                 size_t n)
 {
-    buf_addf(b, "{\"v\":1,\"type\":\"%s\",\"tasks\":", type);
+    buf_addf(b, "{\"v\":1,\"type\":\"%s\"", type);
+    if (to) {
+        addressee_write(b, to);
+    }
+    buf_adds(b, ",\"tasks\":");
     refs_write(b, refs, n);
     buf_addc(b, '}');
 }

@@ -138,7 +138,8 @@ void grants_end(struct buf *b);
 void ready_write(struct buf *b, const struct task *row, bool need);
 
 /* {"v":1,"type":TYPE,"tasks":[{task,attempt}…]} for "cancel", "applied" and "granted". */
-void tasks_write(struct buf *b, const char *type, const struct task_ref *refs, size_t n);
+void tasks_write(struct buf *b, const char *type, const struct who *to, const struct task_ref *refs,
+                 size_t n);
 void refs_write(struct buf *b, const struct task_ref *refs, size_t n); /* the array alone */
 void finals_write(struct buf *b, const struct id *ids, size_t n);
 

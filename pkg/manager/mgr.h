@@ -119,6 +119,7 @@ struct manager {
     bool accept_large_sent;   /* the statement of one is under way */
     size_t accept_bytes;      /* of all requests that are not answered */
     size_t accept_freed;      /* of answered ones, since memory was last given back */
+    size_t resident;          /* bytes of this process then, or less since */
     int accept_in_flight;
     uv_check_t accept_check;
     uv_idle_t accept_spin;
@@ -152,7 +153,8 @@ struct manager {
 
     char url[MANAGER_URL_MAX]; /* of our API, for workers; "": unknown */
     bool stopping;
-    int closing; /* parts still to close */
+    int closing;      /* parts still to close */
+    int cancels_open; /* notices of cancels whose rows are being read */
     void (*on_stopped)(void *arg);
     void *on_stopped_arg;
 };

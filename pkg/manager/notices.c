@@ -25,7 +25,7 @@ static void flush_granted(struct manager *m)
 
     if (m->n_granted) {
         buf_init(&b, MESSAGE_MAX);
-        tasks_write(&b, "granted", m->granted, m->n_granted);
+        tasks_write(&b, "granted", NULL, m->granted, m->n_granted);
         m->n_granted = 0;
         mgr_send(m, "sje.ctl", "", &b);
     }

@@ -202,7 +202,9 @@ static void on_drained(void *arg, int rc, const struct db_result *res, const str
         fleet_drain(&o->m->fleet, o->name, o->on);
         if (w->reply) {
             buf_init(&b, 256);
-            buf_addf(&b, "{\"v\":1,\"type\":\"drain\",\"on\":%s}", o->on ? "true" : "false");
+            buf_addf(&b, "{\"v\":1,\"type\":\"drain\",\"on\":%s", o->on ? "true" : "false");
+            addressee_write(&b, &w->who);
+            buf_addc(&b, '}');
             mgr_send(o->m, "", w->reply, &b);
         }
     }

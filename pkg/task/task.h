@@ -50,6 +50,7 @@ bool task_pool_good(const char *name); /* [a-z0-9][a-z0-9-]{0,62} */
 #define TASK_AGEING_MS        (10 * 60 * 1000)
 #define TASK_OUTPUT_MAX       (64 * 1024)
 #define TASK_SPEC_MAX         (1024 * 1024)
+#define TASK_VALUES_MAX       20000 /* members and elements of a specification */
 
 /* A live task's row. Strings are owned; NULL where absent. Times are wall ms, INT64_MIN where
  * absent. */

@@ -295,7 +295,9 @@ static bool take_message(struct worker *w, struct str body, bool by_broker)
         return false;
     }
     w->silent = w->silent && !(by_broker && o.type == ORDER_BEAT_ACK);
-    detour_learn(w->detour, o.url);
+    if (o.addressed) {
+        detour_learn(w->detour, o.url);
+    }
     look_at_clock(w);
     take_order(w, clock_boot_ms(), &o);
     return true;

@@ -246,6 +246,32 @@ static void test_attempts_go_through_either_manager(void **state)
     audit_is_whole();
 }
 
+/* Who may publish it need not be a manager. A true one comes later over the same way. */
+static void test_a_forged_cancel_changes_nothing(void **state)
+{
+    char text[ID_TEXT_LEN];
+
+    (void)state;
+    second_manager();
+    slow = true;
+    submit("", 1, NULL, 0);
+    AWAIT(w.n_grants == 1);
+    id_format(&ids[0], text);
+    char *forged CLEANUP(freep) = xasprintf(
+        "{\"v\":1,\"type\":\"cancel\",\"tasks\":[{\"task\":\"%s\",\"attempt\":1}]}", text);
+    for (int i = 0; i < 100; i++) {
+        publish("sje.ctl", "", forged, false);
+    }
+    long long beat = w.beat;
+    AWAIT(w.beat > beat + 2);
+    assert_int_equal(w.cancels, 0);
+    manager_cancel(other, &ids[0], on_task, NULL);
+    AWAIT(w.cancels > 0);
+    send_result(&w.grants[0], "cancelled", "");
+    AWAIT(state_of(&ids[0]) == TASK_CANCELLED);
+    slow = false;
+}
+
 static void test_cancel_and_wait_at_the_other_manager(void **state)
 {
     (void)state;
@@ -284,6 +310,10 @@ static void test_the_leader_is_told_of_a_cancel(void **state)
     slow = true;
     submit("", 1, NULL, 0);
     AWAIT(w.n_grants == 1);
+    /* As by another one, which is gone. */
+    run_sql("with t as (update task set seq = seq + 1, cancel_requested = true where state = 4 "
+            "returning id, seq, attempt) insert into event (task_id, seq, at, attempt, from_state, "
+            "to_state, event) select id, seq, now(), attempt, 4, 4, 'cancelRequested' from t");
     id_format(&ids[0], text);
     buf_init(&b, 1000);
     buf_addf(&b, "{\"v\":1,\"type\":\"cancel\",\"tasks\":[{\"task\":\"%s\",\"attempt\":1}]}", text);
@@ -423,6 +453,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(test_attempts_go_through_either_manager),
+        T(test_a_forged_cancel_changes_nothing),
         T(test_cancel_and_wait_at_the_other_manager),
         T(test_the_leader_is_told_of_a_cancel),
         T(test_a_forged_leader_changes_nothing),

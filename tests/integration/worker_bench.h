@@ -75,7 +75,8 @@ static struct {
     int beats;
     json_t *beat; /* the last */
     char reply[160];
-    bool stopping; /* was said in a beat */
+    char uuid[ID_TEXT_LEN]; /* of the worker, as its last message says */
+    bool stopping;          /* was said in a beat */
     int n_results;
     int logs;
     json_t *log;      /* header of the last log reply */
@@ -91,9 +92,16 @@ static long long token_of(int i)
 
 /* ---- messages ---- */
 
+/* To a worker as its managers write it: with its UUID. */
 static void send_text(const char *queue, const char *text)
 {
-    struct mq_message m = {.exchange = "", .routing_key = queue, .body = str_of(text)};
+    static const char begin[] = "{\"v\":1,";
+    bool addressed =
+        !b.uuid[0] || strstr(text, "\"uuid\"") || strncmp(text, begin, strlen(begin)) != 0;
+    char *whole CLEANUP(freep) =
+        addressed ? xstrdup(text)
+                  : xasprintf("%s\"uuid\":\"%s\",%s", begin, b.uuid, text + strlen(begin));
+    struct mq_message m = {.exchange = "", .routing_key = queue, .body = str_of(whole)};
 
     assert_int_equal(mq_publish(b.mq, &m, NULL, NULL), 0);
 }
@@ -180,6 +188,7 @@ static json_t *parse(const struct mq_delivery *d)
         json_decref(j);
         return NULL;
     }
+    snprintf(b.uuid, sizeof(b.uuid), "%s", json_get_string(j, "uuid"));
     return j;
 }
 

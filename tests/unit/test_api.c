@@ -261,6 +261,16 @@ static void test_deep_and_large_bodies(void **state)
     }
     request("POST /task", "", b.data, b.len);
     assert_problem(413);
+
+    buf_reset(&b);
+    buf_adds(&b, "{\"jobType\":\"Noop\",\"parameters\":{\"a\":0");
+    for (int i = 0; i < TASK_VALUES_MAX; i++) {
+        buf_addf(&b, ",\"%d\":0", i);
+    }
+    buf_adds(&b, "}}");
+    request("POST /task", "", b.data, b.len);
+    assert_field(422, "");
+    assert_non_null(strstr(body(), "more than 20000 values"));
     assert_int_equal(fake.n_accepted, 0);
 }
 

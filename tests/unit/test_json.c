@@ -180,6 +180,31 @@ static void depth_is_bounded(void **state)
     json_decref(j);
 }
 
+static void is_measured_before_anything_is_built(void **state)
+{
+    static const struct {
+        const char *text;
+        size_t values, bytes;
+    } cases[] = {
+        {"", 1, 0},
+        {"1", 1, 1},
+        {" [ 1,\t2 ]\r\n", 3, 5},
+        {"{\"a\":[1,{}],\"b\":2}", 6, 18},
+        {"\"[,{ \\\",\"", 1, 9},
+        {"\"\\u0041\\/\\n\"", 1, 6},
+        {"\"\\", 1, 3},
+        {"\"\\u00", 1, 2},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct json_size size = json_measure(str_of(cases[i].text));
+
+        assert_int_equal(size.values, cases[i].values);
+        assert_int_equal(size.bytes, cases[i].bytes);
+    }
+}
+
 static void writing_is_bounded(void **state)
 {
     (void)state;
@@ -251,6 +276,7 @@ int main(void)
         cmocka_unit_test(is_strict),
         cmocka_unit_test(says_where),
         cmocka_unit_test(depth_is_bounded),
+        cmocka_unit_test(is_measured_before_anything_is_built),
         cmocka_unit_test(writing_is_bounded),
         cmocka_unit_test(any_bytes_become_a_string),
         cmocka_unit_test(members),

@@ -81,6 +81,8 @@ static void tells_of_a_lag(void **state)
     assert_non_null(strstr(line, "the loop stood still for 1"));
     double longest = metric_value(METRIC_loop_longest_turn_seconds, NULL);
     assert_true(longest >= 1.1 && longest < 60);
+    assert_true(metric_value(METRIC_loop_longest_turn_cpu_seconds, NULL) <
+                longest / 2); /* it slept */
     metrics_reset();
 }
 

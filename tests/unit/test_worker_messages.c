@@ -112,8 +112,8 @@ static void test_orders(void **unused)
 
 static void test_for_whom_an_order_is(void **unused)
 {
-    static const char *const good[] = {"", ",\"uuid\":\"f81d4fae-7dec-41d0-a765-00a0c93f2a9c\""};
-    static const char *const bad[] = {",\"uuid\":\"f81d4fae-7dec-41d0-a765-00a0c93f2a9d\"",
+    static const char *const good[] = {",\"uuid\":\"f81d4fae-7dec-41d0-a765-00a0c93f2a9c\""};
+    static const char *const bad[] = {"", ",\"uuid\":\"f81d4fae-7dec-41d0-a765-00a0c93f2a9d\"",
                                       ",\"uuid\":null", ",\"uuid\":\"x\"", ",\"uuid\":7"};
     static const char us[] = "f81d4fae-7dec-41d0-a765-00a0c93f2a9c";
     struct id uuid;
@@ -128,6 +128,35 @@ static void test_for_whom_an_order_is(void **unused)
         struct order o = read_good(text);
 
         assert_int_equal(order_is_for(&o, &uuid), ours);
+        order_free(&o);
+    }
+}
+
+/* Who may publish into our queue, and no more, changes nothing. */
+static void test_what_must_be_addressed(void **unused)
+{
+    static const struct {
+        const char *text;
+        bool good;
+    } cases[] = {
+        {"{\"v\":1,\"type\":\"cancel\",\"tasks\":[" REF "]}", false},
+        {"{\"v\":1,\"type\":\"applied\",\"tasks\":[" REF "]}", false},
+        {"{\"v\":1,\"type\":\"revoke\",\"beat\":7,\"tasks\":[" REF "]}", false},
+        {"{\"v\":1,\"type\":\"drain\",\"on\":true}", false},
+        {"{\"v\":1,\"type\":\"beat-ack\",\"beat\":7}", false},
+        {"{\"v\":1,\"type\":\"grants\",\"grants\":[" GRANT "]}", false},
+        {"{\"v\":1,\"type\":\"hint\",\"task\":\"" ID "\",\"attempt\":1,\"slots\":1}", true},
+        {"{\"v\":1,\"type\":\"log\",\"task\":\"" ID "\",\"attempt\":1,\"stream\":\"stdout\","
+         "\"reply\":\"sje.manager.m\",\"rid\":1}",
+         true},
+    };
+    struct id uuid = {{1}};
+
+    (void)unused;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct order o = read_good(cases[i].text);
+
+        assert_int_equal(order_is_for(&o, &uuid), cases[i].good);
         order_free(&o);
     }
 }
@@ -571,6 +600,7 @@ int main(void)
         cmocka_unit_test(test_grants),
         cmocka_unit_test(test_orders),
         cmocka_unit_test(test_for_whom_an_order_is),
+        cmocka_unit_test(test_what_must_be_addressed),
         cmocka_unit_test(test_where_the_later_process_is),
         cmocka_unit_test(test_orders_that_are_refused),
         cmocka_unit_test(test_too_many_entries),
