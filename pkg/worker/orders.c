@@ -3,10 +3,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define SLOTS_MAX    1000000
-#define KEEP_MAX_MS  10000
-#define DEAD_MIN_MS  3000 /* as deadAfterSeconds may be */
-#define DEAD_MAX_MS  86400000
+#define SLOTS_MAX   1000000
+#define KEEP_MAX_MS 10000
+#define DEAD_MIN_MS 3000 /* as deadAfterSeconds may be */
+#define DEAD_MAX_MS 86400000
 
 static int broken(struct err *reterr, const char *what)
 {
