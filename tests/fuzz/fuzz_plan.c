@@ -23,6 +23,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     free(p.argv);
     free(p.needs);
     free(p.envp);
+    free(p.groups);
     free(text);
     return 0;
 }

@@ -876,7 +876,7 @@ int main(void)
         T(test_a_plugin_whose_interpreter_is_missing),
         T(test_spark_needs_java),
         T(test_whose_fault_it_is),
-        cmocka_unit_test(test_judging),
+        T(test_judging),
         T(test_a_full_disk_is_told),
         T(test_why_it_was_ended),
         T(test_memory),
