@@ -8,21 +8,7 @@ from sje import ROOT
 TEXT = (ROOT / "docs/operating.md").read_text()
 
 
-def permit(services, monkeypatch, patterns):
-    """Clusters get virtual hosts in which they may do no more than that: configure, write, read."""
-    whole = services.tenant
-
-    def tenant():
-        env = whole()
-        rules = ", ".join(f'<<"{p}">>' for p in patterns)
-        services.ctl("eval", 'rabbit_auth_backend_internal:set_permissions(<<"sje">>, '
-                     f'<<"{env["SJE_RABBITMQ_VHOST"]}">>, {rules}, <<"test">>).')
-        return env
-    monkeypatch.setattr(services, "tenant", tenant)
-
-
-def test_the_permissions_in_the_broker_suffice(own, services, monkeypatch):
-    permit(services, monkeypatch, re.search(r"set_permissions sje '(.*?)' '(.*?)' '(.*?)'", TEXT).groups())
+def test_the_query_for_nodes_on_which_tasks_fail(own):
     c = own(split=True)
     assert c.run(shell("true"))["state"] == "SUCCEEDED"
     c.call("POST", "/mgmt/queues/default/pause", 200)

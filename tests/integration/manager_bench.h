@@ -68,7 +68,7 @@ static struct {
     int directed;           /* messages of them in its own queue */
     struct id hinted[3000]; /* the first ones */
     int applied;
-    int cancels;
+    int cancels; /* orders, and what answers to beats repeat */
     int beat_acks;
     bool succeeds; /* sends a result for each grant */
     /* For tests that answer by themselves: every message, and a look now and then. NULL: none. */
@@ -247,6 +247,7 @@ static void on_order(void *arg, const struct mq_delivery *d)
         w.cancels++;
     } else if (streq(type, "beat-ack")) {
         w.beat_acks++;
+        w.cancels += (int)json_array_size(json_object_get(j, "cancel"));
     }
     json_decref(j);
 }
