@@ -107,7 +107,7 @@ def test_a_restart_while_a_task_is_being_started(disk, own):
     for task in tasks:
         until(lambda task=task: sje.task(task)["state"] == "RUNNING", 20, "it was granted")
     sje.worker.process.send_signal(signal.SIGTERM)
-    time.sleep(1)
+    until(lambda: "stopping" in sje.worker.output.read_text(), 10, "it has heard of the stop")
     disk(False)
     assert sje.worker.process.wait(20) == 0
     sje.worker.start()
@@ -193,7 +193,8 @@ def fill(path):
 
 def test_a_full_disk_costs_no_result(small, own):
     """The end of what a task says is kept; what is lost is told, with the result and in the error."""
-    sje = own(SJE_NODE_WORK_DIR=str(small / "work"))
+    work = small / "work"
+    sje = own(SJE_NODE_WORK_DIR=str(work))
     go = sje.dir / "go"
     wait = f"while [ ! -e {go} ]; do sleep 0.1; done; "
     says = sje.submit(shell(wait + "echo total=4711"))
@@ -201,7 +202,7 @@ def test_a_full_disk_costs_no_result(small, own):
     fails = sje.submit(shell(wait + "echo why >&2; exit 3"))
     for task in (says, much, fails):
         sje.running(task)
-    time.sleep(0.5)
+    until(lambda: len(list(work.rglob("std*.tail"))) == 6, 10, "each stream has its reserve")
     fill(small / "filler")
     go.write_text("")
     t = sje.end(says)
@@ -212,4 +213,4 @@ def test_a_full_disk_costs_no_result(small, own):
     assert warning.endswith(" bytes of stdout were not kept: No space left on device, on node node1"), warning
     t = sje.end(fails)
     assert t["state"] == "FAILED" and t["error"]["message"] == (
-        f"why; its node node1 had no space left below {small}/work/tasks"), t["error"]
+        f"why; its node node1 had no space left below {work}/tasks"), t["error"]

@@ -212,9 +212,8 @@ def test_a_program_that_only_the_worker_may_run(other, open_dir):
     assert t["state"] == "FAILED" and "Permission denied" in t["error"]["message"], t
 
 
+@pytest.mark.parametrize("other", ["root"], indirect=True)
 def test_word_count(other):
-    if other.worker.wrap:
-        pytest.skip("once is enough")
     task = json.loads((ROOT / "examples/tasks/wordcount.json").read_text())
     task_id = other.submit({**task, "parameters": {"parts": 1, "pace": 0},
                             "conf": {"spark.driver.memory": "512m"}})
