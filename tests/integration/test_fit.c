@@ -242,6 +242,8 @@ static void test_a_lost_hint(void **state)
 
 /* ---- times ---- */
 
+#define CLOCKS_MS 50 /* managers estimate the clock of the database */
+
 static int64_t lateness(int n)
 {
     int64_t worst = 0;
@@ -249,7 +251,7 @@ static int64_t lateness(int n)
     for (int i = 0; i < n; i++) {
         assert_int_equal(final_of(&ids[i]), TASK_SUCCEEDED);
         worst = MAX(worst, seen.started_at - seen.run_after);
-        assert_true(seen.started_at >= seen.run_after);
+        assert_true(seen.started_at >= seen.run_after - CLOCKS_MS);
     }
     return worst;
 }

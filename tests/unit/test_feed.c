@@ -510,9 +510,24 @@ static void test_very_many_that_were_given_back(void **state)
 }
 
 /* It needs more than is ever free there at once: room is made. */
-static char pool[] = "p";
-static char type_x[] = "X";
-static char by_w1[] = "w1";
+static void give_back(int64_t rank, int memory)
+{
+    static char pool[] = "p";
+    static char type[] = "X";
+    static char by[] = "w1";
+    struct task t = {.id = id_new(),
+                     .seq = 1,
+                     .state = TASK_READY,
+                     .attempt = 2,
+                     .slots = 1,
+                     .rank = rank,
+                     .memory_mb = memory,
+                     .pool = pool,
+                     .job_type = type,
+                     .returned_by = by};
+
+    feed_changed(feed, &t);
+}
 
 /* One that comes first takes the place of one for which a worker was kept: that goes to the others,
  * of which there are too many then. (The sanitizer sees whether anybody still has one of them.) */
@@ -529,34 +544,14 @@ static void test_too_many_that_were_given_back(void **state)
     grant(busy, "w2");
     feed_look(feed, "p", &info);
     for (int i = 0; info.buffered < 19999; i++) {
-        struct task t = {.id = id_new(),
-                         .seq = 1,
-                         .state = TASK_READY,
-                         .attempt = 2,
-                         .slots = 1,
-                         .rank = 1000 + i,
-                         .memory_mb = 50000 - i,
-                         .pool = pool,
-                         .job_type = type_x,
-                         .returned_by = by_w1};
-        feed_changed(feed, &t);
+        give_back(1000 + i, 50000 - i);
         if (i % 1000 == 0) {
             pass(1);
         }
         feed_look(feed, "p", &info);
     }
     for (int i = 0; i < 3; i++) {
-        struct task t = {.id = id_new(),
-                         .seq = 1,
-                         .state = TASK_READY,
-                         .attempt = 2,
-                         .slots = 1,
-                         .rank = 3 - i,
-                         .memory_mb = 60000 - i,
-                         .pool = pool,
-                         .job_type = type_x,
-                         .returned_by = by_w1};
-        feed_changed(feed, &t);
+        give_back(3 - i, 60000 - i);
         pass(50);
     }
     feed_look(feed, "p", &info);
