@@ -665,6 +665,13 @@ static bool other_process(const struct fleet_worker *w, const struct beat *b)
            (w->pid != b->pid || w->started_at != b->started_at);
 }
 
+/* A number that was given before the work directory was put back to what it had been: whoever began
+ * earlier cannot come later. What it does not run may run with the process that we know. */
+static bool is_used_again(const struct fleet_worker *w, const struct beat *b)
+{
+    return b->who.inc > w->who.inc && b->started_at < w->started_at;
+}
+
 static enum beat_verdict judge(struct fleet *f, struct fleet_worker *w, const struct beat *b,
                                int64_t now)
 {
@@ -714,6 +721,9 @@ struct beat_heard fleet_beat(struct fleet *f, const struct beat *b, int64_t now,
     take_strings(&w->pools, b->pools, &heard.changed);
     take_strings(&w->job_types, b->job_types, &heard.changed);
     w->saved = w->saved && w->who.inc == b->who.inc;
+    if (is_used_again(w, b)) {
+        w->contested_until = now + f->dead_after_ms;
+    }
     take_hold_off(w, b->hold_off, wall, &heard.changed);
     take_could(w, b);
     w->who.inc = b->who.inc;

@@ -74,6 +74,8 @@ static const struct beat_effects effects = {.role = FLEET_LEADS,
                                             .application = on_application,
                                             .gone = on_gone};
 
+static int64_t begun; /* when the process of the next beat began */
+
 static int setup(void **state)
 {
     (void)state;
@@ -81,6 +83,7 @@ static int setup(void **state)
     fleet_init(&fleet, DEAD_MS);
     fleet.heartbeat_ms = BEAT_MS;
     verdict = BEAT_TAKEN;
+    begun = 0;
     return 0;
 }
 
@@ -103,6 +106,7 @@ static struct fleet_worker *hear(struct who who, int pid, int64_t n, int64_t now
                      .version = "1",
                      .reply = "q",
                      .pid = pid,
+                     .started_at = begun,
                      .beat = n,
                      .slots = 4,
                      .pools = pools,
@@ -651,6 +655,26 @@ static void test_numbers_out_of_nowhere(void **state)
     done(&t);
 }
 
+/* The directory was put back to what it had been, and a beat of the process that ran since came late:
+ * whoever passes that number began before it. */
+static void test_a_number_that_is_used_again(void **state)
+{
+    struct task t = granted_to(home(1, 7), 5);
+    struct beat_run run = {.task = t.id, .attempt = 1, .token = 5};
+
+    (void)state;
+    fleet_grant(&fleet, &t, 0);
+    begun = 100;
+    hear(home(1, 7), 2, 1, 0, &run, 1, NULL, 0);
+    begun = 50;
+    assert_int_equal(hear(home(1, 8), 1, 1, 5, NULL, 0, NULL, 0)->state, WORKER_UP);
+    hear(home(1, 8), 1, 2, 10, NULL, 0, NULL, 0);
+    assert_int_equal(gone, 0);
+    tick(DEAD_MS + LEASE_MARGIN_MS + 1);
+    assert_int_equal(gone, 1);
+    done(&t);
+}
+
 /* Another manager took a number out of nowhere, so the process has gone beyond it: here it is
  * silent under the old one, and is not locked out. */
 static void test_a_number_out_of_nowhere_is_taken_at_last(void **state)
@@ -1112,6 +1136,7 @@ int main(void)
         T(test_another_directory_is_another_worker),
         T(test_a_restart_is_believed),
         T(test_numbers_out_of_nowhere),
+        T(test_a_number_that_is_used_again),
         T(test_a_number_out_of_nowhere_is_taken_at_last),
         T(test_a_worker_gets_its_uuid),
         T(test_a_grant_without_uuid),
