@@ -2,6 +2,8 @@
  */
 #include "api/call.h"
 
+#include "internal/redact.h"
+
 #include <stdio.h>
 
 static void merge(json_t *into, const json_t *patch)
@@ -62,7 +64,7 @@ static json_t *audit_of(const json_t *patch)
 
     json_object_foreach(conf, key, v)
     {
-        MUST(json_object_set_new(conf, key, json_string("***")) == 0);
+        MUST(json_object_set_new(conf, key, json_string(REDACTED)) == 0);
     }
     return copy;
 }

@@ -1,6 +1,7 @@
 #include "api/view.h"
 
 #include "internal/clock.h"
+#include "internal/redact.h"
 
 static void add_text(struct buf *b, const char *key, const char *s)
 {
@@ -59,57 +60,26 @@ void view_error(struct buf *b, const char *error_json)
     add_members(b, error_json, keys, ARRAY_LEN(keys));
 }
 
-/* Keys whose values are nobody's business; dots, dashes and underscores between letters do not
- * count. */
-static bool is_secret(const char *key)
+/* False: nothing of it can be a secret, nor is a label. */
+static bool has_to_be_parsed(const char *spec)
 {
-    static const char *const words[] = {"password",  "passwd", "passphrase",
-                                        "secret",    "token",  "credential",
-                                        "accesskey", "apikey", "privatekey"};
-    char plain[256];
-    size_t n = 0;
+    static const char *const signs[] = {"\"labels\"", "\"conf\"", "\"env\"", "\"parameters\"",
+                                        "=",          "@"};
 
-    for (; *key && n < sizeof(plain) - 1; key++) {
-        if (*key != '.' && *key != '-' && *key != '_') {
-            plain[n++] = (char)(*key >= 'A' && *key <= 'Z' ? *key - 'A' + 'a' : *key);
-        }
-    }
-    plain[n] = '\0';
-    for (size_t i = 0; i < ARRAY_LEN(words); i++) {
-        if (strstr(plain, words[i])) {
+    for (size_t i = 0; i < ARRAY_LEN(signs); i++) {
+        if (strstr(spec, signs[i])) {
             return true;
         }
     }
     return false;
 }
 
-static bool mask_secrets(json_t *object)
-{
-    bool masked = false;
-    const char *key;
-    json_t *value;
-
-    json_object_foreach(object, key, value)
-    {
-        if (is_secret(key)) {
-            json_object_set_new(object, key, json_string("***"));
-            masked = true;
-        }
-    }
-    return masked;
-}
-
-/* The specification as submitted, but for secrets; it is parsed only where it has to be. */
+/* The specification as submitted, but for secrets. */
 static void add_spec(struct buf *b, const char *spec)
 {
-    static const char *const looked_into[] = {"labels", "conf", "env"};
     json_auto_t *j = NULL;
-    bool look = false;
 
-    for (size_t i = 0; spec && i < ARRAY_LEN(looked_into); i++) {
-        look = look || strstr(spec, looked_into[i]);
-    }
-    if (look && json_read(spec, strlen(spec), &j, NULL) < 0) {
+    if (spec && has_to_be_parsed(spec) && json_read(spec, strlen(spec), &j, NULL) < 0) {
         j = NULL;
     }
     buf_adds(b, ",\"labels\":");
@@ -118,10 +88,8 @@ static void add_spec(struct buf *b, const char *spec)
     } else {
         buf_adds(b, "{}");
     }
-    bool masked = mask_secrets(json_object_get(j, "conf"));
-    masked = mask_secrets(json_object_get(j, "env")) || masked;
     buf_adds(b, ",\"spec\":");
-    if (masked) {
+    if (redact(j, "labels")) {
         json_write(j, b);
     } else {
         buf_adds(b, spec ? spec : "null");

@@ -1,32 +1,17 @@
 /* The settings shown to people: as JSON, with secrets masked, and as the page docs/config.md. */
 #include "internal/config_table.h"
+#include "internal/redact.h"
 
 #include <stdio.h>
 
-/* What Spark itself redacts by the name of a setting (spark.redaction.regex), and a little more. */
-static bool looks_secret(const char *name)
-{
-    static const char *const parts[] = {"secret",     "password",   "passwd",    "token",
-                                        "credential", "access.key", "accesskey", "apikey"};
-
-    for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
-        if (strcasestr(name, parts[i])) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static json_t *mask(const char *value)
 {
-    return json_string(value && *value ? "***" : "");
+    return json_string(value && *value ? REDACTED : "");
 }
 
 static json_t *shown(const struct config *c, const struct config_row *r)
 {
     json_t *v = config_get(c, r);
-    const char *key;
-    json_t *item;
 
     if (r->flags & CONFIG_SECRET) {
         json_t *masked = mask(json_string_value(v));
@@ -35,13 +20,9 @@ static json_t *shown(const struct config *c, const struct config_row *r)
         return masked;
     }
     if (r->kind == CONFIG_MAP) {
-        json_t *copy = json_object();
+        json_t *copy = json_deep_copy(v);
 
-        json_object_foreach(v, key, item)
-        {
-            json_object_set_new(
-                copy, key, looks_secret(key) ? mask(json_string_value(item)) : json_incref(item));
-        }
+        redact(copy, NULL);
         json_decref(v);
         return copy;
     }

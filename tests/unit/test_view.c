@@ -52,6 +52,8 @@ static void test_the_rest_is_as_submitted(void **state)
     check_spec(
         "{\"parameters\":{\"token\":1},\"labels\":{\"secret\":\"no\"},\"args\":[\"password\"]}",
         "{\"parameters\":{\"token\":1},\"labels\":{\"secret\":\"no\"},\"args\":[\"password\"]}");
+    check_spec("{\"labels\":{\"secret\":\"no\"},\"args\":[\"ftp://u:p@h\"]}",
+               "{\"labels\":{\"secret\":\"no\"},\"args\":[\"ftp://u:***@h\"]}");
     check_spec("{\"conf\":{\"spark.executor.memory\":\"2g\"},\"env\":{}}",
                "{\"conf\":{\"spark.executor.memory\":\"2g\"},\"env\":{}}");
     json_auto_t *view = view_of("{\"labels\":{\"secret\":\"no\"}}");
