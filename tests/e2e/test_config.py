@@ -171,7 +171,7 @@ def test_zero_at_run_time_is_what_the_machine_has(own):
     assert sje.manager.terminate() == 0
     sje.manager.start()
     sje.ready()
-    assert offered() == (machine, machine)
+    until(lambda: offered() == (machine, machine), 20, "the next process finds that")
     for value in ('{"executorNodeConfig":{"deadAfterSeconds":30,"slots":-1,"cpus":"x","heartbeatSeconds":0}}',
                   '{"executorNodeConfig":5}', '[1]', '7'):
         with sje.database() as db, db.cursor() as c:

@@ -103,6 +103,7 @@ def test_a_worker_that_ends_its_tasks(own):
     sje.worker.process.send_signal(signal.SIGINT)
     lost = until(lambda: [e["detail"] for e in sje.events(task_id) if e["event"] == "lost"], 20, "it is lost")[0]
     assert lost["reason"] == "worker node1 was stopped by SIGINT, which ends its tasks", lost
+    assert sje.worker.process.wait(20) == 0
 
 
 def test_everybody_is_away_for_longer_than_the_lease(own):
