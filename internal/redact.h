@@ -1,8 +1,8 @@
 /* redact.h: what is not shown of settings and specifications: passwords, keys and tokens.
  *
  * By its name: all of the value. By its form: the password in a URL, and the value behind a name
- * that tells a secret, as in "AccountKey=…;" or "?password=…". Display only: what is stored and what
- * a task gets stays whole. It is better to hide too much than too little.
+ * that tells a secret, as in "AccountKey=…;" or "?password=…". Display only: what is stored and
+ * what a task gets stays whole. It is better to hide too much than too little.
  */
 #ifndef SJE_REDACT_H
 #define SJE_REDACT_H

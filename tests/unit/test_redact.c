@@ -91,7 +91,8 @@ static void test_texts(void **state)
          "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=***;EndpointSuffix=x"},
         {"Endpoint=sb://h/;SharedAccessKeyName=n;SharedAccessKey=k=",
          "Endpoint=sb://h/;SharedAccessKeyName=***;SharedAccessKey=***"},
-        {"https://a.blob.core.windows.net/c?sv=1&sig=abc%3D", "https://a.blob.core.windows.net/c?sv=1&sig=***"},
+        {"https://a.blob.core.windows.net/c?sv=1&sig=abc%3D",
+         "https://a.blob.core.windows.net/c?sv=1&sig=***"},
         {"-Djavax.net.ssl.trustStorePassword=changeit -Xmx1g",
          "-Djavax.net.ssl.trustStorePassword=*** -Xmx1g"},
         {"--password=x", "--password=***"},
@@ -132,9 +133,10 @@ static void test_values(void **state)
     assert_int_equal(json_read(in, strlen(in), &j, NULL), 0);
     assert_true(redact(j, "labels"));
     char *text CLEANUP(freep) = json_text(j);
-    assert_string_equal(text, "{\"a\":[\"ftp://u:***@h\",1,null],\"b\":{\"password\":\"***\",\"token\":5,"
-                              "\"secret\":\"\"},\"labels\":{\"password\":\"shown\"},"
-                              "\"c\":\"k://u:***@h\"}");
+    assert_string_equal(text,
+                        "{\"a\":[\"ftp://u:***@h\",1,null],\"b\":{\"password\":\"***\",\"token\":5,"
+                        "\"secret\":\"\"},\"labels\":{\"password\":\"shown\"},"
+                        "\"c\":\"k://u:***@h\"}");
     assert_false(redact(j, "labels"));
 }
 
