@@ -1,5 +1,6 @@
 /* sje-spark DIR: one application in a Spark cluster, for the attempt in DIR. See cluster.h. */
 #include "cmd/sje-spark/cluster.h"
+#include "cmd/sje-spark/ownsite.h"
 
 #include "internal/clock.h"
 #include "pkg/executors/shimdir.h"
@@ -350,6 +351,9 @@ int main(int argc, char **argv)
     struct job j = {.child_err = -1};
     struct err e = {0};
 
+    if (argc > 1 && streq(argv[1], SPARK_OWN_SITE)) {
+        return own_site(argc, argv);
+    }
     take_signals(&j);
     if (argc != 2) {
         fprintf(stderr, "usage: sje-spark DIRECTORY (started by sje-shim)\n");

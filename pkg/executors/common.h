@@ -10,6 +10,8 @@
 void exec_env_begin(struct exec_plan *plan, const struct exec_node *node,
                     const struct exec_attempt *a);
 void exec_env_set(struct exec_plan *plan, const char *name, const char *value);
+/* What the task will see, so far; NULL: nothing. Valid until more is set. */
+const char *exec_env_get(const struct exec_plan *plan, const char *name);
 /* Object of strings or NULL; what would take the place of our own is left out. */
 void exec_env_add(struct exec_plan *plan, const json_t *obj);
 

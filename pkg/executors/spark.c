@@ -7,10 +7,13 @@
 #include "pkg/executors/shimdir.h"
 #include "pkg/executors/sparkcluster.h"
 #include "pkg/executors/sparkconf.h"
+#include "pkg/executors/sparkdeps.h"
 #include "pkg/executors/sparkwatch.h"
 
 #include <errno.h>
 #include <glob.h>
+#include <langinfo.h>
+#include <locale.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,84 +80,14 @@ static char *find_home(const struct exec_node *node)
     return home ? home : home_in_path();
 }
 
-/* ---- paths ---- */
-
-/* "s3a://…", "local:…": not ours to look at. */
-static bool has_scheme(const char *path)
-{
-    const char *colon = strchr(path, ':');
-    const char *slash = strchr(path, '/');
-
-    return colon && colon != path && (!slash || colon < slash);
-}
-
-static char *absolute(const char *path)
-{
-    char cwd[4096];
-
-    if (has_scheme(path) || path[0] == '/' || !getcwd(cwd, sizeof(cwd))) {
-        return xstrdup(path);
-    }
-    return xasprintf("%s/%s", cwd, path);
-}
-
 static void need_app(struct exec_plan *plan, const char *path)
 {
-    if (!has_scheme(path)) {
+    if (!spark_has_scheme(path)) {
         exec_need(plan, str_ends(str_of(path), STR(".jar")) ? "jar" : "app", path);
     }
 }
 
 /* ---- argv ---- */
-
-enum { JARS, PY_FILES, FILES, KINDS };
-
-static int kind_of(const char *path)
-{
-    struct str p = str_of(path);
-
-    if (str_ends(p, STR(".jar"))) {
-        return JARS;
-    }
-    return str_ends(p, STR(".py")) || str_ends(p, STR(".zip")) || str_ends(p, STR(".egg"))
-               ? PY_FILES
-               : FILES;
-}
-
-static int add_dependencies(struct exec_plan *plan, const json_t *list, struct err *reterr)
-{
-    static const char *const options[KINDS] = {"--jars", "--py-files", "--files"};
-
-    for (int kind = 0; kind < KINDS; kind++) {
-        struct buf joined CLEANUP(buf_free) = {0};
-
-        buf_init(&joined, 1 << 20);
-        for (size_t i = 0; i < json_array_size(list); i++) {
-            const char *dep = json_string_value(json_array_get(list, i));
-            char *path CLEANUP(freep) = absolute(dep);
-
-            if (kind_of(dep) != kind) {
-                continue;
-            }
-            if (strchr(dep, ',')) {
-                return err_set(reterr, ERR_INVALID,
-                               "dependency %.150s: a comma is not possible here", dep);
-            }
-            if (!has_scheme(path)) {
-                exec_need(plan, "dependency", path);
-            }
-            buf_addf(&joined, "%s%s", joined.len ? "," : "", path);
-        }
-        if (joined.failed) {
-            return err_set(reterr, ERR_TOO_LARGE, "dependencies are over the limit");
-        }
-        if (joined.len) {
-            exec_arg(plan, options[kind]);
-            exec_arg(plan, joined.data);
-        }
-    }
-    return 0;
-}
 
 /* {"p1":"v","p2":{"a":1}} -> --p1 v --p2 {"a":1}, in the order given. */
 static void add_parameters(struct exec_plan *plan, const json_t *obj)
@@ -265,35 +198,110 @@ static bool brings_java(const struct task_spec *s)
     return s->env && (json_object_get(s->env, "JAVA_HOME") || json_object_get(s->env, "PATH"));
 }
 
+static bool is_utf8(const char *locale_name)
+{
+    locale_t l = newlocale(LC_CTYPE_MASK, locale_name, (locale_t)0);
+    bool yes = l && streq(nl_langinfo_l(CODESET, l), "UTF-8");
+
+    if (l) {
+        freelocale(l);
+    }
+    return yes;
+}
+
+/* Where one of them is not, the JVM takes the locale C for all. */
+static bool locales_are_there(const struct exec_plan *plan)
+{
+    bool there = true;
+
+    for (size_t at = 0; at < plan->env.len; at += strlen(plan->env.data + at) + 1) {
+        const char *line = plan->env.data + at;
+        const char *value = strchr(line, '=') + 1;
+        struct str name = {line, (size_t)(value - line) - 1};
+
+        if (*value && (str_starts(name, STR("LC_")) || str_eq(name, STR("LANG")))) {
+            locale_t l = newlocale(LC_CTYPE_MASK, value, (locale_t)0);
+            there = there && l;
+            if (l) {
+                freelocale(l);
+            }
+        }
+    }
+    return there;
+}
+
+/* A JVM reads and writes arguments, paths and variables in the character set of LC_CTYPE, and '?'
+ * takes the place of what that has not. The rest of the locale stays as it is. */
+static void need_utf8(struct exec_plan *plan)
+{
+    static const char *const names[] = {"LC_ALL", "LC_CTYPE", "LANG"};
+    const char *now = NULL;
+    size_t i = 0;
+
+    if (!locales_are_there(plan)) {
+        exec_env_set(plan, "LC_ALL", "C.UTF-8");
+        return;
+    }
+    for (; i < ARRAY_LEN(names); i++) {
+        now = exec_env_get(plan, names[i]);
+        if (now && *now) {
+            break;
+        }
+    }
+    if (now && *now && is_utf8(now)) {
+        return;
+    }
+    if (i == 0) {
+        char *all CLEANUP(freep) = xstrdup(now);
+        exec_env_set(plan, "LANG", all);
+        exec_env_set(plan, "LC_ALL", "");
+    }
+    exec_env_set(plan, "LC_CTYPE", "C.UTF-8");
+}
+
+/* What Spark and Python leave in a directory for temporary files goes with the attempt. */
+static void keep_files(struct exec_plan *plan, const struct exec_attempt *a)
+{
+    char *work CLEANUP(freep) = xasprintf("%s/work", a->dir);
+    const char *set = exec_env_get(plan, "SPARK_SUBMIT_OPTS");
+    bool named = a->spec->env && json_object_get(a->spec->env, "TMPDIR");
+
+    if (!named) {
+        exec_env_set(plan, "TMPDIR", work);
+    }
+    if (!set || !strstr(set, "java.io.tmpdir")) {
+        char *options CLEANUP(freep) =
+            xasprintf("%s%s\"-Djava.io.tmpdir=%s\"", set ? set : "", set && *set ? " " : "", work);
+        exec_env_set(plan, "SPARK_SUBMIT_OPTS", options);
+    }
+}
+
 static int spark_prepare(const struct exec_node *node, struct exec_attempt *a,
                          struct exec_plan *plan, struct err *reterr)
 {
     const struct task_spec *s = a->spec;
     char *home CLEANUP(freep) = find_home(node);
     char *master CLEANUP(freep) = master_of(node, s);
-    char *app CLEANUP(freep) = absolute(s->app_path);
+    char *app CLEANUP(freep) = spark_absolute(s->app_path);
 
     int rc = need_home(node, home, reterr);
     rc = rc < 0 || brings_java(s) ? rc : need_java(home, reterr);
-    rc = rc < 0 ? rc : spark_properties_write(node, a, home, master, reterr);
     if (rc < 0) {
         return rc;
     }
     need_app(plan, app);
     char *submit CLEANUP(freep) = xasprintf("%s/bin/spark-submit", home);
-    char *properties CLEANUP(freep) = xasprintf("%s/spark.properties", a->dir);
+    spark_conf_begin(plan, node, a);
     exec_arg(plan, submit);
     exec_arg(plan, "--master");
     exec_arg(plan, master);
-    exec_arg(plan, "--properties-file");
-    exec_arg(plan, properties);
+    rc = spark_conf_write(plan, node, a, home, master, reterr);
+    if (rc < 0) {
+        return rc;
+    }
     if (s->main_class) {
         exec_arg(plan, "--class");
         exec_arg(plan, s->main_class);
-    }
-    rc = add_dependencies(plan, s->dependencies, reterr);
-    if (rc < 0) {
-        return rc;
     }
     exec_arg(plan, app);
     add_parameters(plan, s->parameters);
@@ -306,6 +314,8 @@ static int spark_prepare(const struct exec_node *node, struct exec_attempt *a,
         exec_env_set(plan, "PYSPARK_PYTHON", node->python);
     }
     exec_env_add(plan, s->env);
+    need_utf8(plan);
+    keep_files(plan, a);
     char *mode CLEANUP(freep) = spark_setting(node, a, home, "spark.submit.deployMode");
     plan->detach = streq(mode, "cluster");
     rc = exec_plan_check(plan, reterr);

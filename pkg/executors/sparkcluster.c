@@ -80,8 +80,9 @@ int spark_cluster_prepare(const struct exec_node *node, const struct exec_attemp
                   "home", home, "master", master, "rest", rest ? rest : "", "ui",
                   pages_of(spark_conf_of(node, a, SPARK_MASTER_UI), master), "submit",
                   strings_of(&plan->argv));
-    char *program CLEANUP(freep) =
-        node->program_dir ? xasprintf("%s/sje-spark", node->program_dir) : xstrdup("sje-spark");
+    char *program CLEANUP(freep) = node->program_dir
+                                       ? xasprintf("%s/" SPARK_PROGRAM, node->program_dir)
+                                       : xstrdup(SPARK_PROGRAM);
     struct buf text CLEANUP(buf_free) = {0};
 
     buf_init(&text, SPARK_ORDER_MAX);

@@ -12,6 +12,8 @@
 
 #include "pkg/executors/executor.h"
 
+#define SPARK_PROGRAM      "sje-spark"
+#define SPARK_OWN_SITE     "--own-site" /* its first argument, where a task brings a site */
 #define SPARK_ORDER_FILE   "cluster.json"
 #define SPARK_STATUS_FILE  "cluster.status"
 #define SPARK_ORDER_MAX    (8u << 20)

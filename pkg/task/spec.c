@@ -1,5 +1,5 @@
 /* What a client may submit: one table of fields, one pass over the object. */
-#include "pkg/task/task.h"
+#include "pkg/task/spec_priv.h"
 
 #include "internal/str.h"
 
@@ -62,14 +62,7 @@ static const struct field fields[] = {
 
 #define OWN_PREFIX "SJE_" /* of variables that say which attempt a process belongs to */
 
-struct check {
-    const char *prefix;
-    bool accepted;
-    struct task_problems *problems;
-    bool failed;
-};
-
-static void PRINTF(3, 4) problem(struct check *c, const char *field, const char *fmt, ...)
+void spec_problem(struct check *c, const char *field, const char *fmt, ...)
 {
     struct task_problem *p;
     va_list ap;
@@ -122,9 +115,10 @@ static void check_string(struct check *c, const struct field *f, const json_t *v
     size_t n = characters(json_string_value(v));
 
     if ((int64_t)n < f->min) {
-        problem(c, f->name, "must not be empty");
+        spec_problem(c, f->name, "must not be empty");
     } else if ((int64_t)n > f->max) {
-        problem(c, f->name, "has %zu characters, at most %lld are allowed", n, (long long)f->max);
+        spec_problem(c, f->name, "has %zu characters, at most %lld are allowed", n,
+                     (long long)f->max);
     }
 }
 
@@ -149,10 +143,11 @@ static void check_int(struct check *c, const char *name, const json_t *v, int64_
     int64_t n = 0;
 
     if (!integral(v, &n)) {
-        problem(c, name, "must be an integer from %lld to %lld", (long long)min, (long long)max);
+        spec_problem(c, name, "must be an integer from %lld to %lld", (long long)min,
+                     (long long)max);
     } else if (n < min || n > max) {
-        problem(c, name, "is %lld, allowed are %lld to %lld", (long long)n, (long long)min,
-                (long long)max);
+        spec_problem(c, name, "is %lld, allowed are %lld to %lld", (long long)n, (long long)min,
+                     (long long)max);
     } else if (ret) {
         *ret = (int)n;
     }
@@ -164,7 +159,7 @@ static void check_number(struct check *c, const char *name, const json_t *v, dou
     double d = json_is_number(v) ? json_number_value(v) : (double)NAN;
 
     if (!(d >= min && d <= max)) {
-        problem(c, name, "must be a number from %.15g to %.15g", min, max);
+        spec_problem(c, name, "must be a number from %.15g to %.15g", min, max);
     } else if (ret) {
         *ret = d;
     }
@@ -176,10 +171,10 @@ static void check_strings(struct check *c, const struct field *f, const json_t *
     json_t *item;
 
     if ((int64_t)json_array_size(v) < f->min) {
-        problem(c, f->name, "must not be empty");
+        spec_problem(c, f->name, "must not be empty");
     } else if ((int64_t)json_array_size(v) > f->max) {
-        problem(c, f->name, "has %zu entries, at most %lld are allowed", json_array_size(v),
-                (long long)f->max);
+        spec_problem(c, f->name, "has %zu entries, at most %lld are allowed", json_array_size(v),
+                     (long long)f->max);
     }
     json_array_foreach(v, i, item)
     {
@@ -187,9 +182,9 @@ static void check_strings(struct check *c, const struct field *f, const json_t *
 
         snprintf(name, sizeof(name), "%s[%zu]", f->name, i);
         if (!json_is_string(item)) {
-            problem(c, name, "must be a string");
-        } else if (json_string_length(item) > 131071) {
-            problem(c, name, "is longer than 131071 bytes, the most that an argument can have");
+            spec_problem(c, name, "must be a string");
+        } else if (json_string_length(item) > SPEC_ARG_MAX) {
+            spec_problem(c, name, SPEC_ARG_TOO_LONG);
         }
     }
 }
@@ -202,8 +197,8 @@ static void check_texts(struct check *c, const struct field *f, json_t *obj)
     void *tmp;
 
     if ((int64_t)json_object_size(obj) > f->max) {
-        problem(c, f->name, "has %zu members, at most %lld are allowed", json_object_size(obj),
-                (long long)f->max);
+        spec_problem(c, f->name, "has %zu members, at most %lld are allowed", json_object_size(obj),
+                     (long long)f->max);
     }
     json_object_foreach_safe(obj, tmp, key, v)
     {
@@ -211,19 +206,21 @@ static void check_texts(struct check *c, const struct field *f, json_t *obj)
 
         snprintf(name, sizeof(name), "%s.%s", f->name, key);
         if (*key == '\0' || strlen(key) > 512) {
-            problem(c, f->name, "has a name that is empty or longer than 512 bytes");
+            spec_problem(c, f->name, "has a name that is empty or longer than 512 bytes");
         } else if (streq(f->name, "env") && strchr(key, '=')) {
-            problem(c, name, "must not contain '='");
+            spec_problem(c, name, "must not contain '='");
         } else if (streq(f->name, "env") && str_starts(str_of(key), STR(OWN_PREFIX)) &&
                    !c->accepted) {
-            problem(c, name, "is set by SJE itself; names must not begin with " OWN_PREFIX);
+            spec_problem(c, name, "is set by SJE itself; names must not begin with " OWN_PREFIX);
         } else if (json_is_number(v) || json_is_boolean(v)) {
             char *text CLEANUP(freep) = json_text(v);
             json_object_set_new(obj, key, json_string(text));
+        } else if (json_is_null(v) && !c->accepted) {
+            json_object_del(obj, key);
         } else if (!json_is_string(v)) {
-            problem(c, name, "must be a string");
+            spec_problem(c, name, "must be a string");
         } else if (json_string_length(v) > 65536) {
-            problem(c, name, "is longer than 65536 bytes");
+            spec_problem(c, name, "is longer than 65536 bytes");
         }
     }
 }
@@ -234,13 +231,13 @@ static void check_parameters(struct check *c, const struct field *f, json_t *obj
     json_t *v;
 
     if ((int64_t)json_object_size(obj) > f->max) {
-        problem(c, f->name, "has %zu members, at most %lld are allowed", json_object_size(obj),
-                (long long)f->max);
+        spec_problem(c, f->name, "has %zu members, at most %lld are allowed", json_object_size(obj),
+                     (long long)f->max);
     }
     json_object_foreach(obj, key, v)
     {
         if (*key == '\0' || strlen(key) > 512) {
-            problem(c, f->name, "has a name that is empty or longer than 512 bytes");
+            spec_problem(c, f->name, "has a name that is empty or longer than 512 bytes");
         }
     }
 }
@@ -249,10 +246,13 @@ static void check_resources(struct check *c, json_t *obj, struct task_spec *s)
 {
     const char *key;
     json_t *v;
+    void *tmp;
 
-    json_object_foreach(obj, key, v)
+    json_object_foreach_safe(obj, tmp, key, v)
     {
-        if (streq(key, "slots")) {
+        if (json_is_null(v) && !c->accepted) {
+            json_object_del(obj, key);
+        } else if (streq(key, "slots")) {
             check_int(c, "resources.slots", v, 1, 10000, &s->slots);
         } else if (streq(key, "cpus")) {
             check_number(c, "resources.cpus", v, 0, 100000, &s->cpus);
@@ -262,7 +262,7 @@ static void check_resources(struct check *c, json_t *obj, struct task_spec *s)
             char name[96];
 
             snprintf(name, sizeof(name), "resources.%s", key);
-            problem(c, name, "is not known; resources has slots, cpus and memoryMb");
+            spec_problem(c, name, "is not known; resources has slots, cpus and memoryMb");
         }
     }
 }
@@ -298,7 +298,7 @@ static const struct field *field_find(const char *name)
 static void check_field(struct check *c, const struct field *f, json_t *v, struct task_spec *s)
 {
     if (!right_kind(f, v)) {
-        problem(c, f->name, "must be %s", kind_text(f->kind));
+        spec_problem(c, f->name, "must be %s", kind_text(f->kind));
         return;
     }
     switch (f->kind) {
@@ -349,15 +349,16 @@ static const char *find_type(struct check *c, const json_t *j, const struct task
         }
     }
     list_types(types, all, sizeof(all));
-    if (!v) {
-        problem(c, "jobType", "is required; one of %s", all);
+    if (!v || json_is_null(v)) {
+        spec_problem(c, "jobType", "is required; one of %s", all);
     } else if (!json_is_string(v)) {
-        problem(c, "jobType", "must be a string; one of %s", all);
+        spec_problem(c, "jobType", "must be a string; one of %s", all);
     } else {
-        problem(c, "jobType",
-                "\"%.40s\" is not known; one of %s; a plug-in must be in this manager's pluginDir "
-                "when it starts",
-                json_string_value(v), all);
+        spec_problem(
+            c, "jobType",
+            "\"%.40s\" is not known; one of %s; a plug-in must be in this manager's pluginDir "
+            "when it starts",
+            json_string_value(v), all);
     }
     return NULL;
 }
@@ -370,38 +371,18 @@ static int use_of(const char *type)
 static void check_pool(struct check *c, const char *pool)
 {
     if (*pool && strlen(pool) <= TASK_POOL_MAX && !task_pool_good(pool)) {
-        problem(c, "pool", "may have lower-case letters, digits and '-' (not first)");
-    }
-}
-
-static void check_spark(struct check *c, const struct task_spec *s)
-{
-    if (!s->app_path) {
-        if (!json_object_get(s->json, "sparkAppPath")) {
-            problem(c, "sparkAppPath", "is required for " JOB_SPARK ": a .jar or a .py file");
-        }
-        return;
-    }
-    struct str path = str_of(s->app_path);
-    if (!str_ends(path, STR(".py")) && !str_ends(path, STR(".jar"))) {
-        problem(c, "sparkAppPath", "must end in .jar or .py");
-    }
-    if (path.p[0] == '-') {
-        problem(c, "sparkAppPath", "must not begin with '-'");
-    }
-    if (s->main_class && str_ends(path, STR(".py"))) {
-        problem(c, "mainClass", "goes with a .jar, not with a .py");
+        spec_problem(c, "pool", "may have lower-case letters, digits and '-' (not first)");
     }
 }
 
 static void check_command(struct check *c, const struct task_spec *s)
 {
     if (!json_object_get(s->json, "command")) {
-        problem(c, "command",
-                "is required for " JOB_COMMAND ": an array of strings, run without a shell");
+        spec_problem(c, "command",
+                     "is required for " JOB_COMMAND ": an array of strings, run without a shell");
     } else if (s->command && json_array_size(s->command) &&
                streq(json_string_value(json_array_get(s->command, 0)), "")) {
-        problem(c, "command[0]", "names the program and must not be empty");
+        spec_problem(c, "command[0]", "names the program and must not be empty");
     }
 }
 
@@ -461,10 +442,14 @@ static void check_members(struct check *c, struct task_spec *s)
     {
         const struct field *f = field_find(key);
 
+        if (f && json_is_null(v) && !c->accepted) {
+            json_object_del(s->json, key); /* as if it were not there */
+            continue;
+        }
         if (!f) {
-            problem(c, key, "is not a known field");
+            spec_problem(c, key, "is not a known field");
         } else if (use && f->use && !(f->use & use)) {
-            problem(c, key, "is not a field of a %s task", s->job_type);
+            spec_problem(c, key, "is not a field of a %s task", s->job_type);
         } else if (!streq(key, "jobType")) {
             check_field(c, f, v, s);
         }
@@ -481,7 +466,7 @@ static struct task_spec *parse(json_t *j, const struct task_types *types, const 
         char *entry CLEANUP(freep) = xstrndup(prefix, n ? n - 1 : 0);
 
         c.prefix = entry;
-        problem(&c, "", "must be an object that describes a task");
+        spec_problem(&c, "", "must be an object that describes a task");
         return NULL;
     }
     struct task_spec *s CLEANUP(task_spec_freep) = xmalloc(sizeof(*s));
@@ -492,7 +477,7 @@ static struct task_spec *parse(json_t *j, const struct task_types *types, const 
     fill(s);
     check_pool(&c, s->pool);
     if (streq(s->job_type, JOB_SPARK)) {
-        check_spark(&c, s);
+        spec_check_spark(&c, s);
     } else if (streq(s->job_type, JOB_COMMAND)) {
         check_command(&c, s);
     }

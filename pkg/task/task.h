@@ -168,6 +168,8 @@ struct task_spec *task_spec_parse(json_t *j, const struct task_types *types, con
 /* The same for a task that was accepted, perhaps before a rule came up that would refuse it now. */
 struct task_spec *task_spec_parse_accepted(json_t *j, const struct task_types *types,
                                            struct task_problems *problems);
+/* Spark trims such a value of conf where it reads it from a file of settings. */
+bool task_conf_is_trimmed(const char *value);
 void task_spec_free(struct task_spec *s); /* NULL is fine */
 void task_spec_freep(struct task_spec **s);
 

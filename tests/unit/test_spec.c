@@ -117,6 +117,23 @@ static void test_little_is_not_nothing(void **state)
     }
 }
 
+static void test_null_is_absent(void **state)
+{
+    struct task_problems p;
+    struct task_spec *s = parse(
+        "{\"jobType\":\"Noop\",\"jobId\":null,\"priority\":null,\"labels\":{\"a\":null,\"b\":\"c\"}"
+        ","
+        "\"resources\":{\"slots\":null,\"cpus\":2},\"command\":null,\"parameters\":{\"p\":null}}",
+        &p);
+
+    (void)state;
+    assert_non_null(s);
+    char *text CLEANUP(freep) = json_text(s->json);
+    assert_string_equal(text, "{\"jobType\":\"Noop\",\"labels\":{\"b\":\"c\"},"
+                              "\"resources\":{\"cpus\":2},\"parameters\":{\"p\":null}}");
+    task_spec_free(s);
+}
+
 static void test_refusals(void **state)
 {
     (void)state;
@@ -140,7 +157,9 @@ static void test_refusals(void **state)
     refuse("{\"jobType\":\"Noop\",\"pool\":\"A b\"}", "pool", "lower-case");
     refuse("{\"jobType\":\"Noop\",\"pool\":\"-x\"}", "pool", "not first");
     refuse("{\"jobType\":\"Noop\",\"pool\":\"\"}", "pool", "must not be empty");
-    refuse("{\"jobType\":\"Noop\",\"jobId\":null}", "jobId", "a string");
+    refuse("{\"jobType\":null}", "jobType", "is required");
+    refuse("{\"jobType\":\"Noop\",\"args\":[null]}", "args[0]", "a string");
+    refuse("{\"jobType\":\"Noop\",\"nothing\":null}", "nothing", "not a known field");
     refuse("{\"jobType\":\"Noop\",\"labels\":{\"a\":{}}}", "labels.a", "a string");
     refuse("{\"jobType\":\"SparkApp\"}", "sparkAppPath", "required");
     refuse("{\"jobType\":\"SparkApp\",\"sparkAppPath\":\"a.sh\"}", "sparkAppPath", ".jar or .py");
@@ -223,6 +242,7 @@ int main(void)
         cmocka_unit_test(test_everything),
         cmocka_unit_test(test_little_is_not_nothing),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_null_is_absent),
         cmocka_unit_test(test_accepted_before),
         cmocka_unit_test(test_long_id),
         cmocka_unit_test(test_all_problems_are_told_and_bounded),
