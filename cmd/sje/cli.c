@@ -1,5 +1,7 @@
 #include "cmd/sje/cli.h"
 
+#include "internal/json_exact.h"
+
 #include <stdlib.h>
 #include <sys/ioctl.h>
 
@@ -233,17 +235,13 @@ static size_t count_lines(struct str s)
     return lines;
 }
 
-void cli_print_value(const struct cli *c, const json_t *j, int max_lines)
+/* Of a text the end matters, which is most often the tail of a log; of JSON its beginning. */
+static void print_lines(const struct cli *c, struct str s, bool tail, int max_lines)
 {
-    char *dump CLEANUP(freep) =
-        json_is_string(j) ? NULL : json_dumps(j, JSON_INDENT(2) | JSON_ENCODE_ANY);
-    struct str s = dump ? str_of(dump) : (struct str){json_string_value(j), json_string_length(j)};
     size_t lines = count_lines(s);
     size_t room = max_lines > 0 ? (size_t)max_lines : lines;
 
-    MUST(dump || json_is_string(j));
-    /* Text is most often the tail of a log: its end matters. */
-    for (; !dump && lines > room; lines--) {
+    for (; tail && lines > room; lines--) {
         str_cut(s, '\n', &s);
     }
     for (size_t i = 0; i < room && s.len; i++) {
@@ -251,6 +249,37 @@ void cli_print_value(const struct cli *c, const json_t *j, int max_lines)
     }
     if (s.len) {
         printf("%s %zu more lines\n", text_ellipsis(), lines - room);
+    }
+}
+
+void cli_print_exact(const struct cli *c, struct str text, int max_lines)
+{
+    struct buf b CLEANUP(buf_free) = {0};
+
+    buf_init(&b, SIZE_MAX);
+    json_indent(text, &b);
+    print_lines(c, (struct str){b.data, b.len}, false, max_lines);
+}
+
+void cli_print_value(const struct cli *c, const json_t *j, int max_lines)
+{
+    char *dump CLEANUP(freep) =
+        json_is_string(j) ? NULL : json_dumps(j, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    struct str s = dump ? str_of(dump) : (struct str){json_string_value(j), json_string_length(j)};
+
+    MUST(dump || json_is_string(j));
+    print_lines(c, s, !dump, max_lines);
+}
+
+void cli_print_output(const struct cli *c, const json_t *task, int max_lines)
+{
+    const json_t *output = json_object_get(task, "output");
+    const char *exact = json_get_string(task, CLIENT_EXACT);
+
+    if (exact && *exact && !json_is_string(output)) {
+        cli_print_exact(c, str_of(exact), max_lines);
+    } else if (output && !json_is_null(output)) {
+        cli_print_value(c, output, max_lines);
     }
 }
 

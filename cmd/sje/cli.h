@@ -76,6 +76,10 @@ void cli_print_json(const struct cli *c, const struct reply *r);
 void cli_dump_json(const struct cli *c, const json_t *j);
 /* For people: indented, at most max_lines (0: all). */
 void cli_print_value(const struct cli *c, const json_t *j, int max_lines);
+/* A JSON text that is no string, every digit of it. */
+void cli_print_exact(const struct cli *c, struct str text, int max_lines);
+/* The output of a task, where it has one. */
+void cli_print_output(const struct cli *c, const json_t *task, int max_lines);
 /* Objects in objects as aligned "a.b.c  value" lines. */
 void cli_print_flat(const struct cli *c, json_t *j);
 

@@ -1,6 +1,7 @@
 #include "cmd/sje/client.h"
 
 #include "internal/clock.h"
+#include "internal/json_exact.h"
 
 #include <curl/curl.h>
 #include <poll.h>
@@ -367,10 +368,16 @@ static int failure(struct client *c, const struct call *call, CURLcode rc, struc
 /* A task nests deeper in a view than where it was submitted, so the limit here is jansson's. */
 static int parse(struct client *c, const struct request *q, struct reply *r, struct err *reterr)
 {
+    char *text CLEANUP(freep) = xstrndup(r->body.data ? r->body.data : "", r->body.len);
     json_error_t e;
 
-    r->json = json_loadb(r->body.data ? r->body.data : "", r->body.len,
-                         JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
+    r->inexact = json_blunt(text, r->body.len);
+    r->json = json_loadb(text, r->body.len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
+    if (r->inexact && json_is_object(r->json)) {
+        struct str output = json_raw_member((struct str){r->body.data, r->body.len}, "output");
+
+        json_object_set_new(r->json, CLIENT_EXACT, json_string_lossy(output.p, output.len));
+    }
     if (!r->json && r->status / 100 == 2) {
         return err_set(reterr, ERR_PROTOCOL,
                        "%s %.60s: the answer of %.80s is no JSON; is that the manager?",

@@ -36,12 +36,15 @@ struct reply {
     int status; /* 0: there was none */
     struct buf body;
     json_t *json;          /* NULL where the body is none */
+    bool inexact;          /* the body has numbers that `json` cannot hold */
     int64_t log_size;      /* X-Log-Size; -1 where absent */
     int64_t log_offset;    /* X-Log-Offset; -1 where absent */
     int64_t log_attempt;   /* X-Log-Attempt; 0 where absent */
     int64_t retry_after_s; /* -1 where absent */
     bool sent; /* the request went out: without an answer nobody knows whether it was carried out */
 };
+/* Then this member of an object has the text of its member `output`; it may be empty. */
+#define CLIENT_EXACT "outputText"
 void reply_done(struct reply *r); /* for CLEANUP(reply_done); copes with a zeroed one */
 
 /* ERR_INVALID: no http or https address. timeout_ms is the default for a call. */

@@ -348,6 +348,8 @@ static int print_result(const struct cli *c, const struct reply *r)
 {
     if (c->json) {
         cli_print_json(c, r);
+    } else if (r->inexact && !json_is_string(r->json)) {
+        cli_print_exact(c, (struct str){r->body.data, r->body.len}, 0);
     } else if (!json_is_null(r->json)) {
         cli_print_value(c, r->json, 0);
     }

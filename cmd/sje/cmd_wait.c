@@ -52,7 +52,6 @@ static void summary(const struct cli *c, const json_t *task)
     const char *state = json_get_string(task, "state");
     const char *job = json_get_string(task, "jobId");
     const char *sgr = c->out_color ? table_state_color(state) : NULL;
-    const json_t *output = json_object_get(task, "output");
 
     buf_init(&b, LINE_BYTES);
     printf("%s%s%s%s%s ", sgr ? "\x1b[" : "", sgr ? sgr : "", sgr ? "m" : "", state,
@@ -67,9 +66,7 @@ static void summary(const struct cli *c, const json_t *task)
     if (b.len) {
         print_clean(&b);
     }
-    if (output && !json_is_null(output)) {
-        cli_print_value(c, output, OUTPUT_LINES);
-    }
+    cli_print_output(c, task, OUTPUT_LINES);
     fflush(stdout);
     if (view_exit(task) == CLI_TASK && json_get_string(task, "startedAt")) {
         cli_note(c, "its log: sje log %s; what happened: sje events %s", id, id);

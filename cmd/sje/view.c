@@ -251,6 +251,6 @@ void view_print(const struct cli *c, const json_t *task)
     row(c, "error", &b);
     if (output && !json_is_null(output)) {
         printf("output\n");
-        cli_print_value(c, output, OUTPUT_LINES);
+        cli_print_output(c, task, OUTPUT_LINES);
     }
 }

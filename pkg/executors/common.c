@@ -1,6 +1,7 @@
 #include "pkg/executors/common.h"
 #include "pkg/executors/fault.h"
 
+#include "internal/json_exact.h"
 #include "internal/str.h"
 #include "pkg/executors/plan.h"
 #include "pkg/executors/shimdir.h"
@@ -17,6 +18,7 @@
 #define ENV_MAX       (1u << 20)
 #define STDOUT_TAIL   4096
 #define STDERR_TAIL   4096
+#define OUTPUT_TEXT   30000 /* of what is no JSON; each of its bytes may take six as JSON */
 #define MESSAGE_BYTES 1024
 #define SPARK_OOM     52 /* org.apache.spark.util.SparkExitCode.OOM */
 
@@ -87,6 +89,7 @@ void exec_result_free(struct exec_result *r)
 {
     json_decref(r->error);
     json_decref(r->output);
+    free(r->exact);
     free(r->warning);
     *r = (struct exec_result){0};
 }
@@ -108,6 +111,19 @@ void exec_env_set(struct exec_plan *plan, const char *name, const char *value)
     char *line CLEANUP(freep) = xasprintf("%s=%s", name, value);
 
     buf_add(&plan->env, line, strlen(line) + 1);
+}
+
+const char *exec_env_get(const struct exec_plan *plan, const char *name)
+{
+    const char *found = NULL;
+    size_t n = strlen(name);
+
+    for (size_t at = 0; at < plan->env.len; at += strlen(plan->env.data + at) + 1) {
+        const char *line = plan->env.data + at;
+
+        found = strncmp(line, name, n) == 0 && line[n] == '=' ? line + n + 1 : found;
+    }
+    return found;
 }
 
 void exec_env_add(struct exec_plan *plan, const json_t *obj)
@@ -270,43 +286,55 @@ static json_t *error_json(const char *kind, const char *message, const struct ex
                      e->signal > 0 ? json_integer(e->signal) : json_null());
 }
 
+/* The work is done; what it wanted to say of it is no JSON, or too long. Its text is kept. */
+static json_t *not_taken(int rc, const struct err *why, const struct buf *text)
+{
+    size_t n = MIN(text->len, (size_t)OUTPUT_TEXT);
+
+    while (n < text->len && n && ((unsigned char)text->data[n] & 0xc0) == 0x80) {
+        n--;
+    }
+    char *warning CLEANUP(freep) =
+        rc == ERR_TOO_LARGE ? xasprintf("SJE_OUTPUT is larger than %d bytes", TASK_OUTPUT_MAX)
+        : rc == ERR_PARSE   ? xasprintf("SJE_OUTPUT is not JSON: %s", why->text)
+                            : xasprintf("SJE_OUTPUT cannot be read: %s", why->text);
+    json_t *j = json_pack("{s:o}", "warning", text_json(warning));
+    if (n) {
+        json_object_set_new(j, "text", json_string_lossy(text->data, n));
+    }
+    return j;
+}
+
 /* The file named in SJE_OUTPUT. false: not there, so stdout speaks. */
-static bool own_output(const struct exec_attempt *a, json_t **ret)
+static bool own_output(const struct exec_attempt *a, struct exec_result *ret)
 {
     struct buf b CLEANUP(buf_free) = {0};
     struct err why = {0};
     json_t *j = NULL;
+    bool exact = true;
 
     buf_init(&b, TASK_OUTPUT_MAX);
     int rc = shimdir_read_out(a->dir, "output", &b, &why);
     if (rc == ERR_NOT_FOUND || (rc == 0 && b.len == 0)) {
         return false;
     }
-    rc = rc < 0 ? rc : json_read(b.data, b.len, &j, &why);
-    if (rc < 0) {
-        /* The work is done; what it wanted to say of it cannot be taken. */
-        char *text CLEANUP(freep) =
-            rc == ERR_TOO_LARGE ? xasprintf("SJE_OUTPUT is larger than %d bytes", TASK_OUTPUT_MAX)
-                                : xasprintf("SJE_OUTPUT is not JSON: %s", why.text);
-        j = json_pack("{s:o}", "warning", text_json(text));
-    }
-    *ret = j;
+    rc = rc < 0 ? rc : json_read_exact(b.data, b.len, &j, &exact, &why);
+    ret->output = rc < 0 ? not_taken(rc, &why, &b) : j;
+    ret->exact = rc < 0 || exact ? NULL : buf_take(&b);
     return true;
 }
 
-static json_t *output_of(const struct exec_attempt *a)
+static void set_output(const struct exec_attempt *a, struct exec_result *ret)
 {
     struct buf b CLEANUP(buf_free) = {0};
-    json_t *j = NULL;
 
-    if (own_output(a, &j)) {
-        return j;
+    if (own_output(a, ret)) {
+        return;
     }
     buf_init(&b, STDOUT_TAIL);
-    if (shim_log_tail(a->dir, "stdout", STDOUT_TAIL, &b, NULL) < 0 || b.len == 0) {
-        return NULL;
+    if (shim_log_tail(a->dir, "stdout", STDOUT_TAIL, &b, NULL) == 0 && b.len) {
+        ret->output = json_string_lossy(b.data, b.len);
     }
-    return json_string_lossy(b.data, b.len);
 }
 
 /* The last line of stderr that is not empty. */
@@ -397,10 +425,10 @@ void exec_finish_process(const struct exec_attempt *a, const struct exec_exit *e
         ret->error = error_json("timeout", text, e);
     } else if (e->launched && e->exit_code == 0 && e->signal == 0) {
         ret->outcome = EXEC_SUCCEEDED;
-        ret->output = output_of(a);
+        set_output(a, ret);
     } else {
         ret->error = failure(a, e, cause);
-        own_output(a, &ret->output);
+        own_output(a, ret);
     }
 }
 

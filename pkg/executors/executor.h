@@ -100,6 +100,7 @@ struct exec_result {
     enum exec_outcome outcome;
     json_t *error;  /* object {kind,message,exitCode,signal} or NULL; owned */
     json_t *output; /* any JSON or NULL; owned */
+    char *exact;    /* the output as it was written, where the tree does not hold it; NULL; owned */
     char *warning;  /* what of it is not complete, for people; NULL; owned */
 };
 void exec_result_free(struct exec_result *r);

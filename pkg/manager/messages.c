@@ -1,5 +1,6 @@
 #include "pkg/manager/messages.h"
 
+#include "internal/json_exact.h"
 #include "internal/str.h"
 
 #include <limits.h>
@@ -298,6 +299,20 @@ static char *member_text(const json_t *j, const char *key, size_t max)
     return text;
 }
 
+/* What a tree of JSON does not hold comes as text too. */
+static char *output_of(const json_t *j)
+{
+    const char *text = json_get_string(j, "outputText");
+    json_auto_t *tree = NULL;
+    bool exact = false;
+
+    if (text && strlen(text) <= TASK_OUTPUT_MAX &&
+        json_read_exact(text, strlen(text), &tree, &exact, NULL) == 0) {
+        return xstrdup(text);
+    }
+    return member_text(j, "output", TASK_OUTPUT_MAX * 6); /* JSON may escape each byte */
+}
+
 /* Out of memory and crashes may be the task's doing; a plain exit or a time limit is not. */
 static char *signature_of(const json_t *error)
 {
@@ -336,7 +351,7 @@ static int read_results(struct message *m, struct err *reterr)
         }
         e->error = json_is_object(error) ? member_text(j, "error", ERROR_MAX) : NULL;
         e->signature = signature_of(error);
-        e->output = member_text(j, "output", TASK_OUTPUT_MAX * 6); /* JSON may escape each byte */
+        e->output = output_of(j);
         e->progress = member_text(j, "progress", PROGRESS_MAX);
         e->warning = member_string(j, "warning", REASON_MAX);
         e->application_id = member_string(j, "applicationId", APPLICATION_MAX);

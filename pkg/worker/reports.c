@@ -138,6 +138,10 @@ char *report_result(const struct report_result *r, const struct report_status *s
     if (r->output) {
         add_output(&b, r->output);
     }
+    if (r->exact) {
+        buf_adds(&b, ",\"outputText\":");
+        json_add_string(&b, r->exact, strlen(r->exact));
+    }
     if (r->warning) {
         buf_adds(&b, ",\"warning\":");
         json_add_string(&b, r->warning, strlen(r->warning));

@@ -43,6 +43,7 @@ struct report_result {
     const char *outcome;  /* "succeeded", … */
     const json_t *error;  /* object or NULL */
     const json_t *output; /* or NULL */
+    const char *exact;    /* it as text, where the tree does not hold all of it; or NULL */
     const char *warning;  /* or NULL */
     int64_t started_at;   /* wall ms; 0: it was not */
     int64_t finished_at;

@@ -180,6 +180,7 @@ static void set_result(struct run *r, struct exec_result *res, int64_t started, 
                                 .outcome = outcome_name(res->outcome),
                                 .error = res->error,
                                 .output = res->output,
+                                .exact = res->exact,
                                 .warning = res->warning,
                                 .started_at = started,
                                 .finished_at = finished};

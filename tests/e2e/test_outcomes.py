@@ -271,3 +271,28 @@ def test_rolling_restart_of_workers_with_running_tasks(own):
     ended = complete(sje, ids)
     assert {(t["state"], t["attempt"]) for t in ended} == {("SUCCEEDED", 1)}, ended
     assert all(list(runs(m)) == [1] for m in marks)
+
+
+# ---- what it leaves ----
+
+@pytest.mark.parametrize("text, output", [
+    ('{"hash": 18446744073709551615, "rows": 5}', '{"hash": 18446744073709551615, "rows": 5}'),
+    ("[0.10, 3.14159265358979323846, -0.5, 12]", "[0.10, 3.14159265358979323846, -0.5, 12]"),
+    ("123456789012345678901234567890", "123456789012345678901234567890"),
+])
+def test_numbers_stay_as_they_were_written(sje, cli, text, output):
+    task_id = sje.submit(shell(f"printf %s '{text}' > $SJE_OUTPUT"))
+    assert sje.end(task_id)["state"] == "SUCCEEDED"
+    assert sje.get(f"/task/{task_id}/result").text.strip() == output
+    assert f'"output":{output}' in sje.get(f"/task/{task_id}").text
+    shown = cli("result", task_id).stdout.split()
+    assert shown == output.replace("[", "[ ").replace("{", "{ ").replace("]", " ]").replace("}", " }").split()
+    assert output.strip("[{").split(",")[0] in cli("status", task_id).stdout
+
+
+def test_what_is_no_json_keeps_its_text(sje):
+    t = sje.run(shell("""printf '{"rows": 5, "share": NaN} %s' "$(printf 'ä%.0s' $(seq 20000))" > $SJE_OUTPUT"""))
+    assert t["state"] == "SUCCEEDED"
+    assert "not JSON" in t["output"]["warning"]
+    text = t["output"]["text"]
+    assert text.startswith('{"rows": 5, "share": NaN} ää') and text.endswith("ä") and 29_998 <= len(text.encode()) <= 30_000

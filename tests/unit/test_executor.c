@@ -285,13 +285,16 @@ static void test_spark_command_line(void **state)
         fail_msg("%s", e.text);
     }
     char *argv = argv_text();
-    assert_string_equal(
-        argv, "ROOT/spark/bin/spark-submit|--master|local[2]|--properties-file|"
-              "ROOT/attempt/spark.properties|--class|a.B|--jars|ROOT/lib.jar,s3a://b/o.jar|"
-              "--py-files|ROOT/helper.py|--files|ROOT/data.csv|ROOT/app.jar|"
-              "--z|v w|--a|123|--n|{\"k\":[1,2]}|--x|");
+    assert_string_equal(argv, "ROOT/spark/bin/spark-submit|--master|local[2]|--properties-file|"
+                              "ROOT/attempt/spark.properties|--class|a.B|ROOT/app.jar|"
+                              "--z|v w|--a|123|--n|{\"k\":[1,2]}|--x|");
     assert_null(strstr(argv, "rd#"));
     char *properties = read_text("spark.properties");
+    char *jars = xasprintf("%s,s3a\\://b/o.jar", lib);
+    expect_last(properties, "spark.jars", jars);
+    expect_last(properties, "spark.submit.pyFiles", helper);
+    expect_last(properties, "spark.files", data);
+    free(jars);
     assert_non_null(strstr(properties, "spark.app.name=j 1\n"));
     assert_non_null(strstr(properties, "spark.secret=p\xc3\xa4ss\\=w\\:rd\\#\\n\n"));
     assert_non_null(strstr(properties, "spark.driver.memory=512m\n"));
@@ -315,6 +318,131 @@ static void test_spark_command_line(void **state)
     free(lib);
     free(data);
     free(helper);
+}
+
+/* A task's dependencies come on top of what is set, wherever; an archive has its alias. */
+static void test_spark_dependencies_are_added(void **state)
+{
+    char *conf = in_root("spark/conf");
+    char *site = in_root("spark/conf/spark-defaults.conf");
+
+    (void)state;
+    assert_int_equal(mkdir(conf, 0700), 0);
+    write_file(
+        site, "spark.jars /s/a.jar,\\\n    /s/b.jar\nspark.files=/s/f\nspark.archives /s/z.zip#z\n",
+        0600);
+    char *p = properties_of(",\"dependencies\":[\"/t/c.jar\",\"/t/d.zip\",\"/t/e.tar.gz#env\","
+                            "\"/t/f.txt\",\"/t/g.egg\"],"
+                            "\"conf\":{\"spark.submit.pyFiles\":\" /c/h.py \"}");
+    expect_last(p, "spark.jars", "/s/a.jar,/s/b.jar,/t/c.jar");
+    expect_last(p, "spark.files", "/s/f,/t/f.txt");
+    expect_last(p, "spark.archives", "/s/z.zip\\#z,/t/e.tar.gz\\#env");
+    expect_last(p, "spark.submit.pyFiles", "/c/h.py,/t/d.zip,/t/g.egg");
+    assert_non_null(
+        memmem(plan.needs.data, plan.needs.len, "/t/e.tar.gz", strlen("/t/e.tar.gz") + 1));
+    free(p);
+    p = properties_of(",\"dependencies\":[\"/t/c.jar\"],\"conf\":{\"spark.jars\":\"/c/x.jar\"}");
+    expect_last(p, "spark.jars", "/c/x.jar,/t/c.jar");
+    free(p);
+    free(conf);
+    free(site);
+}
+
+/* The file of settings would lose the blanks at their ends. */
+static void test_spark_settings_with_blanks(void **state)
+{
+    (void)state;
+    char *p = properties_of(",\"conf\":{\"spark.a\":\" x\",\"spark.b\":\"\\u0001\\n\","
+                            "\"spark.c\":\"\\n\",\"spark.d\":\"x y\",\"spark.yarn.tags\":\" t\"}");
+    char *argv = argv_text();
+
+    expect_last(p, "spark.a", NULL);
+    expect_last(p, "spark.c", "\\n");
+    expect_last(p, "spark.d", "x y");
+    assert_non_null(strstr(argv, "|--conf|spark.a= x|--conf|spark.b=\x01\n|"));
+    assert_null(strstr(argv, "yarn"));
+    free(argv);
+    free(p);
+}
+
+/* Only its own process looks into a directory that the task names. */
+static void test_spark_site_of_a_task(void **state)
+{
+    (void)state;
+    char *p =
+        properties_of(",\"env\":{\"SPARK_CONF_DIR\":\"/none/conf\"},"
+                      "\"conf\":{\"spark.jars\":\"/c/x.jar\"},\"dependencies\":[\"/t/c.jar\"]");
+    char *argv = argv_text();
+
+    static const char begin[] =
+        "/opt/sje/sje-spark|--own-site|ROOT/attempt|/none/conf|spark.submit.pyFiles|spark.files|"
+        "spark.archives|spark.driver.extraClassPath|spark.extraListeners|--|"
+        "ROOT/spark/bin/spark-submit|";
+    if (strncmp(argv, begin, strlen(begin)) != 0) {
+        fail_msg("%s", argv);
+    }
+    assert_non_null(strstr(p, "spark.submit.deployMode=client\n"));
+    expect_last(p, "spark.jars", "/c/x.jar,/t/c.jar");
+    free(argv);
+    free(p);
+}
+
+static void expect_locale(const char *all, const char *type, const char *lang, const char *env,
+                          const char *wanted)
+{
+    struct err e = {0};
+    char *text =
+        xasprintf("{\"jobType\":\"SparkApp\",\"sparkAppPath\":\"/a.py\",\"env\":{%s}}", env);
+
+    setenv("LC_ALL", all, 1);
+    setenv("LC_CTYPE", type, 1);
+    setenv("LANG", lang, 1);
+    assert_int_equal(prepare(text, &e), 0);
+    char *got = xasprintf("%s|%s|%s", env_of("LC_ALL"), env_of("LC_CTYPE"), env_of("LANG"));
+    assert_string_equal(got, wanted);
+    free(got);
+    free(text);
+    unsetenv("LC_ALL");
+    unsetenv("LC_CTYPE");
+    unsetenv("LANG");
+}
+
+static void test_spark_has_a_locale_with_all_characters(void **state)
+{
+    (void)state;
+    expect_locale("", "", "", "", "|C.UTF-8|");
+    expect_locale("C", "", "POSIX", "", "|C.UTF-8|C");
+    expect_locale("", "", "nn_NO.nowhere", "", "C.UTF-8||nn_NO.nowhere");
+    expect_locale("", "C.UTF-8", "C", "\"LC_TIME\":\"nn_NO.nowhere\"", "C.UTF-8|C.UTF-8|C");
+    expect_locale("C.UTF-8", "C", "C", "", "C.UTF-8|C|C");
+    expect_locale("", "C.UTF-8", "C", "", "|C.UTF-8|C");
+    expect_locale("", "", "C.UTF-8", "", "||C.UTF-8");
+    expect_locale("", "", "C.UTF-8", "\"LC_ALL\":\"POSIX\"", "|C.UTF-8|POSIX");
+}
+
+static void test_spark_keeps_its_files_with_the_attempt(void **state)
+{
+    char *work = in_root("attempt/work");
+    char *options = xasprintf("-Da=b \"-Djava.io.tmpdir=%s\"", work);
+
+    (void)state;
+    char *p = properties_of(",\"env\":{\"SPARK_SUBMIT_OPTS\":\"-Da=b\"}");
+    expect_last(p, "spark.local.dir", work);
+    expect_last(p, "spark.submit.callSystemExitOnMainExit", "true");
+    assert_string_equal(env_of("TMPDIR"), work);
+    assert_string_equal(env_of("SPARK_SUBMIT_OPTS"), options);
+    free(p);
+    p = properties_of(
+        ",\"env\":{\"TMPDIR\":\"/big\",\"SPARK_SUBMIT_OPTS\":\"-Djava.io.tmpdir=/x\"},"
+        "\"conf\":{\"spark.local.dir\":\"/y\","
+        "\"spark.submit.callSystemExitOnMainExit\":\"false\"}");
+    expect_last(p, "spark.local.dir", "/y");
+    expect_last(p, "spark.submit.callSystemExitOnMainExit", "false");
+    assert_string_equal(env_of("TMPDIR"), "/big");
+    assert_string_equal(env_of("SPARK_SUBMIT_OPTS"), "-Djava.io.tmpdir=/x");
+    free(p);
+    free(options);
+    free(work);
 }
 
 static void refuse(const char *text, int rc, const char *part)
@@ -854,6 +982,7 @@ static void test_output(void **state)
     check_output("{\"n\": [1, 2]}\n", "{\"n\":[1,2]}");
     check_output("", "none");
     check_output("not json", "SJE_OUTPUT is not JSON");
+    check_output("not json", "\"text\":\"not json\"");
     memset(big, ' ', TASK_OUTPUT_MAX + 2);
     check_output(big, "larger than 65536 bytes");
     free(big);
@@ -865,6 +994,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(test_spark_command_line),
+        T(test_spark_dependencies_are_added),
+        T(test_spark_settings_with_blanks),
+        T(test_spark_site_of_a_task),
+        T(test_spark_has_a_locale_with_all_characters),
+        T(test_spark_keeps_its_files_with_the_attempt),
         T(test_spark_listener),
         T(test_spark_files_are_looked_for_by_the_task),
         T(test_spark_refusals),
