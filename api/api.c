@@ -199,6 +199,12 @@ static void on_request(void *arg, struct http_request *r)
                      max_body);
         return;
     }
+    const char *encoding = http_header(r, "Content-Encoding");
+    if (encoding && *encoding && !str_ieq(str_of(encoding), STR("identity"))) {
+        call_problem(c, 415, "a body with Content-Encoding %.40s is not taken: send it as it is",
+                     encoding);
+        return;
+    }
     struct query_check q = {.request = r, .route = route};
     http_query_each(r, check_argument, &q);
     if (q.problems.count) {

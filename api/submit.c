@@ -28,7 +28,8 @@ struct submission {
     bool many;
     enum phase phase;
     struct json_list list;
-    EVP_MD_CTX *digest; /* NULL: nobody needs it */
+    EVP_MD_CTX *bytes; /* hashes of the body and of its tasks; NULL: nobody needs them */
+    EVP_MD_CTX *json;
     size_t digested;
     char *key;
     struct accept_request request; /* its rows as far as they are made */
@@ -47,12 +48,21 @@ static void submission_free(void *state)
         task_done(&s->request.rows[i]);
     }
     free(s->request.rows);
-    EVP_MD_CTX_free(s->digest);
+    EVP_MD_CTX_free(s->bytes);
+    EVP_MD_CTX_free(s->json);
     free(s->key);
     free(s);
 }
 
 /* ---- answers ---- */
+
+static const char *state_of(const struct accept_reply *reply, size_t i)
+{
+    if (!reply->states) {
+        return "QUEUED";
+    }
+    return reply->states[i] ? task_state_outside(reply->states[i]) : "UNKNOWN"; /* not kept */
+}
 
 static void answer_one(struct call *c, const struct accept_reply *reply)
 {
@@ -62,7 +72,7 @@ static void answer_one(struct call *c, const struct accept_reply *reply)
 
     id_format(&reply->tasks[0], location + 6);
     buf_init(&b, API_REPLY_MAX);
-    view_handle(&b, &reply->tasks[0], reply->rows[0].job_id, "QUEUED");
+    view_handle(&b, &reply->tasks[0], reply->rows[0].job_id, state_of(reply, 0), reply->replayed);
     call_reply(c, 202, NULL, (struct str){b.data, b.len}, &field, 1);
 }
 
@@ -71,12 +81,13 @@ static void answer_many(struct call *c, const struct accept_reply *reply)
     struct buf b CLEANUP(buf_free);
 
     buf_init(&b, API_REPLY_MAX);
-    buf_addf(&b, "{\"accepted\":%zu,\"tasks\":[", reply->count);
+    buf_addf(&b, "{\"accepted\":%zu,%s\"tasks\":[", reply->count,
+             reply->replayed ? "\"replayed\":true," : "");
     for (size_t i = 0; i < reply->count; i++) {
         if (i) {
             buf_addc(&b, ',');
         }
-        view_handle(&b, &reply->tasks[i], reply->rows[i].job_id, "QUEUED");
+        view_handle(&b, &reply->tasks[i], reply->rows[i].job_id, state_of(reply, i), false);
     }
     buf_adds(&b, "]}");
     call_json(c, 202, &b);
@@ -121,25 +132,37 @@ static bool take_key(struct submission *s)
     }
     s->key = xstrdup(key); /* the client may be gone before it is needed */
     s->request.idempotency_key = s->key;
-    s->digest = EVP_MD_CTX_new();
-    MUST(s->digest && EVP_DigestInit_ex(s->digest, EVP_sha256(), NULL) == 1);
+    s->bytes = EVP_MD_CTX_new();
+    s->json = EVP_MD_CTX_new();
+    MUST(s->bytes && EVP_DigestInit_ex(s->bytes, EVP_sha256(), NULL) == 1);
+    MUST(s->json && EVP_DigestInit_ex(s->json, EVP_sha256(), NULL) == 1);
     return true;
 }
 
 static void hash(struct submission *s)
 {
     struct str body = http_body(s->call->request);
-    size_t n = s->digest ? MIN(body.len - s->digested, (size_t)STRIDE_BYTES) : 0;
+    size_t n = s->bytes ? MIN(body.len - s->digested, (size_t)STRIDE_BYTES) : 0;
 
     if (n) {
-        MUST(EVP_DigestUpdate(s->digest, body.p + s->digested, n) == 1);
+        MUST(EVP_DigestUpdate(s->bytes, body.p + s->digested, n) == 1);
         s->digested += n;
         return;
     }
-    if (s->digest) {
-        MUST(EVP_DigestFinal_ex(s->digest, s->request.body_hash, NULL) == 1);
+    if (s->bytes) {
+        MUST(EVP_DigestFinal_ex(s->bytes, s->request.hash.bytes, NULL) == 1);
     }
     s->phase = COUNTING;
+}
+
+/* A task as it was sent: the order of members does not count, nor does the layout. */
+static void hash_task(struct submission *s, const json_t *j)
+{
+    char *text CLEANUP(freep) = s->json ? json_dumps(j, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+
+    if (text) { /* with its NUL, which separates */
+        MUST(EVP_DigestUpdate(s->json, text, strlen(text) + 1) == 1);
+    }
 }
 
 /* ---- from text to rows ---- */
@@ -278,6 +301,7 @@ static bool make_row(struct submission *s, struct str text)
         problem(s, entry, "has more than %d bytes as JSON", TASK_SPEC_MAX);
         return true;
     }
+    hash_task(s, j);
     spec = task_spec_parse(j, c->api->types, prefix, &s->problems);
     if (spec) {
         manager_row(c->api->manager, spec, &s->request.rows[s->made]);
@@ -287,6 +311,9 @@ static bool make_row(struct submission *s, struct str text)
 
 static void hand_on(struct submission *s)
 {
+    if (s->json) {
+        MUST(EVP_DigestFinal_ex(s->json, s->request.hash.json, NULL) == 1);
+    }
     struct accept_request request = s->request;
     struct call *c = s->call;
 

@@ -108,7 +108,7 @@ static void on_result(void *arg, int rc, const struct task *t, const struct err 
         call_error(c, rc, why);
     } else if (code == 0) {
         buf_init(&b, API_REPLY_MAX);
-        view_handle(&b, &t->id, t->job_id, task_state_outside(t->state));
+        view_handle(&b, &t->id, t->job_id, task_state_outside(t->state), false);
         call_json(c, 202, &b);
     } else if (code == 200) {
         call_reply(c, 200, NULL, str_of(t->output ? t->output : "null"), NULL, 0);

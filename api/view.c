@@ -63,8 +63,8 @@ void view_error(struct buf *b, const char *error_json)
 /* False: nothing of it can be a secret, nor is a label. */
 static bool has_to_be_parsed(const char *spec)
 {
-    static const char *const signs[] = {"\"labels\"", "\"conf\"", "\"env\"", "\"parameters\"",
-                                        "=",          "@"};
+    static const char *const signs[] = {"\"labels\"",     "\"conf\"", "\"env\"",
+                                        "\"parameters\"", "=",        "@"};
 
     for (size_t i = 0; i < ARRAY_LEN(signs); i++) {
         if (strstr(spec, signs[i])) {
@@ -149,12 +149,14 @@ void view_event(struct buf *b, const struct task_event_row *e)
     buf_addc(b, '}');
 }
 
-void view_handle(struct buf *b, const struct id *id, const char *job_id, const char *state)
+void view_handle(struct buf *b, const struct id *id, const char *job_id, const char *state,
+                 bool replayed)
 {
     char text[ID_TEXT_LEN];
 
     id_format(id, text);
     buf_addf(b, "{\"taskId\":\"%s\"", text);
     add_text(b, "jobId", job_id);
-    buf_addf(b, ",\"state\":\"%s\",\"href\":\"/task/%s\"}", state, text);
+    buf_addf(b, ",\"state\":\"%s\"", state);
+    buf_addf(b, ",\"href\":\"/task/%s\"%s}", text, replayed ? ",\"replayed\":true" : "");
 }

@@ -187,6 +187,10 @@ static void report(const struct cli *c, const struct reply *r, const char *const
         cli_print_json(c, r);
         return;
     }
+    if (json_get_bool(r->json, "replayed", false)) {
+        cli_note(c, "nothing new: the idempotency key has brought %s before",
+                 n == 1 ? "this task" : "these tasks");
+    }
     for (size_t i = 0; i < n; i++) {
         print_accepted(c, many ? json_array_get(tasks, i) : r->json);
     }

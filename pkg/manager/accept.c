@@ -30,7 +30,7 @@ struct request {
     bool alone; /* a batch with it was refused */
     bool sent;  /* a statement with it is under way */
     char *key;
-    uint8_t hash[32];
+    struct accept_hash hash;
     int tries;
     accept_done_fn *cb;
     void *arg;
@@ -79,9 +79,12 @@ static void answer_error(struct request *r, int rc, const struct err *why)
     request_free(r);
 }
 
-static void answer_ids(struct request *r, const struct id *ids, size_t n, bool replayed)
+/* states NULL: they were accepted now. */
+static void answer_ids(struct request *r, const struct id *ids, const enum task_state *states,
+                       size_t n)
 {
-    struct accept_reply reply = {.tasks = ids, .rows = r->rows, .count = n, .replayed = replayed};
+    struct accept_reply reply = {
+        .tasks = ids, .rows = r->rows, .count = n, .replayed = states, .states = states};
 
     r->cb(r->arg, &reply);
 }
@@ -166,7 +169,7 @@ static void request_done(struct request *r)
     for (size_t i = 0; i < r->n; i++) {
         ids[i] = r->rows[i].id;
     }
-    answer_ids(r, ids, r->n, false);
+    answer_ids(r, ids, NULL, r->n);
     publish_rows(r->m, r->rows, r->n);
     request_free(r);
 }
@@ -324,21 +327,21 @@ static void wake(struct manager *m)
     }
 }
 
-static void on_keyed(void *arg, int rc, bool replayed, const struct id *ids, size_t n,
-                     const struct err *why);
+static void on_keyed(void *arg, int rc, const struct id *ids, const enum task_state *states,
+                     size_t n, const struct err *why);
 
 static void send_keyed(struct request *r)
 {
     CRASH_POINT("accept-before-commit");
-    int rc = store_insert_keyed(r->m->db, r->rows, r->n, r->key, r->hash, on_keyed, r);
+    int rc = store_insert_keyed(r->m->db, r->rows, r->n, r->key, &r->hash, on_keyed, r);
 
     if (rc < 0) {
         answer_error(r, rc, NULL);
     }
 }
 
-static void on_keyed(void *arg, int rc, bool replayed, const struct id *ids, size_t n,
-                     const struct err *why)
+static void on_keyed(void *arg, int rc, const struct id *ids, const enum task_state *states,
+                     size_t n, const struct err *why)
 {
     struct request *r = arg;
 
@@ -350,8 +353,8 @@ static void on_keyed(void *arg, int rc, bool replayed, const struct id *ids, siz
         answer_error(r, rc, why);
         return;
     }
-    if (replayed) {
-        answer_ids(r, ids, n, true);
+    if (states) {
+        answer_ids(r, ids, states, n);
         request_free(r);
         return;
     }
@@ -391,7 +394,7 @@ static struct request *request_new(struct manager *m, struct accept_request *a, 
     r->n = a->count;
     r->rows = STEAL(a->rows);
     r->key = xstrdup(a->idempotency_key);
-    memcpy(r->hash, a->body_hash, sizeof(r->hash));
+    r->hash = a->hash;
     for (size_t i = 0; i < a->count; i++) {
         struct task_audit audit;
 

@@ -31,19 +31,25 @@ void manager_reconfigure(struct manager *m, const struct config *c);
 /* ---- accept ---- */
 /* The row of a task that is submitted now, not yet accepted. */
 void manager_row(const struct manager *m, const struct task_spec *s, struct task *ret);
+/* What a key stands for: two bodies are the same where one of these is. SHA-256. */
+struct accept_hash {
+    uint8_t bytes[32];
+    uint8_t json[32]; /* of the tasks, whatever their layout and the order of members */
+};
 struct accept_request {
     struct task *rows; /* from manager_row(); taken over */
     size_t count;
     const char *idempotency_key; /* NULL: none */
-    uint8_t body_hash[32];       /* SHA-256 of the body, for the key */
+    struct accept_hash hash;     /* for the key */
 };
 struct accept_reply {
     int rc; /* 0, ERR_DB_DOWN, ERR_BUSY, ERR_CONFLICT (key used with another body), ERR_CLOSED,
                ERR_DB */
     struct err why;
-    bool replayed;           /* the first answer to this key */
-    const struct id *tasks;  /* in the order sent */
-    const struct task *rows; /* as they were sent; of a replay the ids are others */
+    bool replayed;                 /* these are the tasks of the first answer to this key */
+    const struct id *tasks;        /* in the order sent */
+    const enum task_state *states; /* of a replay, as they are now; 0: it is not kept any more */
+    const struct task *rows;       /* as they were sent; of a replay the ids are others */
     size_t count;
 };
 typedef void accept_done_fn(void *arg, const struct accept_reply *reply);

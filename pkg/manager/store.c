@@ -465,7 +465,7 @@ static void on_inserted_keyed(void *arg, int rc, const struct db_result *res, co
     struct call *c CLEANUP(freep) = arg;
 
     if (rc < 0) {
-        c->cb.keyed(c->arg, busy_for_conflict(rc), false, NULL, 0, why);
+        c->cb.keyed(c->arg, busy_for_conflict(rc), NULL, NULL, 0, why);
         return;
     }
     size_t n = (size_t)db_rows(res);
@@ -473,23 +473,25 @@ static void on_inserted_keyed(void *arg, int rc, const struct db_result *res, co
     if (n == 0 || db_is_null(res, 0, 1)) {
         /* The key is there, but its row was committed after our snapshot. */
         rc = err_set(&e, ERR_BUSY, "another request with this Idempotency-Key is being answered");
-        c->cb.keyed(c->arg, rc, false, NULL, 0, &e);
+        c->cb.keyed(c->arg, rc, NULL, NULL, 0, &e);
         return;
     }
     bool replayed = !db_get_bool(res, 0, 0);
     if (replayed && !db_get_bool(res, 0, 1)) {
         rc = err_set(&e, ERR_CONFLICT, "this Idempotency-Key was used with another body");
-        c->cb.keyed(c->arg, rc, true, NULL, 0, &e);
+        c->cb.keyed(c->arg, rc, NULL, NULL, 0, &e);
         return;
     }
     struct id *ids CLEANUP(freep) = xcalloc(n, sizeof(*ids));
+    enum task_state *states CLEANUP(freep) = xcalloc(n, sizeof(*states));
     for (size_t i = 0; i < n; i++) {
         ids[i] = db_get_id(res, (int)i, 2);
+        states[i] = db_is_null(res, (int)i, 3) ? 0 : (enum task_state)db_get_int(res, (int)i, 3);
     }
-    c->cb.keyed(c->arg, 0, replayed, ids, n, NULL);
+    c->cb.keyed(c->arg, 0, ids, replayed ? states : NULL, n, NULL);
 }
 
-/* $1 key, $2 hash of the body, then the rows, of which the first array are the ids. */
+/* $1 key, $2 and $3 hashes, then the rows, of which the first array are the ids. */
 static const char *insert_keyed_sql(void)
 {
     static const char *ready;
@@ -497,16 +499,18 @@ static const char *insert_keyed_sql(void)
 
     if (!ready) {
         buf_init(&b, 65536);
-        buf_adds(&b, "with k as (insert into idempotency (key, body_hash, tasks, created_at) "
-                     "values ($1, $2, $3, now()) on conflict (key) do nothing returning key), "
+        buf_adds(&b, "with k as (insert into idempotency (key, body_hash, json_hash, tasks, "
+                     "created_at) values ($1, $2, $3, $4, now()) on conflict (key) do nothing "
+                     "returning key), "
                      "c as materialized (select ");
-        add_unnest(&b, INSERTED, 3);
+        add_unnest(&b, INSERTED, 4);
         buf_adds(&b, " where exists (select 1 from k)), t as (");
         add_insert_task(&b);
         buf_adds(&b, "), e as (" INSERT_EVENT ") "
-                     "select true, true, x.id from k, unnest($3::uuid[]) with ordinality as "
-                     "x(id, n) union all "
-                     "select false, i.body_hash = $2, x.id from idempotency i, "
+                     "select true, true, x.id, null::smallint from k, unnest($4::uuid[]) with "
+                     "ordinality as x(id, n) union all "
+                     "select false, i.body_hash = $2 or coalesce(i.json_hash = $3, false), x.id, "
+                     "(select t.state from task t where t.id = x.id) from idempotency i, "
                      "unnest(i.tasks) with ordinality as x(id, n) "
                      "where i.key = $1 and not exists (select 1 from k)");
         ready = buf_take(&b);
@@ -515,7 +519,7 @@ static const char *insert_keyed_sql(void)
 }
 
 int store_insert_keyed(struct db *db, const struct task *rows, size_t n, const char *key,
-                       const uint8_t hash[32], store_keyed_fn *cb, void *arg)
+                       const struct accept_hash *hash, store_keyed_fn *cb, void *arg)
 {
     struct arrays arrays CLEANUP(arrays_free) = {.n = 0};
     struct db_params p CLEANUP(db_params_free);
@@ -523,7 +527,8 @@ int store_insert_keyed(struct db *db, const struct task *rows, size_t n, const c
 
     db_params_init(&p);
     db_add_text(&p, key);
-    db_add_bytes(&p, hash, 32);
+    db_add_bytes(&p, hash->bytes, sizeof(hash->bytes));
+    db_add_bytes(&p, hash->json, sizeof(hash->json));
     insert_params(&p, &arrays, rows, n);
     c->cb.keyed = cb;
     return send_call(db, insert_keyed_sql(), &p, on_inserted_keyed, c);

@@ -32,12 +32,13 @@ typedef void store_rows_fn(void *arg, int rc, const struct task *rows, size_t n,
 int store_insert(struct db *db, const struct task *rows, size_t n, store_done_fn *cb,
                  void *arg) NODISCARD;
 
-/* The same under an Idempotency-Key. `ids` are the tasks of the first answer; ERR_CONFLICT: another
+/* The same under an Idempotency-Key. `ids` are the tasks of the first answer, and where it was
+ * given before, `states` what they are now (0: not kept any more), else NULL. ERR_CONFLICT: another
  * body; ERR_BUSY: somebody else is answering this very key: ask again. */
-typedef void store_keyed_fn(void *arg, int rc, bool replayed, const struct id *ids, size_t n,
-                            const struct err *why);
+typedef void store_keyed_fn(void *arg, int rc, const struct id *ids, const enum task_state *states,
+                            size_t n, const struct err *why);
 int store_insert_keyed(struct db *db, const struct task *rows, size_t n, const char *key,
-                       const uint8_t hash[32], store_keyed_fn *cb, void *arg) NODISCARD;
+                       const struct accept_hash *hash, store_keyed_fn *cb, void *arg) NODISCARD;
 
 /* epoch 0: any manager may write this; else only while the leader of that epoch leads. `changes`
  * must be sorted by task id, so that two managers cannot lock each other out. */

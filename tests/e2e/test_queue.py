@@ -93,6 +93,12 @@ def test_idempotency_key(sje):
     again = sje.post("/task", task, headers={"Idempotency-Key": "key-1"})
     assert again.json()["taskId"] == first.json()["taskId"]
     assert again.headers["Location"] == first.headers["Location"]
+    assert "replayed" not in first.json() and again.json()["replayed"] is True
+    done = sje.end(first.json()["taskId"])
+    body = ' { "jobId" : "once",\n"jobType":"Noop"}'
+    headers = {"Idempotency-Key": "key-1", "Content-Type": "application/json"}
+    now = sje.call("POST", "/task", 202, data=body, headers=headers).json()
+    assert (now["taskId"], now["state"], now["replayed"]) == (done["taskId"], done["state"], True)
     sje.post("/task", noop(jobId="other"), 409, headers={"Idempotency-Key": "key-1"})
     assert sje.post("/task", task, headers={"Idempotency-Key": "key-2"}).json()["taskId"] != \
         first.json()["taskId"]

@@ -86,6 +86,7 @@ struct stmt {
     int64_t numbers[2]; /* the first parameters */
     bool no_row;
     bool replayed;
+    enum task_state state; /* then */
     struct task *rows;
     size_t n_rows;
     bool all;
@@ -263,6 +264,7 @@ static void insert_keyed(struct stmt *s)
         if (streq(base.keys[i], s->key)) {
             s->replayed = true;
             s->ids[0] = base.rows[i].t.id;
+            s->state = base.rows[i].t.state;
             return;
         }
     }
@@ -487,7 +489,7 @@ static void answer(struct stmt *s)
         s->cb.done(s->arg, s->rc, e);
         break;
     case ST_KEYED:
-        s->cb.keyed(s->arg, s->rc, s->replayed, s->ids, s->rc < 0 ? 0 : 1, e);
+        s->cb.keyed(s->arg, s->rc, s->ids, s->replayed ? &s->state : NULL, s->rc < 0 ? 0 : 1, e);
         break;
     case ST_WRITE:
         s->cb.written(s->arg, s->rc, s->ids, s->rc < 0 ? 0 : s->n, e);
@@ -815,7 +817,7 @@ int store_insert(struct db *db, const struct task *rows, size_t n, store_done_fn
 }
 
 int store_insert_keyed(struct db *db, const struct task *rows, size_t n, const char *key,
-                       const uint8_t hash[32], store_keyed_fn *cb, void *arg)
+                       const struct accept_hash *hash, store_keyed_fn *cb, void *arg)
 {
     (void)hash;
     MUST(n == 1);

@@ -41,6 +41,7 @@ static struct {
     size_t n_rows;
     char key[600];
     uint8_t hash[32];
+    uint8_t json_hash[32];
     char specs[4096]; /* JSON of the last accepted, each followed by a line feed */
     struct id ids[3];
     struct task_event_row events[2];
@@ -136,7 +137,8 @@ void manager_accept(struct manager *m, struct accept_request *r, accept_done_fn 
     buf_init(&b, sizeof(fake.specs) - 1);
     fake.n_accepted = r->count;
     snprintf(fake.key, sizeof(fake.key), "%s", r->idempotency_key ? r->idempotency_key : "");
-    memcpy(fake.hash, r->body_hash, sizeof(fake.hash));
+    memcpy(fake.hash, r->hash.bytes, sizeof(fake.hash));
+    memcpy(fake.json_hash, r->hash.json, sizeof(fake.json_hash));
     for (size_t i = 0; i < r->count; i++) {
         if (b.len < 1024) {
             buf_addf(&b, "%s\n", r->rows[i].spec);

@@ -374,6 +374,50 @@ static void test_idempotency_key(void **state)
     assert_problem(409);
 }
 
+static void hash_of(const char *path, const char *body, uint8_t ret[32])
+{
+    request(path, "Idempotency-Key: k\r\n", body, strlen(body));
+    assert_int_equal(status(), 202);
+    memcpy(ret, fake.json_hash, sizeof(fake.json_hash));
+}
+
+/* Two clients, or two versions of one, write the same tasks otherwise. */
+static void test_the_same_tasks_have_the_same_hash(void **state)
+{
+    static const char *const same[] = {
+        "[{\"jobType\":\"Noop\",\"priority\":3},{\"jobType\":\"Noop\"}]",
+        "[ {\"priority\": 3, \"jobType\" : \"N\\u006fop\"},\n{\"jobType\":\"Noop\"}]\n",
+        "\xef\xbb\xbf{\"tasks\":[{\"jobType\":\"Noop\",\"priority\":3},{\"jobType\":\"Noop\"}]}",
+    };
+    static const char *const other[] = {
+        "[{\"jobType\":\"Noop\"},{\"jobType\":\"Noop\",\"priority\":3}]",
+        "[{\"jobType\":\"Noop\",\"priority\":4},{\"jobType\":\"Noop\"}]",
+        "[{\"jobType\":\"Noop\",\"priority\":3}]",
+    };
+    uint8_t first[32];
+    uint8_t hash[32];
+
+    (void)state;
+    hash_of("POST /tasks", same[0], first);
+    for (size_t i = 1; i < ARRAY_LEN(same); i++) {
+        hash_of("POST /tasks", same[i], hash);
+        assert_memory_equal(hash, first, sizeof(hash));
+    }
+    for (size_t i = 0; i < ARRAY_LEN(other); i++) {
+        hash_of("POST /tasks", other[i], hash);
+        assert_memory_not_equal(hash, first, sizeof(hash));
+    }
+}
+
+static void test_a_packed_body_is_refused(void **state)
+{
+    (void)state;
+    request("POST /task", "Content-Encoding: gzip\r\n", "\x1f\x8b", 2);
+    assert_problem(415);
+    request("POST /task", "Content-Encoding: identity\r\n", "{\"jobType\":\"Noop\"}", 18);
+    assert_int_equal(status(), 202);
+}
+
 static void test_cannot_accept(void **state)
 {
     static const int codes[] = {ERR_DB_DOWN, ERR_BUSY, ERR_CLOSED};
@@ -815,6 +859,8 @@ int main(void)
         T(test_submit_many),
         T(test_submit_many_is_all_or_nothing),
         T(test_idempotency_key),
+        T(test_the_same_tasks_have_the_same_hash),
+        T(test_a_packed_body_is_refused),
         T(test_cannot_accept),
         T(test_view),
         T(test_no_such_task),

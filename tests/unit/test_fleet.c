@@ -655,8 +655,8 @@ static void test_numbers_out_of_nowhere(void **state)
     done(&t);
 }
 
-/* The directory was put back to what it had been, and a beat of the process that ran since came late:
- * whoever passes that number began before it. */
+/* The directory was put back to what it had been, and a beat of the process that ran since came
+ * late: whoever passes that number began before it. */
 static void test_a_number_that_is_used_again(void **state)
 {
     struct task t = granted_to(home(1, 7), 5);

@@ -121,7 +121,7 @@ static void is_strict(void **state)
         "// c\n1",
         "{\"\\u0000\":1}",
         "]",
-        "\xef\xbb\xbf{}",
+        "{}\xef\xbb\xbf",
     };
 
     for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
