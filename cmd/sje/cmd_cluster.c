@@ -111,32 +111,69 @@ static void print_state(const char *head, const json_t *w)
     print_trouble(head, &b);
 }
 
-/* The manager is up; are there workers that take what it has? One that cannot say is not asked. */
-static void print_degraded(struct cli *c)
+/* How many tasks could run now; -1: that cannot be told. */
+static int64_t tasks_waiting(struct cli *c)
 {
-    static const char head[] = "degraded: worker ";
     struct reply r CLEANUP(reply_done) = {0};
     struct err e;
+    int64_t waiting = 0;
+
+    if (client_call(c->client, &(struct request){.path = "/mgmt/queues"}, &r, &e) < 0 ||
+        r.status != 200) {
+        return -1;
+    }
+    const json_t *queues = json_object_get(r.json, "queues");
+    for (size_t i = 0; i < json_array_size(queues); i++) {
+        const json_t *q = json_array_get(queues, i);
+
+        waiting += json_get_int(q, "ready", 0) + json_get_int(q, "fed", 0);
+    }
+    return waiting;
+}
+
+/* False: tasks wait, and no worker takes any. */
+static bool print_workers(struct cli *c, const json_t *workers, bool show)
+{
+    static const char head[] = "degraded: worker ";
     int taking = 0;
 
-    if (client_call(c->client, &(struct request){.path = "/mgmt/workers"}, &r, &e) < 0 ||
-        r.status != 200) {
-        return;
-    }
-    const json_t *workers = json_object_get(r.json, "workers");
     for (size_t i = 0; i < json_array_size(workers); i++) {
         const json_t *w = json_array_get(workers, i);
         const json_t *types = json_object_get(w, "jobTypes");
 
         taking += streq(json_get_string(w, "state"), "UP") && json_array_size(types) > 0;
     }
-    if (!taking) {
-        printf("degraded: no worker takes any task\n");
+    int64_t waiting = taking ? 0 : tasks_waiting(c);
+    if (!taking && show) {
+        printf("degraded: no worker takes any task");
+        if (waiting > 0) {
+            printf(", and %lld %s", (long long)waiting, waiting == 1 ? "waits" : "wait");
+        }
+        printf("\n");
     }
-    for (size_t i = 0; i < json_array_size(workers); i++) {
+    for (size_t i = 0; show && i < json_array_size(workers); i++) {
         print_state(head, json_array_get(workers, i));
         print_faults(head, json_array_get(workers, i));
     }
+    return waiting <= 0;
+}
+
+/* The manager is up; does it get done what waits? One that cannot say is not asked. */
+static bool is_served(struct cli *c, const json_t *health, bool show)
+{
+    struct reply r CLEANUP(reply_done) = {0};
+    struct err e;
+    bool led = !json_get_bool(health, "noLeader", false);
+
+    if (!led && show) {
+        printf("degraded: no manager leads: tasks wait until one does\n");
+    }
+    if (!streq(json_get_string(health, "status"), "up") ||
+        client_call(c->client, &(struct request){.path = "/mgmt/workers"}, &r, &e) < 0 ||
+        r.status != 200) {
+        return led;
+    }
+    return print_workers(c, json_object_get(r.json, "workers"), show) && led;
 }
 
 int health_run(struct cli *c)
@@ -144,6 +181,7 @@ int health_run(struct cli *c)
     struct reply r CLEANUP(reply_done) = {0};
     int rc = cli_send(c, &(struct request){.path = "/health"}, &r);
     const char *status = json_get_string(r.json, "status");
+    bool show = !c->json && !c->quiet;
 
     if (rc != CLI_OK) {
         return rc;
@@ -153,16 +191,11 @@ int health_run(struct cli *c)
     }
     if (c->json) {
         cli_print_json(c, &r);
-    } else if (!c->quiet) {
+    } else if (show) {
         cli_print_flat(c, r.json);
-        if (json_get_bool(r.json, "noLeader", false)) {
-            printf("degraded: no manager leads: tasks wait until one does\n");
-        }
-        if (streq(status, "up")) {
-            print_degraded(c);
-        }
     }
-    return r.status == 200 && streq(status, "up") ? CLI_OK : CLI_TASK;
+    bool served = is_served(c, r.json, show);
+    return served && r.status == 200 && streq(status, "up") ? CLI_OK : CLI_TASK;
 }
 
 static int show_flat(struct cli *c, const char *path, const char *about)

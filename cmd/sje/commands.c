@@ -103,7 +103,8 @@ const struct command commands[] = {
      "id=$(sje submit -q task.json)\n"
      "echo '{\"jobType\": \"Command\", \"command\": [\"date\"]}' | sje submit -",
      submit_run},
-    {"status", "show a task", OPERAND_TASK, "ID", NULL, "Shows all there is to know about a task.",
+    {"status", "show a task", OPERAND_TASK, "ID", NULL,
+     "Shows everything that is known about a task.",
      "sje status 01890a5d-ac96-774b-bcce-b302099a8057", status_run},
     {"wait", "wait for a task to end", OPERAND_TASK, "ID", wait_options,
      "Shows what happens until the task ends, then a summary. On a terminal: its log and below it "
@@ -140,7 +141,7 @@ const struct command commands[] = {
      "does not take, and why it is refused.",
      "sje workers", workers_run},
     {"worker", "show a worker", OPERAND_WORKER, "WORKER", NULL,
-     "Shows all there is to know about a worker, also of others that call themselves so and are "
+     "Shows everything that is known about a worker, also of others that have its name and are "
      "refused.",
      "sje worker node1", worker_run},
     {"queues", "show the queues", OPERAND_NONE, NULL, NULL,
@@ -163,8 +164,11 @@ const struct command commands[] = {
      "begin with \"degraded:\" name workers that are DEAD, SUSPECT, DRAINING or REFUSED, and what "
      "the others do not take. One more says where no manager leads: then no task is handed "
      "out.\n\n"
-     "The exit status and what --json prints speak of the manager alone: status 1 where database "
-     "or broker do not answer, and 0 even where no worker takes a task.",
+     "The exit status is for monitoring: 1 where database or broker do not answer, no manager "
+     "leads, "
+     "or tasks wait and no worker takes any; --quiet prints nothing. What --json prints speaks of "
+     "the "
+     "manager alone.",
      "sje health", health_run},
     {"config", "show the settings in force", OPERAND_NONE, NULL, NULL,
      "Shows the manager's settings, by the names that sje set takes. Secrets are not shown.",
@@ -180,7 +184,7 @@ const struct command commands[] = {
      "sje set executorNodeConfig.spark.conf.spark.executor.memory=2g",
      set_run},
     {"reset", "give settings back to file and environment", OPERAND_KEY, "KEY...", NULL,
-     "Undoes: sje set. What file, environment or default say is in force again. "
+     "Undoes: sje set. The value of the file, the environment or the default counts again. "
      "executorNodeConfig.deadAfterSeconds cannot be given back: it is one value for the cluster, "
      "kept in the database, which the first leader's file only seeded; set another one.",
      "sje reset managerConfig.maxLosses", set_run},

@@ -15,7 +15,7 @@ static const struct {
 } exits[] = {
     {CLI_OK, "it went well; a task that was waited for succeeded"},
     {CLI_TASK,
-     "the task failed or was cancelled; for health: the manager lacks its database or broker"},
+     "the task failed or was cancelled; for health: something is down, or nobody does what waits"},
     {CLI_USAGE, "wrong usage, an unreadable file, or the manager refused the request"},
     {CLI_REACH, "the manager cannot be reached or cannot answer now"},
     {CLI_PENDING, "the task has not ended: time over in wait, too early for result"},

@@ -1088,6 +1088,22 @@ def test_health_names_workers_that_take_no_part(straw):
     assert "degraded" not in sje("health", "--json", straw=straw).out
 
 
+@pytest.mark.parametrize("options", [[], ["--json"], ["--quiet"]])
+def test_health_fails_where_nobody_does_what_waits(straw, options):
+    straw.on("GET", "/health", {"status": "up"}).on("GET", "/mgmt/workers", {"workers": []})
+    for scheduled, ready, status in ((5, 0, OK), (0, 1, TASK), (3, 2, TASK)):
+        queues = [{"pool": "a", "scheduled": scheduled, "ready": ready, "fed": 0, "queued": scheduled + ready}]
+        straw.on("GET", "/mgmt/queues", {"queues": queues})
+        done = sje("health", *options, straw=straw)
+        assert done.returncode == status, (scheduled, ready, done.out)
+        if not options:
+            waits = {0: "", 1: ", and 1 waits", 2: ", and 2 wait"}[ready]
+            assert f"degraded: no worker takes any task{waits}\n" in done.out
+    workers = [{"workerId": "w", "state": "UP", "jobTypes": ["Noop"]}]
+    straw.on("GET", "/mgmt/workers", {"workers": workers})
+    assert sje("health", *options, straw=straw).returncode == OK
+
+
 def test_queues(straw):
     queues = {"queues": [{"pool": "default", "paused": True, "scheduled": 1, "ready": 2, "fed": 3,
                           "queued": 6, "running": 4, "waitingFor": "the pool is paused",
@@ -1203,6 +1219,7 @@ def test_health_says_that_no_manager_leads(straw):
         straw.on("GET", "/health", (code, {"status": status, "leader": False, "noLeader": True}, {}))
         done = sje("health", straw=straw)
         assert "degraded: no manager leads: tasks wait until one does\n" in done.out
+        assert done.returncode == TASK
     straw.on("GET", "/health", {"status": "up", "leader": False, "noLeader": False})
     assert "no manager leads" not in sje("health", straw=straw).out
 
