@@ -87,6 +87,19 @@ static bool ok_token(struct str s)
     return true;
 }
 
+/* As people spell it; also as it was spelled in the file that this format comes from. */
+static bool ok_db_type(struct str s)
+{
+    static const char *const names[] = {"PostgreSQL", "Postgres", "PostGresSQL", "pgsql", "pg"};
+
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        if (str_ieq(s, str_of(names[i]))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static const struct config_rule rule_ANY;
 static const struct config_rule rule_POOL = {
     .ok = ok_pool, .allowed = "lower-case letters, digits and '-' (not first), at most 63"};
@@ -107,7 +120,10 @@ static const struct config_rule rule_URLS = {
     .hide = true};
 static const struct config_rule rule_TOKEN = {
     .ok = ok_token, .allowed = "empty, or visible ASCII characters without blanks", .hide = true};
-static const struct config_rule rule_DB_TYPE = {.allowed = "PostgreSQL"};
+static const struct config_rule rule_DB_TYPE = {
+    .ok = ok_db_type,
+    .allowed = "PostgreSQL, however it is spelled; no other database, such as MongoDB, has the "
+               "transactions over several rows, locks and notices that a manager needs"};
 static const struct config_rule rule_SSL_MODE = {
     .allowed = "disable, allow, prefer, require, verify-ca, verify-full"};
 static const struct config_rule rule_ROLE = {.allowed = "manager, worker"};

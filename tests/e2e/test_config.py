@@ -40,6 +40,7 @@ def config(tmp_path, text):
     ("apiConfig: [1\n", ["sje-config.yaml"]),
     ("apiConfig:\n\tport: 1\n", ["2"]),
     ("dbConfig: {type: MySQL}\n", ["type", "PostgreSQL"]),
+    ("dbConfig: {type: MongoDB}\n", ["type", "MongoDB", "PostgreSQL"]),
     (f"dbConfig:\n  password: {SECRET}\n  pasword: {SECRET}\n", ["3", "pasword"]),
     ("a: &a [*a]\n", []),
 ])
@@ -49,6 +50,12 @@ def test_check_config(tmp_path, text, words):
 
 def test_a_good_file_is_checked_without_starting(tmp_path):
     done = executor("--check-config", "--config", config(tmp_path, "apiConfig: {port: 1}\n"))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["PostGresSQL", "postgresql", "POSTGRES", "pg"])
+def test_spellings_of_the_database(tmp_path, name):
+    done = executor("--check-config", "--config", config(tmp_path, f"dbConfig: {{type: {name}}}\n"))
     assert done.returncode == 0, done.stderr
 
 
