@@ -288,7 +288,9 @@ static void on_written(void *arg, int rc, const struct db_result *res, const str
     struct err e = {0};
 
     if (rc == 0 && db_rows(res) == 0) {
-        rc = err_set(&e, ERR_BUSY, "somebody else is changing the settings");
+        rc = err_set(&e, ERR_BUSY,
+                     "somebody else is changing the settings, or the row of table "
+                     "setting is missing");
         why = &e;
         orders_read(c->m);
     } else if (rc == 0) {

@@ -117,7 +117,15 @@ static void on_epoch(void *arg, int rc, const struct db_result *res, const struc
     struct term *t = &m->term;
     int64_t now = clock_boot_ms();
 
+    struct err e = {0};
+
     t->asked = false;
+    if (rc == 0 && db_rows(res) == 0) { /* somebody took it out, or is putting a backup back */
+        why = &e;
+        rc = err_set(&e, ERR_NOT_FOUND,
+                     "the row of table leader is missing: the database is not whole; where a "
+                     "backup is being put back, stop all managers first");
+    }
     if (m->stopping && rc == 0) {
         settle(m, db_get_int(res, 0, 0), (int32_t)db_get_int(res, 0, 1)); /* it was never used */
     }
@@ -259,6 +267,9 @@ void term_tick(struct manager *m)
     if (!m->epoch) {
         if (answers) {
             look_for_successor(m);
+        }
+        if (m->ticks % NOTICE_TICKS == 0) {
+            notices_here(m);
         }
         return;
     }

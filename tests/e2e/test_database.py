@@ -58,6 +58,22 @@ def test_connections_are_cut(own):
     all_ended(sje, load)
 
 
+def test_it_is_not_whole(own):
+    """A backup is being put back while a manager runs, which the documents forbid: it waits, and says for what."""
+    sje = own(split=True)
+    with sje.database() as db, db.cursor() as c:
+        c.execute("DELETE FROM leader RETURNING epoch")
+        (epoch,) = c.fetchone()
+    cut(sje)
+    until(lambda: "the row of table leader is missing" in sje.manager.output.read_text(), 20, "it is told")
+    sje.manager.terminate()
+    sje.manager.start()
+    until(lambda: sje.manager.output.read_text().count("the row of table leader is missing") > 1, 20, "told again")
+    with sje.database() as db, db.cursor() as c:
+        c.execute("INSERT INTO leader (epoch, manager_id, since) VALUES (%s, '', now())", (epoch,))
+    assert sje.run(NOOP)["state"] == "SUCCEEDED"
+
+
 @pytest.mark.parametrize("split", [False, True], ids=["all", "split"])
 def test_it_is_away_for_three_leases(own, services, split):
     """The manager that led answers beats without it."""
