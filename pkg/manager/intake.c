@@ -502,6 +502,7 @@ static void on_own_message(void *arg, const struct mq_delivery *md)
         due_heard(m, msg.at);
         break;
     case MSG_FINAL:
+        notices_heard(m, msg.from);
         for (size_t i = 0; i < msg.n_finals; i++) {
             look_final(m, &msg.finals[i]);
         }

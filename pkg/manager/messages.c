@@ -368,6 +368,7 @@ static int read_finals(struct message *m, struct err *reterr)
     if (n > ENTRIES_MAX) {
         return broken(reterr, "tasks");
     }
+    m->from = json_get_string(m->doc, "manager");
     m->finals = xcalloc(n, sizeof(*m->finals));
     for (size_t i = 0; i < n; i++) {
         const char *text = json_string_value(json_array_get(list, i));
@@ -680,9 +681,9 @@ void tasks_write(struct buf *b, const char *type, const struct who *to, const st
     buf_addc(b, '}');
 }
 
-void finals_write(struct buf *b, const struct id *ids, size_t n)
+void finals_write(struct buf *b, const char *manager, const struct id *ids, size_t n)
 {
-    buf_adds(b, "{\"v\":1,\"type\":\"final\",\"tasks\":[");
+    buf_addf(b, "{\"v\":1,\"type\":\"final\",\"manager\":\"%s\",\"tasks\":[", manager);
     for (size_t i = 0; i < n; i++) {
         char text[ID_TEXT_LEN];
 

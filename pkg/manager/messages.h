@@ -104,6 +104,7 @@ struct message {
     int64_t at;        /* MSG_DUE; wall ms */
     int64_t epoch;     /* MSG_LEADER */
     struct id *finals; /* MSG_FINAL; owned */
+    const char *from;  /* MSG_FINAL: the manager that tells; NULL: of an earlier version */
     size_t n_finals;
     struct task_ref *tasks; /* MSG_GRANTED, MSG_CANCEL; owned */
     size_t n_tasks;
@@ -141,6 +142,6 @@ void ready_write(struct buf *b, const struct task *row, bool need);
 void tasks_write(struct buf *b, const char *type, const struct who *to, const struct task_ref *refs,
                  size_t n);
 void refs_write(struct buf *b, const struct task_ref *refs, size_t n); /* the array alone */
-void finals_write(struct buf *b, const struct id *ids, size_t n);
+void finals_write(struct buf *b, const char *manager, const struct id *ids, size_t n);
 
 #endif

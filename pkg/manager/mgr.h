@@ -147,6 +147,7 @@ struct manager {
     /* notices.c: to be told to the other managers */
     struct id finals[256];
     size_t n_finals;
+    int64_t others_until; /* other managers were heard: they are told of ends until then */
     struct task_ref granted[256];
     size_t n_granted;
     uv_timer_t notice_timer;
@@ -231,6 +232,8 @@ void notices_change(struct manager *m, enum task_state from, const struct task *
 void notices_due(struct manager *m, int64_t at);
 void notices_orders(struct manager *m);
 void notices_leader(struct manager *m);
+void notices_here(struct manager *m); /* by one that does not lead, now and then */
+void notices_heard(struct manager *m, const char *from); /* of ends; NULL: an earlier version */
 
 /* orders.c */
 void orders_read(struct manager *m);

@@ -6,16 +6,22 @@
 #define NOTICE_MS 2  /* what changes meanwhile goes into one message */
 #define DUE_MS    10 /* between two notices of times */
 #define CLOCKS_MS 50
+#define OTHERS_MS 15000 /* so long another manager is there that said so; it does each 5 s */
 
-static void flush_finals(struct manager *m)
+static void send_finals(struct manager *m)
 {
     struct buf b CLEANUP(buf_free) = {0};
 
+    buf_init(&b, MESSAGE_MAX);
+    finals_write(&b, m->id, m->finals, m->n_finals);
+    m->n_finals = 0;
+    mgr_send(m, "sje.ctl", "", &b);
+}
+
+static void flush_finals(struct manager *m)
+{
     if (m->n_finals) {
-        buf_init(&b, MESSAGE_MAX);
-        finals_write(&b, m->finals, m->n_finals);
-        m->n_finals = 0;
-        mgr_send(m, "sje.ctl", "", &b);
+        send_finals(m);
     }
 }
 
@@ -85,7 +91,29 @@ void notices_init(struct manager *m)
     m->notice_timer.data = m;
 }
 
-/* The leader has nobody to tell: it holds the leases and the hints itself. */
+/* Clients may wait at any manager: the leader tells the others too, while there are some. */
+void notices_here(struct manager *m)
+{
+    if (!m->n_finals) {
+        send_finals(m); /* of nothing */
+    }
+}
+
+void notices_heard(struct manager *m, const char *from)
+{
+    if (!streq(from, m->id)) {
+        m->others_until = clock_boot_ms() + OTHERS_MS;
+    }
+}
+
+/* The leader holds the leases and the hints itself. */
+static bool is_told(const struct manager *m, bool granted, const struct task *row)
+{
+    bool final = task_state_final(row->state) && (!m->epoch || clock_boot_ms() < m->others_until);
+
+    return final || (granted && !m->epoch);
+}
+
 void notices_change(struct manager *m, enum task_state from, const struct task *row)
 {
     bool granted = row->state == TASK_RUNNING && from != TASK_RUNNING;
@@ -94,7 +122,7 @@ void notices_change(struct manager *m, enum task_state from, const struct task *
         accept_tell_ready(m, row); /* returned */
     }
 
-    if (m->epoch || (!granted && !task_state_final(row->state))) {
+    if (!is_told(m, granted, row)) {
         return;
     }
     if (granted) {

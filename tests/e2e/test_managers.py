@@ -278,3 +278,19 @@ def test_everything_is_restarted_in_turn_under_load(own, tmp_path):
     lines = marks.read_text().splitlines()
     assert len(lines) == len(set(lines)), "a task ran twice"
     assert {f"{i} {what}" for i in ids for what in ("start", "end")} <= set(lines)
+
+
+def test_who_waits_at_any_manager_is_told_at_once(own):
+    """Whichever of them applied the result. The slow look at the database, each 5 s, is for what was missed."""
+    ms = Managers(own(split=True))
+    for client in ms.clients:
+        took = []
+        until(lambda client=client, took=took: took.append(waited(client)) or took[-1] < 2, 30, "managers know of each other")
+        took = [waited(client) for _ in range(12)]
+        assert max(took) < 2, took
+
+
+def waited(client):
+    begin = time.monotonic()
+    client.end(client.submit(NOOP))
+    return time.monotonic() - begin
