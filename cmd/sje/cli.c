@@ -90,6 +90,15 @@ static const char *reason(const struct reply *r)
                               : "unexpected answer; is that the manager?";
 }
 
+char *cli_cannot_answer(const struct cli *c, const struct reply *r)
+{
+    if (r->status < 500 && r->status != 429 && r->status != 408) {
+        return NULL;
+    }
+    return xasprintf("the manager at %.100s cannot answer: %.500s (HTTP %d)", client_url(c->client),
+                     reason(r), r->status);
+}
+
 static void print_problems(const json_t *errors)
 {
     for (size_t i = 0; i < json_array_size(errors) && i < PROBLEMS_MAX; i++) {

@@ -76,6 +76,8 @@ void cli_print_json(const struct cli *c, const struct reply *r);
 void cli_dump_json(const struct cli *c, const json_t *j);
 /* For people: indented, at most max_lines (0: all). */
 void cli_print_value(const struct cli *c, const json_t *j, int max_lines);
+/* It cannot answer now, and may later; what to tell of that, owned by the caller; NULL: it can. */
+char *cli_cannot_answer(const struct cli *c, const struct reply *r);
 /* A JSON text that is no string, every digit of it. */
 void cli_print_exact(const struct cli *c, struct str text, int max_lines);
 /* The output of a task, where it has one. */

@@ -158,7 +158,7 @@ static bool on_piece(void *arg, struct str piece)
 }
 
 /* CLI_OK: try again now. */
-static int away(struct reader *r, const char *why)
+static int away(struct reader *r, const char *why, int64_t retry_after_s)
 {
     int64_t retry_ms = cli_number(r->c, "retry", 60) * 1000;
     int64_t now = clock_boot_ms();
@@ -176,8 +176,8 @@ static int away(struct reader *r, const char *why)
         cli_error("%s", why);
         return CLI_REACH;
     }
-    int64_t pause = r->pause_ms;
-    r->pause_ms = MIN(pause * 2, RETRY_MAX_MS);
+    int64_t pause = MIN(MAX(r->pause_ms, retry_after_s * 1000), r->away_since + retry_ms - now);
+    r->pause_ms = MIN(r->pause_ms * 2, RETRY_MAX_MS);
     return client_pause(r->c->client, pause) < 0 ? CLI_REACH : CLI_OK;
 }
 
@@ -192,8 +192,13 @@ static int look(struct reader *r, int64_t wait_s, json_t **ret_view)
     int rc = client_call(r->c->client, &q, &reply, &e);
 
     *ret_view = NULL;
-    if (rc < 0 || reply.status >= 500) {
-        return away(r, rc < 0 ? e.text : "the manager cannot answer");
+    if (rc < 0) {
+        return away(r, e.text, 0);
+    }
+    char *why CLEANUP(freep) = cli_cannot_answer(r->c, &reply);
+    if (why) {
+        r->reached = r->reached || reply.status == 429; /* it is there, and we are too many */
+        return away(r, why, reply.retry_after_s);
     }
     if (reply.status != 200) {
         return cli_refused(r->c, &reply, r->about);
@@ -225,10 +230,11 @@ static int follow_attempt(struct reader *r)
         if (rc == 0 && reply.status == 200) {
             return CLI_OK;
         }
-        if (rc == 0 && reply.status < 500) {
+        char *why CLEANUP(freep) = rc < 0 ? xstrdup(e.text) : cli_cannot_answer(r->c, &reply);
+        if (!why) {
             return cli_refused(r->c, &reply, r->about);
         }
-        rc = away(r, rc < 0 ? e.text : "the manager cannot answer");
+        rc = away(r, why, reply.retry_after_s);
         if (rc != CLI_OK) {
             return rc;
         }

@@ -251,7 +251,7 @@ static int stopped(struct watch *w)
 /* ---- looking ---- */
 
 /* The manager did not answer, or not as it should. CLI_OK: look again. */
-static int away(struct watch *w, const char *why)
+static int away(struct watch *w, const char *why, int64_t retry_after_s)
 {
     int64_t now = clock_boot_ms();
 
@@ -276,9 +276,10 @@ static int away(struct watch *w, const char *why)
         return CLI_PENDING;
     }
     int64_t jitter = (int64_t)(random_u64() % (uint64_t)(w->pause_ms / 2));
-    int64_t pause = MIN(w->pause_ms / 2 + jitter, w->away_since + w->retry_ms - now);
+    int64_t pause = MAX(w->pause_ms / 2 + jitter, retry_after_s * 1000);
     w->pause_ms = MIN(w->pause_ms * 2, RETRY_MAX_MS);
-    return client_pause(w->c->client, MIN(pause, w->deadline - now)) < 0 ? stopped(w) : CLI_OK;
+    pause = MIN(pause, MIN(w->away_since + w->retry_ms, w->deadline) - now);
+    return client_pause(w->c->client, pause) < 0 ? stopped(w) : CLI_OK;
 }
 
 static void back(struct watch *w)
@@ -289,11 +290,6 @@ static void back(struct watch *w)
         live_clear(&w->live);
         cli_note(w->c, "the manager is back");
     }
-}
-
-static bool may_pass(int status)
-{
-    return status >= 500 || status == 429 || status == 408;
 }
 
 static int64_t wait_seconds(const struct watch *w)
@@ -322,12 +318,12 @@ static int look(struct watch *w)
         return stopped(w);
     }
     if (rc < 0) {
-        return away(w, e.text);
+        return away(w, e.text, 0);
     }
-    if (may_pass(r.status)) {
-        char *why CLEANUP(freep) = xasprintf("the manager at %.100s cannot answer (HTTP %d)",
-                                             client_url(w->c->client), r.status);
-        return away(w, why);
+    char *why CLEANUP(freep) = cli_cannot_answer(w->c, &r);
+    if (why) {
+        w->reached = w->reached || r.status == 429; /* it is there, and we are too many */
+        return away(w, why, r.retry_after_s);
     }
     if (r.status != 200 || !view_valid(r.json)) {
         live_clear(&w->live);
