@@ -265,14 +265,14 @@ static bool lane_read(struct feed_lane *l)
         return false;
     }
     feed_lane_rotate(l);
-    if (l->walks) {
+    if (l->n_told && clock_boot_ms() >= l->told_at) {
+        feed_scan_told(l);
+    } else if (l->walks) {
         feed_scan_on(l);
     } else if (!feed_lane_is_full(l) && !l->complete) {
         feed_scan_more(l);
     } else if (l->rescan && clock_boot_ms() >= l->rescan_at) {
         feed_scan_again(l);
-    } else if (l->told && clock_boot_ms() >= l->told_at) {
-        feed_scan_told(l);
     }
     return l->scans > before;
 }

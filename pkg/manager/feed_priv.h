@@ -77,6 +77,8 @@ struct feed_kind {
     int of;
 };
 
+#define FEED_TOLD_MAX 16 /* ranks of a lane that are looked for apart: a few for each priority */
+
 /* Tasks that the same workers can take: see offers.h. */
 struct feed_lane {
     struct feed_pool *pool;
@@ -92,7 +94,6 @@ struct feed_lane {
     int64_t scan_at;   /* not before, for the last one failed; boot ms */
     int failures;      /* in a row */
     bool walks;        /* a scan goes on behind this: it was cut short, or failed */
-    bool walk_told;
     int64_t walk_rank;
     struct id walk_id;
     int64_t walk_spent; /* ms */
@@ -100,10 +101,10 @@ struct feed_lane {
     bool missed; /* a task became READY during a scan, which may not have seen it: the best one */
     int64_t missed_rank;
     struct id missed_id;
-    bool rescan;       /* something may be there that we do not know */
-    int64_t rescan_at; /* not before; boot ms */
-    bool told;         /* that it is so, from this rank on */
-    int64_t told_rank;
+    bool rescan;                 /* something may be there that we do not know */
+    int64_t rescan_at;           /* not before; boot ms */
+    int64_t told[FEED_TOLD_MAX]; /* that it is so, from these ranks on; lowest first */
+    int n_told;
     int64_t told_at; /* not before; boot ms */
 };
 
@@ -269,7 +270,7 @@ void feed_direct_check(struct feed_pool *p, int64_t now);
 /* feed_scan.c */
 void feed_scan_more(struct feed_lane *l);  /* behind the horizon */
 void feed_scan_again(struct feed_lane *l); /* all of it */
-void feed_scan_told(struct feed_lane *l);  /* from told_rank on */
+void feed_scan_told(struct feed_lane *l);  /* from the lowest that was told */
 void feed_scan_on(struct feed_lane *l);    /* either of them */
 void feed_lane_told(struct feed_lane *l, int64_t rank);
 /* It became READY behind the horizon: a scan that is under way may not have seen it. */

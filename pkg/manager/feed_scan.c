@@ -12,6 +12,7 @@
 #define FAILURES_TOLD 60 /* the first of so many in a row */
 #define REST          20 /* times as long as a scan took, before the same is looked for again */
 #define REST_MAX_MS   60000
+#define TOLD_NEAR_MS  500 /* of rank */
 
 static const struct id first;
 
@@ -102,11 +103,9 @@ static int64_t spent(const struct scan *s)
     return s->spent + clock_boot_ms() - s->sent;
 }
 
-static void go_on(struct feed_lane *l, const struct scan *s, int64_t rank, const struct id *id,
-                  int64_t spent_ms)
+static void go_on(struct feed_lane *l, int64_t rank, const struct id *id, int64_t spent_ms)
 {
     l->walks = true;
-    l->walk_told = s->told;
     l->walk_rank = rank;
     l->walk_id = *id;
     l->walk_spent = spent_ms;
@@ -117,7 +116,7 @@ static void go_on(struct feed_lane *l, const struct scan *s, int64_t rank, const
 static bool walk(struct feed_lane *l, const struct scan *s, const struct task *last)
 {
     if (l->complete || feed_before(last->rank, &last->id, l->horizon_rank, &l->horizon_id)) {
-        go_on(l, s, last->rank, &last->id, spent(s));
+        go_on(l, last->rank, &last->id, spent(s));
     }
     return l->walks;
 }
@@ -143,7 +142,9 @@ static void lane_scanned(struct feed_lane *l, const struct scan *s, const struct
     size_t taken = take_rows(l, rows, n);
 
     l->failures = 0;
-    if (all || taken == SCAN_LIMIT || !walk(l, s, &rows[n - 1])) {
+    if (s->told && !all && taken < SCAN_LIMIT) {
+        rest(l, s, all); /* what was told is near that rank: it is not gone on behind it */
+    } else if (all || taken == SCAN_LIMIT || !walk(l, s, &rows[n - 1])) {
         rest(l, s, all);
         move_horizon(l, s, n ? &rows[n - 1] : NULL, all);
     }
@@ -162,7 +163,11 @@ static void lane_scanned(struct feed_lane *l, const struct scan *s, const struct
 /* A database that is away is reported by its owner. */
 static void lane_failed(struct feed_lane *l, const struct scan *s, int rc, const struct err *why)
 {
-    go_on(l, s, s->rank, &s->after, s->spent);
+    if (s->told) {
+        feed_lane_told(l, s->rank);
+    } else {
+        go_on(l, s->rank, &s->after, s->spent);
+    }
     l->scan_at = clock_boot_ms() + FAILED_MS;
     if (rc != ERR_DB_DOWN && l->failures++ % FAILURES_TOLD == 0) {
         log_warn(NULL,
@@ -224,14 +229,15 @@ void feed_scan_more(struct feed_lane *l)
 
 void feed_scan_again(struct feed_lane *l)
 {
-    l->rescan = l->told = false;
+    l->rescan = false;
+    l->n_told = 0;
     scan(l, INT64_MIN, &first, false, 0);
 }
 
 void feed_scan_on(struct feed_lane *l)
 {
     l->walks = false;
-    scan(l, l->walk_rank, &l->walk_id, l->walk_told, l->walk_spent);
+    scan(l, l->walk_rank, &l->walk_id, false, l->walk_spent);
 }
 
 static bool will_be_read(const struct feed_lane *l, int64_t rank)
@@ -241,9 +247,12 @@ static bool will_be_read(const struct feed_lane *l, int64_t rank)
 
 void feed_scan_told(struct feed_lane *l)
 {
-    l->told = false;
-    if (!will_be_read(l, l->told_rank)) {
-        scan(l, l->told_rank, &first, true, 0);
+    int64_t rank = l->told[0];
+
+    l->n_told--;
+    memmove(l->told, l->told + 1, (size_t)l->n_told * sizeof(*l->told));
+    if (!will_be_read(l, rank)) {
+        scan(l, rank, &first, true, 0);
     }
 }
 
@@ -256,13 +265,36 @@ void feed_lane_missed(struct feed_lane *l, int64_t rank, const struct id *id)
     }
 }
 
+/* One statement sees what is near its rank. Where there are too many ranks all is read. */
+static void add_told(struct feed_lane *l, int64_t rank)
+{
+    int i = 0;
+
+    while (i < l->n_told && l->told[i] <= rank) {
+        i++;
+    }
+    if (i > 0 && rank - l->told[i - 1] <= TOLD_NEAR_MS) {
+        return;
+    }
+    if (i < l->n_told && l->told[i] - rank <= TOLD_NEAR_MS) {
+        l->told[i] = rank;
+    } else if (l->n_told < FEED_TOLD_MAX) {
+        memmove(l->told + i + 1, l->told + i, (size_t)(l->n_told - i) * sizeof(*l->told));
+        l->told[i] = rank;
+        l->n_told++;
+    } else {
+        l->rescan = true;
+    }
+}
+
 void feed_lane_told(struct feed_lane *l, int64_t rank)
 {
     if (l->filter.n_types && will_be_read(l, rank)) {
         feed_lane_missed(l, rank, &first);
+    } else if (l->filter.n_types && rank == INT64_MIN) {
+        l->rescan = true;
     } else if (l->filter.n_types) {
-        l->told_rank = l->told ? MIN(l->told_rank, rank) : rank;
-        l->told = true;
+        add_told(l, rank);
     }
 }
 

@@ -1080,6 +1080,42 @@ static void test_a_scan_that_goes_on_late(void **state)
     assert_string_equal(queue_of(other), SHARED);
 }
 
+/* What another manager tells is near the rank that it tells: looking for it neither reads what lies
+ * behind, nor rests as if it had. */
+static void test_what_is_told_is_found_at_once(void **state)
+{
+    struct task *told[10];
+
+    (void)state;
+    look_at = 100;
+    for (size_t i = 0; i < ARRAY_LEN(told); i++) {
+        told[i] = task("X", 1, 0, 0);
+        told[i]->state = TASK_SCHEDULED;
+        for (int k = 0; k < 2000; k++) {
+            (void)task("Absent", 1, 0, 0);
+        }
+    }
+    beat("w1", "X", 8, 4, 100);
+    int before;
+    do {
+        before = scans;
+        pass(100);
+    } while (scans > before);
+    scan_ms = 5;
+    for (size_t i = ARRAY_LEN(told); i-- > 0;) {
+        struct need need = {"X", {1, 0, 0}};
+
+        told[i]->state = TASK_READY;
+        feed_ready(feed, "p", &need, told[i]->rank);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(told); i++) {
+        AWAIT(*queue_of(told[i]));
+        grant(told[i], "w1");
+        end(told[i]);
+    }
+    assert_in_range(scans - before, 1, 60);
+}
+
 /* Of what it reads little stays, and so it reads all: that is one reading. */
 static void test_a_long_reading_rests(void **state)
 {
@@ -1387,6 +1423,7 @@ int main(void)
         T(test_what_is_behind_very_many_has_its_turn),
         T(test_what_lies_behind_what_nobody_offers),
         T(test_a_scan_that_goes_on_late),
+        T(test_what_is_told_is_found_at_once),
         T(test_a_long_reading_rests),
         T(test_a_notice_during_a_scan),
         T(test_the_first_of_another_type_comes_first),
