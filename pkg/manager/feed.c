@@ -684,10 +684,12 @@ void feed_broker_up(struct feed *f)
 
 void feed_pause(struct feed *f, const char *pool, bool paused)
 {
-    struct feed_pool *p = pool_get(f, pool);
+    struct feed_pool *p = paused ? pool_get(f, pool) : feed_pool_find(f, pool);
 
-    p->paused = paused;
-    feed_pool_step(p);
+    if (p) {
+        p->paused = paused;
+        feed_pool_step(p);
+    }
 }
 
 static struct feed_pool_info info_of(const struct feed_pool *p)

@@ -6,6 +6,9 @@
 
 #include <stdlib.h>
 
+#define POOLS_PAUSED "1000"
+#define POOLS_READ   "5000" /* these, and others that were released of late */
+
 /* ---- reading ---- */
 
 struct read_call {
@@ -135,7 +138,10 @@ static void seed(struct manager *m)
 void orders_read(struct manager *m)
 {
     if (m->db_ready) {
-        read_with(m, "select name, paused from pool", on_pools);
+        read_with(
+            m,
+            "select name, paused from pool order by paused desc, changed_at desc limit " POOLS_READ,
+            on_pools);
         if (m->seeded) {
             read_with(m, "select value::text, version from setting", on_settings);
         } else {
@@ -232,22 +238,32 @@ void manager_drain(struct manager *m, const char *worker_id, bool on, order_fn *
 static void on_paused(void *arg, int rc, const struct db_result *res, const struct err *why)
 {
     struct order *o = arg;
+    struct err e = {0};
 
-    (void)res;
+    if (rc == 0 && !db_get_bool(res, 0, 0)) {
+        why = &e;
+        rc = err_set(&e, ERR_CONFLICT,
+                     "there are " POOLS_PAUSED " paused pools, as many as there may be");
+    }
     if (rc == 0) {
         feed_pause(o->m->feed, o->name, o->on);
     }
     order_done(o, rc, why);
 }
 
+/* A pool that was released is forgotten after a day: by then all managers have read that. */
 void manager_pause(struct manager *m, const char *pool, bool on, order_fn *cb, void *arg)
 {
     static const char sql[] =
-        "with p as (insert into pool (name, paused, changed_at) values ($1, $2, now()) "
+        "with old as (delete from pool where not paused and name <> $1 "
+        "and changed_at < now() - interval '1 day'), "
+        "p as (insert into pool (name, paused, changed_at) select $1, $2, now() where not $2 "
+        "or (select count(*) from pool where paused and name <> $1) < " POOLS_PAUSED " "
         "on conflict (name) do update set paused = excluded.paused, changed_at = now() "
-        "returning name) "
-        "insert into cluster_event (at, manager_id, event, subject) select now(), $3, "
-        "case when $2 then 'poolPaused' else 'poolResumed' end, name from p";
+        "returning name), "
+        "a as (insert into cluster_event (at, manager_id, event, subject) select now(), $3, "
+        "case when $2 then 'poolPaused' else 'poolResumed' end, name from p) "
+        "select exists (select 1 from p)";
 
     order_send(m, sql, pool, on, on_paused, cb, arg);
 }

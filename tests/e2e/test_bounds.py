@@ -132,3 +132,20 @@ def test_a_flood_of_large_messages(manager):
     until(lambda: manager.manager.output.read_text().count("message without a good") >= 300, what="all are dropped")
     assert longest_turn(manager) < max(0.1, 2 * before)
 
+
+
+def test_invented_names_of_pools(own):
+    """A thousand are paused at a time; what was released long ago is forgotten."""
+    sje = own()
+    with sje.database() as db, db.cursor() as c:
+        c.execute("INSERT INTO pool (name, paused, changed_at) "
+                  "SELECT 'x' || n, n <= 1000, now() - interval '2 days' FROM generate_series(1, 5000) n")
+    r = sje.call("POST", "/mgmt/queues/onemore/pause", 409)
+    assert "1000 paused pools" in r.json()["detail"]
+    sje.call("POST", "/mgmt/queues/x7/pause", 200)  # it is one of them
+    sje.call("POST", "/mgmt/queues/x7/resume", 200)
+    sje.call("POST", "/mgmt/queues/onemore/pause", 200)
+    with sje.database() as db, db.cursor() as c:
+        c.execute("SELECT paused, count(*) FROM pool GROUP BY 1 ORDER BY 1")
+        assert c.fetchall() == [(False, 1), (True, 1000)]
+    assert sje.run({"jobType": "Noop"})["state"] == "SUCCEEDED"
