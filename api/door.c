@@ -7,6 +7,12 @@
 
 #define HOST_SHOWN 100 /* characters of a stranger's text in an answer */
 
+/* "example.org.": the same name. */
+static struct str without_dot(struct str name)
+{
+    return name.len && name.p[name.len - 1] == '.' ? (struct str){name.p, name.len - 1} : name;
+}
+
 /* "name", "name:port", "[address]:port": the name, an address without its brackets. */
 static struct str name_of(struct str authority)
 {
@@ -15,7 +21,7 @@ static struct str name_of(struct str authority)
 
         return str_cut(rest, ']', &rest);
     }
-    return str_cut(authority, ':', &authority);
+    return without_dot(str_cut(authority, ':', &authority));
 }
 
 static bool is_address(struct str name, bool *loopback)
@@ -89,14 +95,13 @@ int door_check(const struct config *c, const char *machine, const struct door_he
 
     if (h->host && !any_name && !is_ours(c, machine, name_of(host))) {
         return err_set(reterr, ERR_FORBIDDEN,
-                       "\"%.*s\" is no name of this server: use its address, or have the name put "
-                       "into apiConfig.hosts",
+                       "\"%.*s\" is no name or address of this server; add it to apiConfig.hosts",
                        HOST_SHOWN, h->host);
     }
     if (h->origin && !is_own_origin(c, str_of(h->origin), host)) {
         return err_set(reterr, ERR_FORBIDDEN,
-                       "a page of \"%.*s\" may not use this server; if it is a proxy of ours, have "
-                       "its name put into apiConfig.hosts",
+                       "a page of \"%.*s\" may not use this server; if this is your proxy, add its "
+                       "name to apiConfig.hosts",
                        HOST_SHOWN, h->origin);
     }
     if (h->fetch_site && !streq(h->fetch_site, "same-origin") && !streq(h->fetch_site, "none")) {

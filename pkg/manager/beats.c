@@ -42,7 +42,7 @@ static void write_refused(struct buf *b, const struct fleet_worker *for_whom)
 
 static void write_beat_ack(struct manager *m, struct buf *b, const struct beat *beat, bool drain)
 {
-    answer_begin(b, "beat-ack", m->id, m->url, &beat->who);
+    answer_begin(b, "beat-ack", m->id, mgr_url_for(m, beat->host), &beat->who);
     buf_addf(b, ",\"beat\":%lld,\"drain\":%s,\"deadAfterMs\":%lld", (long long)beat->beat,
              drain ? "true" : "false", (long long)m->dead_after_ms);
 }
@@ -65,7 +65,7 @@ static void write_too_many(struct manager *m, struct buf *b, const struct beat *
 static void write_outdated(struct manager *m, struct buf *b, const struct beat *beat,
                            const struct fleet_worker *w)
 {
-    answer_begin(b, "outdated", m->id, m->url, &beat->who);
+    answer_begin(b, "outdated", m->id, mgr_url_for(m, beat->host), &beat->who);
     buf_addf(b, ",\"inc\":%lld,\"host\":", (long long)w->who.inc);
     json_add_string(b, w->host, strlen(w->host));
     buf_addf(b, ",\"pid\":%d}", w->pid);
@@ -209,14 +209,15 @@ static void on_left(void *arg, struct lease *l, const char *why, bool by_restart
 static void greet(struct manager *m, struct fleet_worker *w, int64_t now)
 {
     struct buf b CLEANUP(buf_free) = {0};
+    const char *url = mgr_url_for(m, w->host);
 
-    if (!*m->url || (w->greeted_inc == w->who.inc && now - w->greeted_at < GREET_MS)) {
+    if (!*url || (w->greeted_inc == w->who.inc && now - w->greeted_at < GREET_MS)) {
         return;
     }
     w->greeted_inc = w->who.inc;
     w->greeted_at = now;
     buf_init(&b, MESSAGE_MAX);
-    grants_begin(&b, m->id, m->url, &w->who);
+    grants_begin(&b, m->id, url, &w->who);
     grants_denies(&b);
     grants_end(&b);
     mgr_send(m, "", w->reply, &b);

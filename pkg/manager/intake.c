@@ -110,6 +110,13 @@ void intake_learn(struct manager *m, const struct id *task, const struct ledger_
 
 /* ---- claims ---- */
 
+static const char *url_for(struct manager *m, const struct who *who)
+{
+    const struct fleet_worker *w = fleet_of(&m->fleet, who);
+
+    return mgr_url_for(m, w ? w->host : NULL);
+}
+
 static void flush_grants(struct delivery *d)
 {
     struct buf b CLEANUP(buf_free) = {0};
@@ -118,7 +125,7 @@ static void flush_grants(struct delivery *d)
         return;
     }
     buf_init(&b, GRANT_MAX + 2 * MESSAGE_MAX);
-    grants_begin(&b, d->m->id, d->m->url, &d->who);
+    grants_begin(&b, d->m->id, url_for(d->m, &d->who), &d->who);
     buf_add(&b, d->grants.data, d->grants.len);
     grants_denies(&b);
     buf_add(&b, d->denies.data, d->denies.len);
@@ -231,7 +238,7 @@ static void deny_all(struct manager *m, const struct claim_msg *c, const char *r
     struct buf b CLEANUP(buf_free) = {0};
 
     buf_init(&b, MESSAGE_MAX);
-    grants_begin(&b, m->id, m->url, &c->who);
+    grants_begin(&b, m->id, url_for(m, &c->who), &c->who);
     grants_denies(&b);
     for (size_t i = 0; i < c->n; i++) {
         METRIC_INC_BY(claims_denied, reason);

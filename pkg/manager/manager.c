@@ -460,6 +460,18 @@ int manager_start(uv_loop_t *loop, const struct config *c, const struct task_typ
 void manager_set_url(struct manager *m, const char *url)
 {
     snprintf(m->url, sizeof(m->url), "%s", url);
+    m->url_is_local =
+        strstr(url, "://127.") || strstr(url, "://[::1]") || strstr(url, "://localhost");
+}
+
+const char *mgr_url_for(const struct manager *m, const char *host)
+{
+    char own[256] = "";
+
+    if (!m->url_is_local) {
+        return m->url;
+    }
+    return gethostname(own, sizeof(own) - 1) == 0 && streq(own, host) ? m->url : "";
 }
 
 void manager_reconfigure(struct manager *m, const struct config *c)

@@ -153,6 +153,7 @@ struct manager {
     uv_timer_t notice_timer;
 
     char url[MANAGER_URL_MAX]; /* of our API, for workers; "": unknown */
+    bool url_is_local;         /* a loopback address: on another machine it is that one's own */
     bool stopping;
     int closing;      /* parts still to close */
     int cancels_open; /* notices of cancels whose rows are being read */
@@ -197,6 +198,9 @@ int term_db_silent_s(const struct manager *m);
 /* Neither this manager nor any other that it would hear of. */
 bool term_nobody_leads(const struct manager *m);
 bool term_answers(const struct manager *m); /* that no leader declares lost what a beat renews */
+
+/* manager.c: our API's URL as a worker on that machine reaches it; "": it does not. */
+const char *mgr_url_for(const struct manager *m, const char *host);
 
 /* lead.c */
 void lead_begin(struct manager *m); /* elected */
