@@ -298,6 +298,23 @@ static int follow(struct reader *r, int64_t only)
     }
 }
 
+/* Many programs say all on one stream. */
+static void name_the_other(const struct reader *r)
+{
+    const char *other = streq(r->stream, "stdout") ? "stderr" : "stdout";
+    char *path CLEANUP(freep) = taillog_path(r->c->operand, other, r->attempt, 0, 1, false);
+    struct request q = {.path = path, .text = true};
+    struct reply reply CLEANUP(reply_done) = {0};
+    struct err e;
+
+    if (client_call(r->c->client, &q, &reply, &e) == 0 && reply.status == 200 &&
+        reply.log_size > 0) {
+        cli_note(r->c, "nothing on %s; %lld bytes on %s: sje log%s %s", r->stream,
+                 (long long)reply.log_size, other, streq(other, "stderr") ? " --stderr" : "",
+                 r->c->operand);
+    }
+}
+
 int log_run(struct cli *c)
 {
     struct reader r = {.c = c,
@@ -322,6 +339,9 @@ int log_run(struct cli *c)
         rc = print_pieces(&r);
     }
     finish(&r);
+    if (rc == CLI_OK && r.size <= 0 && r.offset == 0 && !c->json) {
+        name_the_other(&r);
+    }
     if (rc == CLI_OK && c->json) {
         rc = print_document(&r);
     }

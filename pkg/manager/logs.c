@@ -106,8 +106,17 @@ static void on_placed(void *arg, int rc, const struct db_result *res, const stru
         return;
     }
     c->final = task_state_final((enum task_state)db_get_int(res, 0, 0));
+    if (db_is_null(res, 0, 1) && c->r.attempt > 0) {
+        int last = (int)db_get_int(res, 0, 4);
+        char *text CLEANUP(freep) =
+            last ? xasprintf("the task has no attempt %d: the last is %d", c->r.attempt, last)
+                 : xasprintf("the task has no attempt %d: none has begun", c->r.attempt);
+
+        answer_error(c, ERR_NOT_FOUND, text);
+        return;
+    }
     if (db_is_null(res, 0, 1)) {
-        none.ended = c->final || c->r.attempt > 0;
+        none.ended = c->final;
         answer(c, 0, &none, NULL); /* it has not run yet */
         return;
     }
@@ -125,7 +134,9 @@ static void on_placed(void *arg, int rc, const struct db_result *res, const stru
 void manager_log(struct manager *m, const struct log_request *r, log_fn *cb, void *arg)
 {
     static const char sql[] =
-        "select t.state, e.attempt, e.worker_id, t.job_type from task t left join "
+        "select t.state, e.attempt, e.worker_id, t.job_type, "
+        "(select max(attempt) from event where task_id = t.id and event = 'granted') "
+        "from task t left join "
         "lateral (select attempt, worker_id from event "
         "where task_id = t.id and event = 'granted' and ($2 = 0 or attempt = "
         "$2) order by seq desc limit 1) e on true "

@@ -100,3 +100,5 @@ def test_the_log_of_an_earlier_attempt_does_not_mix(sje):
                                retryBackoffSeconds=0))
     assert sje.end(task_id)["attempt"] == 2
     assert sje.log(task_id).text == "attempt 2\n"
+    r = sje.call("GET", f"/task/{task_id}/log?attempt=3", 404)
+    assert "has no attempt 3: the last is 2" in r.json()["detail"]

@@ -64,12 +64,18 @@ static void test_names(void **state)
 static void test_names_where_all_reach_it(void **state)
 {
     static const struct row rows[] = {
-        {"10.0.0.1:8082", NULL, NULL, true},     {"[2001:db8::7]:8082", NULL, NULL, true},
-        {"sje.example", NULL, NULL, true},       {"SJE.example:8443", NULL, NULL, true},
-        {"proxy.example:444", NULL, NULL, true}, {"example", NULL, NULL, false},
-        {"localhost.:8082", NULL, NULL, true},   {"sje.example.", NULL, NULL, true},
-        {".", NULL, NULL, false},                {"localhost..", NULL, NULL, false},
-        {"evil.example", NULL, NULL, false},     {"10.0.0.1.evil.example", NULL, NULL, false},
+        {"10.0.0.1:8082", NULL, NULL, true},
+        {"[2001:db8::7]:8082", NULL, NULL, true},
+        {"sje.example", NULL, NULL, true},
+        {"SJE.example:8443", NULL, NULL, true},
+        {"proxy.example:444", NULL, NULL, true},
+        {"example", NULL, NULL, false},
+        {"localhost.:8082", NULL, NULL, true},
+        {"sje.example.", NULL, NULL, true},
+        {".", NULL, NULL, false},
+        {"localhost..", NULL, NULL, false},
+        {"evil.example", NULL, NULL, false},
+        {"10.0.0.1.evil.example", NULL, NULL, false},
     };
 
     (void)state;
