@@ -389,7 +389,7 @@ static json_t *failure(const struct exec_attempt *a, const struct exec_exit *e, 
     if (e->oom) {
         return error_json("oom", "killed by the kernel: out of memory", e);
     }
-    if (e->signal > 0) {
+    if (e->signal > 0 && !(cause && e->exit_code > 0)) {
         snprintf(plain, sizeof(plain), "killed by signal %d (%s)", e->signal, strsignal(e->signal));
         return error_json("killed", plain, e);
     }
@@ -400,7 +400,7 @@ static json_t *failure(const struct exec_attempt *a, const struct exec_exit *e, 
     const char *text = cause ? cause : *line ? line : plain;
     bool oom =
         tells_oom(text) || (e->exit_code == SPARK_OOM && streq(a->spec->job_type, JOB_SPARK));
-    return error_json(oom ? "oom" : "exit", text, e);
+    return error_json(oom ? "oom" : e->signal > 0 ? "killed" : "exit", text, e);
 }
 
 void exec_finish_process(const struct exec_attempt *a, const struct exec_exit *e, const char *cause,

@@ -327,12 +327,20 @@ static int spark_prepare(const struct exec_node *node, struct exec_attempt *a,
 
 /* ---- the end ---- */
 
-static void tail(const char *dir, const char *stream, struct buf *b)
+/* Whole lines: where the log is longer, the first that was read began before. */
+static struct str tail(const char *dir, const char *stream, struct buf *b)
 {
+    struct str text;
+
     buf_init(b, TAIL_BYTES + 1);
     if (shim_log_tail(dir, stream, TAIL_BYTES, b, NULL) < 0) {
         buf_reset(b); /* without a log there is only the exit code to tell */
     }
+    text = (struct str){b->len ? b->data : "", b->len};
+    if (text.len == TAIL_BYTES) {
+        str_cut(text, '\n', &text);
+    }
+    return text;
 }
 
 static void spark_finish(const struct exec_node *node, const struct exec_attempt *a,
@@ -340,19 +348,30 @@ static void spark_finish(const struct exec_node *node, const struct exec_attempt
 {
     struct buf out CLEANUP(buf_free) = {0};
     struct buf err CLEANUP(buf_free) = {0};
+    struct exec_exit told = *e;
     char text[1024] = "";
+    bool cluster = spark_cluster_is(a->dir);
 
     (void)node;
-    if (e->launched && e->exit_code != 0) {
-        tail(a->dir, "stdout", &out);
-        tail(a->dir, "stderr", &err);
-        root_cause((struct str){out.data ? out.data : "", out.len},
-                   (struct str){err.data ? err.data : "", err.len}, text, sizeof(text));
+    if (e->launched && e->exit_code != 0 && (cluster || !e->signal)) {
+        /* In a cluster the process that ended is not the application. */
+        struct app_end end = {.exit_code = cluster ? 0 : e->exit_code,
+                              .python = str_ends(str_of(a->spec->app_path), STR(".py"))};
+
+        end.out = tail(a->dir, "stdout", &out);
+        end.err = tail(a->dir, "stderr", &err);
+        int sig = root_cause(&end, text, sizeof(text));
+        if (!e->signal && streq(e->reason, "exit")) {
+            told.signal = sig;
+        }
     }
-    const char *cause = *text ? text : NULL;
-    if (!spark_cluster_is(a->dir) || !spark_cluster_judge(a, e, cause, ret)) {
-        exec_finish_process(a, e, cause, ret);
+    if (cluster && spark_cluster_judge(a, e, *text ? text : NULL, ret)) {
+        return;
     }
+    if (!*text && e->exit_code > 0) {
+        snprintf(text, sizeof(text), "exit code %d", e->exit_code);
+    }
+    exec_finish_process(a, &told, *text ? text : NULL, ret);
 }
 
 static int spark_stop_ms(const char *dir)
