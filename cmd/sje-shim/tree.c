@@ -231,7 +231,7 @@ void tree_reap(struct shim *s)
     pid_t pid = 0;
 
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-        if (pid == s->fate->pid) {
+        if (pid == s->fate->pid && !s->fate->main_gone) { /* else it is another's by now */
             s->fate->status = status;
             s->fate->main_gone = true;
         }
