@@ -47,15 +47,22 @@ void set_lease(struct shim *s, int64_t until)
     atomic_store(&s->fate->lease_until, until);
 }
 
+/* Until then it has ended by itself, where its main process has. */
+static bool is_stopping(const struct shim *s)
+{
+    return s->kill_at != NEVER;
+}
+
 void stop_task(struct shim *s, const char *reason, int64_t grace_ms)
 {
     int64_t now = boot_ms();
+    bool asked = strcmp(reason, "cancel") == 0 || strcmp(reason, "timeout") == 0;
 
-    if (s->fate->main_gone || !s->fate->pid) {
+    if (!s->fate->pid || (is_stopping(s) ? asked : s->fate->main_gone)) {
         return;
     }
     /* Only what a client or the task's own limit ends is ended in the cluster too. */
-    if (s->plan.detach && strcmp(reason, "cancel") != 0 && strcmp(reason, "timeout") != 0) {
+    if (s->plan.detach && !asked) {
         grace_ms = 0;
     }
     s->kill_at = now + grace_ms < s->kill_at ? now + grace_ms : s->kill_at;
@@ -63,7 +70,7 @@ void stop_task(struct shim *s, const char *reason, int64_t grace_ms)
         task_report(s); /* what is not executed by now never was */
         s->fate->reason = reason;
         if (s->kill_at > now) {
-            (void)tree_signal(SIGTERM);
+            tree_term(s);
         }
     }
 }
@@ -109,6 +116,9 @@ static int64_t next_deadline(const struct shim *s)
     }
     if (s->plan.timeout_ms && !f->reason && f->started + s->plan.timeout_ms < at) {
         at = f->started + s->plan.timeout_ms;
+    }
+    if (s->term_at < at) {
+        at = s->term_at;
     }
     if (s->plan.lease_until < at && s->kill_at > s->plan.lease_until + PLAN_LEASE_GRACE_MS) {
         at = s->plan.lease_until;
@@ -169,11 +179,14 @@ static bool decide(struct shim *s)
     if (s->alone) {
         s->kill_at = now;
     }
-    if (!s->fate->main_gone) {
+    bool left = s->fate->main_gone && !is_stopping(s); /* behind, by a task that has ended */
+    if (!left) {
         check_deadlines(s, now);
     }
-    if (s->killing ? now >= s->next_kill : s->fate->main_gone || now >= s->kill_at) {
+    if (s->killing ? now >= s->next_kill : left || now >= s->kill_at) {
         kill_tree(s, now);
+    } else if (!s->killing && now >= s->term_at) {
+        tree_term(s);
     }
     if (is_over(s)) {
         return true;
@@ -309,6 +322,7 @@ static void begin(struct shim *s)
     s->self = getpid();
     setpgid(0, 0); /* what is sent to the keeper's group is not for us */
     s->kill_at = NEVER;
+    s->term_at = NEVER;
     s->report = -1;
     s->no_child = true;
     s->clock_set = -1;

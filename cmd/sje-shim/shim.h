@@ -39,6 +39,9 @@
 #define KILL_ROUNDS    50   /* at once */
 #define WALK_AFTER_MS  100  /* of killing: what is still there may have children that live */
 #define WALK_REST      10   /* times as long as a walk takes, until the next */
+#define TELL_AGAIN_MS  20   /* after TERM: for those that were begun meanwhile; each time twice */
+#define TELL_REST_MS   1000 /* as long, up to this */
+#define FORKED_MS      100  /* after that a child has executed its program, or will not */
 #define KEEPER_WAIT_MS 1000 /* for a guardian that is late */
 #define STARTED_AFTER_MS                                                                           \
     200                      /* a run of that length is written down for the next worker process   \
@@ -137,10 +140,15 @@ struct shim {
     int signals;
     int link; /* to the other one */
     struct alarm alarm;
-    bool no_child;   /* no descendant is left */
-    int64_t walk_at; /* below what does not die; 0: nothing is killed yet */
-    int64_t newest;  /* of that at the last walk: when it began */
-    bool met_new;    /* by that; it may not be dead yet */
+    bool no_child;        /* no descendant is left */
+    int64_t walk_at;      /* below what does not die; 0: nothing is killed yet */
+    int64_t newest;       /* of that at the last walk: when it began */
+    bool met_new;         /* by that; it may not be dead yet */
+    struct process *told; /* sent TERM, as far as they were there at the last walk; by number */
+    size_t told_count;
+    int64_t told_since; /* in ticks; 0: nobody is told */
+    int64_t tell_rest;
+    int64_t term_at; /* who came since is told; NEVER: nobody is */
 
     /* the keeper's */
     pid_t guardian;
@@ -203,7 +211,9 @@ int keeper_unable(struct shim *s);
 /* ---- guardian.c ---- */
 /* In the process of its own that keeper_run() forks. */
 void guardian_run(struct shim *s) __attribute__((noreturn));
-/* The first reason stays; a later stop can only bring KILL forward. */
+/* TERM to all that there is, and KILL to what is left after the grace, whatever became of the main
+ * process. The first reason stays; a later stop brings KILL forward at most, and another `cancel`
+ * or `timeout` not even that. */
 void stop_task(struct shim *s, const char *reason, int64_t grace_ms);
 void set_lease(struct shim *s, int64_t until);
 
@@ -223,9 +233,9 @@ void user_begin(const struct plan *p);
 void user_end(const struct plan *p);
 
 /* ---- tree.c: all of the processes below this one ---- */
-/* Sends `sig` to every descendant, as far as they stand still. When the newest of them began, in
- * ticks; 0: there is none. */
-int64_t tree_signal(int sig);
+/* TERM to every descendant that was not told yet, once each; sets term_at, when to look again for
+ * those that came too late for this. */
+void tree_term(struct shim *s);
 /* Kills again and again, and reaps; no_child tells whether anything is left. To be called every
  * KILL_RETRY_MS until nothing is. */
 void tree_kill(struct shim *s);

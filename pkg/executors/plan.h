@@ -13,7 +13,8 @@
  * - cwd=DIR: absent, the attempt's directory
  * - stdin=FILE: absent, /dev/null
  * - timeoutMs=N: run time after which the task is stopped with reason `timeout`; 0: none
- * - graceMs=N: between TERM and KILL, after a timeout or a TERM to the shim
+ * - graceMs=N: between TERM and KILL for each of its processes, after a timeout or a TERM to the
+ *   shim
  * - leaseUntil=N: CLOCK_BOOTTIME ms, the first deadline; 0: none
  * - onLease=kill: at the lease's end TERM, and KILL after PLAN_LEASE_GRACE_MS at most;
  * - onLease=detach: KILL at once, so that an application in the cluster does not notice; the same

@@ -91,6 +91,48 @@ def test_cancel_reaches_children_that_ignore_it(sje):
     until(lambda: not processes_with(task_id), 10, "no process is left")
 
 
+# Saves what it has three seconds after TERM; with Spark below it, where that is said.
+SAVES = """
+import signal, sys, time
+def stop(number, frame):
+    time.sleep(3)
+    open(sys.argv[1], "a").write("saved\\n")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, stop)
+if len(sys.argv) > 2:
+    from pyspark.sql import SparkSession
+    SparkSession.builder.getOrCreate()
+print("ready", flush=True)
+while True:
+    time.sleep(0.1)
+"""
+
+
+def has_its_grace(sje, task, saved, seconds=20):
+    """A process of the task that is not the main one is given the time that it needs, and no more."""
+    task_id = sje.submit(task)
+    until(lambda: "ready" in sje.log(task_id).text, 240, "its child is ready")
+    before = time.monotonic()
+    if "timeoutSeconds" not in task:
+        sje.cancel(task_id, 202)
+    t = sje.end(task_id, seconds)
+    assert saved.read_text() == "saved\n", "TERM once, and no KILL"
+    assert "timeoutSeconds" in task or 2.5 < time.monotonic() - before < 9, "neither before nor after that"
+    until(lambda: not processes_with(task_id), 10, "no process is left")
+    return t
+
+
+def test_cancel_gives_the_grace_to_children(own, tmp_path):
+    sje = own(SJE_NODE_KILL_GRACE_SECONDS="10")
+    (tmp_path / "saves.py").write_text(SAVES)
+    child = f"python3 {tmp_path}/saves.py {tmp_path}/saved"
+    for i, script in enumerate([f"{child}.0; echo after", f"setsid {child}.1 & exec sleep 1000"]):
+        t = has_its_grace(sje, command("bash", "-c", script), tmp_path / f"saved.{i}")
+        assert (t["state"], t["code"]) == ("CANCELLED", 410), t
+    t = has_its_grace(sje, command("bash", "-c", f"{child}.2; echo after", timeoutSeconds=3), tmp_path / "saved.2")
+    assert (t["state"], t["error"]["kind"]) == ("FAILED", "timeout"), t
+
+
 def test_run_timeout(sje):
     task_id = sje.submit(command("sleep", "1000", timeoutSeconds=1))
     t = sje.end(task_id, 20)

@@ -9,6 +9,7 @@ from decimal import Decimal
 
 import pytest
 import requests
+from test_command import SAVES, has_its_grace
 
 from sje import FINAL, ROOT, processes_with, until
 
@@ -186,6 +187,15 @@ def test_cancel_stops_every_process_and_secrets_stay_out_of_argv(sje):
     until(lambda: not processes_with(task_id), 5, "no process is left")
     sje.get(f"/task/{task_id}/result", 410)
     assert "cancelRequested" in sje.story(task_id)
+
+
+def test_cancel_gives_the_grace_to_the_driver(own, tmp_path):
+    """Which is a child of Spark's own process, and that has soon ended."""
+    (tmp_path / "saves.py").write_text(SAVES)
+    sje = own(SJE_NODE_KILL_GRACE_SECONDS="10")
+    t = has_its_grace(sje, {"jobType": "SparkApp", "sparkAppPath": str(tmp_path / "saves.py"), "master": "local[1]",
+                            "args": [str(tmp_path / "saved"), "spark"]}, tmp_path / "saved")
+    assert (t["state"], t["error"]["kind"]) == ("CANCELLED", "cancelled"), t
 
 
 @pytest.mark.parametrize("change, words", [

@@ -1059,6 +1059,22 @@ static void test_chain_is_killed(void **state)
     assert_string_equal(e.message, "");
 }
 
+/* They are told as far as they can be found, and there is an end to it. */
+static void test_chain_with_a_grace(void **state)
+{
+    struct run *r = *state;
+    struct exec_exit e;
+
+    run_fifo(r);
+    run_self(r, "chain", "ready");
+    run_start(r);
+    run_ready(r);
+    run_say(r, "stop cancel 300\n");
+    run_end(r, &e);
+    assert_string_equal(e.reason, "cancel");
+    assert_int_equal(e.signal, SIGTERM); /* the main process, which waits */
+}
+
 static void test_many_children(void **state)
 {
     struct run *r = *state;
@@ -1479,6 +1495,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_both_killed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_daemon_is_killed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_chain_is_killed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_chain_with_a_grace, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many_children, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_fifo_in_the_records_place, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_link_in_the_records_place, setup, teardown),
