@@ -239,5 +239,5 @@ int executor_able(const struct exec_node *node, const char *name, struct err *re
     if (!x || (p && !p->there)) {
         return err_set(reterr, ERR_NOT_FOUND, "this node has no executor for jobType %.128s", name);
     }
-    return p ? exec_script_able(p->path, reterr) : x->able ? x->able(node, reterr) : 0;
+    return p ? exec_plugin_able(node, p->path, reterr) : x->able ? x->able(node, reterr) : 0;
 }
