@@ -59,8 +59,9 @@ struct run_context {
 void run_keep_spare(struct run_context *x, int64_t now);
 
 /* Can tasks of this type (NULL: any at all) be started here now? Looks at the node, without a task;
- * the error is a sentence for people. Cheap. */
-int run_able(const struct run_context *x, const char *type, struct err *reterr) NODISCARD;
+ * the error is a sentence for people. `program` of a plug-in, else NULL. Cheap; any thread. */
+int run_able(const struct run_context *x, const char *type, const char *program,
+             struct err *reterr) NODISCARD;
 /* Why nothing of this type (NULL: nothing at all) had better be granted: it would wait behind what
  * has not ended for so long. NULL: no reason. */
 const char *run_hangs(const struct run_context *x, const char *type, int64_t now);

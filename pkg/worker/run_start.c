@@ -354,9 +354,9 @@ static int node_able(const struct run_context *x, struct err *reterr)
     return try_to_write(x->tasks_dir, reterr);
 }
 
-int run_able(const struct run_context *x, const char *type, struct err *reterr)
+int run_able(const struct run_context *x, const char *type, const char *program, struct err *reterr)
 {
-    return type ? executor_able(x->node, type, reterr) : node_able(x, reterr);
+    return type ? executor_look(x->node, type, program, reterr) : node_able(x, reterr);
 }
 
 struct lane *run_starter(struct run_context *x, const struct executor *executor)

@@ -516,12 +516,9 @@ static void on_looked(void *arg)
 /* Where the last look hangs, that is told instead. */
 static void look(struct worker *w, int64_t now)
 {
-    bool hangs = w->looks.under_way != NULL;
-
     w->looked_at = now;
     ask_dir(w, 0); /* it comes back by itself */
-    look_begin(&w->looks, now);
-    if (hangs) {
+    if (look_begin(&w->looks, now)) {
         tell_looks(w, now);
     }
 }

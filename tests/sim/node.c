@@ -447,9 +447,10 @@ static enum wcore_started give_back(struct run *r, unsigned of, struct wcore_fau
     return WCORE_START_FAULT;
 }
 
-int run_able(const struct run_context *x, const char *type, struct err *reterr)
+int run_able(const struct run_context *x, const char *type, const char *program, struct err *reterr)
 {
     (void)x;
+    (void)program;
     return is_unable(world->cur->node, type) ? err_set(reterr, ERR_CONFIG, "as planned") : 0;
 }
 
@@ -857,6 +858,12 @@ void executors_take(const struct executors_found *f)
 void executors_found_free(struct executors_found *f)
 {
     (void)f;
+}
+
+const char *executor_plugin_path(const char *name)
+{
+    (void)name;
+    return NULL;
 }
 
 bool executor_is_plugin(const char *name)
