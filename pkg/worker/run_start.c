@@ -487,6 +487,18 @@ bool run_is_done(const char *tasks_dir, const struct id *task, int32_t attempt)
     return run_is_marked(dir, NULL);
 }
 
+bool run_lives(const char *tasks_dir, const struct id *task, int32_t attempt)
+{
+    char *dir CLEANUP(freep) = shimdir_path(tasks_dir, task, attempt);
+    int fd = -1;
+    bool lives = shim_connect(dir, &fd, NULL) == 0;
+
+    if (lives) {
+        close(fd);
+    }
+    return lives;
+}
+
 void run_disown(const char *tasks_dir, const struct id *task, int32_t attempt)
 {
     char *dir CLEANUP(freep) = shimdir_path(tasks_dir, task, attempt);

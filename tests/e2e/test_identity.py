@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 import uuid
 
@@ -11,7 +12,7 @@ import pytest
 from test_faults import shell
 from test_survivors import QUICK, begun, marker, runs
 
-from sje import SLOW, Server, until
+from sje import BIN, SLOW, Server, until
 
 
 def other(c, name, **settings):
@@ -145,6 +146,27 @@ def test_another_work_directory_waits_for_the_leases_of_the_first(own, tmp_path)
     c.cancel(task_id)
     assert c.end(task_id)["state"] == "CANCELLED"
     second.terminate()
+
+
+def test_another_name_does_not_throw_away_what_runs(own, tmp_path):
+    c = own(split=True, **QUICK)
+    marks = tmp_path / "marks"
+    task_id = c.submit(marker(marks, 6))
+    begun(marks)
+    c.worker.terminate()
+    c.worker.env["SJE_NODE_NODE_ID"] = "renamed"
+    done = subprocess.run([BIN / "sje-executor", "--role", "worker"], env=c.worker.env, capture_output=True,
+                          text=True, timeout=60, check=False)
+    assert done.returncode == 2, done
+    assert "belongs to worker node1, which still runs 1 task: set executorNodeConfig.nodeId: node1" in done.stderr
+    c.worker.env["SJE_NODE_NODE_ID"] = "node1"
+    c.worker.start()
+    t = c.end(task_id)
+    assert (t["state"], t["attempt"]) == ("SUCCEEDED", 1), t
+    c.worker.terminate()
+    c.worker.env["SJE_NODE_NODE_ID"] = "renamed"  # nothing runs
+    c.worker.start()
+    until(lambda: ("renamed", "UP") in states(c), 20, "it is up")
 
 
 def test_who_has_lost_what_ran_is_another_worker(own, tmp_path):
