@@ -25,6 +25,11 @@ def states(c):
     return sorted((w["workerId"], w["state"]) for w in c.workers())
 
 
+def table(c):
+    return subprocess.run([BIN / "sje", "workers"], env={**os.environ, "SJE_URL": c.url}, capture_output=True,
+                          text=True, check=True).stdout
+
+
 def stop(server):
     """SIGSTOP of the process alone: its shims and tasks go on."""
     os.kill(server.process.pid, signal.SIGSTOP)
@@ -139,10 +144,17 @@ def test_another_work_directory_waits_for_the_leases_of_the_first(own, tmp_path)
     begun(marks)
     c.worker.terminate()
     second = other(c, "second")
+    left = "came back with another workDir; 1 task of the one before runs again when the lease is over"
+    until(lambda: f"node1 is UP: it {left}" in table(c), 20, "it is told")
+    assert "worker node1 came back with another workDir" in c.manager.output.read_text()
     first_then_second(marks, 60)
+    assert "came back" not in table(c)
+    with c.database() as db, db.cursor() as cur:
+        cur.execute("select count(*) from cluster_event where event = 'workerReplaced' and subject = 'node1'")
+        assert cur.fetchone() == (1,)
     assert c.story(task_id).count("granted") == 2
     lost = [e["detail"]["reason"] for e in c.events(task_id) if e["event"] == "lost"]
-    assert lost == ["its worker is silent: the lease ran out"], lost
+    assert lost == ["its worker came back with another work directory: the lease ran out"], lost
     c.cancel(task_id)
     assert c.end(task_id)["state"] == "CANCELLED"
     second.terminate()
@@ -224,7 +236,7 @@ def test_a_second_one_of_the_same_name_is_refused(own, tmp_path):
     assert list((c.dir / "intruder/work/tasks").iterdir()) == []
     assert c.story(task_id).count("lost") == 0
     intruder.terminate()
-    until(lambda: states(c) == [("node1", "UP")], 20, "the first one alone is left")
+    until(lambda: states(c) == [("node1", "UP")], 2, "the first one alone is left, at once")
     assert c.run(shell("true"))["state"] == "SUCCEEDED"
     c.cancel(task_id)
     assert c.end(task_id)["state"] == "CANCELLED"
