@@ -5,6 +5,7 @@
 #include "internal/str.h"
 #include "pkg/executors/plan.h"
 #include "pkg/executors/shimdir.h"
+#include "pkg/executors/taskuser.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -217,12 +218,21 @@ bool exec_is_program(const char *dir, size_t n, const char *name)
     char *path CLEANUP(freep) = xasprintf("%.*s%s%s", (int)n, dir, n ? "/" : "", name);
     struct stat st = {0};
 
-    return stat(path, &st) == 0 && S_ISREG(st.st_mode) && access(path, X_OK) == 0;
+    if (stat(path, &st) != 0) {
+        return false;
+    }
+    if (!S_ISREG(st.st_mode)) {
+        errno = EACCES; /* as execve() says */
+        return false;
+    }
+    /* access() would ask for the rights of this process, not for those of this thread. */
+    return faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) == 0;
 }
 
 bool exec_in_path(const char *name)
 {
     struct str path = str_of(getenv("PATH"));
+    int error = ENOENT;
 
     while (path.len) {
         struct str dir = str_cut(path, ':', &path);
@@ -230,25 +240,37 @@ bool exec_in_path(const char *name)
         if (dir.len && exec_is_program(dir.p, dir.len, name)) {
             return true;
         }
+        error = dir.len && exec_is_denied() ? errno : error;
     }
+    errno = error;
     return false;
+}
+
+bool exec_is_denied(void)
+{
+    return errno == EACCES || errno == EPERM;
+}
+
+int exec_cannot_run(const struct exec_node *node, const char *path, struct err *reterr)
+{
+    return err_errno(reterr, ERR_CONFIG, errno, "%.50s cannot run %.150s",
+                     node->user ? node->user->name : "this worker", path);
+}
+
+void exec_name_user(const struct exec_node *node, struct exec_exit *e)
+{
+    size_t n = strlen(e->message);
+
+    if (node->user && !e->launched && n && (e->error == EACCES || e->error == EPERM)) {
+        snprintf(e->message + n, sizeof(e->message) - n, ", as user %.50s", node->user->name);
+    }
 }
 
 /* `#!/usr/bin/env NAME` executes whatever is there, and ends with 127 where NAME is not: as if the
  * plug-in itself had failed. */
-int exec_script_able(const char *path, struct err *reterr)
+static int script_able(const struct exec_node *node, const char *path, char *line,
+                       struct err *reterr)
 {
-    char line[256] = "";
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    ssize_t n = fd < 0 ? -1 : read(fd, line, sizeof(line) - 1);
-
-    if (fd >= 0) {
-        close(fd);
-    }
-    line[MAX(n, (ssize_t)0)] = '\0';
-    if (strncmp(line, "#!", 2) != 0) {
-        return 0;
-    }
     line[strcspn(line, "\r\n")] = '\0';
     struct str rest = str_trim(str_of(line + 2));
     struct str program = str_cut(rest, ' ', &rest);
@@ -258,16 +280,41 @@ int exec_script_able(const char *path, struct err *reterr)
     }
     char *interpreter CLEANUP(freep) = xstrndup(program.p, program.len);
     char *wanted CLEANUP(freep) = xstrndup(name.p, name.len);
+    if (faccessat(AT_FDCWD, path, R_OK, AT_EACCESS) != 0) { /* the interpreter has to */
+        return exec_cannot_run(node, path, reterr);
+    }
     if (!exec_is_program("", 0, interpreter)) {
-        return err_set(reterr, ERR_CONFIG, "%.150s needs %.100s, which is not on this node", path,
-                       interpreter);
+        return exec_is_denied()
+                   ? exec_cannot_run(node, interpreter, reterr)
+                   : err_set(reterr, ERR_CONFIG, "%.150s needs %.100s, which is not on this node",
+                             path, interpreter);
     }
     if (str_ends(program, STR("/env")) && *wanted && *wanted != '-' && !strchr(wanted, '=') &&
         !strchr(wanted, '/') && !exec_in_path(wanted)) {
-        return err_set(reterr, ERR_CONFIG, "%.150s needs %.100s, which is not in PATH", path,
-                       wanted);
+        return exec_is_denied()
+                   ? exec_cannot_run(node, wanted, reterr)
+                   : err_set(reterr, ERR_CONFIG, "%.150s needs %.100s, which is not in PATH", path,
+                             wanted);
     }
     return 0;
+}
+
+int exec_plugin_able(const struct exec_node *node, const char *path, struct err *reterr)
+{
+    char line[256] = "";
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    ssize_t n = fd < 0 ? -1 : read(fd, line, sizeof(line) - 1);
+    struct task_user_rights r CLEANUP(task_user_end);
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    line[MAX(n, (ssize_t)0)] = '\0';
+    task_user_become(&r, node->user);
+    if (!exec_is_program("", 0, path)) {
+        return exec_cannot_run(node, path, reterr);
+    }
+    return strncmp(line, "#!", 2) == 0 ? script_able(node, path, line, reterr) : 0;
 }
 
 /* ---- judging ---- */

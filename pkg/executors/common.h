@@ -21,11 +21,19 @@ void exec_need(struct exec_plan *plan, const char *kind, const char *path);
 /* ERR_TOO_LARGE where argv or env went over their limits. */
 int exec_plan_check(const struct exec_plan *plan, struct err *reterr) NODISCARD;
 
-/* An executable file; where n is 0, as it is named. */
+/* What a task needs on the node: looked at with the rights of its user (task_user_become()), so
+ * what these say is true of the task. An executable file; where n is 0, as it is named. False sets
+ * errno. */
 bool exec_is_program(const char *dir, size_t n, const char *name);
-bool exec_in_path(const char *name);
-/* What the first line of a script names is there; fine where it is no script. ERR_CONFIG. */
-int exec_script_able(const char *path, struct err *reterr) NODISCARD;
+bool exec_in_path(const char *name); /* the same */
+/* It is there, as errno says, but not for the task. `path` may be a name. */
+bool exec_is_denied(void);
+int exec_cannot_run(const struct exec_node *node, const char *path, struct err *reterr);
+/* A program, and where it is a script, what its first line names is there too. ERR_CONFIG. Takes
+ * the rights by itself. */
+int exec_plugin_able(const struct exec_node *node, const char *path, struct err *reterr) NODISCARD;
+/* A record of what its user was not allowed to execute or to look at names it. */
+void exec_name_user(const struct exec_node *node, struct exec_exit *e);
 
 /* Judges a process by its exit record: outcome, error and output. `cause` is the root cause where
  * the executor found one; NULL: the last line of stderr, else the exit code, is told. */

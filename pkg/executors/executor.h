@@ -128,14 +128,16 @@ struct executor {
                    const struct exec_exit *e, struct exec_result *ret);
 };
 
-/* The registry, for the loop thread, and for a look (look.h): while one is under way nothing is
- * changed here. NULL where there is none of that name (names are
- * canonical here). */
+/* The registry, for the loop thread. NULL where there is none of that name (names are canonical
+ * here). */
 const struct executor *executor_find(const char *name);
 /* For what was started once: a type that is not known is a plug-in that is not there now. */
 const struct executor *executor_find_past(const char *name);
 /* Can tasks of this type be started on the node now? ERR_NOT_FOUND, ERR_CONFIG. */
 int executor_able(const struct exec_node *node, const char *name, struct err *reterr) NODISCARD;
+/* The same for any thread; `program` of a plug-in, else NULL. */
+int executor_look(const struct exec_node *node, const char *name, const char *program,
+                  struct err *reterr) NODISCARD;
 /* Looks for the plug-ins: executables in plugin_dir, which need not exist. */
 int executors_init(const char *plugin_dir, struct err *reterr) NODISCARD;
 /* The two halves of executors_look(). The first alone touches the disk: any thread may call it. It

@@ -239,5 +239,19 @@ int executor_able(const struct exec_node *node, const char *name, struct err *re
     if (!x || (p && !p->there)) {
         return err_set(reterr, ERR_NOT_FOUND, "this node has no executor for jobType %.128s", name);
     }
-    return p ? exec_script_able(p->path, reterr) : x->able ? x->able(node, reterr) : 0;
+    return executor_look(node, name, p ? p->path : NULL, reterr);
+}
+
+int executor_look(const struct exec_node *node, const char *name, const char *program,
+                  struct err *reterr)
+{
+    size_t i = 0;
+
+    if (program) {
+        return exec_plugin_able(node, program, reterr);
+    }
+    while (i < BUILT_IN && !streq(name, built_in[i]->name)) {
+        i++;
+    }
+    return i < BUILT_IN && built_in[i]->able ? built_in[i]->able(node, reterr) : 0;
 }

@@ -9,6 +9,7 @@
 #include "pkg/executors/sparkconf.h"
 #include "pkg/executors/sparkdeps.h"
 #include "pkg/executors/sparkwatch.h"
+#include "pkg/executors/taskuser.h"
 
 #include <errno.h>
 #include <glob.h>
@@ -26,9 +27,7 @@
 
 static bool has_submit(const char *home)
 {
-    char *path CLEANUP(freep) = xasprintf("%s/bin/spark-submit", home);
-
-    return access(path, X_OK) == 0;
+    return exec_is_program(home, strlen(home), "bin/spark-submit");
 }
 
 /* <venv>/bin/python -> <venv>/lib/python3.x/site-packages/pyspark */
@@ -55,7 +54,7 @@ static char *home_in_path(void)
     while (path.len) {
         struct str dir = str_cut(path, ':', &path);
         char *submit CLEANUP(freep) = xasprintf("%.*s/spark-submit", (int)dir.len, dir.p);
-        char *real CLEANUP(freep) = access(submit, X_OK) == 0 ? realpath(submit, NULL) : NULL;
+        char *real CLEANUP(freep) = exec_is_program("", 0, submit) ? realpath(submit, NULL) : NULL;
         char *slash = real ? strstr(real, "/bin/spark-submit") : NULL;
 
         if (slash) {
@@ -118,28 +117,38 @@ static char *master_of(const struct exec_node *node, const struct task_spec *s)
     return xstrdup(master);
 }
 
-static int need_home(const struct exec_node *node, const char *home, struct err *reterr)
+static int no_home(const struct exec_node *node, struct err *reterr)
 {
-    return home ? 0
-                : err_set(reterr, ERR_CONFIG,
-                          "Spark is not found on this node%s%.150s; set "
-                          "executorNodeConfig.spark.home",
-                          *node->spark_home ? ": no bin/spark-submit in " : "", node->spark_home);
+    const char *env = getenv("SPARK_HOME");
+    const char *named = *node->spark_home ? node->spark_home : env ? env : "";
+    char *submit CLEANUP(freep) = xasprintf("%s/bin/spark-submit", named);
+
+    if (*named && !has_submit(named) && exec_is_denied()) {
+        return exec_cannot_run(node, submit, reterr);
+    }
+    return err_set(reterr, ERR_CONFIG,
+                   "Spark is not found on this node%s%.50s%s%.150s; set "
+                   "executorNodeConfig.spark.home",
+                   node->user ? " by " : "", node->user ? node->user->name : "",
+                   *node->spark_home ? ": no bin/spark-submit in " : "", node->spark_home);
 }
 
 /* Of the setting alone: without it Spark finds one by itself, or a jar needs none. */
-static int need_python(const struct exec_node *node, struct err *reterr)
+static int need_python(const struct exec_node *node, const char *master, struct err *reterr)
 {
     const char *python = node->python;
 
     /* In a cluster it may be there alone where the application runs. */
-    if (!*python || !str_starts(str_of(node->spark_master), STR("local")) ||
+    if (!*python || !str_starts(str_of(master), STR("local")) ||
         (strchr(python, '/') ? exec_is_program("", 0, python) : exec_in_path(python))) {
         return 0;
     }
-    return err_set(reterr, ERR_CONFIG,
-                   "Python is not found on this node: executorNodeConfig.spark.python is %.150s",
-                   python);
+    return exec_is_denied()
+               ? exec_cannot_run(node, python, reterr)
+               : err_set(reterr, ERR_CONFIG,
+                         "Python is not found on this node: executorNodeConfig.spark.python is "
+                         "%.150s",
+                         python);
 }
 
 /* spark-env.sh may name one. What it does is known to a shell only. */
@@ -163,39 +172,50 @@ static bool site_names_java(const char *home)
 }
 
 /* As Spark's own scripts look for it. */
-static int need_java(const char *home, struct err *reterr)
+static int need_java(const struct exec_node *node, const char *home, struct err *reterr)
 {
     const char *java_home = getenv("JAVA_HOME");
+    bool named = java_home && *java_home;
+    char *path CLEANUP(freep) = named ? xasprintf("%s/bin/java", java_home) : xstrdup("java");
 
-    if (site_names_java(home)) {
+    if (site_names_java(home) || (named ? exec_is_program("", 0, path) : exec_in_path(path))) {
         return 0;
     }
-    if (java_home && *java_home) {
-        return exec_is_program(java_home, strlen(java_home), "bin/java")
-                   ? 0
-                   : err_set(reterr, ERR_CONFIG,
-                             "Java is not found on this node: no bin/java in JAVA_HOME %.150s",
-                             java_home);
+    if (exec_is_denied()) {
+        return exec_cannot_run(node, path, reterr);
     }
-    return exec_in_path("java")
-               ? 0
-               : err_set(reterr, ERR_CONFIG,
-                         "Java is not found on this node: JAVA_HOME is not set, and PATH has none");
+    return named ? err_set(reterr, ERR_CONFIG,
+                           "Java is not found on this node: no bin/java in JAVA_HOME %.150s",
+                           java_home)
+                 : err_set(reterr, ERR_CONFIG,
+                           "Java is not found on this node: JAVA_HOME is not set, and PATH has "
+                           "none");
+}
+
+static bool brings(const struct task_spec *s, const char *name)
+{
+    return s->env && (json_object_get(s->env, name) || json_object_get(s->env, "PATH"));
+}
+
+/* What the tasks of this node need (spec NULL), or this one, which may bring a Java and a Python of
+ * its own: with the rights that it will have. *ret_home is owned by the caller. */
+static int look(const struct exec_node *node, const struct task_spec *s, const char *master,
+                char **ret_home, struct err *reterr)
+{
+    struct task_user_rights r CLEANUP(task_user_end);
+
+    task_user_become(&r, node->user);
+    *ret_home = find_home(node);
+    int rc = *ret_home ? 0 : no_home(node, reterr);
+    rc = rc < 0 || (s && brings(s, "JAVA_HOME")) ? rc : need_java(node, *ret_home, reterr);
+    return rc < 0 || (s && brings(s, "PYSPARK_PYTHON")) ? rc : need_python(node, master, reterr);
 }
 
 static int spark_able(const struct exec_node *node, struct err *reterr)
 {
-    char *home CLEANUP(freep) = find_home(node);
-    int rc = need_home(node, home, reterr);
+    char *home CLEANUP(freep) = NULL;
 
-    rc = rc < 0 ? rc : need_java(home, reterr);
-    return rc < 0 ? rc : need_python(node, reterr);
-}
-
-/* A task may bring a Java of its own. */
-static bool brings_java(const struct task_spec *s)
-{
-    return s->env && (json_object_get(s->env, "JAVA_HOME") || json_object_get(s->env, "PATH"));
+    return look(node, NULL, node->spark_master, &home, reterr);
 }
 
 static bool is_utf8(const char *locale_name)
@@ -280,12 +300,11 @@ static int spark_prepare(const struct exec_node *node, struct exec_attempt *a,
                          struct exec_plan *plan, struct err *reterr)
 {
     const struct task_spec *s = a->spec;
-    char *home CLEANUP(freep) = find_home(node);
+    char *home CLEANUP(freep) = NULL;
     char *master CLEANUP(freep) = master_of(node, s);
     char *app CLEANUP(freep) = spark_absolute(s->app_path);
 
-    int rc = need_home(node, home, reterr);
-    rc = rc < 0 || brings_java(s) ? rc : need_java(home, reterr);
+    int rc = look(node, s, master, &home, reterr);
     if (rc < 0) {
         return rc;
     }

@@ -7,6 +7,7 @@
 #include "pkg/executors/sparkdeps.h"
 #include "pkg/executors/sparkprops.h"
 #include "pkg/executors/sparkwatch.h"
+#include "pkg/executors/taskuser.h"
 
 #include <arpa/inet.h>
 #include <math.h>
@@ -204,7 +205,7 @@ static void add_listener(struct buf *b, const struct exec_node *node, const stru
     char *jar CLEANUP(freep) =
         node->program_dir ? xasprintf("%s/" SPARK_LISTENER_JAR, node->program_dir) : NULL;
 
-    if (!jar || access(jar, R_OK) < 0) {
+    if (!jar || !task_user_can_read(node->user, jar)) {
         return;
     }
     char *out CLEANUP(freep) = shimdir_out(a->dir);

@@ -154,19 +154,33 @@ static bool set_groups(int n, const gid_t *groups)
     return syscall(SYS_setgroups, (size_t)n, groups) == 0;
 }
 
-void task_user_begin(struct task_user_rights *r, uid_t uid, gid_t gid)
+static void begin(struct task_user_rights *r, uid_t uid, gid_t gid, int n_groups,
+                  const gid_t *groups)
 {
-    *r = (struct task_user_rights){0};
-    if (uid == geteuid()) {
-        return;
-    }
     int n = getgroups(0, NULL);
+
     r->groups = xcalloc((size_t)n + 1, sizeof(gid_t));
     r->group_count = getgroups(n, r->groups);
-    r->changed = r->group_count >= 0 && set_groups(1, &gid);
+    r->changed = r->group_count >= 0 && set_groups(n_groups, groups);
     if (r->changed) {
         setfsgid(gid);
         setfsuid(uid);
+    }
+}
+
+void task_user_begin(struct task_user_rights *r, uid_t uid, gid_t gid)
+{
+    *r = (struct task_user_rights){0};
+    if (uid != geteuid()) {
+        begin(r, uid, gid, 1, &gid);
+    }
+}
+
+void task_user_become(struct task_user_rights *r, const struct task_user *u)
+{
+    *r = (struct task_user_rights){0};
+    if (u) {
+        begin(r, u->uid, u->gid, u->group_count, u->groups);
     }
 }
 
@@ -195,7 +209,7 @@ int task_user_let_pass(const struct task_user *u, const char *dir, struct err *r
     }
     char *itself CLEANUP(freep) = xasprintf("%s/.", dir);
     struct task_user_rights r CLEANUP(task_user_end);
-    task_user_begin(&r, u->uid, u->gid);
+    task_user_become(&r, u);
     return stat(itself, &st) == 0
                ? 0
                : err_errno(reterr, ERR_CONFIG, errno,
@@ -209,7 +223,7 @@ bool task_user_can_read(const struct task_user *u, const char *path)
 {
     struct task_user_rights r CLEANUP(task_user_end);
 
-    task_user_begin(&r, u->uid, u->gid);
+    task_user_become(&r, u);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd >= 0) {
         close(fd);

@@ -31,7 +31,7 @@ void task_user_free(struct task_user *u); /* NULL is fine */
 /* Lets it pass through a directory of ours, and makes sure that it gets there. ERR_CONFIG. */
 int task_user_let_pass(const struct task_user *u, const char *dir, struct err *reterr) NODISCARD;
 
-bool task_user_can_read(const struct task_user *u, const char *path);
+bool task_user_can_read(const struct task_user *u, const char *path); /* NULL: ours */
 
 /* This thread's rights to files are those of another user for a while. Nothing changes where that
  * is this process' own, or where it may not; then its own rights count, which are no greater. */
@@ -41,6 +41,8 @@ struct task_user_rights {
     int group_count;
 };
 void task_user_begin(struct task_user_rights *r, uid_t uid, gid_t gid);
+/* With all its groups: what a task may. NULL: ours. */
+void task_user_become(struct task_user_rights *r, const struct task_user *u);
 void task_user_end(struct task_user_rights *r); /* for CLEANUP */
 
 #endif

@@ -288,6 +288,7 @@ int beats_take(struct manager *m, const struct beat *b, struct buf *answer)
     } else if (heard.changed) {
         w->refusal_told = false;
         lead_worker_seen(w);
+        lead_replaced(m, w);
     }
     if (!answers) {
         greet(m, w, w->last_beat);

@@ -137,7 +137,13 @@ static json_t *reason_json(const struct fleet_worker *w)
     const struct fleet_worker *holder = w->node->holder;
     char *text CLEANUP(freep) = NULL;
 
-    if (w->state == WORKER_REFUSED) {
+    size_t left = fleet_left_behind(w);
+
+    if (left) {
+        text = xasprintf("it came back with another workDir; %zu task%s of the one before run%s "
+                         "again when the lease is over",
+                         left, left > 1 ? "s" : "", left > 1 ? "" : "s");
+    } else if (w->state == WORKER_REFUSED) {
         text = xasprintf("another worker of this name lives, on %s (pid %d); give each its own "
                          "executorNodeConfig.nodeId",
                          holder->host, holder->pid);

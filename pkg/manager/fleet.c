@@ -143,6 +143,21 @@ struct fleet_worker *fleet_find(struct fleet *f, const char *node)
     return n ? n->holder : NULL;
 }
 
+size_t fleet_left_behind(const struct fleet_worker *w)
+{
+    size_t n = 0;
+
+    LIST_EACH(&w->node->workers, it)
+    {
+        const struct fleet_worker *other = CONTAINER_OF(it, struct fleet_worker, of_node);
+
+        if (other != w && (other->state == WORKER_DEAD || other->state == WORKER_STOPPED)) {
+            n += other->leases.count;
+        }
+    }
+    return w->node->holder == w && worker_lives(w->state) ? n : 0;
+}
+
 struct avoiding {
     struct fleet *fleet;
     int64_t since;
@@ -189,7 +204,7 @@ const char *fleet_objection(struct fleet *f, const struct who *who)
     if (BROKEN(IDENTITY) || !holder) {
         return NULL;
     }
-    if (w && w->state == WORKER_REFUSED) {
+    if (w && (w->state == WORKER_REFUSED || (w != holder && worker_lives(holder->state)))) {
         return "refused";
     }
     if (w) {
@@ -536,8 +551,8 @@ static void take_could(struct fleet_worker *w, const struct beat *b)
 
 static enum worker_state state_of(const struct fleet_worker *w)
 {
-    return w->node->holder != w            ? WORKER_REFUSED
-           : w->stopping                   ? WORKER_STOPPED
+    return w->stopping                     ? WORKER_STOPPED
+           : w->node->holder != w          ? WORKER_REFUSED
            : w->node->drain || w->draining ? WORKER_DRAINING
                                            : WORKER_UP;
 }
@@ -899,6 +914,15 @@ static enum worker_state aged(const struct fleet *f, const struct fleet_worker *
                                           : state_of(w);
 }
 
+static const char *why_run_out(const struct lease *l)
+{
+    const struct fleet_worker *holder = l->worker->node->holder;
+
+    return holder != l->worker && worker_lives(holder->state)
+               ? "its worker came back with another work directory: the lease ran out"
+               : "its worker is silent: the lease ran out";
+}
+
 bool fleet_tick(struct fleet *f, int64_t now, bool reap,
                 void (*on_state)(void *arg, struct fleet_worker *w, enum worker_state from),
                 const struct beat_effects *fx, void *arg)
@@ -944,7 +968,7 @@ bool fleet_tick(struct fleet *f, int64_t now, bool reap,
     HASH_ITER(hh, f->leases, l, lt)
     {
         if (now > l->deadline) {
-            lose(f, fx, l, "its worker is silent: the lease ran out", false);
+            lose(f, fx, l, why_run_out(l), false);
         }
     }
     return true;

@@ -85,6 +85,7 @@ struct fleet_worker {
     int64_t unknown_until;   /* UNKNOWN: then it is DEAD; boot ms */
     int64_t contested_until; /* two processes spoke for it: until then none is believed at once */
     bool refusal_told;       /* in the log */
+    bool replaced_told;      /* the same, of what another work directory has left */
     int64_t alarm_at;        /* boot ms: not before that is it said again that it is outdated */
     bool draining;           /* as the worker says */
     bool saved;              /* its row shows `saved_as`; the leader's business */
@@ -143,6 +144,8 @@ void fleet_done(struct fleet *f);
 
 struct fleet_worker *fleet_find(struct fleet *f, const char *node);  /* the holder; NULL */
 struct fleet_worker *fleet_of(struct fleet *f, const struct who *w); /* this very one; NULL */
+/* So many attempts another work directory of this worker's name has left, which does not live. */
+size_t fleet_left_behind(const struct fleet_worker *w);
 /* Workers of these nodes (task.returned_by; NULL: none) are not picked while `yes`; but those that
  * became well since (wall ms): they gave it back for what was wrong then. */
 void fleet_avoid(struct fleet *f, const char *nodes, int64_t since, bool yes);

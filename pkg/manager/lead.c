@@ -185,6 +185,23 @@ void lead_refuse(struct manager *m, struct fleet_worker *w)
     }
 }
 
+/* An everyday mistake: its workDir was removed, or it was started from elsewhere. */
+void lead_replaced(struct manager *m, struct fleet_worker *w)
+{
+    size_t n = fleet_left_behind(w);
+    char *fields CLEANUP(freep) = xasprintf("worker=%s", w->who.node);
+
+    if (!m->epoch || !n || w->replaced_told) {
+        return;
+    }
+    w->replaced_told = true;
+    log_warn(fields,
+             "worker %s came back with another workDir, or without its identity: %zu task%s of the "
+             "one before run%s again when the lease is over",
+             w->who.node, n, n > 1 ? "s" : "", n > 1 ? "" : "s");
+    audit(m, "workerReplaced", w->who.node);
+}
+
 static void on_worker_state(void *arg, struct fleet_worker *w, enum worker_state from)
 {
     (void)arg;

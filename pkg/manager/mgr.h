@@ -211,6 +211,7 @@ void lead_cancel(struct manager *m, const struct task_ref *r); /* another manage
 void lead_lost(struct manager *m, struct lease *l, const char *why);
 void lead_worker_seen(const struct fleet_worker *w);
 void lead_refuse(struct manager *m, struct fleet_worker *w); /* another one of its name lives */
+void lead_replaced(struct manager *m, struct fleet_worker *w);
 
 /* due.c */
 void due_init(struct manager *m);

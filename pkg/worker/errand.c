@@ -111,6 +111,7 @@ static bool take_record(struct errand *d)
     } else if (d->rc < 0 || is_forged(d)) {
         return false;
     }
+    exec_name_user(d->node, &d->exit);
     judge(d);
     return true;
 }

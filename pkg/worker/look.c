@@ -5,33 +5,57 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+static const char hangs[] = "a look at what it needs does not end: a file system hangs";
+
 struct look {
     uv_work_t work;
+    enum look_kind kind;
     struct looks *of;             /* NULL: nobody waits for it */
     const struct exec_node *node; /* a reference */
     struct run_context x;
     char *copies[2]; /* what it points to */
     int64_t began;
     size_t n;
-    const char **types; /* the first is NULL: the node as a whole */
-    struct err *why;    /* code 0: it is able */
-    struct executors_found *plugins;
+    struct look_at *at;
+    struct executors_found *plugins; /* LOOK_SCAN */
     struct err plugins_why;
-    atomic_size_t done; /* types, then the plug-ins */
+    atomic_size_t done; /* of n */
+    atomic_bool over;
 };
 
-static struct look *look_new(struct looks *l, int64_t now)
+struct look_at {
+    const char *type; /* NULL: the node as a whole */
+    char *program;    /* of a plug-in */
+    struct err why;   /* code 0: it is able */
+};
+
+static enum look_kind kind_of(const char *type)
+{
+    return !type                      ? LOOK_NODE
+           : streq(type, JOB_SPARK)   ? LOOK_SPARK
+           : executor_is_plugin(type) ? LOOK_PLUGINS
+                                      : LOOK_OTHERS;
+}
+
+static void add(struct look *k, const char *type)
+{
+    if (kind_of(type) == k->kind) {
+        const char *program = type ? executor_plugin_path(type) : NULL;
+
+        k->at = xrealloc(k->at, (k->n + 1) * sizeof(*k->at));
+        k->at[k->n++] = (struct look_at){.type = type, .program = xstrdup(program)};
+    }
+}
+
+static struct look *look_new(struct looks *l, enum look_kind kind, int64_t now)
 {
     struct look *k = xcalloc(1, sizeof(*k));
-    const char *const *names = executor_names();
     const struct exec_node *node = l->x->node;
 
-    while (names[k->n++]) {
-    }
-    k->types = xcalloc(k->n, sizeof(*k->types));
-    k->why = xcalloc(k->n, sizeof(*k->why));
-    for (size_t i = 1; i < k->n; i++) {
-        k->types[i] = names[i - 1];
+    k->kind = kind;
+    add(k, NULL);
+    for (const char *const *name = executor_names(); *name; name++) {
+        add(k, *name);
     }
     k->node = exec_node_ref(node);
     k->x = (struct run_context){.node = node,
@@ -51,10 +75,12 @@ static void look_free(struct look *k)
     for (size_t i = 0; i < ARRAY_LEN(k->copies); i++) {
         free(k->copies[i]);
     }
+    for (size_t i = 0; i < k->n; i++) {
+        free(k->at[i].program);
+    }
     exec_node_unref(k->node);
     executors_found_free(k->plugins);
-    free(k->types);
-    free(k->why);
+    free(k->at);
     free(k);
 }
 
@@ -63,12 +89,16 @@ static void on_work(uv_work_t *work)
 {
     struct look *k = work->data;
 
+    if (k->kind == LOOK_SCAN) {
+        k->plugins = executors_scan(k->node->plugin_dir, &k->plugins_why);
+    }
     for (size_t i = 0; i < k->n; i++) {
-        (void)!run_able(&k->x, k->types[i], &k->why[i]); /* the text says it */
+        struct look_at *a = &k->at[i];
+
+        (void)!run_able(&k->x, a->type, a->program, &a->why); /* the text says it */
         atomic_store(&k->done, i + 1);
     }
-    k->plugins = executors_scan(k->node->plugin_dir, &k->plugins_why);
-    atomic_store(&k->done, k->n + 1);
+    atomic_store(&k->over, true);
 }
 
 static void take(struct looks *l, struct look *k)
@@ -76,10 +106,12 @@ static void take(struct looks *l, struct look *k)
     if (k->plugins_why.code) {
         log_debug(NULL, "%s", k->plugins_why.text);
     }
-    executors_take(k->plugins);
-    look_free(l->last);
-    l->last = k;
-    l->under_way = NULL;
+    if (k->plugins) {
+        executors_take(k->plugins);
+    }
+    look_free(l->last[k->kind]);
+    l->last[k->kind] = k;
+    l->under_way[k->kind] = NULL;
 }
 
 static void on_worked(uv_work_t *work, int status)
@@ -96,59 +128,86 @@ static void on_worked(uv_work_t *work, int status)
     l->on_looked(l->arg);
 }
 
-void look_begin(struct looks *l, int64_t now)
+bool look_begin(struct looks *l, int64_t now)
 {
-    if (!l->under_way) {
-        l->under_way = look_new(l, now);
-        MUST(uv_queue_work(l->x->loop, &l->under_way->work, on_work, on_worked) == 0);
+    bool busy = false;
+
+    for (enum look_kind i = 0; i < LOOK_KINDS; i++) {
+        if (l->under_way[i]) {
+            busy = true;
+            continue;
+        }
+        l->under_way[i] = look_new(l, i, now);
+        MUST(uv_queue_work(l->x->loop, &l->under_way[i]->work, on_work, on_worked) == 0);
     }
+    return busy;
+}
+
+/* k->n where it was not looked at. */
+static size_t find(const struct look *k, const char *type)
+{
+    size_t i = 0;
+
+    while (i < k->n && (type ? !streq(type, k->at[i].type) : k->at[i].type != NULL)) {
+        i++;
+    }
+    return i;
 }
 
 /* What was not looked at, as a plug-in that has just been found, is able. */
-static const char *answer(const struct look *k, const char *type, size_t *ret_step)
+static const char *answer(const struct look *k, const char *type)
 {
-    for (size_t i = 0; k && i < k->n; i++) {
-        if (type ? k->types[i] && streq(type, k->types[i]) : !k->types[i]) {
-            *ret_step = i;
-            return k->why[i].code ? k->why[i].text : NULL;
-        }
-    }
-    *ret_step = k ? k->n : 0;
-    return NULL;
+    size_t i = k ? find(k, type) : 0;
+
+    return k && i < k->n && k->at[i].why.code ? k->at[i].why.text : NULL;
+}
+
+static bool is_late(const struct looks *l, enum look_kind kind, int64_t now)
+{
+    const struct look *k = l->under_way[kind];
+
+    return k && !atomic_load(&k->over) && (!l->last[kind] || now >= k->began + LOOK_LATE_MS);
+}
+
+static const char *why_late(const struct look *k, const struct look *last, const char *type)
+{
+    size_t done = atomic_load(&k->done);
+    size_t i = find(k, type);
+
+    return i < done || i == k->n ? answer(k, type) : i > done && last ? answer(last, type) : hangs;
 }
 
 const char *look_why(const struct looks *l, const char *type, int64_t now)
 {
-    const struct look *k = l->under_way;
-    size_t step = 0;
+    enum look_kind kind = kind_of(type);
 
-    if (!k || (l->last && now < k->began + LOOK_LATE_MS)) {
-        return answer(l->last, type, &step);
+    if (kind == LOOK_PLUGINS && is_late(l, LOOK_SCAN, now)) {
+        return hangs;
     }
-    size_t done = atomic_load(&k->done);
-    const char *why = answer(k, type, &step);
-    if (step < done && !(done == k->n && type && executor_is_plugin(type))) {
-        return why;
-    }
-    return step == done || done == k->n
-               ? "a look at what it needs does not end: a file system hangs"
-               : answer(l->last, type, &step);
+    const struct look *k = l->under_way[kind];
+    return is_late(l, kind, now)        ? why_late(k, l->last[kind], type)
+           : k && atomic_load(&k->over) ? answer(k, type)
+                                        : answer(l->last[kind], type);
 }
 
 void look_first(struct looks *l, int64_t now)
 {
-    look_begin(l, now);
-    for (int ms = 0; ms < LOOK_FIRST_MS && atomic_load(&l->under_way->done) <= l->under_way->n;
-         ms++) {
-        uv_sleep(1);
+    (void)look_begin(l, now);
+    for (int ms = 0, i = 0; ms < LOOK_FIRST_MS && i < LOOK_KINDS; ms++) {
+        while (i < LOOK_KINDS && atomic_load(&l->under_way[i]->over)) {
+            i++;
+        }
+        uv_sleep(i < LOOK_KINDS);
     }
 }
 
 void look_done(struct looks *l)
 {
-    if (l->under_way) {
-        l->under_way->of = NULL;
+    for (enum look_kind i = 0; i < LOOK_KINDS; i++) {
+        if (l->under_way[i]) {
+            l->under_way[i]->of = NULL;
+        }
+        look_free(l->last[i]);
+        l->under_way[i] = l->last[i] = NULL;
     }
-    look_free(l->last);
-    l->under_way = l->last = NULL;
 }

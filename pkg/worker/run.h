@@ -5,8 +5,8 @@
  * no shim can be or come alive in its directory and no process of it is found (strays.h).
  *
  * Threads: the loop thread only. What touches the disk or /proc is done beside it (errand.h), but
- * at the start of the worker: run_find(), run_adopt(), run_is_done(), run_disown(),
- * run_has_grant().
+ * at the start of the worker: run_find(), run_adopt(), run_is_done(), run_lives(),
+ * run_disown(), run_has_grant().
  */
 #ifndef SJE_WORKER_RUN_H
 #define SJE_WORKER_RUN_H
@@ -59,8 +59,9 @@ struct run_context {
 void run_keep_spare(struct run_context *x, int64_t now);
 
 /* Can tasks of this type (NULL: any at all) be started here now? Looks at the node, without a task;
- * the error is a sentence for people. Cheap. */
-int run_able(const struct run_context *x, const char *type, struct err *reterr) NODISCARD;
+ * the error is a sentence for people. `program` of a plug-in, else NULL. Cheap; any thread. */
+int run_able(const struct run_context *x, const char *type, const char *program,
+             struct err *reterr) NODISCARD;
 /* Why nothing of this type (NULL: nothing at all) had better be granted: it would wait behind what
  * has not ended for so long. NULL: no reason. */
 const char *run_hangs(const struct run_context *x, const char *type, int64_t now);
@@ -81,6 +82,7 @@ void run_conclude(struct run_context *x, struct wcore_attempt *a, enum wcore_ver
 
 /* Its directory is marked: nothing more has to be reported. */
 bool run_is_done(const char *tasks_dir, const struct id *task, int32_t attempt);
+bool run_lives(const char *tasks_dir, const struct id *task, int32_t attempt);  /* its shim does */
 void run_disown(const char *tasks_dir, const struct id *task, int32_t attempt); /* marks it */
 /* Another attempt found in tasks_dir; opens nothing yet. *ret_run is NULL where no grant was kept.
  * An error where that cannot be told: it may run. Else run_adopt(), fill in what wcore_adopt()

@@ -354,9 +354,9 @@ static int node_able(const struct run_context *x, struct err *reterr)
     return try_to_write(x->tasks_dir, reterr);
 }
 
-int run_able(const struct run_context *x, const char *type, struct err *reterr)
+int run_able(const struct run_context *x, const char *type, const char *program, struct err *reterr)
 {
-    return type ? executor_able(x->node, type, reterr) : node_able(x, reterr);
+    return type ? executor_look(x->node, type, program, reterr) : node_able(x, reterr);
 }
 
 struct lane *run_starter(struct run_context *x, const struct executor *executor)
@@ -485,6 +485,18 @@ bool run_is_done(const char *tasks_dir, const struct id *task, int32_t attempt)
     char *dir CLEANUP(freep) = shimdir_path(tasks_dir, task, attempt);
 
     return run_is_marked(dir, NULL);
+}
+
+bool run_lives(const char *tasks_dir, const struct id *task, int32_t attempt)
+{
+    char *dir CLEANUP(freep) = shimdir_path(tasks_dir, task, attempt);
+    int fd = -1;
+    bool lives = shim_connect(dir, &fd, NULL) == 0;
+
+    if (lives) {
+        close(fd);
+    }
+    return lives;
 }
 
 void run_disown(const char *tasks_dir, const struct id *task, int32_t attempt)

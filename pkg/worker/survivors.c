@@ -50,6 +50,20 @@ static void adopt(struct wcore *core, int64_t now, struct candidate *c, struct s
     (*count)++;
 }
 
+static void count_living(void *arg, const struct id *task, int32_t attempt)
+{
+    struct search *s = arg;
+
+    s->n += !run_is_done(s->tasks_dir, task, attempt) && run_lives(s->tasks_dir, task, attempt);
+}
+
+size_t survivors_running(const char *tasks_dir)
+{
+    struct search s = {.tasks_dir = tasks_dir};
+
+    return shimdir_list(tasks_dir, count_living, &s, NULL) < 0 ? 0 : s.n;
+}
+
 static void disown(void *arg, const struct id *task, int32_t attempt)
 {
     const struct search *s = arg;

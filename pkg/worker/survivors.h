@@ -15,6 +15,8 @@ struct survivors {
 int survivors_find(struct run_context *x, struct wcore *core, int64_t now, struct survivors *ret,
                    struct err *reterr) NODISCARD;
 /* Marks all as done: they are copies of what lives, or ended, elsewhere. */
+/* How many attempts have a shim that lives. */
+size_t survivors_running(const char *tasks_dir);
 int survivors_disown(const char *tasks_dir, struct err *reterr) NODISCARD;
 
 #endif

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #define NO_MACHINE           "-" /* instead of its id */
-#define WORKDIR_IDENTITY_MAX (ID_TEXT_LEN + 32 + WORKDIR_PLACE_LEN)
+#define WORKDIR_IDENTITY_MAX (ID_TEXT_LEN + 32 + WORKDIR_PLACE_LEN + WORKDIR_NODE_LEN)
 
 static int make_dirs(const char *path, struct err *reterr)
 {
@@ -155,7 +155,8 @@ static int write_identity(struct workdir *w, struct err *reterr)
     int error = 0;
 
     id_format(&w->uuid, uuid);
-    snprintf(text, sizeof(text), "%s\n%lld\n%s\n", uuid, (long long)w->incarnation, w->place);
+    snprintf(text, sizeof(text), "%s\n%lld\n%s\n%s%s", uuid, (long long)w->incarnation, w->place,
+             w->node, *w->node ? "\n" : "");
     do {
         error = replace_identity(w, path, text);
         full = error == ENOSPC || error == EDQUOT;
@@ -201,6 +202,7 @@ static const char *parse_identity(struct workdir *w, struct str rest, int64_t *r
     struct str uuid = str_cut(rest, '\n', &rest);
     struct str number = str_cut(rest, '\n', &rest);
     struct str where = str_cut(rest, '\n', &rest);
+    struct str node = str_cut(rest, '\n', &rest);
 
     if (!id_parse(uuid.p, uuid.len, &w->uuid) ||
         !str_to_i64(number, 0, WORKDIR_INC_MAX, ret_last)) {
@@ -210,7 +212,11 @@ static const char *parse_identity(struct workdir *w, struct str rest, int64_t *r
     if (w->copied) {
         return "it was copied, or tasks/ is another directory than it was";
     }
-    return astray_end(w->tasks) ? NULL : "a shim may run whose grant below tasks/ is gone";
+    if (!astray_end(w->tasks)) {
+        return "a shim may run whose grant below tasks/ is gone";
+    }
+    snprintf(w->node, sizeof(w->node), "%.*s", (int)node.len, node.p);
+    return NULL;
 }
 
 /* A new worker speaks for none of the tasks that an earlier one left here, which end with their
@@ -253,6 +259,15 @@ void workdir_tell(struct workdir *w)
                  w->path, w->removed);
     }
     w->removed = 0;
+}
+
+int workdir_name(struct workdir *w, const char *node, struct err *reterr)
+{
+    if (streq(w->node, node)) {
+        return 0;
+    }
+    snprintf(w->node, sizeof(w->node), "%s", node);
+    return write_identity(w, reterr);
 }
 
 int workdir_raise(struct workdir *w, int64_t above, struct err *reterr)

@@ -2,7 +2,7 @@
  *
  *   lock          held (flock) as long as the process lives, holds its pid
  *   identity      its UUID, the number of the last process that used it, and where that was (the
- *                 machine, and the inode of tasks/ with its birth): three lines, see
+ *                 machine, and the inode of tasks/ with its birth), and its nodeId: four lines, see
  *                 docs/protocol.md, Identity. Written to the disk before the number is used.
  *   identity.spare  the one before that: the next is written over it, so a full disk takes it
  *   incarnation   the same number, of versions before there was `identity`; read once
@@ -18,6 +18,7 @@
 
 #define WORKDIR_INC_MAX   ((int64_t)1 << 53) /* what a number in JSON holds */
 #define WORKDIR_PLACE_LEN 128
+#define WORKDIR_NODE_LEN  128
 
 struct workdir {
     char *path;  /* absolute, without symbolic links; owned */
@@ -26,6 +27,7 @@ struct workdir {
     struct id uuid;
     int64_t incarnation; /* of this process */
     char place[WORKDIR_PLACE_LEN];
+    char node[WORKDIR_NODE_LEN]; /* nodeId of the one that used it last; "": unknown */
     size_t removed; /* directories of finished attempts: there was no room for the identity */
     const struct task_user *user; /* who has to get to the attempts too; NULL: nobody; borrowed */
     bool copied; /* the attempts that were found belong to another directory's worker */
@@ -33,6 +35,8 @@ struct workdir {
 
 /* Makes it where it is missing. ERR_CONFIG or ERR_IO with a sentence that names the path. */
 int workdir_open(const char *path, struct workdir *ret, struct err *reterr) NODISCARD;
+/* It is that node's from now on. */
+int workdir_name(struct workdir *w, const char *node, struct err *reterr) NODISCARD;
 /* This process goes on under a number above `above`, which somebody has used. ERR_INVALID where it
  * is too far ahead to be true. Any thread, as workdir_mend(). */
 int workdir_raise(struct workdir *w, int64_t above, struct err *reterr) NODISCARD;

@@ -516,12 +516,9 @@ static void on_looked(void *arg)
 /* Where the last look hangs, that is told instead. */
 static void look(struct worker *w, int64_t now)
 {
-    bool hangs = w->looks.under_way != NULL;
-
     w->looked_at = now;
     ask_dir(w, 0); /* it comes back by itself */
-    look_begin(&w->looks, now);
-    if (hangs) {
+    if (look_begin(&w->looks, now)) {
         tell_looks(w, now);
     }
 }
@@ -712,6 +709,25 @@ static struct worker *worker_new(uv_loop_t *loop, const struct config *c, struct
     return w;
 }
 
+/* What runs here was granted to a worker of that name: another one would end it. */
+static int take_dir(const struct config *c, struct workdir *d, struct err *reterr)
+{
+    bool other = *d->node && !streq(d->node, c->node.node_id);
+    size_t n = other ? survivors_running(d->tasks) : 0;
+
+    if (n) {
+        return err_set(reterr, ERR_CONFIG,
+                       "workDir %.150s belongs to worker %s, which still runs %zu task%s: set "
+                       "executorNodeConfig.nodeId: %s, or wait until %s ended",
+                       d->path, d->node, n, n > 1 ? "s" : "", d->node,
+                       n > 1 ? "they have" : "it has");
+    }
+    if (other) {
+        log_info(NULL, "workDir %s was that of worker %s", d->path, d->node);
+    }
+    return workdir_name(d, c->node.node_id, reterr);
+}
+
 /* Its attempts are below tasks/, which only they need to pass through. */
 static int open_dirs(const struct config *c, struct workdir *ret_dir, struct task_user **ret_user,
                      struct err *reterr)
@@ -726,6 +742,7 @@ static int open_dirs(const struct config *c, struct workdir *ret_dir, struct tas
         ret_dir->user = *ret_user;
         rc = task_user_let_pass(*ret_user, ret_dir->path, reterr);
         rc = rc < 0 ? rc : task_user_let_pass(*ret_user, ret_dir->tasks, reterr);
+        rc = rc < 0 ? rc : take_dir(c, ret_dir, reterr);
         if (rc < 0) {
             workdir_close(ret_dir);
         }
@@ -776,8 +793,11 @@ int worker_start(uv_loop_t *loop, const struct config *c, const char *shim_path,
         return rc;
     }
     open_parts(w);
-    log_info(NULL, "worker %s starts: %d slots, %d CPUs, %d MiB, work below %s", c->node.node_id,
-             c->node.slots, c->node.cpus, c->node.memory_mb, w->dir.path);
+    log_info(NULL, "worker %s starts: %d slots, %d CPUs, %d MiB, work below %s%s", c->node.node_id,
+             c->node.slots, c->node.cpus, c->node.memory_mb, w->dir.path,
+             *c->node.work_dir == '/' ? ""
+                                      : ", by a relative workDir: started from elsewhere it would "
+                                        "be another worker");
     tell_user(c, user);
     worker_tell_offers(w);
     *ret = w;

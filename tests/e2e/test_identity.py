@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 import uuid
 
@@ -11,7 +12,7 @@ import pytest
 from test_faults import shell
 from test_survivors import QUICK, begun, marker, runs
 
-from sje import SLOW, Server, until
+from sje import BIN, SLOW, Server, until
 
 
 def other(c, name, **settings):
@@ -22,6 +23,11 @@ def other(c, name, **settings):
 
 def states(c):
     return sorted((w["workerId"], w["state"]) for w in c.workers())
+
+
+def table(c):
+    return subprocess.run([BIN / "sje", "workers"], env={**os.environ, "SJE_URL": c.url}, capture_output=True,
+                          text=True, check=True).stdout
 
 
 def stop(server):
@@ -138,13 +144,41 @@ def test_another_work_directory_waits_for_the_leases_of_the_first(own, tmp_path)
     begun(marks)
     c.worker.terminate()
     second = other(c, "second")
+    left = "came back with another workDir; 1 task of the one before runs again when the lease is over"
+    until(lambda: f"node1 is UP: it {left}" in table(c), 20, "it is told")
+    assert "worker node1 came back with another workDir" in c.manager.output.read_text()
     first_then_second(marks, 60)
+    assert "came back" not in table(c)
+    with c.database() as db, db.cursor() as cur:
+        cur.execute("select count(*) from cluster_event where event = 'workerReplaced' and subject = 'node1'")
+        assert cur.fetchone() == (1,)
     assert c.story(task_id).count("granted") == 2
     lost = [e["detail"]["reason"] for e in c.events(task_id) if e["event"] == "lost"]
-    assert lost == ["its worker is silent: the lease ran out"], lost
+    assert lost == ["its worker came back with another work directory: the lease ran out"], lost
     c.cancel(task_id)
     assert c.end(task_id)["state"] == "CANCELLED"
     second.terminate()
+
+
+def test_another_name_does_not_throw_away_what_runs(own, tmp_path):
+    c = own(split=True, **QUICK)
+    marks = tmp_path / "marks"
+    task_id = c.submit(marker(marks, 6))
+    begun(marks)
+    c.worker.terminate()
+    c.worker.env["SJE_NODE_NODE_ID"] = "renamed"
+    done = subprocess.run([BIN / "sje-executor", "--role", "worker"], env=c.worker.env, capture_output=True,
+                          text=True, timeout=60, check=False)
+    assert done.returncode == 2, done
+    assert "belongs to worker node1, which still runs 1 task: set executorNodeConfig.nodeId: node1" in done.stderr
+    c.worker.env["SJE_NODE_NODE_ID"] = "node1"
+    c.worker.start()
+    t = c.end(task_id)
+    assert (t["state"], t["attempt"]) == ("SUCCEEDED", 1), t
+    c.worker.terminate()
+    c.worker.env["SJE_NODE_NODE_ID"] = "renamed"  # nothing runs
+    c.worker.start()
+    until(lambda: ("renamed", "UP") in states(c), 20, "it is up")
 
 
 def test_who_has_lost_what_ran_is_another_worker(own, tmp_path):
@@ -202,7 +236,7 @@ def test_a_second_one_of_the_same_name_is_refused(own, tmp_path):
     assert list((c.dir / "intruder/work/tasks").iterdir()) == []
     assert c.story(task_id).count("lost") == 0
     intruder.terminate()
-    until(lambda: states(c) == [("node1", "UP")], 20, "the first one alone is left")
+    until(lambda: states(c) == [("node1", "UP")], 2, "the first one alone is left, at once")
     assert c.run(shell("true"))["state"] == "SUCCEEDED"
     c.cancel(task_id)
     assert c.end(task_id)["state"] == "CANCELLED"

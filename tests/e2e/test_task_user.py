@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from test_bad_node import held_off, types
+
 from sje import BIN, ROOT, Cluster, kill, processes_with, until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a worker as it likes")
@@ -19,6 +21,7 @@ WORKER = "daemon"  # where the worker is not root
 NEEDED = "+chown,+kill,+setgid,+setuid"
 AS_WORKER = ["setpriv", f"--reuid={WORKER}", f"--regid={WORKER}", "--clear-groups"]
 START = 120
+PYTHON = shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin")  # that of the tests may be root's
 
 
 def shell(script, **more):
@@ -54,9 +57,8 @@ def make_cluster(directory, services, spark, wrap, **settings):
 def other(request, open_dir, services, spark):
     """A cluster whose tasks run as USER; its worker is root, or nobody special with a few rights."""
     rights = [*AS_WORKER, f"--inh-caps={NEEDED}", f"--ambient-caps={NEEDED}"]
-    python3 = shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin")  # that of the tests may be root's
     c = make_cluster(open_dir / request.param, services, spark, [] if request.param == "root" else rights,
-                     SJE_NODE_TASK_USER=USER.pw_name, SJE_NODE_SPARK_PYTHON=python3)
+                     SJE_NODE_TASK_USER=USER.pw_name, SJE_NODE_SPARK_PYTHON=PYTHON)
     yield c
     c.close()
 
@@ -209,7 +211,7 @@ def test_a_program_that_only_the_worker_may_run(other, open_dir):
     script.write_text("#!/bin/sh\necho ran\n")
     script.chmod(0o700)
     t = other.run({"jobType": "Command", "command": [str(script)]})
-    assert t["state"] == "FAILED" and "Permission denied" in t["error"]["message"], t
+    assert t["state"] == "FAILED" and "Permission denied, as user nobody" in t["error"]["message"], t
 
 
 @pytest.mark.parametrize("other", ["root"], indirect=True)
@@ -221,6 +223,29 @@ def test_word_count(other):
     assert t["state"] == "SUCCEEDED", (t, other.log(task_id, "stderr").text[-2000:])
     assert t["output"]["words"] > 70000 and t["applicationId"].startswith("local-"), t
     assert (task_dir(other, task_id) / "out/spark.progress").stat().st_uid == USER.pw_uid
+
+
+def test_a_java_that_only_the_worker_may_run(open_dir, services, spark):
+    """It is no Java for the tasks: held off with the user's name, and nothing is charged."""
+    private = open_dir / "private"
+    private.mkdir()
+    (private / "jdk").symlink_to(Path(shutil.which("java")).resolve().parent.parent)
+    sje = make_cluster(open_dir / "java", services, spark, [], SJE_NODE_TASK_USER=USER.pw_name,
+                       SJE_NODE_SPARK_PYTHON=PYTHON, JAVA_HOME=str(private / "jdk"))
+    try:
+        until(lambda: "SparkApp" in types(sje, "node1"), 20, "anybody may run it")
+        private.chmod(0o700)
+        ids = [sje.submit({"jobType": "SparkApp", "sparkAppPath": "/no/app.py", "maxAttempts": 1}) for _ in range(5)]
+        until(lambda: held_off(sje, "node1", "SparkApp") ==
+              f"{USER.pw_name} cannot run {private}/jdk/bin/java: Permission denied", 20, "it says why")
+        assert {sje.task(i)["state"] for i in ids} <= {"QUEUED", "READY", "WAITING"}, [sje.task(i) for i in ids]
+        assert sje.run(shell("true"))["state"] == "SUCCEEDED"
+        private.chmod(0o755)
+        until(lambda: "SparkApp" in types(sje, "node1"), 60, "it is well again")
+        for task_id in ids:
+            assert sje.end(task_id, START)["error"]["message"].endswith("No such file or directory")
+    finally:
+        sje.close()
 
 
 # ---- without a task user ----

@@ -447,9 +447,10 @@ static enum wcore_started give_back(struct run *r, unsigned of, struct wcore_fau
     return WCORE_START_FAULT;
 }
 
-int run_able(const struct run_context *x, const char *type, struct err *reterr)
+int run_able(const struct run_context *x, const char *type, const char *program, struct err *reterr)
 {
     (void)x;
+    (void)program;
     return is_unable(world->cur->node, type) ? err_set(reterr, ERR_CONFIG, "as planned") : 0;
 }
 
@@ -735,6 +736,22 @@ int workdir_open(const char *path, struct workdir *ret, struct err *reterr)
     return 0;
 }
 
+int workdir_name(struct workdir *w, const char *node, struct err *reterr)
+{
+    (void)w;
+    (void)node;
+    (void)reterr;
+    return 0;
+}
+
+bool run_lives(const char *tasks_dir, const struct id *task, int32_t attempt)
+{
+    (void)tasks_dir;
+    (void)task;
+    (void)attempt;
+    return false;
+}
+
 int workdir_mend(struct workdir *w, bool *ret_new, struct err *reterr)
 {
     (void)w;
@@ -857,6 +874,12 @@ void executors_take(const struct executors_found *f)
 void executors_found_free(struct executors_found *f)
 {
     (void)f;
+}
+
+const char *executor_plugin_path(const char *name)
+{
+    (void)name;
+    return NULL;
 }
 
 bool executor_is_plugin(const char *name)

@@ -5,6 +5,7 @@
 #include "pkg/executors/plan.h"
 #include "pkg/executors/shimdir.h"
 #include "pkg/executors/sparkcluster.h"
+#include "pkg/executors/taskuser.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -695,6 +696,84 @@ static void test_spark_needs_java(void **state)
     assert_int_equal(executor_able(&node, JOB_NOOP, &e), 0);
 }
 
+static void expect_denied(const char *type, const char *path)
+{
+    char *text CLEANUP(freep) = xasprintf("nobody cannot run %s/%s: Permission denied", root, path);
+    char *task CLEANUP(freep) = xasprintf(APP, "");
+    struct err e = {0};
+
+    assert_int_equal(executor_able(&node, type, &e), ERR_CONFIG);
+    assert_string_equal(e.text, text);
+    if (streq(type, JOB_SPARK)) {
+        refuse(task, ERR_CONFIG, text);
+    }
+}
+
+/* It is closed to that user for a moment. */
+static void close_to_user(const char *type, const char *path, mode_t mode, const char *denied)
+{
+    char *full CLEANUP(freep) = in_root(path);
+    struct err e = {0};
+
+    assert_int_equal(chmod(full, mode), 0);
+    expect_denied(type, denied);
+    assert_int_equal(chmod(full, 0755), 0);
+    assert_int_equal(executor_able(&node, type, &e), 0);
+}
+
+/* What only the worker may run is not there for the tasks of another user. */
+static void test_what_the_task_user_cannot_run(void **state)
+{
+    static const char *const paths[] = {
+        "",         "spark",         "spark/bin", "spark/bin/spark-submit", "java",
+        "java/bin", "java/bin/java", "plugins",   "plugins/Report"};
+    enum { ANY = 65534, ONE_MORE = 65533 };
+    char name[] = "nobody";
+    char user_home[] = "";
+    gid_t groups[] = {ANY, ONE_MORE};
+    struct task_user user = {name, user_home, ANY, ANY, groups, ARRAY_LEN(groups)};
+    char *python CLEANUP(freep) = in_root("java/bin/python");
+
+    (void)state;
+    if (geteuid() != 0) {
+        skip();
+    }
+    for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
+        char *path CLEANUP(freep) = in_root(paths[i]);
+        assert_int_equal(chmod(path, 0755), 0);
+    }
+    node.user = &user;
+    close_to_user(JOB_SPARK, "java", 0700, "java/bin/java");
+    close_to_user(JOB_SPARK, "java/bin/java", 0700, "java/bin/java");
+    close_to_user(JOB_SPARK, "spark/bin", 0700, "spark/bin/spark-submit");
+    close_to_user(JOB_SPARK, "spark/bin/spark-submit", 0744, "spark/bin/spark-submit");
+    close_to_user("Report", "plugins", 0700, "plugins/Report");
+    close_to_user("Report", "plugins/Report", 0711, "plugins/Report"); /* sh could not read it */
+    write_file(python, "#!/bin/sh\n", 0755);
+    node.python = python;
+    close_to_user(JOB_SPARK, "java/bin/python", 0700, "java/bin/python");
+    assert_int_equal(chown(python, 0, ONE_MORE), 0);
+    assert_int_equal(chmod(python, 0750), 0);
+    assert_int_equal(executor_able(&node, JOB_SPARK, &(struct err){0}), 0);
+}
+
+static void test_the_user_is_named(void **state)
+{
+    char name[] = "nobody";
+    struct task_user user = {.name = name};
+    struct exec_exit e = {.error = EACCES, .message = "cannot run \"x\": Permission denied"};
+
+    (void)state;
+    exec_name_user(&node, &e);
+    assert_string_equal(e.message, "cannot run \"x\": Permission denied");
+    node.user = &user;
+    exec_name_user(&node, &e);
+    assert_string_equal(e.message, "cannot run \"x\": Permission denied, as user nobody");
+    snprintf(e.message, sizeof(e.message), "%0255d", 1); /* no room */
+    exec_name_user(&node, &e);
+    assert_int_equal(strlen(e.message), 255);
+}
+
 static void test_whose_fault_it_is(void **state)
 {
     static const struct {
@@ -1009,6 +1088,8 @@ int main(void)
         T(test_plugins_come_and_go),
         T(test_a_plugin_whose_interpreter_is_missing),
         T(test_spark_needs_java),
+        T(test_what_the_task_user_cannot_run),
+        T(test_the_user_is_named),
         T(test_whose_fault_it_is),
         T(test_judging),
         T(test_a_full_disk_is_told),

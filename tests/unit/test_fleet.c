@@ -595,10 +595,12 @@ static void test_another_directory_is_another_worker(void **state)
     assert_int_equal(second->state, WORKER_UP);
     assert_ptr_equal(fleet_find(&fleet, "w1"), second);
     assert_int_equal(gone, 0);
+    assert_int_equal(fleet_left_behind(second), 1);
 
     /* And it comes back: now it is the one that is refused, but what it runs it may keep. */
     struct fleet_worker *first = hear(home(1, 7), 1, 3, DEAD_MS + 10, &run, 1, NULL, 0);
     assert_int_equal(first->state, WORKER_REFUSED);
+    assert_int_equal(fleet_left_behind(second) + fleet_left_behind(first), 0);
     assert_int_equal(revoked + gone, 0);
     assert_int_equal(fleet_lease(&fleet, &t.id)->deadline,
                      DEAD_MS + 10 + DEAD_MS + LEASE_MARGIN_MS);
@@ -611,6 +613,40 @@ static void test_another_directory_is_another_worker(void **state)
     assert_ptr_equal(fleet_find(&fleet, "w1"), first);
     assert_int_equal(gone, 0);
     done(&t);
+}
+
+static void test_what_another_directory_left_runs_out(void **state)
+{
+    struct task t = granted_to(home(1, 7), 5);
+    struct beat_run run = {.task = t.id, .attempt = 1, .token = 5};
+    int64_t over = DEAD_MS + LEASE_MARGIN_MS + 1;
+
+    (void)state;
+    fleet_grant(&fleet, &t, 0);
+    hear(home(1, 7), 1, 2, 0, &run, 1, NULL, 0)->state = WORKER_STOPPED;
+    struct fleet_worker *second = hear(home(2, 1), 2, 1, over, NULL, 0, NULL, 0);
+    assert_int_equal(fleet_left_behind(second), 1);
+    tick(over);
+    assert_int_equal(gone, 1);
+    assert_non_null(strstr(why_gone, "came back with another work directory"));
+    done(&t);
+}
+
+/* It is no trouble any more, nor does it get what it still asks for. */
+static void test_a_refused_one_that_stops(void **state)
+{
+    struct beat last = {.who = home(2, 1), .host = "h", .pid = 2, .beat = 2, .stopping = true};
+
+    (void)state;
+    hear(home(1, 1), 1, 1, 0, NULL, 0, NULL, 0);
+    assert_int_equal(hear(home(2, 1), 2, 1, 0, NULL, 0, NULL, 0)->state, WORKER_REFUSED);
+    struct beat_heard heard = fleet_beat(&fleet, &last, 1, 1, &effects);
+    assert_int_equal(heard.worker->state, WORKER_STOPPED);
+    assert_true(heard.changed);
+    assert_string_equal(fleet_objection(&fleet, &last.who), "refused");
+    tick(2);
+    assert_null(fleet_of(&fleet, &last.who));
+    assert_int_equal(fleet_find(&fleet, "w1")->state, WORKER_UP);
 }
 
 /* A process of the same directory holds its lock: the one before it is over. */
@@ -1134,6 +1170,8 @@ int main(void)
         T(test_a_lease_is_data),
         T(test_a_lease_is_told_by_its_worker),
         T(test_another_directory_is_another_worker),
+        T(test_what_another_directory_left_runs_out),
+        T(test_a_refused_one_that_stops),
         T(test_a_restart_is_believed),
         T(test_numbers_out_of_nowhere),
         T(test_a_number_that_is_used_again),

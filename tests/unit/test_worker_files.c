@@ -189,6 +189,36 @@ static void test_an_identity_is_that_of_its_tasks(void **unused)
     assert_int_equal(next_number(moved), 1);
 }
 
+static void expect_node(const char *path, const char *name)
+{
+    struct workdir w = {.lock_fd = -1};
+
+    assert_int_equal(workdir_open(path, &w, NULL), 0);
+    assert_string_equal(w.node, name);
+    workdir_close(&w);
+}
+
+/* An earlier version leaves the name out again. */
+static void test_an_identity_knows_its_node(void **unused)
+{
+    struct workdir w = {.lock_fd = -1};
+
+    (void)unused;
+    assert_int_equal(workdir_open(base, &w, NULL), 0);
+    assert_string_equal(w.node, "");
+    assert_int_equal(workdir_name(&w, "a-node", NULL), 0);
+    assert_int_equal(workdir_raise(&w, 6, NULL), 0);
+    workdir_close(&w);
+    run_shell("test \"$(sed -n '2p;4p' identity | tr '\\n' .)\" = 7.a-node.");
+    expect_node(base, "a-node");
+    assert_int_equal(next_number(base), 9);
+    run_shell("sed -i 4d identity");
+    expect_node(base, "");
+    assert_int_equal(next_number(base), 11);
+    run_shell("printf 'x%0300d\\n' 1 >>identity"); /* nothing of it matters but its start */
+    assert_int_equal(next_number(base), 12);
+}
+
 static void test_an_identity_of_an_earlier_version_is_completed(void **unused)
 {
     char *path CLEANUP(freep) = xasprintf("%s/identity", base);
@@ -786,6 +816,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_an_identity_stays_and_its_numbers_grow, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_an_identity_is_that_of_its_tasks, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_identity_knows_its_node, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_identity_of_an_earlier_version_is_completed, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_what_a_copy_has_is_not_reported, setup, teardown),

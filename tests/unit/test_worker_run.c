@@ -919,10 +919,10 @@ static void test_a_directory_that_is_gone(void **state)
 
     (void)state;
     use_real_shim();
-    assert_int_equal(run_able(&context, NULL, &e), 0);
+    assert_int_equal(run_able(&context, NULL, NULL, &e), 0);
     assert_int_equal(shimdir_remove(tasks_dir, NULL), 0);
     expect_fault(start(COMMAND), WCORE_FAULT_NODE, tasks_dir);
-    assert_int_equal(run_able(&context, NULL, &e), ERR_IO);
+    assert_int_equal(run_able(&context, NULL, NULL, &e), ERR_IO);
     assert_non_null(strstr(e.text, tasks_dir));
 }
 
@@ -933,7 +933,7 @@ static void test_a_shim_that_is_gone(void **state)
     (void)state;
     context.shim_path = "/nonexistent/sje-shim";
     expect_fault(start(COMMAND), WCORE_FAULT_NODE, "cannot start /nonexistent/sje-shim");
-    assert_int_equal(run_able(&context, NULL, &e), ERR_IO);
+    assert_int_equal(run_able(&context, NULL, NULL, &e), ERR_IO);
     assert_non_null(strstr(e.text, "/nonexistent/sje-shim"));
 }
 
@@ -1040,38 +1040,104 @@ static void test_a_program_that_is_cut_off(void **state)
 
 /* ---- looking at the node ---- */
 
+static int n_looked;
+static int looks_wanted;
+
 static void on_looked(void *arg)
 {
-    ++*(int *)arg;
+    (void)arg;
+    n_looked++;
+}
+
+static bool have_looked(void)
+{
+    return n_looked >= looks_wanted;
+}
+
+/* So many of the looks under way have ended since the last call, and no more. */
+static void await_looks(int n)
+{
+    looks_wanted = n;
+    turn_until(have_looked);
+    assert_int_equal(n_looked, n);
+    n_looked = 0;
 }
 
 /* A FIFO that nobody reads is as good as a disk that hangs. */
 static void test_a_look_that_hangs(void **state)
 {
     char *path CLEANUP(freep) = xasprintf("%s/.look", tasks_dir);
-    int n_looked = 0;
-    struct looks looks = {.x = &context, .on_looked = on_looked, .arg = &n_looked};
+    struct looks looks = {.x = &context, .on_looked = on_looked};
 
     (void)state;
     n_made = 0;
     use_real_shim();
     look_first(&looks, 1000);
     assert_null(look_why(&looks, NULL, 1000));
-    await(&n_looked);
-    n_looked = 0;
+    await_looks(LOOK_KINDS);
     assert_int_equal(mkfifo(path, 0600), 0);
-    look_begin(&looks, 1000);
+    assert_false(look_begin(&looks, 1000));
     assert_null(look_why(&looks, NULL, 1000 + LOOK_LATE_MS - 1));
     assert_non_null(strstr(look_why(&looks, NULL, 1000 + LOOK_LATE_MS), "hangs"));
     assert_null(look_why(&looks, JOB_COMMAND, 1000 + LOOK_LATE_MS)); /* as it was */
-    look_begin(&looks, 2000);                                        /* not another one */
+    await_looks(LOOK_KINDS - 1);
     int reader = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     assert_true(reader >= 0);
-    await(&n_looked);
-    assert_int_equal(n_looked, 1);
+    await_looks(1);
     assert_null(look_why(&looks, NULL, 1000 + LOOK_LATE_MS));
     close(reader);
     look_done(&looks);
+}
+
+static char *make_below(const char *name, const char *text)
+{
+    char *path = xasprintf("%s/%s", tasks_dir, name);
+
+    if (!text) {
+        assert_int_equal(mkdir(path, 0700), 0);
+        return path;
+    }
+    assert_int_equal(shimdir_write_file(tasks_dir, name, text, strlen(text), NULL), 0);
+    assert_int_equal(chmod(path, 0700), 0);
+    return path;
+}
+
+/* What Spark needs hangs: the node, and what plug-ins there are and need, is looked at again. */
+static void test_a_look_at_one_type_that_hangs(void **state)
+{
+    char *home CLEANUP(freep) = make_below("spark", NULL);
+    char *bin CLEANUP(freep) = make_below("spark/bin", NULL);
+    char *submit CLEANUP(freep) = make_below("spark/bin/spark-submit", "#!/bin/sh\n");
+    char *conf CLEANUP(freep) = make_below("spark/conf", NULL);
+    char *site CLEANUP(freep) = xasprintf("%s/spark-env.sh", conf);
+    char *plugins CLEANUP(freep) = make_below("plugins", NULL);
+    struct looks looks = {.x = &context, .on_looked = on_looked};
+
+    (void)state;
+    n_made = 0;
+    use_real_shim();
+    node.spark_home = home;
+    node.plugin_dir = plugins;
+    assert_int_equal(mkfifo(site, 0600), 0);
+    look_first(&looks, 1000);
+    assert_non_null(strstr(look_why(&looks, JOB_SPARK, 1000), "hangs"));
+    assert_null(look_why(&looks, NULL, 1000));
+    await_looks(LOOK_KINDS - 1);
+    char *report CLEANUP(freep) = make_below("plugins/Report", "#!/no/such\n");
+    int64_t later = 1000 + LOOK_MS;
+    assert_true(look_begin(&looks, later)); /* it is found */
+    await_looks(LOOK_KINDS - 1);
+    assert_non_null(executor_plugin_path("Report"));
+    assert_true(look_begin(&looks, later)); /* and looked at */
+    await_looks(LOOK_KINDS - 1);
+    assert_non_null(strstr(look_why(&looks, "Report", later), "/no/such"));
+    assert_non_null(strstr(look_why(&looks, JOB_SPARK, later), "hangs"));
+    int writer = open(site, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+    assert_true(writer >= 0);
+    close(writer);
+    await_looks(1);
+    look_done(&looks);
+    node.spark_home = node.plugin_dir = "";
 }
 
 /* ---- a shim that is killed, both halves of it ---- */
@@ -1481,6 +1547,7 @@ int main(void)
         T(test_an_interpreter_that_is_missing),
         T(test_a_program_that_is_cut_off),
         T(test_a_look_that_hangs),
+        T(test_a_look_at_one_type_that_hangs),
         T(test_orphans_fall_to_the_worker),
         T(test_a_walk_beside_a_stop),
         T(test_a_record_beside_the_task),
