@@ -31,6 +31,7 @@ struct run_context {
     const char *tasks_dir;
     const char *shim_path;
     const char *cgroup; /* NULL: none */
+    bool is_new;        /* no beat of this worker can lose what an earlier one has left */
     struct lane disk;   /* what is asked of tasks_dir */
     struct {
         const struct executor *executor; /* NULL: this place and those behind it are free */

@@ -514,6 +514,11 @@ int run_find(struct run_context *x, const struct wcore_key *k, struct run_found 
         run_release(r);
         return 0;
     }
+    if (rc == ERR_BUSY && x->is_new) {
+        log_warn(NULL, "%s: it was left by an earlier worker, and ends with its lease", e.text);
+        run_release(r);
+        return 0;
+    }
     if (rc < 0) {
         run_release(r);
         return err_set(reterr, rc,
