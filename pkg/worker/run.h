@@ -90,6 +90,7 @@ struct run_found {
     struct wcore_need need;
     int64_t token;
     int64_t lease_ms;
+    int64_t began_at; /* boot ms; 0: an earlier version does not say */
 };
 int run_find(struct run_context *x, const struct wcore_key *k, struct run_found *ret,
              struct run **ret_run, struct err *reterr) NODISCARD;

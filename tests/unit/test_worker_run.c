@@ -842,6 +842,11 @@ static void test_a_kind_of_task_that_hangs(void **state)
     hang_in(&context.disk);
     assert_non_null(strstr(run_hangs(&context, NULL, clock_boot_ms() + 2 * RUN_LATE_MS), "hangs"));
     end_hang();
+    hang_in(&context.proc);
+    assert_null(run_hangs(&context, JOB_SPARK, clock_boot_ms() + 2 * RUN_LATE_MS));
+    assert_non_null(strstr(run_hangs(&context, NULL, clock_boot_ms() + 2 * RUN_LATE_MS), "hangs"));
+    end_hang();
+    assert_null(run_hangs(&context, NULL, clock_boot_ms() + 2 * RUN_LATE_MS));
 }
 
 /* The plan is for a lease that has ended since. */
