@@ -89,6 +89,13 @@ void freep(void *pp)
     free(p);
 }
 
+void closep(int *fd)
+{
+    if (*fd >= 0) {
+        close(*fd);
+    }
+}
+
 void str_replace_owned(char **slot, const char *s)
 {
     char *copy = xstrdup(s);

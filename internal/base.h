@@ -47,6 +47,8 @@ void *xmemdup(const void *p, size_t n);
 
 /* For CLEANUP(freep) on any pointer. */
 void freep(void *pp);
+/* The same of a descriptor; < 0: none. */
+void closep(int *fd);
 
 /* Hands a CLEANUP-ed pointer to a new owner. */
 #define STEAL(p)                                                                                   \

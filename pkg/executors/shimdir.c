@@ -16,13 +16,6 @@
 
 #define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 
-static void closep(int *fd)
-{
-    if (*fd >= 0) {
-        close(*fd);
-    }
-}
-
 static void closedirp(DIR **d)
 {
     if (*d) {

@@ -203,13 +203,13 @@ static bool is_orphan(const struct process *p, int64_t pid)
     return p->parent == getpid() && p->started >= inherited_since && !is_child(pid);
 }
 
-/* The entries that hold a token, each with its NUL. Returns 0 or the error. */
+/* The entries that hold a token, each with its NUL, into an empty buffer. Returns 0 or the error.
+ */
 static int read_tokens(int64_t pid, struct buf *b)
 {
     char path[64];
     size_t kept = 0;
 
-    buf_reset(b);
     snprintf(path, sizeof(path), "/proc/%lld/environ", (long long)pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
@@ -293,6 +293,18 @@ static void kill_and_count(int64_t pid, int fd, struct strays *list, size_t n, b
     }
 }
 
+/* The environment of one that hangs cannot be read before it goes on: strangers must not keep us.
+ */
+static bool may_be_of(const struct process *p, const struct strays *list, size_t n)
+{
+    bool may = false;
+
+    for (size_t i = 0; i < n && !may; i++) {
+        may = p->started + tick_ms() > list[i].began_at;
+    }
+    return may;
+}
+
 static void count_doubt(struct strays *list, size_t n, int error)
 {
     for (size_t i = 0; i < n; i++) {
@@ -316,7 +328,9 @@ static void kill_if_ours(int64_t pid, struct strays *list, size_t n, struct buf 
     } else if (is_dead(&p) && orphan) {
         waitpid((pid_t)pid, NULL, WNOHANG);
     } else if (!is_dead(&p)) {
-        bool known = identify(&p, list, n, tokens, read_tokens(pid, tokens));
+        buf_reset(tokens);
+        int unread = may_be_of(&p, list, n) ? read_tokens(pid, tokens) : 0;
+        bool known = identify(&p, list, n, tokens, unread);
         kill_and_count(pid, fd, list, n, orphan && !known);
     }
     if (fd >= 0) {

@@ -16,6 +16,7 @@ struct strays {
     int64_t shim;       /* leaders of sessions; 0: unknown */
     int64_t task;
     bool shim_clears;   /* it may live and kills by itself: it is only counted */
+    int64_t began_at;   /* CLOCK_BOOTTIME ms: no process of it is older; 0: unknown */
     int64_t seen_at;    /* CLOCK_BOOTTIME ms, when they had these numbers for certain */
     int64_t seen_forks; /* strays_forks() at that time, or somewhat earlier; 0: unknown */
     int left;           /* by strays_kill_all(): how much of it was still there */

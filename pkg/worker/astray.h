@@ -7,8 +7,8 @@
 
 #define ASTRAY_WAIT_MS 5000
 
-/* Ends all such attempts below `tasks`. False: one may live, after ASTRAY_WAIT_MS at most. Blocks;
- * at the start, before anything else runs there. */
+/* Ends all such attempts below `tasks`. False: one may live, or cannot be seen, after
+ * ASTRAY_WAIT_MS at most. Blocks; at the start, before anything else runs there. */
 bool astray_end(const char *tasks) NODISCARD;
 
 #endif

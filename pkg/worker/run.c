@@ -17,11 +17,12 @@
 /* Between two looks at what a dead shim left behind, each twice the last: a look is a walk of
  * /proc.
  */
-#define LOOK_MS     50
-#define LOOK_MAX_MS 2000
-#define WALK_REST   10  /* times the last walk */
-#define POLL_MS     250 /* between two looks at what a task tells of itself: short ones too */
-#define FORKS_MS    1000
+#define LOOK_MS          50
+#define LOOK_MAX_MS      2000
+#define WALK_REST        10    /* times the last walk */
+#define WALK_REST_MAX_MS 10000 /* what has hung may be well */
+#define POLL_MS          250 /* between two looks at what a task tells of itself: short ones too */
+#define FORKS_MS         1000
 
 _Static_assert(WCORE_DOUBT_MS == PLAN_LEASE_DOUBT_MS, "a shim and its worker doubt alike");
 
@@ -637,6 +638,7 @@ static struct strays strays_of(const struct run *r)
     struct strays s = r->found;
 
     s.token = xasprintf("SJE_TOKEN=%lld", (long long)r->token);
+    s.began_at = r->began_at;
     s.cgroup = r->x->cgroup ? xasprintf("%s%s", r->x->cgroup, strrchr(r->dir, '/')) : NULL;
     if (r->shim_pid) {
         s.shim = r->shim_pid;
@@ -662,7 +664,7 @@ static void walk_done(struct lane_job *j)
 
     w->x->walking = false;
     w->x->walks++;
-    w->x->strays_at = clock_boot_ms() + WALK_REST * w->took;
+    w->x->strays_at = clock_boot_ms() + MIN(WALK_REST * w->took, (int64_t)WALK_REST_MAX_MS);
     for (size_t i = 0; i < w->n; i++) {
         struct run *r = w->runs[i];
 

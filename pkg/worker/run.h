@@ -31,6 +31,7 @@ struct run_context {
     const char *tasks_dir;
     const char *shim_path;
     const char *cgroup; /* NULL: none */
+    bool is_new;        /* no beat of this worker can lose what an earlier one has left */
     struct lane disk;   /* what is asked of tasks_dir */
     struct {
         const struct executor *executor; /* NULL: this place and those behind it are free */
@@ -91,6 +92,7 @@ struct run_found {
     struct wcore_need need;
     int64_t token;
     int64_t lease_ms;
+    int64_t began_at; /* boot ms; 0: an earlier version does not say */
 };
 int run_find(struct run_context *x, const struct wcore_key *k, struct run_found *ret,
              struct run **ret_run, struct err *reterr) NODISCARD;

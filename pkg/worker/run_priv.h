@@ -40,6 +40,7 @@ struct run {
     int open_handles; /* an errand counts, and a walk for it */
     int64_t shim_pid; /* as it said; 0: unknown */
     int64_t task_pid; /* the same */
+    int64_t began_at; /* as in strays.h */
     int64_t seen_at;  /* these two as in strays.h */
     int64_t seen_forks;
     struct strays found;                            /* the numbers that it has left */

@@ -65,15 +65,15 @@ static int read_new_spec(struct run *r, json_t *spec, struct err *reterr)
                                  r->spec->job_type);
 }
 
-static int write_grant(struct errand *d, const struct wcore_attempt *a, const json_t *spec,
-                       struct err *reterr)
+static int write_grant(struct errand *d, const struct wcore_attempt *a, int64_t began_at,
+                       const json_t *spec, struct err *reterr)
 {
     buf_init(&d->grant, RUN_GRANT_MAX);
     buf_addf(&d->grant,
-             "{\"v\":1,\"token\":\"%lld\",\"leaseMs\":%lld,\"slots\":%d,\"cpusMilli\":%d,"
-             "\"memoryMb\":%d,\"spec\":",
-             (long long)a->token, (long long)a->lease_ms, a->need.slots, a->need.cpus_milli,
-             a->need.memory_mb);
+             "{\"v\":1,\"token\":\"%lld\",\"leaseMs\":%lld,\"beganMs\":%lld,\"slots\":%d,"
+             "\"cpusMilli\":%d,\"memoryMb\":%d,\"spec\":",
+             (long long)a->token, (long long)a->lease_ms, (long long)began_at, a->need.slots,
+             a->need.cpus_milli, a->need.memory_mb);
     json_write(spec, &d->grant);
     buf_adds(&d->grant, "}\n");
     return d->grant.failed ? err_set(reterr, ERR_TOO_LARGE, "the specification is over the limit")
@@ -190,7 +190,7 @@ static int tell_spare(struct run *r, struct err *reterr)
 static int begin(struct run *r, const struct wcore_attempt *a, const json_t *spec,
                  struct err *reterr)
 {
-    int rc = write_grant(&r->errand, a, spec, reterr);
+    int rc = write_grant(&r->errand, a, r->began_at, spec, reterr);
 
     if (rc < 0) {
         buf_free(&r->errand.grant);
@@ -277,6 +277,7 @@ enum wcore_started run_start(struct run_context *x, struct wcore_attempt *a,
 
     a->user = r;
     r->attempt = a;
+    r->began_at = clock_boot_ms();
     r->exec.losses = g->losses;
     r->exec.lease_ms = a->lease_ms;
     r->exec.returns = g->returns;
@@ -381,6 +382,9 @@ const char *run_hangs(const struct run_context *x, const char *type, int64_t now
     if (!type && lane_busy_ms(&x->disk, now) >= RUN_LATE_MS) {
         return "what is asked of the work directory does not end: a file system hangs";
     }
+    if (!type && lane_busy_ms(&x->proc, now) >= RUN_LATE_MS) {
+        return "a look at the processes of this machine does not end: a file system hangs";
+    }
     for (size_t i = 0; executor && i < RUN_STARTERS; i++) {
         if (x->starters[i].executor == executor &&
             lane_busy_ms(&x->starters[i].lane, now) >= RUN_LATE_MS) {
@@ -397,7 +401,8 @@ static bool parse_grant(const json_t *j, struct run_found *ret)
     *ret = (struct run_found){.need = {.slots = (int32_t)json_get_int(j, "slots", 0),
                                        .cpus_milli = (int32_t)json_get_int(j, "cpusMilli", 0),
                                        .memory_mb = (int32_t)json_get_int(j, "memoryMb", 0)},
-                              .lease_ms = json_get_int(j, "leaseMs", 0)};
+                              .lease_ms = json_get_int(j, "leaseMs", 0),
+                              .began_at = json_get_int(j, "beganMs", 0)};
     return ret->need.slots >= 1 && ret->need.cpus_milli >= 0 && ret->need.memory_mb >= 0 &&
            ret->lease_ms >= 1 && ret->lease_ms <= WCORE_LEASE_MAX_MS &&
            json_is_object(json_object_get(j, "spec")) &&
@@ -526,6 +531,11 @@ int run_find(struct run_context *x, const struct wcore_key *k, struct run_found 
         run_release(r);
         return 0;
     }
+    if (rc == ERR_BUSY && x->is_new) {
+        log_warn(NULL, "%s: it was left by an earlier worker, and ends with its lease", e.text);
+        run_release(r);
+        return 0;
+    }
     if (rc < 0) {
         run_release(r);
         return err_set(reterr, rc,
@@ -535,6 +545,7 @@ int run_find(struct run_context *x, const struct wcore_key *k, struct run_found 
     }
     r->token = r->exec.token = ret->token;
     r->exec.lease_ms = ret->lease_ms;
+    r->began_at = ret->began_at;
     read_old_spec(r, json_object_get(grant, "spec"));
     *ret_run = r;
     return 0;

@@ -239,6 +239,7 @@ static int take_identity(struct workdir *w, struct err *reterr)
                          path);
     }
     const char *why = n < 0 ? "" : parse_identity(w, (struct str){text, (size_t)n}, &last);
+    w->is_new = why != NULL;
     if (why) {
         if (*why) {
             log_warn(NULL,

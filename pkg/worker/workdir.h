@@ -30,6 +30,7 @@ struct workdir {
     char node[WORKDIR_NODE_LEN]; /* nodeId of the one that used it last; "": unknown */
     size_t removed; /* directories of finished attempts: there was no room for the identity */
     const struct task_user *user; /* who has to get to the attempts too; NULL: nobody; borrowed */
+    bool is_new; /* an earlier worker may have left something here, which is not this one's */
     bool copied; /* the attempts that were found belong to another directory's worker */
 };
 

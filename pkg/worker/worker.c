@@ -696,6 +696,7 @@ static struct worker *worker_new(uv_loop_t *loop, const struct config *c, struct
     w->runs = (struct run_context){.loop = loop,
                                    .types = &w->types,
                                    .tasks_dir = w->dir.tasks,
+                                   .is_new = w->dir.is_new,
                                    .arg = w,
                                    .on_started = on_run_started,
                                    .on_ended = on_run_ended,

@@ -488,6 +488,29 @@ static void test_a_token(void **state)
     assert_int_equal(strays_kill(&s), 0);
 }
 
+/* Whose environment cannot be read now is not asked for it, where it was there before. */
+static void test_a_token_of_an_older_process(void **state)
+{
+    char token[64];
+    struct strays s = {.token = token};
+
+    (void)state;
+    snprintf(token, sizeof(token), "SJE_TOKEN=older-%d", (int)getpid());
+    int64_t before = clock_boot_ms();
+    pid_t pid = fork();
+    if (pid == 0) {
+        execle("/bin/sleep", "sleep", "1000", (char *)NULL, (char *[]){token, NULL});
+        _exit(1);
+    }
+    poll(NULL, 0, 50);
+    s.began_at = clock_boot_ms();
+    assert_int_equal(strays_kill(&s), 0);
+    assert_true(runs(pid));
+    s.began_at = before;
+    kill_until_none(&s);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+}
+
 static void test_a_cgroup(void **state)
 {
     char *path CLEANUP(freep) = make_cgroup();
@@ -610,6 +633,7 @@ int main(void)
         T(test_a_strangers_session),
         T(test_the_first_process),
         T(test_a_token),
+        T(test_a_token_of_an_older_process),
         T(test_a_cgroup),
         T(test_a_cgroup_without_kill),
         T(test_what_the_shim_wrote),

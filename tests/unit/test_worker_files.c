@@ -321,13 +321,18 @@ static bool is_alive(pid_t pid)
     return waitid(P_PID, (id_t)pid, &i, WEXITED | WNOHANG | WNOWAIT) == 0 && i.si_pid == 0;
 }
 
-static void expect_killed(pid_t pid, int hold)
+static void expect_ended(pid_t pid)
 {
     int status = 0;
 
-    assert_false(is_alive(pid));
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+static void expect_killed(pid_t pid, int hold)
+{
+    assert_false(is_alive(pid));
+    expect_ended(pid);
     close(hold);
 }
 
@@ -388,23 +393,22 @@ static void test_a_shim_that_does_not_end(void **unused)
     assert_int_equal(next_number(base), 2);
 }
 
-/* Nothing of the attempt is left then, whatever it has started. */
-static void true_shim_without_its_directory(void)
+/* Of the attempt in `dir`, whose task has all that is hard to end; `apart`: with mounts of its own.
+ */
+static pid_t true_shim(const char *dir, const char *token, bool apart)
 {
     static const char script[] = "setsid sleep 300 & (setsid setsid sleep 300 &); "
                                  "trap '' TERM; echo >begun; sleep 300; sleep 300";
-    char *dir CLEANUP(freep) = attempt_dir(7);
     char *begun CLEANUP(freep) = xasprintf("%s/begun", base);
     char *self CLEANUP(freep) = realpath("/proc/self/exe", NULL);
     char *shim CLEANUP(freep) =
         xasprintf("%.*s/../../bin/sje-shim", (int)(strrchr(self, '/') - self), self);
-    char *token CLEANUP(freep) = xasprintf("SJE_TOKEN=files-%d", (int)getpid());
     char *path CLEANUP(freep) = xasprintf("PATH=%s", getenv("PATH"));
+    uid_t user = geteuid();
     const char *args[] = {"sh", "-c", script};
     struct exec_plan plan CLEANUP(exec_plan_free);
     struct shim_limits l = {.lease_until = clock_boot_ms() + 60000, .log_limit = 1 << 20};
 
-    assert_int_equal(next_number(base), 1);
     grant(dir);
     exec_plan_init(&plan);
     for (size_t i = 0; i < ARRAY_LEN(args); i++) {
@@ -416,13 +420,31 @@ static void true_shim_without_its_directory(void)
     assert_int_equal(shim_plan_write(dir, &plan, &l, NULL), 0);
     pid_t pid = fork();
     if (pid == 0) {
-        execl(shim, shim, dir, NULL);
+        if (!apart || (seteuid(0) == 0 && unshare(CLONE_NEWNS) == 0 && seteuid(user) == 0)) {
+            execl(shim, shim, dir, NULL);
+        }
         _exit(127);
     }
     while (access(begun, F_OK) != 0) {
         assert_true(is_alive(pid));
         poll(NULL, 0, 10);
     }
+    return pid;
+}
+
+static char *token_of_test(void)
+{
+    return xasprintf("SJE_TOKEN=files-%d", (int)getpid());
+}
+
+/* Nothing of the attempt is left then, whatever it has started. */
+static void true_shim_without_its_directory(void)
+{
+    char *dir CLEANUP(freep) = attempt_dir(7);
+    char *token CLEANUP(freep) = token_of_test();
+
+    assert_int_equal(next_number(base), 1);
+    pid_t pid = true_shim(dir, token, false);
     assert_int_equal(next_number(base), 2);
     assert_true(is_alive(pid));
     assert_int_equal(shimdir_remove(dir, NULL), 0);
@@ -448,6 +470,77 @@ static void test_a_true_shim_of_a_worker_without_rights(void **unused)
     assert_int_equal(seteuid(65534), 0);
     true_shim_without_its_directory();
     assert_int_equal(seteuid(0), 0);
+}
+
+/* A unit of systemd has mounts of its own, others with each start. Who listens in the directory is
+ * known all the same. */
+static void test_a_true_shim_with_other_mounts(void **unused)
+{
+    char *dir CLEANUP(freep) = attempt_dir(7);
+    char *token CLEANUP(freep) = token_of_test();
+
+    (void)unused;
+    if (geteuid() != 0) {
+        skip();
+    }
+    assert_int_equal(chmod(base, 0777), 0);
+    assert_int_equal(seteuid(65534), 0);
+    assert_int_equal(next_number(base), 1);
+    pid_t pid = true_shim(dir, token, true);
+    run_shell("rm tasks/*/grant.json");
+    assert_int_equal(next_number(base), 2);
+    assert_int_equal(strays_kill(&(struct strays){.token = token}), 0);
+    expect_killed(pid, -1);
+    assert_int_equal(seteuid(0), 0);
+}
+
+static int mounts_before = -1;
+
+static bool hide_processes(void)
+{
+    mounts_before = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+    return unshare(CLONE_NEWNS) == 0 && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+           mount("proc", "/proc", "proc", 0, "hidepid=2,gid=65533") == 0;
+}
+
+static int show_processes(void **unused)
+{
+    bool shown = mounts_before < 0 || (seteuid(0) == 0 && setns(mounts_before, CLONE_NEWNS) == 0);
+
+    if (mounts_before >= 0) {
+        close(mounts_before);
+    }
+    mounts_before = -1;
+    return shown ? teardown(unused) : -1;
+}
+
+/* Who is not shown what there is does not speak for an earlier worker: its first beat would lose
+ * what runs. */
+static void test_a_true_shim_that_is_hidden(void **unused)
+{
+    char *dir CLEANUP(freep) = attempt_dir(7);
+    char *token CLEANUP(freep) = token_of_test();
+    struct workdir w = {.lock_fd = -1};
+
+    (void)unused;
+    if (geteuid() != 0 || !hide_processes()) {
+        skip();
+    }
+    assert_int_equal(chmod(base, 0777), 0);
+    assert_int_equal(seteuid(65534), 0);
+    assert_int_equal(next_number(base), 1);
+    pid_t pid = true_shim(dir, token, false);
+    assert_int_equal(shimdir_remove(dir, NULL), 0);
+    assert_int_equal(workdir_open(base, &w, NULL), 0);
+    assert_true(w.incarnation == 1 && w.is_new);
+    workdir_close(&w);
+    assert_true(is_alive(pid));
+    assert_int_equal(seteuid(0), 0);
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    expect_ended(pid);
+    while (strays_kill(&(struct strays){.token = token})) {
+        poll(NULL, 0, 10);
+    }
 }
 
 /* Whoever owns it can undo that. */
@@ -825,6 +918,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_true_shim_without_its_directory, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_true_shim_of_a_worker_without_rights, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_a_true_shim_with_other_mounts, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_true_shim_that_is_hidden, setup, show_processes),
         cmocka_unit_test_setup_teardown(test_a_grant_without_permissions, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_live_shim_that_is_marked, setup, teardown),
         cmocka_unit_test_setup_teardown(test_tasks_that_went_away, setup, teardown),

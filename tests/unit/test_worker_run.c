@@ -278,7 +278,7 @@ static void test_a_grant_that_is_spoilt(void **state)
     char *sock CLEANUP(freep) = xasprintf("%s/sock", dir);
 
     (void)state;
-    n_made = 8;
+    n_made = 12;
     for (int way = 0; way < 4; way++) {
         assert_int_equal(unlink(path), 0);
         if (way == 0) {
@@ -291,6 +291,10 @@ static void test_a_grant_that_is_spoilt(void **state)
         }
         listen_as_shim();
         assert_int_equal(find(NULL), ERR_BUSY);
+        context.is_new = true; /* nobody takes its silence for the end of that */
+        assert_int_equal(find(NULL), 0);
+        assert_null(run);
+        context.is_new = false;
         assert_false(run_is_done(tasks_dir, &attempt.key.task, 1));
         leave();
         assert_int_equal(find(NULL), 0);
@@ -838,6 +842,11 @@ static void test_a_kind_of_task_that_hangs(void **state)
     hang_in(&context.disk);
     assert_non_null(strstr(run_hangs(&context, NULL, clock_boot_ms() + 2 * RUN_LATE_MS), "hangs"));
     end_hang();
+    hang_in(&context.proc);
+    assert_null(run_hangs(&context, JOB_SPARK, clock_boot_ms() + 2 * RUN_LATE_MS));
+    assert_non_null(strstr(run_hangs(&context, NULL, clock_boot_ms() + 2 * RUN_LATE_MS), "hangs"));
+    end_hang();
+    assert_null(run_hangs(&context, NULL, clock_boot_ms() + 2 * RUN_LATE_MS));
 }
 
 /* The plan is for a lease that has ended since. */
