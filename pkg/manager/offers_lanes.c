@@ -199,11 +199,11 @@ static struct listed *listed_get(struct grouping *w, const struct names *types)
 {
     struct listed *l = NULL;
 
-    HASH_FIND(hh, w->lists, &types, sizeof(types), l);
+    HASH_FIND(hh, w->lists, &types, sizeof(void *), l);
     if (!l) {
         l = xmalloc(sizeof(*l));
         l->types = types;
-        HASH_ADD(hh, w->lists, types, sizeof(l->types), l);
+        HASH_ADD(hh, w->lists, types, sizeof(void *), l);
     }
     return l;
 }
