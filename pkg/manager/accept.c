@@ -60,7 +60,7 @@ static void request_free(struct request *r)
         task_done(&r->rows[i]);
     }
     r->m->accept_bytes -= r->bytes;
-    r->m->accept_freed += r->bytes;
+    r->m->freed += r->bytes;
     free(r->rows);
     free(r->key);
     free(r);
@@ -420,8 +420,8 @@ void accept_tick(struct manager *m)
 {
     size_t now = m->ticks % TRIM_TICKS == 0 ? resident() : m->resident;
 
-    if (m->accept_freed > TRIM_BYTES || now > m->resident + TRIM_BYTES) {
-        m->accept_freed = 0;
+    if (m->freed > TRIM_BYTES || now > m->resident + TRIM_BYTES) {
+        m->freed = 0;
         (void)malloc_trim(0);
         now = m->resident = resident();
     }

@@ -260,6 +260,20 @@ static int not_taken(struct beat_call *bc, const struct beat_heard *heard, bool 
     return ERR_CONFLICT;
 }
 
+static void tell_unserved(struct manager *m, const struct fleet_worker *w)
+{
+    char text[WHO_TEXT_LEN];
+
+    if (w->unserved && w->last_beat >= m->crowded_at) {
+        m->crowded_at = w->last_beat + FULL_MS;
+        log_error(
+            NULL,
+            "worker %s gets no tasks, and maybe others: with what it offers, all workers name "
+            "more than %d pools or %d types of tasks, or that takes more than %d MiB",
+            who_text(&w->who, text), OFFERED_POOLS_MAX, OFFERED_TYPES_MAX, OFFERED_MAX >> 20);
+    }
+}
+
 int beats_take(struct manager *m, const struct beat *b, struct buf *answer)
 {
     bool answers = term_answers(m);
@@ -283,6 +297,7 @@ int beats_take(struct manager *m, const struct beat *b, struct buf *answer)
         return not_taken(&bc, &heard, answers, answer);
     }
     struct fleet_worker *w = heard.worker;
+    tell_unserved(m, w);
     if (w->state == WORKER_REFUSED) {
         lead_refuse(m, w);
     } else if (heard.changed) {

@@ -76,12 +76,12 @@ bool manager_health(struct manager *m, struct buf *out)
     return db_up && mq_up;
 }
 
-static json_t *strings_json(char **list)
+static json_t *strings_json(const struct names *list)
 {
     json_t *j = json_array();
 
-    for (size_t i = 0; list && list[i]; i++) {
-        json_array_append_new(j, text_json(list[i]));
+    for (char *const *name = names_items(list); *name; name++) {
+        json_array_append_new(j, text_json(*name));
     }
     return j;
 }
@@ -147,6 +147,9 @@ static json_t *reason_json(const struct fleet_worker *w)
         text = xasprintf("another worker of this name lives, on %s (pid %d); give each its own "
                          "executorNodeConfig.nodeId",
                          holder->host, holder->pid);
+    } else if (w->unserved) {
+        text = xstrdup("it gets no tasks: with what it offers, all workers together name too many "
+                       "pools or types of tasks");
     }
     return text_json(text);
 }
@@ -154,12 +157,12 @@ static json_t *reason_json(const struct fleet_worker *w)
 /* What members of free length take in a list, about. */
 static size_t details_len(const struct fleet_worker *w)
 {
-    char **const lists[] = {w->pools, w->job_types};
+    const struct names *const lists[] = {w->pools, w->job_types};
     size_t len = w->hold_off ? json_dumpb(w->hold_off, NULL, 0, JSON_COMPACT) : 0;
 
     for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
-        for (size_t k = 0; lists[i] && lists[i][k]; k++) {
-            len += strlen(lists[i][k]) + 4;
+        for (char *const *name = names_items(lists[i]); *name; name++) {
+            len += strlen(*name) + 4;
         }
     }
     return len;

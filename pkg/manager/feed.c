@@ -295,9 +295,7 @@ static void pool_act(struct feed_pool *p)
         clock_boot_ms() < p->pause_until) {
         return;
     }
-    if (feed_publish(p, mq) < 0) {
-        return;
-    }
+    feed_publish(p, mq);
     /* Each in its turn: with many lanes the first ones would be read again and again. */
     for (size_t i = 0, first = p->next_lane; i < p->n_lanes; i++) {
         size_t k = (first + i) % p->n_lanes;

@@ -249,7 +249,7 @@ void feed_kinds_begin(struct feed_pool *p);
 /* So many hints are to be in the broker. */
 size_t feed_pool_window(const struct feed_pool *p, const struct offers_slots *s);
 /* The best READY tasks, in their order, as far as the window goes. */
-int feed_publish(struct feed_pool *p, struct mq *mq);
+void feed_publish(struct feed_pool *p, struct mq *mq);
 /* For all workers, although not all can take it. */
 int feed_publish_one(struct feed_hint *e, struct mq *mq);
 

@@ -79,9 +79,11 @@ static void on_confirm(void *arg, int rc)
     }
 }
 
+/* With the first hint: a pool that a beat only names leaves nothing in the broker. Workers declare
+ * what they consume from themselves. */
 static int declare_queues(struct feed_pool *p, struct mq *mq)
 {
-    for (int c = 0; c < TASK_CLASSES; c++) {
+    for (int c = 0; c < TASK_CLASSES && !p->declared; c++) {
         char name[FEED_QUEUE_LEN];
 
         feed_queue_name(name, p->name, (enum task_class)c);
@@ -154,7 +156,8 @@ static int bunch_publish(struct feed_pool *p, struct mq *mq, struct bunch *b, en
                            .persistent = true,
                            .mandatory = true};
     size_t n = pub->n;
-    int rc = mq_publish(mq, &m, on_confirm, pub);
+    int rc = declare_queues(p, mq);
+    rc = rc < 0 ? rc : mq_publish(mq, &m, on_confirm, pub);
     f->open_calls++;
     if (rc < 0) {
         on_confirm(pub, ERR_MQ_DOWN);
@@ -236,17 +239,14 @@ static void publish_shared(struct feed_pool *p, struct mq *mq, const struct offe
     }
 }
 
-int feed_publish(struct feed_pool *p, struct mq *mq)
+void feed_publish(struct feed_pool *p, struct mq *mq)
 {
     struct offers_pool *o = feed_pool_offers(p);
-    int rc = p->declared ? 0 : declare_queues(p, mq);
 
-    if (rc < 0 || !o || p->n_lanes == 0) {
-        return rc;
+    if (o && p->n_lanes) {
+        publish_shared(p, mq, offers_slots(o));
+        feed_direct_held(p, mq);
     }
-    publish_shared(p, mq, offers_slots(o));
-    feed_direct_held(p, mq);
-    return 0;
 }
 
 int feed_publish_one(struct feed_hint *e, struct mq *mq)

@@ -4,6 +4,9 @@
 
 #include <stdlib.h>
 
+#define CLEAR_MS      1000 /* between two looks for workers to forget */
+#define HOLD_OFF_COST 768  /* bytes of a parsed entry, without its texts */
+
 static const struct {
     const char *name;
     bool lives;
@@ -33,45 +36,33 @@ bool worker_lives(enum worker_state s)
     return states[s].lives;
 }
 
-static void strings_free(char **list)
-{
-    for (size_t i = 0; list && list[i]; i++) {
-        free(list[i]);
-    }
-    free(list);
-}
-
-static char **strings_of(const json_t *array)
-{
-    size_t n = json_array_size(array);
-    char **list = xcalloc(n + 1, sizeof(*list));
-    size_t used = 0;
-
-    for (size_t i = 0; i < n; i++) {
-        const char *s = json_string_value(json_array_get(array, i));
-
-        if (s) {
-            list[used++] = xstrdup(s);
-        }
-    }
-    return list;
-}
-
 void fleet_init(struct fleet *f, int64_t dead_after_ms)
 {
     *f = (struct fleet){.dead_after_ms = dead_after_ms};
     offers_init(&f->offers);
 }
 
+static size_t text_bytes(const char *s)
+{
+    return s ? strlen(s) + sizeof(char *) : 0;
+}
+
+/* Of it in fleet->told. */
+static size_t told_bytes(const struct lease *l)
+{
+    return (l->hearsay ? sizeof(*l) : 0) + text_bytes(l->application_id) + text_bytes(l->ui_url) +
+           text_bytes(l->progress);
+}
+
 static void lease_free(struct fleet *f, struct lease *l)
 {
+    f->told -= told_bytes(l);
     HASH_DEL(f->leases, l);
     list_remove(&l->node);
     offers_use(&l->worker->offer, &l->room, -1);
     free(l->pool);
     free(l->application_id);
     free(l->ui_url);
-    free(l->phase);
     free(l->progress);
     free(l);
 }
@@ -94,6 +85,18 @@ static void node_free(struct fleet *f, struct fleet_node *n)
     free(n);
 }
 
+/* All that it said of what it takes. */
+static void drop_offers(struct fleet *f, struct fleet_worker *w)
+{
+    names_drop(STEAL(w->pools));
+    names_drop(STEAL(w->job_types));
+    names_drop(STEAL(w->could));
+    json_decref(STEAL(w->hold_off));
+    f->held_off -= w->hold_off_bytes;
+    w->hold_off_bytes = 0;
+    w->takes_none = false;
+}
+
 static void worker_free(struct fleet *f, struct fleet_worker *w)
 {
     struct fleet_node *n = w->node;
@@ -111,10 +114,7 @@ static void worker_free(struct fleet *f, struct fleet_worker *w)
     free(w->host);
     free(w->version);
     free(w->reply);
-    strings_free(w->pools);
-    strings_free(w->job_types);
-    strings_free(w->could);
-    json_decref(w->hold_off);
+    drop_offers(f, w);
     free(w);
 }
 
@@ -269,6 +269,9 @@ static int64_t deadline_from(const struct fleet *f, const struct lease *l, int64
 {
     int64_t margin = BROKEN(MARGIN) ? 0 : LEASE_MARGIN_MS;
 
+    if (l->hearsay) { /* whatever its worker says: it is kept while that one is heard */
+        return now + f->dead_after_ms + margin;
+    }
     if (BROKEN(LEASE_DATA)) {
         return MAX(now, f->other_until) + f->dead_after_ms + margin;
     }
@@ -317,6 +320,7 @@ struct lease *fleet_grant(struct fleet *f, const struct task *row, int64_t now)
         list_push(&l->worker->leases, &l->node);
         HASH_ADD(hh, f->leases, task, sizeof(l->task), l);
         l->deadline = deadline_from(f, l, now);
+        f->told += told_bytes(l);
     }
     l->application_told = l->application_told ||
                           (row->application_id && streq(l->application_id, row->application_id));
@@ -361,11 +365,12 @@ static struct lease *believe(struct fleet *f, const struct beat *b, const struct
                        .lease_ms = r->lease_ms,
                        .who = b->who};
 
-    if (HASH_COUNT(f->leases) >= HEARSAY_MAX || streq(r->phase, "ended")) {
+    if (f->told + sizeof(struct lease) > HEARSAY_MAX || streq(r->phase, "ended")) {
         return NULL;
     }
     struct lease *l = fleet_grant(f, &row, now);
     l->hearsay = true;
+    f->told += sizeof(*l);
     return l;
 }
 
@@ -389,21 +394,35 @@ static void renew(struct fleet *f, struct lease *l, const struct beat *b, const 
     l->deadline = deadline_from(f, l, now);
 }
 
-static void describe(struct lease *l, const struct beat_run *r, const struct beat_effects *fx)
+/* Where there is no room for it, it is not known. */
+static void tell(struct fleet *f, const struct lease *l, char **to, const char *text)
+{
+    size_t others = f->told - text_bytes(*to);
+    bool row_has_it = !l->hearsay && to == &l->application_id;
+    size_t most = row_has_it ? SIZE_MAX : l->hearsay ? HEARSAY_MAX : HEARD_MAX;
+    const char *kept = others + text_bytes(text) > most ? NULL : text;
+
+    f->told = others + text_bytes(kept);
+    str_replace_owned(to, kept);
+}
+
+static void describe(struct fleet *f, struct lease *l, const struct beat_run *r,
+                     const struct beat_effects *fx)
 {
     if (r->application_id && !streq(l->application_id, r->application_id)) {
-        str_replace_owned(&l->application_id, r->application_id);
+        tell(f, l, &l->application_id, r->application_id);
         l->application_told = false;
     }
     if (r->application_id && !l->application_told && fx->role != FLEET_FOLLOWS) {
         l->application_told = true;
         fx->application(fx->arg, l, r->application_id);
     }
-    str_replace_owned(&l->ui_url, r->ui_url);
-    str_replace_owned(&l->phase, r->phase);
+    tell(f, l, &l->ui_url, r->ui_url);
+    l->phase = r->phase;
     if (r->progress) {
-        free(l->progress);
-        l->progress = json_text(r->progress);
+        char *text CLEANUP(freep) = json_text(r->progress);
+
+        tell(f, l, &l->progress, text);
     }
 }
 
@@ -442,7 +461,7 @@ static void beat_lease(struct fleet *f, struct fleet_worker *w, const struct bea
             fx->survived(fx->arg, l, b);
         }
     }
-    describe(l, r, fx);
+    describe(f, l, r, fx);
 }
 
 static bool is_claiming(const struct beat *b, const struct lease *l)
@@ -490,7 +509,14 @@ static bool same_hold_off(const json_t *a, const json_t *b)
     return same;
 }
 
-static void take_hold_off(struct fleet_worker *w, const json_t *list, int64_t wall,
+/* That it takes in memory, about. */
+static size_t hold_off_bytes(const json_t *list)
+{
+    return list ? json_array_size(list) * HOLD_OFF_COST + json_dumpb(list, NULL, 0, JSON_COMPACT)
+                : 0;
+}
+
+static void take_hold_off(struct fleet *f, struct fleet_worker *w, const json_t *list, int64_t wall,
                           bool *ret_changed)
 {
     if (!same_hold_off(w->hold_off, list)) {
@@ -502,51 +528,40 @@ static void take_hold_off(struct fleet_worker *w, const json_t *list, int64_t wa
     }
     json_decref(w->hold_off);
     w->hold_off = json_incref((json_t *)(uintptr_t)list);
+    f->held_off -= w->hold_off_bytes;
+    w->hold_off_bytes = hold_off_bytes(list);
+    f->held_off += w->hold_off_bytes;
     w->takes_none = false;
     for (size_t i = 0; i < json_array_size(list); i++) {
         w->takes_none |= json_is_null(json_object_get(json_array_get(list, i), "type"));
     }
 }
 
-/* Each name of the array is in the list, and no other. */
-static bool same_strings(char *const *list, const json_t *array)
+/* The names, and the types of what is held off. */
+static struct names *names_in(struct names_table *t, const json_t *array, const json_t *held)
 {
-    size_t n = 0;
+    size_t n = json_array_size(array);
+    size_t all = n + json_array_size(held);
+    const char **list CLEANUP(freep) = xcalloc(all, sizeof(*list));
+    size_t used = 0;
 
-    for (; list && list[n]; n++) {
-        const char *s = json_string_value(json_array_get(array, n));
+    for (size_t i = 0; i < all; i++) {
+        const char *s = i < n ? json_string_value(json_array_get(array, i))
+                              : json_get_string(json_array_get(held, i - n), "type");
 
-        if (!s || strcmp(s, list[n]) != 0) {
-            return false;
+        if (s) {
+            list[used++] = s;
         }
     }
-    return n == json_array_size(array);
+    return names_get(t, list, used);
 }
 
-/* Its types, and those that it holds off. */
-static json_t *types_of(const json_t *offered, const json_t *held)
+/* Takes `by` over. */
+static void replace_names(struct names **list, struct names *by, bool *ret_changed)
 {
-    json_t *all = json_array();
-
-    json_array_extend(all, (json_t *)(uintptr_t)offered);
-    for (size_t i = 0; i < json_array_size(held); i++) {
-        json_t *type = json_object_get(json_array_get(held, i), "type");
-
-        if (json_is_string(type)) {
-            json_array_append(all, type);
-        }
-    }
-    return all;
-}
-
-static void take_could(struct fleet_worker *w, const struct beat *b)
-{
-    json_auto_t *all = types_of(b->job_types, b->hold_off);
-
-    if (json_array_size(b->job_types) && !(w->could && same_strings(w->could, all))) {
-        strings_free(w->could);
-        w->could = strings_of(all);
-    }
+    *ret_changed = *ret_changed || *list != by;
+    names_drop(*list);
+    *list = by;
 }
 
 static enum worker_state state_of(const struct fleet_worker *w)
@@ -574,18 +589,19 @@ static bool may_offer_soon(const struct fleet *f, const struct fleet_worker *w, 
 static void offer_absent(struct fleet *f, struct fleet_worker *w, int64_t now)
 {
     bool may = may_offer_soon(f, w, now);
-    json_auto_t *held = may && w->state == WORKER_UP ? types_of(NULL, w->hold_off) : NULL;
-    char **types = held && !w->takes_none ? strings_of(held) : NULL;
+    bool some = may && w->state == WORKER_UP && !w->takes_none;
+    struct names *held =
+        some ? names_in(&f->offers.type_names, NULL, w->hold_off) : names_hold(w->could);
     struct offer_facts facts = {
-        .pools = (const char *const *)w->pools,
-        .types = (const char *const *)(types ? types : w->could),
+        .pools = w->pools,
+        .types = held,
         .room = {w->slots, (int64_t)w->cpus * 1000, w->memory_mb},
     };
 
     if (may || list_linked(&w->absent.absent)) {
         offers_set_absent(&f->offers, &w->absent, may ? &facts : NULL);
     }
-    strings_free(types);
+    names_drop(held);
 }
 
 /* After a change of its state or of what it says. */
@@ -593,12 +609,16 @@ static void offer(struct fleet *f, struct fleet_worker *w, int64_t now)
 {
     struct offer_facts facts = {
         .live = w->state == WORKER_UP && !w->takes_none,
-        .pools = (const char *const *)w->pools,
-        .types = (const char *const *)w->job_types,
+        .pools = w->pools,
+        .types = w->job_types,
         .room = {w->slots, (int64_t)w->cpus * 1000, w->memory_mb},
     };
 
-    offers_set(&f->offers, &w->offer, &facts);
+    if (w->unserved) {
+        offers_forget(&f->offers, &w->offer);
+    } else {
+        offers_set(&f->offers, &w->offer, &facts);
+    }
     offer_absent(f, w, now);
 }
 
@@ -705,19 +725,63 @@ static enum beat_verdict judge(struct fleet *f, struct fleet_worker *w, const st
     return late ? BEAT_LATE : BEAT_TAKEN;
 }
 
-static void take_strings(char ***list, const json_t *array, bool *ret_changed)
-{
-    if (!*list || !same_strings(*list, array)) {
-        strings_free(*list);
-        *list = strings_of(array);
-        *ret_changed = true;
-    }
-}
-
 static void take_number(int *to, int n, bool *ret_changed)
 {
     *ret_changed = *ret_changed || *to != n;
     *to = n;
+}
+
+/* More than all workers together may offer. */
+static bool is_crowded(const struct fleet *f)
+{
+    return offers_bytes(&f->offers) + f->held_off > OFFERED_MAX ||
+           names_count(&f->offers.pool_names) > OFFERED_POOLS_MAX ||
+           names_count(&f->offers.type_names) > OFFERED_TYPES_MAX;
+}
+
+/* Forgets those that are gone until there is room for what this one offers. */
+static bool make_way(struct fleet *f, const struct fleet_worker *for_whom, int64_t now)
+{
+    struct fleet_worker *w;
+    struct fleet_worker *wt;
+
+    if (now - f->cleared_at < CLEAR_MS) {
+        return false;
+    }
+    f->cleared_at = now;
+    HASH_ITER(hh, f->workers, w, wt)
+    {
+        if (w->node != for_whom->node && forget_if_silent(f, w) && !is_crowded(f)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void take_offers(struct fleet *f, struct fleet_worker *w, const struct beat *b, int64_t now,
+                        int64_t wall, bool *ret_changed)
+{
+    struct names_table *types = &f->offers.type_names;
+    bool was_unserved = w->unserved;
+    bool was_saved = w->saved;
+    bool changed = was_unserved;
+
+    replace_names(&w->pools, names_in(&f->offers.pool_names, b->pools, NULL), &changed);
+    replace_names(&w->job_types, names_in(types, b->job_types, NULL), &changed);
+    take_hold_off(f, w, b->hold_off, wall, &changed);
+    if (w->job_types) {
+        replace_names(&w->could, names_in(types, b->job_types, b->hold_off), &changed);
+    }
+    take_number(&w->slots, b->slots, &changed);
+    take_number(&w->cpus, b->cpus, &changed);
+    take_number(&w->memory_mb, b->memory_mb, &changed);
+    w->unserved = changed && is_crowded(f) && !make_way(f, w, now);
+    if (w->unserved) {
+        drop_offers(f, w);
+        changed = !was_unserved;
+        w->saved = was_unserved ? was_saved : w->saved;
+    }
+    *ret_changed = *ret_changed || changed;
 }
 
 struct beat_heard fleet_beat(struct fleet *f, const struct beat *b, int64_t now, int64_t wall,
@@ -733,14 +797,11 @@ struct beat_heard fleet_beat(struct fleet *f, const struct beat *b, int64_t now,
     str_replace_owned(&w->host, b->host);
     str_replace_owned(&w->version, b->version);
     str_replace_owned(&w->reply, b->reply);
-    take_strings(&w->pools, b->pools, &heard.changed);
-    take_strings(&w->job_types, b->job_types, &heard.changed);
     w->saved = w->saved && w->who.inc == b->who.inc;
     if (is_used_again(w, b)) {
         w->contested_until = now + f->dead_after_ms;
     }
-    take_hold_off(w, b->hold_off, wall, &heard.changed);
-    take_could(w, b);
+    take_offers(f, w, b, now, wall, &heard.changed);
     w->who.inc = b->who.inc;
     w->beat = b->beat;
     w->last_beat = now;
@@ -750,9 +811,6 @@ struct beat_heard fleet_beat(struct fleet *f, const struct beat *b, int64_t now,
     w->heartbeat_ms = b->heartbeat_ms;
     w->adapts = b->adapts;
     w->pid = b->pid;
-    take_number(&w->slots, b->slots, &heard.changed);
-    take_number(&w->cpus, b->cpus, &heard.changed);
-    take_number(&w->memory_mb, b->memory_mb, &heard.changed);
     w->draining = b->draining;
     w->stopping = b->stopping;
     take_name(f, w, wall);

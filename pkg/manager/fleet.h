@@ -24,8 +24,16 @@
 #define FLEET_MAX        10000 /* workers; of one more no beat is taken while all of them live */
 #define NAMESAKES_MAX    4     /* workers of one name; a beat of one more is not taken */
 #define LEASE_MS_MAX     ((int64_t)86400 * 1000)
-#define HEARSAY_MAX      100000 /* leases; no more are believed without a row */
-#define PATIENCE_MS      60000  /* at least: see fleet_patience_ms() */
+#define PATIENCE_MS      60000 /* at least: see fleet_patience_ms() */
+
+/* Bytes of all that beats leave here, apart from the workers themselves. Of attempts: what is
+ * believed without a row, and with it what describes those that have one. */
+#define HEARSAY_MAX (24 << 20)
+#define HEARD_MAX   (32 << 20)
+/* Of what workers offer and hold off, and so many different names. */
+#define OFFERED_MAX       (8 << 20)
+#define OFFERED_POOLS_MAX 1000
+#define OFFERED_TYPES_MAX 1000
 
 /* X(name, lives: it holds its name against others) */
 #define WORKER_STATES(X)                                                                           \
@@ -74,11 +82,14 @@ struct fleet_worker {
     int slots;
     int cpus;
     int memory_mb;
-    char **pools; /* NULL-terminated, owned */
-    char **job_types;
-    char **could; /* the types when it last offered any, with those it held off; NULL: never */
-    int64_t unsure_until;    /* nobody knows which; boot ms */
-    json_t *hold_off;        /* what it does not take now, as in its beat; NULL: nothing */
+    struct names *pools; /* held */
+    struct names *job_types;
+    struct names
+        *could;    /* the types when it last offered any, and those it held off; NULL: never */
+    bool unserved; /* there is no room for what it offers: it counts as offering nothing */
+    int64_t unsure_until; /* nobody knows which; boot ms */
+    json_t *hold_off;     /* what it does not take now, as in its beat; NULL: nothing */
+    size_t hold_off_bytes;
     bool takes_none;         /* that is everything */
     int64_t heartbeat_ms;    /* how often it beats, as it says; 0: it does not */
     bool adapts;             /* it will beat three times in dead_after_ms */
@@ -122,8 +133,8 @@ struct lease {
     char *application_id;
     bool application_told; /* the row has it, or soon will */
     char *ui_url;
-    char *phase;
-    char *progress; /* JSON */
+    const char *phase; /* a constant */
+    char *progress;    /* JSON */
 };
 
 struct fleet {
@@ -131,6 +142,9 @@ struct fleet {
     struct fleet_worker *workers;
     struct fleet_node *nodes;
     struct lease *leases;
+    size_t told;           /* bytes: see HEARD_MAX */
+    size_t held_off;       /* bytes of fleet_worker.hold_off */
+    int64_t cleared_at;    /* boot ms; workers that are gone were forgotten for others' offers */
     bool rows_read;        /* which workers there are */
     int unheard;           /* of these: what they may offer soon is not known */
     int64_t dead_after_ms; /* a worker that is silent for longer is DEAD; no lease depends on it */
@@ -168,9 +182,9 @@ struct beat_run {
     struct id task;
     int32_t attempt;
     int64_t token;
-    int64_t lease_ms; /* that it was told; 0: it does not say */
-    struct room room; /* that it takes; an earlier version does not say: one slot */
-    const char *phase;
+    int64_t lease_ms;  /* that it was told; 0: it does not say */
+    struct room room;  /* that it takes; an earlier version does not say: one slot */
+    const char *phase; /* a constant */
     const char *application_id;
     const char *ui_url;
     const json_t *progress;

@@ -469,7 +469,9 @@ void lead_tick(struct manager *m)
         lead_freeze(m);
     }
     m->last_tick = now;
+    size_t told = m->fleet.told;
     bool sure = fleet_tick(&m->fleet, now, m->epoch != 0, on_worker_state, &fx, m);
+    m->freed += told - MIN(told, m->fleet.told);
     bool held = !sure && m->epoch;
     if (held && !m->reaper_held) {
         log_warn(NULL, "most workers fell silent at once: it may be the network, their tasks are "

@@ -103,6 +103,7 @@ struct manager {
     int64_t clock_at;    /* when it came; boot ms */
     int64_t last_tick;
     int64_t full_at; /* boot ms: not before that is it said again that there are too many workers */
+    int64_t crowded_at; /* the same of workers that offer too much */
     bool workers_unsaved;
     int running_scans; /* chains of pages that are being read */
     bool reaper_held;  /* most workers fell silent at once */
@@ -118,7 +119,8 @@ struct manager {
     struct list accept_large; /* requests */
     bool accept_large_sent;   /* the statement of one is under way */
     size_t accept_bytes;      /* of all requests that are not answered */
-    size_t accept_freed;      /* of answered ones, since memory was last given back */
+    size_t freed;             /* of answered ones, and of what beats told, since memory was last
+                                 given back */
     size_t resident;          /* bytes of this process then, or less since */
     int accept_in_flight;
     uv_check_t accept_check;

@@ -1,22 +1,22 @@
 #include "pkg/manager/offers_priv.h"
 
-#include "internal/buf.h"
 #include "internal/str.h"
 
 #include <stdlib.h>
 
-#define KEY_MAX (1u << 20)
+/* Of a class in the sum: it takes less memory, but each question to its pools looks at it. */
+#define CLASS_COST 2048
 
 /* ---- room ---- */
 
 static int64_t free_slots(const struct offer *w)
 {
-    return w->class->room.slots - w->used.slots - w->directed.slots;
+    return w->class->key.room.slots - w->used.slots - w->directed.slots;
 }
 
 static struct room free_room(const struct offer *w)
 {
-    struct room r = w->class->room;
+    struct room r = w->class->key.room;
 
     room_add(&r, &w->used, -1);
     room_add(&r, &w->directed, -1);
@@ -40,13 +40,9 @@ static void pool_join(struct offers *o, const char *name, struct offer_class *c)
     if (!p) {
         p = xmalloc(sizeof(*p));
         p->name = xstrdup(name);
+        p->of = o;
         p->stale = true;
         HASH_ADD_KEYPTR(hh, o->pools, p->name, strlen(p->name), p);
-    }
-    for (size_t i = 0; i < p->n_classes; i++) {
-        if (p->classes[i] == c) {
-            return; /* named twice */
-        }
     }
     p->classes = xrealloc(p->classes, (p->n_classes + 1) * sizeof(struct offer_class *));
     p->classes[p->n_classes++] = c;
@@ -102,74 +98,39 @@ static bool freer(const struct heap_node *a, const struct heap_node *b)
     return x->deaf != y->deaf ? y->deaf : free_slots(x) > free_slots(y);
 }
 
-static char *key_of(const struct offer_facts *f)
+static size_t class_cost(const struct offer_class *c)
 {
-    struct buf b CLEANUP(buf_free) = {0};
-
-    buf_init(&b, KEY_MAX);
-    buf_addf(&b, "%lld %lld %lld", (long long)f->room.slots, (long long)f->room.cpus_milli,
-             (long long)f->room.memory_mb);
-    for (size_t i = 0; f->pools && f->pools[i]; i++) {
-        buf_addf(&b, "\n%s", f->pools[i]);
-    }
-    buf_adds(&b, "\n");
-    for (size_t i = 0; f->types && f->types[i]; i++) {
-        buf_addf(&b, "\n%zu %s", strlen(f->types[i]), f->types[i]);
-    }
-    return b.failed ? NULL : buf_take(&b);
+    return CLASS_COST + c->n_pools * 2 * sizeof(void *);
 }
 
-bool offers_class_has(const struct offer_class *c, const char *type)
+/* Stirred, so that sums of it are of no use to others. */
+static uint64_t next_mark(struct offers *o)
 {
-    for (size_t i = 0; c->types[i]; i++) {
-        if (streq(c->types[i], type)) {
-            return true;
-        }
-    }
-    return false;
-}
+    uint64_t h = ++o->marks * 0x9e3779b97f4a7c15u;
 
-/* FNV-1a, stirred so that sums of it are of no use to others. */
-static uint64_t mark_of(const char *key)
-{
-    uint64_t h = 0xcbf29ce484222325u;
-
-    for (; *key; key++) {
-        h = (h ^ (unsigned char)*key) * 0x100000001b3u;
-    }
     h = (h ^ (h >> 30)) * 0xbf58476d1ce4e5b9u;
     h = (h ^ (h >> 27)) * 0x94d049bb133111ebu;
     return h ^ (h >> 31);
 }
 
-static struct offer_class *class_get(struct offers *o, char *key, const struct offer_facts *f)
+static struct offer_class *class_get(struct offers *o, const struct offer_key *key)
 {
     struct offer_class *c = NULL;
-    size_t n = 0;
 
-    HASH_FIND_STR(o->classes, key, c);
+    HASH_FIND(hh, o->classes, key, sizeof(*key), c);
     if (c) {
-        free(key);
         return c;
     }
     c = xmalloc(sizeof(*c));
-    c->key = key;
-    c->mark = mark_of(key);
-    c->room = f->room;
+    c->key = (struct offer_key){key->room, names_hold(key->pools), names_hold(key->types)};
+    c->mark = next_mark(o);
     heap_init(&c->live, freer);
     list_init(&c->absent);
-    for (; f->types && f->types[n]; n++) {
+    for (char *const *name = names_items(key->pools); *name; name++) {
+        pool_join(o, *name, c);
     }
-    c->types = xcalloc(n + 1, sizeof(*c->types));
-    for (size_t i = 0, k = 0; i < n; i++) {
-        if (!offers_class_has(c, f->types[i])) {
-            c->types[k++] = xstrdup(f->types[i]);
-        }
-    }
-    for (size_t i = 0; f->pools && f->pools[i]; i++) {
-        pool_join(o, f->pools[i], c);
-    }
-    HASH_ADD_KEYPTR(hh, o->classes, c->key, strlen(c->key), c);
+    HASH_ADD(hh, o->classes, key, sizeof(c->key), c);
+    o->class_bytes += class_cost(c);
     return c;
 }
 
@@ -179,23 +140,21 @@ static void class_leave(struct offers *o, struct offer_class *c)
         return;
     }
     MUST(c->live.count == 0);
+    o->class_bytes -= class_cost(c);
     HASH_DEL(o->classes, c);
     for (size_t i = 0; i < c->n_pools; i++) {
         pool_leave(o, c->pools[i], c);
     }
-    for (size_t i = 0; c->types[i]; i++) {
-        free(c->types[i]);
-    }
     heap_done(&c->live);
-    free(c->types);
+    names_drop(c->key.pools);
+    names_drop(c->key.types);
     free(c->pools);
-    free(c->key);
     free(c);
 }
 
 static bool class_takes(const struct offer_class *c, const struct need *n)
 {
-    return room_within(&n->room, &c->room) && offers_class_has(c, n->type);
+    return room_within(&n->room, &c->key.room) && names_have(c->key.types, n->type);
 }
 
 static bool class_fits(const struct offer_class *c, const struct need *n)
@@ -209,6 +168,12 @@ void offers_init(struct offers *o)
 {
     *o = (struct offers){0};
     list_init(&o->changed);
+}
+
+size_t offers_bytes(const struct offers *o)
+{
+    return o->pool_names.bytes + o->type_names.bytes + o->class_bytes +
+           o->lanes * sizeof(struct offers_filter);
 }
 
 void offers_done(struct offers *o)
@@ -230,7 +195,7 @@ bool offers_is_live(const struct offer *w)
 /* Not what is directed to it: that may come to nothing. */
 static int64_t available(const struct offer *w)
 {
-    return MAX(w->class->room.slots - w->used.slots, (int64_t)0);
+    return MAX(w->class->key.room.slots - w->used.slots, (int64_t)0);
 }
 
 /* It takes work from now on (sign 1), or no more (-1). */
@@ -247,18 +212,20 @@ static void count_live(struct offers *o, struct offer *w, int sign)
         struct offers_pool *p = c->pools[i];
 
         p->slots.workers += sign;
-        p->slots.total += sign * c->room.slots;
+        p->slots.total += sign * c->key.room.slots;
         p->slots.available += sign * available(w);
-        p->stale = p->stale || c->live.count == (sign > 0 ? 1 : 0);
+        if (c->live.count == (sign > 0 ? 1 : 0)) {
+            p->stale = true;
+            offers_lanes_clear(p);
+        }
         pool_changed(o, p);
     }
 }
 
 void offers_set(struct offers *o, struct offer *w, const struct offer_facts *f)
 {
-    char *key = key_of(f);
-    bool same = w->class && key && streq(key, w->class->key);
-    bool live = f->live && key;
+    struct offer_key key = {f->room, f->pools, f->types};
+    bool same = w->class && memcmp(&key, &w->class->key, sizeof(key)) == 0;
 
     if (w->deaf) {
         w->deaf = false;
@@ -266,11 +233,11 @@ void offers_set(struct offers *o, struct offer *w, const struct offer_facts *f)
             heap_fix(&w->class->live, &w->node);
         }
     }
-    if (offers_is_live(w) && (!same || !live)) {
+    if (offers_is_live(w) && (!same || !f->live)) {
         count_live(o, w, -1);
     }
-    if (!same && key) {
-        struct offer_class *c = class_get(o, STEAL(key), f);
+    if (!same) {
+        struct offer_class *c = class_get(o, &key);
 
         c->known++;
         if (w->class) {
@@ -278,10 +245,9 @@ void offers_set(struct offers *o, struct offer *w, const struct offer_facts *f)
         }
         w->class = c;
     }
-    if (live && !offers_is_live(w)) {
+    if (f->live && !offers_is_live(w)) {
         count_live(o, w, 1);
     }
-    free(key);
 }
 
 void offers_forget(struct offers *o, struct offer *w)
@@ -289,6 +255,7 @@ void offers_forget(struct offers *o, struct offer *w)
     while (list_pop(&w->hints)) {
     }
     w->kept = OFFERS_KEPT_FOR_NONE;
+    w->directed = (struct room){0};
     if (w->class) {
         if (offers_is_live(w)) {
             count_live(o, w, -1);
@@ -418,7 +385,7 @@ bool offers_takes(const struct offer *w, const struct need *n)
 bool offers_type(const struct offers_pool *p, const char *type)
 {
     for (size_t i = 0; i < p->n_classes; i++) {
-        if (p->classes[i]->live.count && offers_class_has(p->classes[i], type)) {
+        if (p->classes[i]->live.count && names_have(p->classes[i]->key.types, type)) {
             return true;
         }
     }
@@ -438,11 +405,11 @@ const struct offer *offers_closest(const struct offers_pool *p, const struct nee
 
     for (size_t i = 0; i < p->n_classes; i++) {
         const struct offer_class *c = p->classes[i];
-        double sum = part(n->room.slots, c->room.slots) +
-                     part(n->room.cpus_milli, c->room.cpus_milli) +
-                     part(n->room.memory_mb, c->room.memory_mb);
+        double sum = part(n->room.slots, c->key.room.slots) +
+                     part(n->room.cpus_milli, c->key.room.cpus_milli) +
+                     part(n->room.memory_mb, c->key.room.memory_mb);
 
-        if (c->live.count && offers_class_has(c, n->type) && sum > most) {
+        if (c->live.count && names_have(c->key.types, n->type) && sum > most) {
             most = sum;
             best = CONTAINER_OF(heap_min(&c->live), struct offer, node);
         }
@@ -452,7 +419,7 @@ const struct offer *offers_closest(const struct offers_pool *p, const struct nee
 
 struct room offers_room(const struct offer *w)
 {
-    return w->class->room;
+    return w->class->key.room;
 }
 
 struct room offers_missing(const struct offers_pool *p, const struct need *n)
@@ -477,7 +444,7 @@ struct room offers_missing(const struct offers_pool *p, const struct need *n)
 
 bool offers_has_room(const struct offer *w, const struct need *n)
 {
-    struct room left = w->class->room;
+    struct room left = w->class->key.room;
 
     room_add(&left, &w->used, -1);
     return room_within(&n->room, &left);

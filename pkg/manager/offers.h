@@ -16,10 +16,10 @@
 
 #include "internal/heap.h"
 #include "internal/list.h"
+#include "pkg/manager/names.h"
 
-#include <uthash.h>
-
-#define OFFERS_LANES_MAX     64 /* of a pool; the last one takes what is left */
+#define OFFERS_LANES_MAX     64   /* of a pool; the last one takes what is left */
+#define OFFERS_LANES_SUM     4096 /* of all pools; once there are so many the next ones get few */
 #define OFFERS_KEPT_FOR_NONE INT64_MAX
 #define OFFERS_SIZES_MAX     32 /* of the same types; more are not told apart */
 #define OFFERS_SHARED        2 /* lanes for all workers, the first plain; the second may be empty */
@@ -46,7 +46,8 @@ struct need {
 
 /* Tasks of these types that are within `most`, and within none of `out`. */
 struct offers_filter {
-    char **types; /* owned, sorted */
+    struct names *names; /* held */
+    char *const *types;  /* of it; sorted */
     size_t n_types;
     struct room most;
     struct room *out; /* owned */
@@ -84,13 +85,14 @@ struct offers_slots {
 struct offers_pool {
     char *name;
     UT_hash_handle hh;
+    struct offers *of;
     struct offer_class **classes; /* owned array */
     size_t n_classes;
     struct list_node changed; /* offers->changed */
     bool stale;               /* what follows from the classes is to be made anew */
     struct offers_slots slots;
-    struct offers_filter lanes[OFFERS_LANES_MAX];
-    size_t n_lanes; /* 0: no live worker */
+    struct offers_filter *lanes; /* owned array */
+    size_t n_lanes;              /* 0: no live worker */
 };
 
 struct offers {
@@ -99,15 +101,22 @@ struct offers {
     struct list changed;          /* pools to which live workers came, or which they left */
     void (*on_change)(void *arg); /* the list is not empty any more; may be NULL */
     void *arg;
+    struct names_table pool_names;
+    struct names_table type_names;
+    size_t lanes;
+    size_t class_bytes;
+    uint64_t marks; /* given to classes */
 };
+/* That all of this takes, about. */
+size_t offers_bytes(const struct offers *o);
 
 void offers_init(struct offers *o);
 void offers_done(struct offers *o); /* every worker has been forgotten */
 
 struct offer_facts {
-    bool live;                /* takes work */
-    const char *const *pools; /* NULL-terminated; NULL: none */
-    const char *const *types;
+    bool live;           /* takes work */
+    struct names *pools; /* of the two tables; borrowed; NULL: none */
+    struct names *types;
     struct room room;
 };
 /* The worker was heard, or is silent now. */

@@ -29,14 +29,11 @@ bool offers_filter_takes(const struct offers_filter *f, const struct need *n)
 
 bool offers_filter_eq(const struct offers_filter *a, const struct offers_filter *b)
 {
-    bool eq = a->n_types == b->n_types && a->n_out == b->n_out && room_eq(&a->most, &b->most) &&
+    bool eq = a->names == b->names && a->n_out == b->n_out && room_eq(&a->most, &b->most) &&
               a->coarse == b->coarse;
 
     for (size_t i = 0; eq && i < a->n_out; i++) {
         eq = room_eq(&a->out[i], &b->out[i]);
-    }
-    for (size_t i = 0; eq && i < a->n_types; i++) {
-        eq = streq(a->types[i], b->types[i]);
     }
     return eq;
 }
@@ -49,10 +46,13 @@ static void *grown(void *list, size_t n, size_t size)
     return xrealloc(list, MAX(2 * n, (size_t)1) * size); /* 0, or a power of two: it is full */
 }
 
-static void add_type(struct offers_filter *f, const char *type)
+/* Takes the list over. */
+static void set_types(struct offers_filter *f, struct names *types)
 {
-    f->types = grown(f->types, f->n_types, sizeof(*f->types));
-    f->types[f->n_types++] = xstrdup(type);
+    names_drop(f->names);
+    f->names = types;
+    f->types = names_items(types);
+    f->n_types = types ? types->n : 0;
 }
 
 static void add_out(struct offers_filter *f, const struct room *r)
@@ -64,9 +64,7 @@ static void add_out(struct offers_filter *f, const struct room *r)
 void offers_filter_copy(struct offers_filter *dst, const struct offers_filter *src)
 {
     *dst = (struct offers_filter){.most = src->most, .coarse = src->coarse};
-    for (size_t i = 0; i < src->n_types; i++) {
-        add_type(dst, src->types[i]);
-    }
+    set_types(dst, names_hold(src->names));
     for (size_t i = 0; i < src->n_out; i++) {
         add_out(dst, &src->out[i]);
     }
@@ -74,10 +72,7 @@ void offers_filter_copy(struct offers_filter *dst, const struct offers_filter *s
 
 void offers_filter_done(struct offers_filter *f)
 {
-    for (size_t i = 0; i < f->n_types; i++) {
-        free(f->types[i]);
-    }
-    free(f->types);
+    names_drop(f->names);
     free(f->out);
     *f = (struct offers_filter){0};
 }
@@ -87,6 +82,8 @@ void offers_lanes_clear(struct offers_pool *p)
     for (size_t i = 0; i < p->n_lanes; i++) {
         offers_filter_done(&p->lanes[i]);
     }
+    p->of->lanes -= p->n_lanes;
+    free(STEAL(p->lanes));
     p->n_lanes = 0;
 }
 
@@ -100,7 +97,9 @@ struct group {
     UT_hash_handle hh;
     const char **types;
     size_t n_types;
-    const struct offer_class *last; /* that was added */
+    struct names *names;       /* the same */
+    const struct listed *last; /* that has it */
+    bool in_last;              /* lane, which takes what is left */
     size_t classes;
     struct room all; /* each of them has this */
     struct room most;
@@ -135,6 +134,9 @@ static void add_size(struct group *g, const struct room *r)
 
     g->all = g->classes ? room_least(&g->all, r) : *r;
     g->most = g->classes++ ? room_most(&g->most, r) : *r;
+    if (g->many) {
+        return;
+    }
     add_one(g, r);
     add_one(g, &slots);
     for (size_t i = 0; i < before; i++) {
@@ -172,31 +174,59 @@ static int compare_rooms(const void *a, const void *b)
 /* ---- groups ---- */
 
 struct offered {
-    const char *type;
+    const char *type; /* of the table of names: its address says which */
     UT_hash_handle hh;
     uint64_t set;
     struct group *group;
 };
 
-static struct offered *offered_find(struct offered *list, const char *type)
+/* Classes that offer the same types. */
+struct listed {
+    const struct names *types;
+    UT_hash_handle hh;
+    uint64_t set;          /* the sum of their marks */
+    struct group **groups; /* of its types, none twice */
+    size_t n_groups;
+};
+
+struct grouping {
+    struct listed *lists;
+    struct offered *types;
+    struct group *groups;
+};
+
+static struct listed *listed_get(struct grouping *w, const struct names *types)
+{
+    struct listed *l = NULL;
+
+    HASH_FIND(hh, w->lists, &types, sizeof(void *), l);
+    if (!l) {
+        l = xmalloc(sizeof(*l));
+        l->types = types;
+        HASH_ADD(hh, w->lists, types, sizeof(void *), l);
+    }
+    return l;
+}
+
+static struct offered *offered_get(struct grouping *w, const char *type)
 {
     struct offered *t = NULL;
 
-    HASH_FIND_STR(list, type, t);
+    HASH_FIND(hh, w->types, &type, sizeof(type), t);
+    if (!t) {
+        t = xmalloc(sizeof(*t));
+        t->type = type;
+        HASH_ADD(hh, w->types, type, sizeof(t->type), t);
+    }
     return t;
 }
 
-static void mark_types(struct offered **list, const struct offer_class *c)
+static void mark_types(struct grouping *w)
 {
-    for (size_t k = 0; c->types[k]; k++) {
-        struct offered *t = offered_find(*list, c->types[k]);
-
-        if (!t) {
-            t = xmalloc(sizeof(*t));
-            t->type = c->types[k];
-            HASH_ADD_KEYPTR(hh, *list, t->type, strlen(t->type), t);
+    for (const struct listed *l = w->lists; l; l = l->hh.next) {
+        for (char *const *type = names_items(l->types); *type; type++) {
+            offered_get(w, *type)->set += l->set;
         }
-        t->set += c->mark;
     }
 }
 
@@ -205,37 +235,55 @@ static int by_type(const struct offered *a, const struct offered *b)
     return strcmp(a->type, b->type);
 }
 
-/* The order in which workers came must not make another shape of the same offers. */
-static struct group *make_groups(struct offered **list)
+static struct group *group_get(struct grouping *w, uint64_t set)
 {
-    struct group *groups = NULL;
+    struct group *g = NULL;
 
-    HASH_SORT(*list, by_type);
-    for (struct offered *t = *list; t; t = t->hh.next) {
-        struct group *g = NULL;
-
-        HASH_FIND(hh, groups, &t->set, sizeof(t->set), g);
-        if (!g) {
-            g = xmalloc(sizeof(*g));
-            g->set = t->set;
-            HASH_ADD(hh, groups, set, sizeof(g->set), g);
-        }
-        g->types = grown(g->types, g->n_types, sizeof(*g->types));
-        g->types[g->n_types++] = t->type;
-        t->group = g;
+    HASH_FIND(hh, w->groups, &set, sizeof(set), g);
+    if (!g) {
+        g = xmalloc(sizeof(*g));
+        g->set = set;
+        HASH_ADD(hh, w->groups, set, sizeof(g->set), g);
     }
-    return groups;
+    return g;
 }
 
-static void add_class(struct offered *list, const struct offer_class *c)
+/* The order in which workers came must not make another shape of the same offers. */
+static void make_groups(struct grouping *w, struct names_table *names)
 {
-    for (size_t k = 0; c->types[k]; k++) {
-        struct group *g = offered_find(list, c->types[k])->group;
+    HASH_SORT(w->types, by_type);
+    for (struct offered *t = w->types; t; t = t->hh.next) {
+        struct group *g = t->group = group_get(w, t->set);
 
-        if (g->last != c) {
-            g->last = c;
-            add_size(g, &c->room);
+        g->types = grown(g->types, g->n_types, sizeof(*g->types));
+        g->types[g->n_types++] = t->type;
+    }
+    for (struct group *g = w->groups; g; g = g->hh.next) {
+        g->names = names_get(names, g->types, g->n_types);
+    }
+}
+
+static void group_lists(struct grouping *w)
+{
+    for (struct listed *l = w->lists; l; l = l->hh.next) {
+        for (char *const *type = names_items(l->types); *type; type++) {
+            struct group *g = offered_get(w, *type)->group;
+
+            if (g->last != l) {
+                g->last = l;
+                l->groups = grown(l->groups, l->n_groups, sizeof(struct group *));
+                l->groups[l->n_groups++] = g;
+            }
         }
+    }
+}
+
+static void add_class(struct grouping *w, const struct offer_class *c)
+{
+    const struct listed *l = listed_get(w, c->key.types);
+
+    for (size_t i = 0; i < l->n_groups; i++) {
+        add_size(l->groups[i], &c->key.room);
     }
 }
 
@@ -244,9 +292,7 @@ static void add_class(struct offered *list, const struct offer_class *c)
 /* Tasks of these types within size k, and within none that is smaller. */
 static void fill_lane(struct offers_filter *f, const struct group *g, size_t k)
 {
-    for (size_t i = 0; i < g->n_types; i++) {
-        add_type(f, g->types[i]);
-    }
+    set_types(f, names_hold(g->names));
     f->most = g->sizes[k];
     for (size_t i = 0; i < k; i++) {
         if (room_within(&g->sizes[i], &g->sizes[k])) {
@@ -258,38 +304,47 @@ static void fill_lane(struct offers_filter *f, const struct group *g, size_t k)
     }
 }
 
-/* The last one takes what is left, whatever it is. */
-static void join_last(struct offers_filter *f, const struct group *g, size_t k, uint64_t everybody)
+/* What is left, whatever it is. */
+static void join_last(struct offers_filter *f, struct group *g, size_t k, uint64_t everybody)
 {
+    g->in_last = true;
     f->most = room_most(&f->most, &g->sizes[k]);
     f->coarse = everybody | 1;
     f->n_out = 0;
-    for (size_t i = 0; i < g->n_types; i++) {
-        add_type(f, g->types[i]);
-    }
 }
 
-static void sort_types(struct offers_filter *f)
+static void join_types(struct offers_filter *f, const struct group *groups,
+                       struct names_table *names)
 {
+    const char **types CLEANUP(freep) = NULL;
     size_t n = 0;
 
-    qsort(f->types, f->n_types, sizeof(*f->types), compare_types);
-    for (size_t i = 0; i < f->n_types; i++) {
-        if (n && streq(f->types[n - 1], f->types[i])) {
-            free(f->types[i]);
-        } else {
-            f->types[n++] = f->types[i];
+    for (const struct group *g = groups; g; g = g->hh.next) {
+        for (size_t i = 0; i < g->n_types && g->in_last; i++) {
+            types = grown(types, n, sizeof(*types));
+            types[n++] = g->types[i];
         }
     }
-    f->n_types = n;
+    qsort(types, n, sizeof(*types), compare_types);
+    set_types(f, names_get(names, types, n));
+}
+
+/* So many may a pool have now. */
+static size_t lanes_most(const struct offers *o)
+{
+    size_t left = OFFERS_LANES_SUM - MIN(o->lanes, (size_t)OFFERS_LANES_SUM);
+
+    return MIN(MAX(left, (size_t)OFFERS_SHARED + 1), (size_t)OFFERS_LANES_MAX);
 }
 
 static void make_lanes(struct offers_pool *p, struct group *groups, size_t classes,
                        uint64_t everybody)
 {
+    size_t most = lanes_most(p->of);
     size_t shared = 0;
     bool full = false;
 
+    p->lanes = xcalloc(most, sizeof(*p->lanes));
     p->n_lanes = OFFERS_SHARED;
     for (struct group *g = groups; g; g = g->hh.next) {
         join_many(g);
@@ -297,34 +352,46 @@ static void make_lanes(struct offers_pool *p, struct group *groups, size_t class
         for (size_t k = 0; k < g->n; k++) {
             if (g->classes == classes && room_within(&g->sizes[k], &g->all)) {
                 fill_lane(&p->lanes[shared++], g, k);
-            } else if (p->n_lanes < OFFERS_LANES_MAX) {
+            } else if (p->n_lanes < most) {
                 fill_lane(&p->lanes[p->n_lanes++], g, k);
+                g->in_last = p->n_lanes == most;
             } else {
-                join_last(&p->lanes[p->n_lanes - 1], g, k, everybody);
+                join_last(&p->lanes[most - 1], g, k, everybody);
                 full = true;
             }
         }
     }
     if (full) {
-        sort_types(&p->lanes[p->n_lanes - 1]);
+        join_types(&p->lanes[most - 1], groups, &p->of->type_names);
     }
+    p->lanes = xrealloc(p->lanes, p->n_lanes * sizeof(*p->lanes));
+    p->of->lanes += p->n_lanes;
 }
 
-static void free_all(struct offered *list, struct group *groups)
+static void free_all(struct grouping *w)
 {
+    struct listed *l;
+    struct listed *next_list;
     struct offered *t;
     struct offered *next;
     struct group *g;
     struct group *next_group;
 
-    HASH_ITER(hh, list, t, next)
+    HASH_ITER(hh, w->lists, l, next_list)
     {
-        HASH_DEL(list, t);
+        HASH_DEL(w->lists, l);
+        free(l->groups);
+        free(l);
+    }
+    HASH_ITER(hh, w->types, t, next)
+    {
+        HASH_DEL(w->types, t);
         free(t);
     }
-    HASH_ITER(hh, groups, g, next_group)
+    HASH_ITER(hh, w->groups, g, next_group)
     {
-        HASH_DEL(groups, g);
+        HASH_DEL(w->groups, g);
+        names_drop(g->names);
         free(g->types);
         free(g);
     }
@@ -332,7 +399,7 @@ static void free_all(struct offered *list, struct group *groups)
 
 void offers_refresh(struct offers_pool *p)
 {
-    struct offered *list = NULL;
+    struct grouping w = {0};
     size_t classes = 0;
     uint64_t everybody = 0;
 
@@ -341,22 +408,25 @@ void offers_refresh(struct offers_pool *p)
     offers_lanes_clear(p);
     for (size_t i = 0; i < p->n_classes; i++) {
         const struct offer_class *c = p->classes[i];
+        int64_t slots = c->key.room.slots;
 
         if (c->live.count) {
-            p->slots.largest = MAX(p->slots.largest, c->room.slots);
-            p->slots.smallest = classes++ ? MIN(p->slots.smallest, c->room.slots) : c->room.slots;
+            p->slots.largest = MAX(p->slots.largest, slots);
+            p->slots.smallest = classes++ ? MIN(p->slots.smallest, slots) : slots;
             everybody += c->mark;
-            mark_types(&list, c);
+            listed_get(&w, c->key.types)->set += c->mark;
         }
     }
-    struct group *groups = make_groups(&list);
+    mark_types(&w);
+    make_groups(&w, &p->of->type_names);
+    group_lists(&w);
     for (size_t i = 0; i < p->n_classes; i++) {
         if (p->classes[i]->live.count) {
-            add_class(list, p->classes[i]);
+            add_class(&w, p->classes[i]);
         }
     }
     if (classes) {
-        make_lanes(p, groups, classes, everybody);
+        make_lanes(p, w.groups, classes, everybody);
     }
-    free_all(list, groups);
+    free_all(&w);
 }

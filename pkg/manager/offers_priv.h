@@ -10,13 +10,17 @@
 
 #include "internal/str.h"
 
+struct offer_key {
+    struct room room;
+    struct names *pools; /* held */
+    struct names *types;
+};
+
 /* Workers that offer the same. */
 struct offer_class {
-    char *key;
+    struct offer_key key;
     UT_hash_handle hh;
-    uint64_t mark; /* other classes have others */
-    char **types;  /* NULL-terminated, owned */
-    struct room room;
+    uint64_t mark;              /* other classes have others */
     struct offers_pool **pools; /* owned array, none twice */
     size_t n_pools;
     int known;          /* workers, live or not */
@@ -48,8 +52,6 @@ static inline bool room_eq(const struct room *a, const struct room *b)
 {
     return a->slots == b->slots && a->cpus_milli == b->cpus_milli && a->memory_mb == b->memory_mb;
 }
-
-bool offers_class_has(const struct offer_class *c, const char *type);
 
 /* offers_lanes.c */
 void offers_refresh(struct offers_pool *p);

@@ -65,21 +65,14 @@ static const char *why_not(const struct fleet_worker *w, const char *type)
     return w->state != WORKER_UP ? texts[w->state] : of_type ? of_type : held_off(w, NULL);
 }
 
-static bool has(char *const *list, const char *name)
-{
-    for (; list && *list && !streq(*list, name); list++) {
-    }
-    return list && *list;
-}
-
 /* Those of the pool that do not take such tasks, or (type NULL) any, and say why. */
 static void name_workers(const struct manager *m, const char *pool, const char *type, struct buf *b)
 {
     int n = 0;
 
     for (const struct fleet_worker *w = m->fleet.workers; w; w = w->hh.next) {
-        bool may =
-            has(w->pools, pool) && (!type || w->state == WORKER_UP || has(w->job_types, type));
+        bool may = names_have(w->pools, pool) &&
+                   (!type || w->state == WORKER_UP || names_have(w->job_types, type));
         const char *why = may ? why_not(w, type) : NULL;
 
         if (why && n++ < WORKERS_NAMED) {
@@ -171,7 +164,7 @@ static void name_busy(const struct manager *m, const char *pool, const struct ne
     int count = 0;
 
     for (const struct fleet_worker *w = m->fleet.workers; w; w = w->hh.next) {
-        if (offers_is_live(&w->offer) && has(w->pools, pool) &&
+        if (offers_is_live(&w->offer) && names_have(w->pools, pool) &&
             (!n || offers_takes(&w->offer, n)) && count++ < WORKERS_NAMED) {
             buf_adds(b, count > 1 ? "; " : " (");
             write_taken(b, kinds, w);
@@ -190,8 +183,8 @@ static void name_draining(const struct manager *m, const char *pool, const char 
     int count = 0;
 
     for (const struct fleet_worker *w = m->fleet.workers; w; w = w->hh.next) {
-        if (w->state == WORKER_DRAINING && has(w->pools, pool) &&
-            (!type || has(w->job_types, type)) && count++ < WORKERS_NAMED) {
+        if (w->state == WORKER_DRAINING && names_have(w->pools, pool) &&
+            (!type || names_have(w->job_types, type)) && count++ < WORKERS_NAMED) {
             names[count - 1] = w->who.node;
         }
     }
@@ -243,8 +236,8 @@ static void name_absent(const struct manager *m, const char *pool, const struct 
     for (const struct fleet_worker *w = m->fleet.workers; w; w = w->hh.next) {
         const struct offer *o = &w->absent;
 
-        if (list_linked(&o->absent) && !o->avoided && has(w->pools, pool) && offers_takes(o, n) &&
-            count++ < WORKERS_NAMED) {
+        if (list_linked(&o->absent) && !o->avoided && names_have(w->pools, pool) &&
+            offers_takes(o, n) && count++ < WORKERS_NAMED) {
             const char *why = why_not(w, n->type);
 
             buf_addf(b, "; %s: %s", w->who.node, why ? why : "not now");

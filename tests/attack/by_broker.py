@@ -272,6 +272,27 @@ def broker_beats(attack):
     again(attack, beat)
 
 
+@attacker
+def broker_full_beats(attack):
+    """Beats with as much in every array as a manager takes: pools, types, what is held off, attempts."""
+    many = [[{"task": str(uuid.UUID(int=attack.rng.getrandbits(128))), "attempt": 1, "token": "1",
+              "leaseMs": 86400000, "phase": "running", "applicationId": "a" * 250, "uiUrl": "u" * 500,
+              "progress": {"done": 1, "total": 2, "text": "x" * 3900}} for _ in range(200)] for _ in range(40)]
+
+    def full(line):
+        k = attack.rng.randrange(2000)
+        runs = attack.rng.choice(many) if attack.rng.random() < 0.3 else []
+        held = [{"type": f"h{k}-{i}", "reason": "x", "untilMs": None} for i in range(60)]
+        types = [f"t{k % 500}-{i}-".ljust(120, "x") for i in range(attack.rng.choice((5, 256)))]
+        pools = [f"p{k % 500}-{i}" for i in range(attack.rng.choice((1, 64)))]
+        line.say(("sje.beat", ""), beat_of(
+            f"full{k}", 1, time.time_ns(), uuid=str(uuid.UUID(int=k + 1)), running=runs, slots=0, cpus=k,
+            memoryMb=attack.rng.randrange(9), pools=[*pools[1:], "default"], jobTypes=[*types[1:], "Noop"],
+            holdOff=attack.rng.choice(([], held))))
+        line.connection.process_data_events(0.02 if runs else 0.002)
+    again(attack, full)
+
+
 def flood(attack, where, m, seconds):
     """One message, so many times a second."""
     frames = frames_of(where, json.dumps(m).encode())

@@ -20,6 +20,7 @@ static struct fleet fleet;
 static struct feed *feed;
 static uint32_t depth; /* of each shared queue */
 static int depths_asked;
+static int declared; /* queues */
 static int scans;
 static int scan_ms;    /* so long does one take */
 static size_t look_at; /* so many READY rows, and no more */
@@ -122,6 +123,7 @@ int mq_declare_queue(struct mq *mq, const char *name, int flags, mq_done_fn *cb,
     (void)name;
     (void)flags;
     depths_asked += cb != NULL;
+    declared += cb == NULL;
     answer_later(arg)->done = cb;
     return 0;
 }
@@ -375,7 +377,7 @@ static int setup(void **state)
                              .now = now};
 
     (void)state;
-    n_sent = depths_asked = scans = 0;
+    n_sent = depths_asked = declared = scans = 0;
     scan_ms = 1;
     look_at = SIZE_MAX;
     scans_fail = 0;
@@ -423,6 +425,22 @@ static void test_what_everybody_takes_is_shared(void **state)
     struct task *t = submit("X", 4, 4000, 100);
     AWAIT(n_sent == 1);
     assert_string_equal(queue_of(t), SHARED);
+}
+
+static void test_queues_are_declared_with_the_first_hint(void **state)
+{
+    (void)state;
+    beat("w1", "X", 4, 4, 100);
+    pass(100);
+    feed_rescan(feed);
+    pass(100);
+    assert_int_equal(declared, 0);
+    submit("X", 1, 0, 0);
+    AWAIT(n_sent == 1);
+    assert_int_equal(declared, 3);
+    submit("X", 1, 0, 0);
+    AWAIT(n_sent == 2);
+    assert_int_equal(declared, 3);
 }
 
 static void test_what_some_take_goes_to_one_of_them(void **state)
@@ -1395,6 +1413,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(test_what_everybody_takes_is_shared),
+        T(test_queues_are_declared_with_the_first_hint),
         T(test_what_some_take_goes_to_one_of_them),
         T(test_what_a_worker_gave_back_goes_to_another),
         T(test_very_many_that_were_given_back),

@@ -437,6 +437,172 @@ static void test_hearsay(void **state)
     task_done(&t);
 }
 
+/* Whatever it says of its leases, it is kept as long as its worker is heard. */
+static void test_hearsay_ends_with_silence(void **state)
+{
+    struct beat_run run = {.task = id_new(), .attempt = 1, .lease_ms = LEASE_MS_MAX};
+
+    (void)state;
+    follow(1, 10, &run, 1);
+    follow(2, 1000, &run, 1);
+    fleet_tick(&fleet, 1000 + DEAD_MS + LEASE_MARGIN_MS, false, on_state, &effects, NULL);
+    assert_non_null(fleet_lease(&fleet, &run.task));
+    fleet_tick(&fleet, 1000 + DEAD_MS + LEASE_MARGIN_MS + 1, false, on_state, &effects, NULL);
+    assert_null(fleet_lease(&fleet, &run.task));
+    assert_int_equal(fleet.told, 0);
+}
+
+/* Bytes count, of attempts and of what describes them; those with a row have room of their own. */
+static void test_what_is_told_is_bounded(void **state)
+{
+    static struct beat_run runs[10000];
+    static char long_text[4000];
+    struct task t = running_task("w1", 5);
+    struct beat_run own = {.task = t.id, .attempt = 1, .token = 5, .phase = "running"};
+    json_auto_t *progress = json_object();
+
+    (void)state;
+    memset(long_text, 'x', sizeof(long_text) - 1);
+    json_object_set_new(progress, "text", json_string(long_text));
+    for (size_t i = 0; i < ARRAY_LEN(runs); i++) {
+        runs[i] = (struct beat_run){
+            .task = id_new(), .attempt = 1, .phase = "running", .progress = progress};
+    }
+    fleet_grant(&fleet, &t, 0);
+    follow(1, 10, runs, ARRAY_LEN(runs));
+    assert_in_range(fleet.told, HEARSAY_MAX - 5000, HEARSAY_MAX);
+    assert_in_range(HASH_COUNT(fleet.leases), 5000, 8000);
+    own.progress = progress;
+    own.application_id = own.ui_url = "u";
+    follow(2, 20, &own, 1); /* and none of the others */
+    assert_int_equal(HASH_COUNT(fleet.leases), 1);
+    assert_non_null(fleet_lease(&fleet, &t.id)->progress);
+    fleet.told += HEARD_MAX;
+    follow(3, 30, &own, 1);
+    assert_null(fleet_lease(&fleet, &t.id)->progress);
+    assert_null(fleet_lease(&fleet, &t.id)->ui_url);
+    fleet.told -= HEARD_MAX;
+    fleet_release(&fleet, &t.id);
+    assert_int_equal(fleet.told, 0);
+    task_done(&t);
+}
+
+static json_t *numbered(const char *prefix, int from, int n)
+{
+    json_t *list = json_array();
+
+    for (int i = from; i < from + n; i++) {
+        char name[64];
+
+        snprintf(name, sizeof(name), "%s%d", prefix, i);
+        json_array_append_new(list, json_string(name));
+    }
+    return list;
+}
+
+static struct fleet_worker *offer_lists(int worker, int64_t n, int64_t now, const json_t *in,
+                                        const json_t *types)
+{
+    char name[16];
+
+    snprintf(name, sizeof(name), "n%d", worker);
+    struct beat b = {.who = who_of(name, NULL, 1),
+                     .host = "h",
+                     .reply = "q",
+                     .beat = n,
+                     .slots = 4,
+                     .cpus = worker,
+                     .pools = in,
+                     .job_types = types};
+    struct beat_heard heard = fleet_beat(&fleet, &b, now, now, &effects);
+    assert_int_equal(heard.verdict, BEAT_TAKEN);
+    return heard.worker;
+}
+
+/* Each of its own size, with other types and pools than the one before. */
+static void test_a_large_cluster_is_served(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 1000; i++) {
+        json_auto_t *in = numbered("some-pool-", i % 20, 50);
+        json_auto_t *types = numbered("SomeTypeOfTask", i % 10, 64);
+
+        assert_false(offer_lists(i, 1, 0, in, types)->unserved);
+    }
+    assert_int_equal(slots_of("some-pool-20").total, 4000);
+    assert_in_range(offers_bytes(&fleet.offers), 1, OFFERED_MAX / 2);
+}
+
+/* There are only so many pools; who names more gets no tasks until others are gone. */
+static void test_pools_are_bounded(void **state)
+{
+    json_auto_t *last = numbered("last", 0, 64);
+    int served = 0;
+
+    (void)state;
+    for (int i = 0; i < 30; i++) {
+        json_auto_t *in = numbered("p", i * 64, 64);
+
+        served += !offer_lists(i, 1, 0, in, NULL)->unserved;
+    }
+    assert_int_equal(served, OFFERED_POOLS_MAX / 64);
+    assert_int_equal(names_count(&fleet.offers.pool_names), served * 64);
+    assert_int_equal(HASH_COUNT(fleet.offers.pools), served * 64);
+    struct fleet_worker *w = offer_lists(100, 1, 10, last, NULL);
+    assert_true(w->unserved && !w->pools && w->state == WORKER_UP);
+    assert_int_equal(slots_of("last0").total, 0);
+    json_auto_t *known = numbered("p", 0, 64);
+    assert_false(offer_lists(101, 1, 10, known, NULL)->unserved); /* nothing new */
+    tick(DEAD_MS + 5);
+    assert_false(offer_lists(100, 2, DEAD_MS + 5, last, NULL)->unserved);
+    assert_int_equal(slots_of("last0").total, 4);
+}
+
+static void test_types_are_bounded(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 20; i++) {
+        json_auto_t *types = numbered("t", i * 250, 250);
+
+        assert_int_equal(offer_lists(i, 1, 0, pools, types)->unserved, i >= 4);
+    }
+    assert_int_equal(names_count(&fleet.offers.type_names), 1000);
+}
+
+/* What one that is not served runs goes on. */
+static void test_leases_of_one_that_is_not_served(void **state)
+{
+    struct task t = running_task("n1", 5);
+    json_auto_t *off = json_pack("[{s:s,s:s}]", "type", "X", "reason", "r");
+    struct beat b = {.who = who_of("n1", NULL, 1),
+                     .host = "h",
+                     .reply = "q",
+                     .beat = 1,
+                     .slots = 4,
+                     .pools = pools,
+                     .hold_off = off,
+                     .running = &(struct beat_run){.task = t.id, .attempt = 1, .token = 5},
+                     .n_running = 1};
+
+    (void)state;
+    fleet_grant(&fleet, &t, 0);
+    fleet.held_off += OFFERED_MAX;
+    struct beat_heard heard = fleet_beat(&fleet, &b, 1000, 1000, &effects);
+    assert_true(heard.verdict == BEAT_TAKEN && heard.changed && heard.worker->unserved);
+    assert_int_equal(fleet_lease(&fleet, &t.id)->deadline, 1000 + DEAD_MS + LEASE_MARGIN_MS);
+    heard.worker->saved = true;
+    b.beat = 2;
+    heard = fleet_beat(&fleet, &b, 1000, 1000, &effects);
+    assert_true(!heard.changed && heard.worker->saved && heard.worker->unserved);
+    fleet.held_off -= OFFERED_MAX;
+    b.beat = 3;
+    heard = fleet_beat(&fleet, &b, 1000, 1000, &effects);
+    assert_true(heard.changed && !heard.worker->unserved);
+    assert_int_equal(json_array_size(heard.worker->hold_off), 1);
+    assert_int_equal(slots_of("default").available, 2);
+    task_done(&t);
+}
+
 static void test_workers_are_bounded(void **state)
 {
     (void)state;
@@ -1160,6 +1326,12 @@ int main(void)
         T(test_few_are_silent),
         T(test_follower),
         T(test_hearsay),
+        T(test_hearsay_ends_with_silence),
+        T(test_what_is_told_is_bounded),
+        T(test_a_large_cluster_is_served),
+        T(test_pools_are_bounded),
+        T(test_types_are_bounded),
+        T(test_leases_of_one_that_is_not_served),
         T(test_workers_are_bounded),
         T(test_most_come_back),
         T(test_orders),

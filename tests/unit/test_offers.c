@@ -42,12 +42,25 @@ static int teardown(void **state)
 
 #define NAMES(...) ((const char *const[]){__VA_ARGS__, NULL})
 
+static size_t count(const char *const *list)
+{
+    size_t n = 0;
+
+    for (; list && list[n]; n++) {
+    }
+    return n;
+}
+
 static void say(size_t i, bool live, const char *const *pools, const char *const *types, int slots,
                 int cpus, int memory)
 {
-    struct offer_facts f = {live, pools, types, {slots, cpus, memory}};
+    struct names *p = names_get(&offers.pool_names, pools, count(pools));
+    struct names *t = names_get(&offers.type_names, types, count(types));
+    struct offer_facts f = {live, p, t, {slots, cpus, memory}};
 
     offers_set(&offers, &workers[i], &f);
+    names_drop(p);
+    names_drop(t);
 }
 
 static struct need ask(const char *type, int slots, int cpus, int memory)
@@ -227,6 +240,60 @@ static void test_lanes(void **state)
     assert_int_equal(offers_lanes(p), 0);
 }
 
+static void test_names_are_kept_once(void **state)
+{
+    struct names_table t = {0};
+    struct names *a = names_get(&t, NAMES("x", "y", "x"), 3);
+    struct names *b = names_get(&t, NAMES("x", "y"), 2);
+    struct names *c = names_get(&t, NAMES("y", "x"), 2);
+    size_t bytes = t.bytes;
+
+    (void)state;
+    assert_ptr_equal(a, b);
+    assert_ptr_not_equal(a, c); /* as they were said */
+    assert_int_equal(names_count(&t), 2);
+    assert_true(a->n == 2 && !a->items[2] && names_have(a, "y"));
+    assert_false(names_have(a, "z") || names_have(NULL, "x"));
+    assert_null(names_get(&t, NULL, 0));
+    names_drop(a);
+    names_drop(names_hold(b));
+    assert_int_equal(t.bytes, bytes);
+    names_drop(b);
+    names_drop(c);
+    assert_int_equal(t.bytes, 0);
+    assert_null(t.lists);
+    assert_null(t.names);
+}
+
+/* Every size of each of many pools would be a lane: the last pools do with a few. */
+static void test_lanes_of_all_pools(void **state)
+{
+    char names[64][16];
+    const char *list[65] = {NULL};
+
+    (void)state;
+    for (size_t i = 0; i < 72; i++) { /* 6 sets of pools, 12 workers each */
+        for (size_t k = 0; k < 64; k++) {
+            snprintf(names[k], sizeof(names[k]), "p%zu-%zu", i / 12, k);
+            list[k] = names[k];
+        }
+        say(i, true, list, NAMES("X"), 1 + (int)(i % 12), 100, 100);
+    }
+    size_t most = 0;
+    size_t least = SIZE_MAX;
+    for (struct offers_pool *p = offers.pools; p; p = p->hh.next) {
+        struct need n = ask("X", 12, 100, 100);
+        size_t lanes = offers_lanes(p);
+
+        most = MAX(most, lanes);
+        least = MIN(least, lanes);
+        assert_true(lane_of(p->name, n) > 1 && offers_fits(p, &n));
+        assert_true(lane_of(p->name, ask("X", 1, 0, 0)) == 0);
+    }
+    assert_true(most > 20 && least == OFFERS_SHARED + 1);
+    assert_in_range(offers.lanes, OFFERS_LANES_SUM, OFFERS_LANES_SUM + 6 * 64 * 3 + 64);
+}
+
 static void test_the_order_of_arrival_does_not_matter(void **state)
 {
     struct offers_filter before[OFFERS_LANES_MAX];
@@ -369,6 +436,8 @@ int main(void)
         T(test_only_changes_are_told),
         T(test_alike_workers_share_everything),
         T(test_lanes),
+        T(test_names_are_kept_once),
+        T(test_lanes_of_all_pools),
         T(test_the_order_of_arrival_does_not_matter),
         T(test_sizes_are_bounded),
         T(test_lanes_are_bounded),
