@@ -108,6 +108,7 @@ static void on_change(void *arg, enum task_state from, const struct task *row)
 static void on_batch(void *arg)
 {
     intake_answer(arg);
+    intake_take_up(arg);
 }
 
 /* ---- the database's clock ---- */
@@ -297,6 +298,7 @@ static void on_tick(uv_timer_t *t)
     logs_tick(m);
     accept_tick(m);
     mq_watch_look(&m->watch, clock_boot_ms());
+    intake_take_up(m);
     if (m->held_results.count && db_is_up(m->db)) {
         intake_retry(m);
     }
@@ -421,6 +423,7 @@ int manager_start(uv_loop_t *loop, const struct config *c, const struct task_typ
     fleet_init(&m->fleet, 0);
     set_limits(m, c);
     list_init(&m->held_results);
+    list_init(&m->results_aside);
     list_init(&m->to_answer);
     accept_init(m);
     due_init(m);

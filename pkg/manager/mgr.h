@@ -124,10 +124,13 @@ struct manager {
     uv_check_t accept_check;
     uv_idle_t accept_spin;
     /* intake.c */
-    struct list to_answer;    /* claims, of which some are decided */
-    struct list held_results; /* whose write failed because the database was away */
-    size_t claims_open;       /* submitted to the ledger, not answered */
-    size_t lookups_open;      /* of attempts in beats that we do not know; the same */
+    struct list to_answer;     /* claims, of which some are decided */
+    struct list held_results;  /* whose write failed because the database was away */
+    struct list results_aside; /* messages that stay with the broker until there is room */
+    size_t results_open;       /* entries of the messages that are not acknowledged */
+    size_t results_bytes;      /* of these messages */
+    size_t claims_open;        /* submitted to the ledger, not answered */
+    size_t lookups_open;       /* of attempts in beats that we do not know; the same */
     struct mq_watched results;
     struct mq_watch watch; /* of `sub` */
     /* look.c */
@@ -174,10 +177,11 @@ void accept_tick(struct manager *m);
 void accept_tell_ready(struct manager *m, const struct task *row);
 
 /* intake.c */
-void intake_up(struct manager *m);     /* the consuming connection is new: declare and consume */
-void intake_retry(struct manager *m);  /* the database is back */
-void intake_drop(struct manager *m);   /* deliveries of a lost connection */
-void intake_answer(struct manager *m); /* tells workers which of their claims are decided */
+void intake_up(struct manager *m);      /* the consuming connection is new: declare and consume */
+void intake_retry(struct manager *m);   /* the database is back */
+void intake_take_up(struct manager *m); /* results that were too much, as far as there is room */
+void intake_drop(struct manager *m);    /* deliveries of a lost connection */
+void intake_answer(struct manager *m);  /* tells workers which of their claims are decided */
 /* What an answer tells that no change of ours told: another manager's change, or one of ours whose
  * COMMIT we did not hear of. */
 void intake_learn(struct manager *m, const struct id *task, const struct ledger_answer *a);
