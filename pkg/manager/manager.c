@@ -365,6 +365,8 @@ static void open_database(struct manager *m, const struct config *c)
     o.statement_timeout_ms = PEOPLE_MS;
     o.on_up = NULL;
     m->db_people = db_open(m->loop, &o);
+    o.name = "sje-lists";
+    m->db_lists = db_open(m->loop, &o);
 }
 
 static void open_broker(struct manager *m, const struct config *c)
@@ -425,6 +427,8 @@ int manager_start(uv_loop_t *loop, const struct config *c, const struct task_typ
     list_init(&m->held_results);
     list_init(&m->results_aside);
     list_init(&m->to_answer);
+    list_init(&m->queues_asked);
+    list_init(&m->queues_next);
     accept_init(m);
     due_init(m);
     MUST(uv_timer_init(loop, &m->tick) == 0);
@@ -522,7 +526,7 @@ static void close_connections(struct manager *m)
 
     logs_stop(m);
     intake_drop(m);
-    m->closing += 5;
+    m->closing += 6;
     m->sub = NULL;
     m->pub = NULL;
     mq_close(sub, part_closed, m);
@@ -531,6 +535,7 @@ static void close_connections(struct manager *m)
         m->closing++;
         db_lock_free(m->lock, part_closed, m);
     }
+    db_close(m->db_lists, part_closed, m);
     db_close(m->db_people, part_closed, m);
     db_close(m->db_read, part_closed, m);
     db_close(m->db, part_closed, m);

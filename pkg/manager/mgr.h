@@ -86,6 +86,7 @@ struct manager {
     struct db *db_read; /* what the manager itself reads: cannot delay a grant */
     struct db
         *db_people; /* what people ask for: cannot delay either, and takes no longer than 5 s */
+    struct db *db_lists; /* what of that may take long: cannot delay the rest */
     struct mq *pub;
     struct mq *sub;
     bool db_ready; /* migrated */
@@ -136,6 +137,9 @@ struct manager {
     /* look.c */
     struct waiter_task *waiters;
     bool polling; /* for what is waited for */
+    /* cluster.c */
+    struct list queues_asked; /* who gets the answer of the statement under way, */
+    struct list queues_next;  /* and of the one behind it */
     /* logs.c */
     struct log_call *log_calls;
     int64_t next_rid;
