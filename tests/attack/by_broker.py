@@ -281,7 +281,7 @@ def broker_results(attack):
         entries = [{"task": str(uuid.UUID(int=attack.rng.getrandbits(128))), "attempt": 1, "token": "1",
                     "outcome": "succeeded"} for _ in range(1000)]
         line.say(("", "sje.result"), {**who, "results": entries})
-        line.connection.process_data_events(0.1)
+        line.connection.process_data_events(0.03)
     again(attack, results)
 
 
