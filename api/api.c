@@ -6,9 +6,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define QUERY_MAX 6
-#define BODY_MAX  (64 << 10)
-#define BEAT_MAX  (1 << 20)
+#define QUERY_MAX    6
+#define BODY_MAX     (64 << 10)
+#define BEAT_MAX     (1 << 20)
+#define LISTS_OF_ONE 8 /* that one client may ask for at a time */
 
 struct route {
     const char *method;
@@ -241,7 +242,9 @@ static void set_shares(struct http_options *o, size_t percent)
 
     o->share[HTTP_CONNECTIONS] = connections;
     o->share[HTTP_BODIES] = MAX(HTTP_BODIES_MAX / 100 * percent, o->max_body);
+    o->share[HTTP_ANSWERS] = (size_t)HTTP_ANSWERS_MAX / 100 * percent;
     o->share[HTTP_WAITS] = MAX(connections / 2, (size_t)1);
+    o->share[HTTP_LISTS] = LISTS_OF_ONE;
     o->share[HTTP_STREAMS] = MAX(connections / 4, (size_t)1);
 }
 

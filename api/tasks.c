@@ -7,7 +7,7 @@
 #define WAIT_MAX_S   60
 #define LIST_DEFAULT 100
 #define LIST_MAX     1000
-#define PAGE_BYTES   (16 * 1024 * 1024) /* a page ends before it is larger than that */
+#define PAGE_BYTES   (1024 * 1024) /* a page ends with the task that makes it larger */
 
 /* ---- one task ---- */
 
@@ -284,6 +284,10 @@ void api_tasks_list(struct call *c)
         return;
     }
     if (!call_query_int(c, "limit", 1, LIST_MAX, LIST_DEFAULT, &limit)) {
+        return;
+    }
+    if (!http_hold(c->request, HTTP_LISTS)) {
+        call_problem(c, HTTP_TOO_MANY, "this client asks for too many lists at a time");
         return;
     }
     f.after = after ? &cursor : NULL;

@@ -21,6 +21,7 @@
 #define CLOSE_MS          1000
 #define SPARE_CONNECTIONS 64 /* accepted over the limit, only to be closed */
 #define POLL_BATCH        64
+#define UNREAD_BYTES      (128 * 1024) /* of an answer, in the kernel; by itself it takes MiBs */
 
 static void step(struct http *h);
 
@@ -349,6 +350,7 @@ static int listen_on(const char *address, int port, int *ret_fd, int *ret_port, 
     static const int on = 1;
     static const int off = 0;
     static const int keep_idle = 60;
+    static const int unread = UNREAD_BYTES;
     struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
     struct addrinfo *a = NULL;
     union {
@@ -372,6 +374,7 @@ static int listen_on(const char *address, int port, int *ret_fd, int *ret_port, 
         /* Inherited by what is accepted: a stream to a host that vanished ends some day. */
         setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
         setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &keep_idle, sizeof(keep_idle));
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &unread, sizeof(unread));
     }
     if (fd < 0 || bind(fd, a->ai_addr, a->ai_addrlen) < 0 || listen(fd, 1024) < 0 ||
         getsockname(fd, &bound.any, &len) < 0) {

@@ -11,11 +11,14 @@
  * HTTP_HEAD_MAX 431, all bodies together over HTTP_BODIES_MAX 503; a head that is not complete
  * after 2 * timeout_s, a body or answer that makes less than 8 KiB/s after timeout_s, and an idle
  * connection after timeout_s are cut; over max_connections the one that has been idle longest is
- * closed for the new one. Of connections, bodies, and what the handler counts by http_hold(), one
- * client's address can have `share`: 429 over that. These refusals are application/problem+json,
- * with the exception of what libmicrohttpd 0.9.75 refuses while it still reads the head (a request
- * line or header that it cannot parse 400, a head over about 40 KiB 431 or 414, a broken chunk 400,
- * an unknown HTTP version 505): these have a short HTML body, which cannot be changed from outside.
+ * closed for the new one. Answers that wait for clients to read them have HTTP_ANSWERS_MAX
+ * together: over that a GET gets 503 instead of its answer, and any other large request before it
+ * is handled; a stream ends. Of connections, bodies, answers, and what the handler counts by
+ * http_hold(), one client's address can have `share`: 429 over that. These refusals are
+ * application/problem+json, with the exception of what libmicrohttpd 0.9.75 refuses while it still
+ * reads the head (a request line or header that it cannot parse 400, a head over about 40 KiB 431
+ * or 414, a broken chunk 400, an unknown HTTP version 505): these have a short HTML body, which
+ * cannot be changed from outside.
  *
  * A client that shuts down its sending side is taken as gone. HEAD is shown to the handler as GET;
  * the body is not sent. Threads: the loop thread only.
@@ -32,9 +35,11 @@
 #define HTTP_HEAD_MAX   (32 * 1024)
 #define HTTP_BODIES_MAX (32 * 1024 * 1024) /* or two of the largest, where that is more */
 /* Those who send slowly what is large do not keep out what is small. */
-#define HTTP_SMALL_BODY (1024 * 1024)
-#define HTTP_RESERVE    (8 * 1024 * 1024)
-#define HTTP_STREAM_MAX (4 * 1024 * 1024)
+#define HTTP_SMALL_BODY   (1024 * 1024)
+#define HTTP_RESERVE      (8 * 1024 * 1024)
+#define HTTP_STREAM_MAX   (4 * 1024 * 1024)
+#define HTTP_ANSWERS_MAX  (32 * 1024 * 1024) /* a single one may be larger */
+#define HTTP_SMALL_ANSWER (16 * 1024)        /* never refused: there is one a connection */
 
 struct http;
 struct http_request;
@@ -42,9 +47,11 @@ struct http_request;
 /* What one client can have too much of. */
 enum http_share {
     HTTP_CONNECTIONS,
-    HTTP_BODIES, /* bytes */
-    HTTP_WAITS,  /* requests that wait for something to happen */
+    HTTP_BODIES,  /* bytes */
+    HTTP_ANSWERS, /* bytes that it has not read */
+    HTTP_WAITS,   /* requests that wait for something to happen */
     HTTP_STREAMS,
+    HTTP_LISTS, /* that the database is asked for */
     HTTP_SHARES,
 };
 

@@ -33,6 +33,7 @@ struct http {
     struct list busy;
     struct list news; /* requests whose owner is to be told something */
     size_t body_bytes;
+    size_t answer_bytes; /* that wait for their clients */
     struct http_peer *peers;
     struct linger_set linger;
     void (*on_closed)(void *arg);
@@ -70,8 +71,9 @@ struct http_request {
     bool gone;
     bool gone_told;
     bool drained;
-    struct buf out; /* stream */
-    size_t taken;   /* of out */
+    size_t answer_bytes; /* of it, counted with its client */
+    struct buf out;      /* stream */
+    size_t taken;        /* of out */
     void (*on_gone)(void *arg, struct http_request *r);
     void *gone_arg;
     void (*on_drain)(void *arg, struct http_request *r);

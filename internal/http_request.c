@@ -10,11 +10,17 @@
 #include <sys/socket.h>
 
 #define PROBLEM_MAX (1024 * 1024)
+/* What a submission may be answered: so many times its bytes, up to about this. */
+#define ANSWER_FACTOR 8
+#define ANSWER_LARGE  ((size_t)2 * 1024 * 1024)
 
 static const char too_large_body[] = "the body is larger than the server accepts";
 static const char too_many_bodies[] = "too many request bodies are in work";
 static const char too_many_of_client[] =
     "this client has too many requests or connections open; apiConfig.clientShare is the limit";
+static const char too_many_answers[] = "too many answers wait for their clients to read them";
+static const char unread_of_client[] =
+    "this client does not read the answers that it has; apiConfig.clientShare is the limit";
 static const char shutting_down[] = "the server is shutting down";
 
 /* ---- requests ---- */
@@ -96,6 +102,37 @@ void http_tell_news(struct http *h)
 
 /* ---- answers ---- */
 
+/* So much of its answer waits for the client to read it. */
+static void count_answer(struct http_request *r, size_t bytes)
+{
+    struct conn *c = r->conn;
+
+    c->http->answer_bytes += bytes - r->answer_bytes;
+    c->peer->held[HTTP_ANSWERS] += bytes - r->answer_bytes;
+    r->answer_bytes = bytes;
+}
+
+/* 0, or the status to refuse an answer with that is so much larger, and why. One that is alone is
+ * let through. */
+static int check_answer(const struct http_request *r, size_t more, const char **why)
+{
+    const struct conn *c = r->conn;
+    int status = 0;
+
+    if (more > HTTP_SMALL_ANSWER && c->peer->held[HTTP_ANSWERS] &&
+        http_is_excess(c, HTTP_ANSWERS, more)) {
+        METRIC_INC_BY(http_refused, "answers of a client");
+        *why = unread_of_client;
+        status = HTTP_TOO_MANY;
+    } else if (more > HTTP_SMALL_ANSWER && c->http->answer_bytes &&
+               c->http->answer_bytes + more > HTTP_ANSWERS_MAX) {
+        METRIC_INC_BY(http_refused, "answers");
+        *why = too_many_answers;
+        status = MHD_HTTP_SERVICE_UNAVAILABLE;
+    }
+    return status;
+}
+
 static void add_fields(struct MHD_Response *resp, const char *content_type,
                        const struct http_field *fields, size_t n)
 {
@@ -125,6 +162,7 @@ static void queue(struct http_request *r, int status, struct MHD_Response *resp,
     if (c->http->closing) {
         MHD_add_response_header(resp, "Connection", "close");
     }
+    count_answer(r, size);
     if (MHD_queue_response(c->mhd, (unsigned)status, resp) != MHD_YES) {
         http_cut(c, "internal");
     }
@@ -195,8 +233,15 @@ void http_refuse(struct http_request *r, int status, const char *detail)
 void http_reply(struct http_request *r, int status, const char *content_type, struct str body,
                 const struct http_field *fields, size_t n_fields)
 {
+    const char *why = NULL;
+    bool open = r->conn && !r->queued;
+
     MUST(r->owned && !r->streaming);
-    if (r->conn && !r->queued) {
+    /* What was changed is told in any case. */
+    int refused = open && streq(r->method, "GET") ? check_answer(r, body.len, &why) : 0;
+    if (refused) {
+        http_refuse(r, refused, why);
+    } else if (open) {
         queue_buffer(r, status, content_type, body, fields, n_fields);
     }
     release(r);
@@ -229,8 +274,9 @@ static ssize_t on_pull(void *cls, uint64_t pos, char *p, size_t max)
         r->taken += n;
         return (ssize_t)n;
     }
-    buf_reset(&r->out);
+    buf_free(&r->out);
     r->taken = 0;
+    count_answer(r, 0);
     if (r->ended) {
         return MHD_CONTENT_READER_END_OF_STREAM;
     }
@@ -265,6 +311,8 @@ void http_stream_start(struct http_request *r, int status, const char *content_t
 bool http_stream_write(struct http_request *r, const void *p, size_t n)
 {
     MUST(r->owned && r->streaming);
+    const char *why = NULL;
+
     if (r->gone || !r->conn) {
         return false;
     }
@@ -272,10 +320,13 @@ bool http_stream_write(struct http_request *r, const void *p, size_t n)
         buf_shift(&r->out, r->taken);
         r->taken = 0;
     }
-    if (buf_add(&r->out, p, n) < 0) {
+    if (check_answer(r, n, &why)) {
+        r->gone = true;
+    } else if (buf_add(&r->out, p, n) < 0) {
         METRIC_INC_BY(http_refused, "slow reader");
         r->gone = true;
     }
+    count_answer(r, r->out.len);
     http_resume(r);
     return !r->gone;
 }
@@ -344,8 +395,9 @@ bool http_hold(struct http_request *r, enum http_share what)
         return true; /* it is gone */
     }
     if (http_is_excess(r->conn, what, 1)) {
-        METRIC_INC_BY(http_refused,
-                      what == HTTP_WAITS ? "waits of a client" : "streams of a client");
+        METRIC_INC_BY(http_refused, what == HTTP_WAITS   ? "waits of a client"
+                                    : what == HTTP_LISTS ? "lists of a client"
+                                                         : "streams of a client");
         return false;
     }
     r->holds = what;
@@ -552,6 +604,8 @@ bool http_request_body(struct http_request *r, const char *p, size_t n)
 void http_request_complete(struct http_request *r)
 {
     struct http *h = r->conn->http;
+    const char *why = NULL;
+    int refused = check_answer(r, MIN(ANSWER_FACTOR * r->body.len, ANSWER_LARGE), &why);
 
     r->conn->deadline = 0;
     r->complete_at = clock_boot_ms();
@@ -559,6 +613,8 @@ void http_request_complete(struct http_request *r)
     r->owned = true;
     if (h->closing) {
         http_problem(r, MHD_HTTP_SERVICE_UNAVAILABLE, shutting_down, NULL, 0, NULL, NULL, 0);
+    } else if (refused) {
+        http_problem(r, refused, why, NULL, 0, NULL, NULL, 0);
     } else {
         h->o.handler(h->o.arg, r);
     }
@@ -575,6 +631,7 @@ void http_request_detach(struct http_request *r)
     }
     http_set_gone(r);
     count_body(r->conn, 0, r->body.len);
+    count_answer(r, 0);
     if (r->holds != HTTP_SHARES) {
         r->conn->peer->held[r->holds]--;
     }

@@ -4,7 +4,8 @@
 
 /* ---- names ---- */
 
-#define NAME_MAX_SEEN 512 /* bytes of a name that are looked at */
+#define NAME_MAX_SEEN 512 /* letters and digits that are looked at together */
+#define NAME_OVERLAP  16  /* more than any of `anywhere` has */
 
 /* Anywhere in a name, whatever stands between its letters. */
 static const char *const anywhere[] = {"password", "passwd", "passphrase", "secret",
@@ -53,15 +54,20 @@ static bool has_anywhere(struct str name)
     char plain[NAME_MAX_SEEN + 1];
     size_t n = 0;
 
-    for (size_t i = 0; i < name.len && n < NAME_MAX_SEEN; i++) {
-        if (isalnum((unsigned char)name.p[i])) {
-            plain[n++] = (char)tolower((unsigned char)name.p[i]);
+    for (size_t i = 0; i <= name.len; i++) {
+        if (i == name.len || n == NAME_MAX_SEEN) {
+            plain[n] = '\0';
+            for (size_t k = 0; k < ARRAY_LEN(anywhere); k++) {
+                if (strstr(plain, anywhere[k])) {
+                    return true;
+                }
+            }
+            size_t kept = MIN(n, (size_t)NAME_OVERLAP);
+            memmove(plain, plain + n - kept, kept);
+            n = kept;
         }
-    }
-    plain[n] = '\0';
-    for (size_t i = 0; i < ARRAY_LEN(anywhere); i++) {
-        if (strstr(plain, anywhere[i])) {
-            return true;
+        if (i < name.len && isalnum((unsigned char)name.p[i])) {
+            plain[n++] = (char)tolower((unsigned char)name.p[i]);
         }
     }
     return false;
@@ -126,35 +132,83 @@ static bool is_port(struct str s)
     return n > 0 && (n == s.len || s.p[n] == '/' || s.p[n] == '?');
 }
 
-/* `s` begins behind "://", or behind "thin:" of Oracle, whose separator is '/': where its password
- * is, relative to s; empty where it has none. Passwords with an '@' or a '/' happen. */
-static struct str password_in(struct str s, char sep)
-{
-    struct str token = {s.p, token_len(s)};
-    const char *at = memrchr(token.p, '@', token.len);
-    const char *colon = at ? memchr(token.p, sep, (size_t)(at - token.p)) : NULL;
-    const char *slash = at ? memchr(token.p, '/', (size_t)(at - token.p)) : NULL;
+/* A text that is looked through once, from its begin to its end: what was found ahead is kept, so
+ * that a text of nothing but separators takes no longer than any other. */
+struct scan {
+    struct str s;
+    size_t token_end; /* of the last token that was asked for */
+    size_t at;        /* its last '@'; token_end: none */
+    size_t slash;     /* the next one */
+    size_t name_end;  /* of the last name that was asked for */
+};
 
-    if (!colon || (sep == ':' && slash && slash < colon)) {
-        return (struct str){"", 0};
-    }
-    struct str found = {colon + 1, (size_t)(at - colon) - 1};
-    return sep == ':' && slash && is_port(found) ? (struct str){"", 0} : found;
+static size_t find(struct str s, size_t from, size_t to, char c)
+{
+    const char *p = from < to ? memchr(s.p + from, c, to - from) : NULL;
+
+    return p ? (size_t)(p - s.p) : to;
 }
 
-/* `s` is a token's rest that begins with a name: the value behind its '=', if the name tells. */
-static struct str value_behind(struct str s)
+static void look_ahead(struct scan *n, size_t from)
+{
+    if (from >= n->token_end) {
+        struct str token = {n->s.p + from, n->s.len - from};
+
+        token.len = token_len(token);
+        const char *at = memrchr(token.p, '@', token.len);
+        n->token_end = from + token.len;
+        n->at = at ? (size_t)(at - n->s.p) : n->token_end;
+        n->slash = find(n->s, from, n->token_end, '/');
+    } else if (from > n->slash) {
+        n->slash = find(n->s, from, n->token_end, '/');
+    }
+}
+
+/* `from` is behind "://", or behind "thin:" of Oracle, whose separator is '/': the password; empty
+ * where there is none. Passwords with an '@' or a '/' happen. */
+static struct str password_in(struct scan *n, size_t from, char sep)
+{
+    const struct str none = {"", 0};
+
+    look_ahead(n, from);
+    if (from > n->at || n->at == n->token_end) {
+        return none;
+    }
+    size_t end = sep == '/' ? MIN(n->slash, n->at) : find(n->s, from, n->at, sep);
+    bool slash = n->slash < n->at;
+    if (end == n->at || (sep == ':' && slash && n->slash < end)) {
+        return none;
+    }
+    struct str found = {n->s.p + end + 1, n->at - end - 1};
+    return sep == ':' && slash && is_port(found) ? none : found;
+}
+
+static size_t name_len(struct str s)
 {
     size_t n = 0;
 
     while (n < s.len && (isalnum((unsigned char)s.p[n]) || strchr("._-", s.p[n]))) {
         n++;
     }
-    struct str name = {s.p, n};
-    if (n == 0 || n == s.len || s.p[n] != '=' || !redact_is_secret(name)) {
-        return (struct str){"", 0};
+    return n;
+}
+
+/* At `i` a name may begin: the value behind its '=', if the name tells. Of several beginnings in
+ * one name the first tells most. */
+static struct str value_behind(struct scan *scan, size_t i)
+{
+    const struct str none = {"", 0};
+    struct str s = {scan->s.p + i, scan->s.len - i};
+
+    if (i < scan->name_end) {
+        return none;
     }
-    struct str rest = {s.p + n + 1, s.len - n - 1};
+    struct str name = {s.p, name_len(s)};
+    scan->name_end = i + name.len;
+    if (name.len == 0 || name.len == s.len || s.p[name.len] != '=' || !redact_is_secret(name)) {
+        return none;
+    }
+    struct str rest = {s.p + name.len + 1, s.len - name.len - 1};
     struct str value = {rest.p, 0};
     if (rest.len && (*rest.p == '"' || *rest.p == '\'')) {
         rest = (struct str){rest.p + 1, rest.len - 1};
@@ -168,20 +222,20 @@ static struct str value_behind(struct str s)
 }
 
 /* What is to be hidden that is found at `i`. */
-static struct str hidden_at(struct str s, size_t i)
+static struct str hidden_at(struct scan *n, size_t i)
 {
+    struct str s = n->s;
     struct str here = {s.p + i, s.len - i};
 
     if (str_starts(here, STR("://"))) {
-        return password_in((struct str){here.p + 3, here.len - 3}, ':');
+        return password_in(n, i + 3, ':');
     }
     if (str_starts(here, STR(":thin:")) || str_starts(here, STR(":oci:"))) {
-        size_t n = here.p[1] == 't' ? 6 : 5;
-        return password_in((struct str){here.p + n, here.len - n}, '/');
+        return password_in(n, i + (here.p[1] == 't' ? 6 : 5), '/');
     }
     if (i == 0 || strchr("?&;, \t\r\n\"'", s.p[i - 1]) ||
         (s.p[i - 1] == '-' && (i < 2 || s.p[i - 2] == '-'))) {
-        return value_behind(here);
+        return value_behind(n, i);
     }
     return (struct str){"", 0};
 }
@@ -189,6 +243,7 @@ static struct str hidden_at(struct str s, size_t i)
 char *redact_text(const char *text)
 {
     struct str s = str_of(text);
+    struct scan scan = {.s = s};
     struct buf b CLEANUP(buf_free) = {0};
     size_t kept = 0;
 
@@ -197,7 +252,7 @@ char *redact_text(const char *text)
     }
     buf_init(&b, s.len * 4 + 16);
     for (size_t i = 0; i < s.len; i++) {
-        struct str hide = hidden_at(s, i);
+        struct str hide = hidden_at(&scan, i);
 
         if (hide.len && !str_eq(hide, STR(REDACTED))) {
             size_t from = (size_t)(hide.p - s.p);

@@ -47,7 +47,7 @@ static json_t *part_json(bool up, const char *version, const char *error)
 static bool database_up(const struct manager *m)
 {
     return m->db_ready && db_is_up(m->db) && db_is_up(m->db_read) && db_is_up(m->db_people) &&
-           !term_db_silent_s(m);
+           db_is_up(m->db_lists) && !term_db_silent_s(m);
 }
 
 static json_t *database_json(const struct manager *m)
@@ -369,7 +369,7 @@ bool manager_pool_unserved(const struct manager *m, const char *pool, struct buf
 }
 
 struct queues_call {
-    struct manager *m;
+    struct list_node node; /* in m->queues_asked or m->queues_next */
     json_fn *cb;
     void *arg;
 };
@@ -421,23 +421,43 @@ static json_t *queue_json(struct manager *m, const struct db_result *res, int i)
     return j;
 }
 
+/* Whoever comes while a statement is under way gets the answer of the next one, which sees what was
+ * written before the question. */
+static void answer_queues(struct manager *m, int rc, struct str json, const struct err *why)
+{
+    size_t n = m->queues_asked.count;
+
+    while (n--) {
+        struct list_node *node = list_pop(&m->queues_asked);
+        struct queues_call *c CLEANUP(freep) = CONTAINER_OF(node, struct queues_call, node);
+
+        c->cb(c->arg, rc, json, why);
+    }
+}
+
+static void ask_queues(struct manager *m);
+
 static void on_queues(void *arg, int rc, const struct db_result *res, const struct err *why)
 {
-    struct queues_call *c CLEANUP(freep) = arg;
+    struct manager *m = arg;
     struct buf b CLEANUP(buf_free) = {0};
     json_auto_t *j = json_object();
     json_t *list = json_array();
 
     for (int i = 0; rc == 0 && i < db_rows(res); i++) {
-        json_array_append_new(list, queue_json(c->m, res, i));
+        json_array_append_new(list, queue_json(m, res, i));
     }
     set(j, "queues", list);
     buf_init(&b, 4 << 20);
     json_write(j, &b);
-    c->cb(c->arg, rc, (struct str){b.data, b.len}, why);
+    answer_queues(m, rc, (struct str){b.data, b.len}, why);
+    if (m->queues_next.count && m->queues_asked.count == 0) {
+        ask_queues(m);
+    }
 }
 
-void manager_queues(struct manager *m, json_fn *cb, void *arg)
+/* One statement for all who wait for it. */
+static void ask_queues(struct manager *m)
 {
     /* Each branch counts over a partial index of its own. */
     static const char sql[] =
@@ -461,22 +481,34 @@ void manager_queues(struct manager *m, json_fn *cb, void *arg)
         "(select id, job_type, slots, cpus_milli, memory_mb, returned_by, submitted_at, run_after "
         "from task where state = 2 and pool = g.pool order by pool, rank, id limit 1) f on true "
         "order by g.pool";
-    struct queues_call *c = xmalloc(sizeof(*c));
     struct db_params p CLEANUP(db_params_free);
     struct db_array served CLEANUP(db_array_free);
+    struct list_node *n;
     struct err e = {0};
 
-    *c = (struct queues_call){m, cb, arg};
+    while ((n = list_pop(&m->queues_next))) {
+        list_push(&m->queues_asked, n);
+    }
     db_params_init(&p);
     db_array_init(&served, DB_TEXT);
     for (const struct offers_pool *o = m->fleet.offers.pools; o; o = o->hh.next) {
         db_array_text(&served, o->name);
     }
     db_add_array(&p, &served);
-    int rc = m->db_ready ? db_exec(m->db_people, sql, &p, on_queues, c) : ERR_DB_DOWN;
+    int rc = m->db_ready ? db_exec(m->db_lists, sql, &p, on_queues, m) : ERR_DB_DOWN;
     if (rc < 0) {
-        free(c);
         err_set(&e, rc, "%s", err_text(rc));
-        cb(arg, rc, (struct str){"", 0}, &e);
+        answer_queues(m, rc, (struct str){"", 0}, &e);
+    }
+}
+
+void manager_queues(struct manager *m, json_fn *cb, void *arg)
+{
+    struct queues_call *c = xmalloc(sizeof(*c));
+
+    *c = (struct queues_call){.cb = cb, .arg = arg};
+    list_push(&m->queues_next, &c->node);
+    if (m->queues_asked.count == 0) {
+        ask_queues(m);
     }
 }

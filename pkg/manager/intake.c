@@ -9,7 +9,10 @@
 
 #include <stdlib.h>
 
-#define CLAIMS_OPEN_MAX 20000
+#define CLAIMS_OPEN_MAX   20000
+#define RESULTS_OPEN_MAX  10000 /* entries, about */
+#define RESULTS_BYTES_MAX ((size_t)8 << 20)
+#define ENTRY_BYTES_LEAST 80 /* of a message, for each entry */
 
 /* One delivery, from arrival to ack. */
 struct delivery {
@@ -19,6 +22,7 @@ struct delivery {
     uint64_t tag;
     char *reply;
     struct who who;
+    size_t n; /* entries */
     size_t remaining;
     bool failed; /* a part could not be written: the whole is taken again later */
     char *body;  /* results only: for taking it again */
@@ -29,6 +33,14 @@ struct delivery {
     size_t n_denies;
     struct task_ref *settled; /* results: applied or never to be */
     size_t n_settled;
+};
+
+/* A message with results that is left with the broker for now. */
+struct aside {
+    struct list_node node; /* in m->results_aside */
+    uint64_t epoch;
+    uint64_t tag;
+    size_t len;
 };
 
 /* The ledger's argument for one entry of a delivery. */
@@ -52,6 +64,7 @@ static struct delivery *delivery_new(struct manager *m, const struct mq_delivery
     d->tag = md->tag;
     d->who = *who;
     d->reply = xstrdup(reply);
+    d->n = n;
     d->remaining =
         n + 1; /* one for the reader, so that it cannot end before all parts are submitted */
     buf_init(&d->grants, GRANT_MAX + MESSAGE_MAX);
@@ -61,6 +74,10 @@ static struct delivery *delivery_new(struct manager *m, const struct mq_delivery
 
 static void delivery_free(struct delivery *d)
 {
+    if (d->body) {
+        d->m->results_open -= d->n;
+        d->m->results_bytes -= d->body_len;
+    }
     buf_free(&d->grants);
     buf_free(&d->denies);
     free(d->reply);
@@ -430,14 +447,45 @@ static void take_results(struct delivery *d, const struct result_msg *r)
     results_part_done(d);
 }
 
-static void on_results(void *arg, const struct mq_delivery *md)
+/* There are as many results as may be open: this message stays with the broker, unacknowledged. */
+static bool set_aside(struct manager *m, const struct mq_delivery *md)
 {
-    struct manager *m = arg;
+    if (m->results_open < RESULTS_OPEN_MAX &&
+        (m->results_bytes == 0 || m->results_bytes + md->body.len <= RESULTS_BYTES_MAX)) {
+        return false;
+    }
+    struct aside *a = xmalloc(sizeof(*a));
+    *a = (struct aside){.epoch = md->epoch, .tag = md->tag, .len = md->body.len};
+    list_push(&m->results_aside, &a->node);
+    return true;
+}
+
+/* So many as there is room for by now, and one in any case: the broker delivers them again. */
+void intake_take_up(struct manager *m)
+{
+    size_t entries = RESULTS_OPEN_MAX - MIN(m->results_open, (size_t)RESULTS_OPEN_MAX);
+    size_t bytes = RESULTS_BYTES_MAX - MIN(m->results_bytes, RESULTS_BYTES_MAX);
+    size_t room = MIN(entries * ENTRY_BYTES_LEAST, bytes);
+    struct list_node *n = NULL;
+
+    if (!m->sub || m->results_open > RESULTS_OPEN_MAX / 2 ||
+        m->results_bytes > RESULTS_BYTES_MAX / 2) {
+        return;
+    }
+    while (room && (n = list_pop(&m->results_aside))) {
+        struct aside *a CLEANUP(freep) = CONTAINER_OF(n, struct aside, node);
+
+        mq_nack(m->sub, a->epoch, a->tag, true);
+        mq_watch_settled(&m->watch, a->epoch);
+        room -= MIN(room, a->len);
+    }
+}
+
+static void read_results(struct manager *m, const struct mq_delivery *md)
+{
     struct message msg CLEANUP(message_free);
     struct err e = {0};
 
-    CRASH_POINT("manager-result");
-    mq_watch_delivered(&m->watch, &m->results, md->epoch);
     if (message_read(md->body, &msg, &e) < 0 || msg.type != MSG_RESULTS) {
         log_warn(NULL, "result: %s; dropped", *e.text ? e.text : "not a result");
         ack_result(m, md->epoch, md->tag);
@@ -446,7 +494,20 @@ static void on_results(void *arg, const struct mq_delivery *md)
     struct delivery *d = delivery_new(m, md, &msg.results.who, msg.results.reply, msg.results.n);
     d->body = xmemdup(md->body.p, md->body.len);
     d->body_len = md->body.len;
+    m->results_open += d->n;
+    m->results_bytes += d->body_len;
     take_results(d, &msg.results);
+}
+
+static void on_results(void *arg, const struct mq_delivery *md)
+{
+    struct manager *m = arg;
+
+    CRASH_POINT("manager-result");
+    mq_watch_delivered(&m->watch, &m->results, md->epoch);
+    if (!set_aside(m, md)) {
+        read_results(m, md);
+    }
 }
 
 void intake_retry(struct manager *m)
@@ -478,6 +539,9 @@ void intake_drop(struct manager *m)
 
     while ((n = list_pop(&m->held_results))) {
         delivery_free(CONTAINER_OF(n, struct delivery, node));
+    }
+    while ((n = list_pop(&m->results_aside))) {
+        free(CONTAINER_OF(n, struct aside, node));
     }
 }
 

@@ -377,7 +377,7 @@ void manager_list(struct manager *m, const struct list_filter *f, tasks_fn *cb, 
 
     *c = (struct list_call){m, f->limit, cb, arg};
     more.limit++; /* one more tells whether there is a next page */
-    int rc = m->db_ready ? store_list(m->db_people, &more, on_listed, c) : ERR_DB_DOWN;
+    int rc = m->db_ready ? store_list(m->db_lists, &more, on_listed, c) : ERR_DB_DOWN;
     if (rc < 0) {
         free(c);
         err_set(&e, rc, "%s", err_text(rc));

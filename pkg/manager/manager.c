@@ -108,6 +108,7 @@ static void on_change(void *arg, enum task_state from, const struct task *row)
 static void on_batch(void *arg)
 {
     intake_answer(arg);
+    intake_take_up(arg);
 }
 
 /* ---- the database's clock ---- */
@@ -297,6 +298,7 @@ static void on_tick(uv_timer_t *t)
     logs_tick(m);
     accept_tick(m);
     mq_watch_look(&m->watch, clock_boot_ms());
+    intake_take_up(m);
     if (m->held_results.count && db_is_up(m->db)) {
         intake_retry(m);
     }
@@ -363,6 +365,8 @@ static void open_database(struct manager *m, const struct config *c)
     o.statement_timeout_ms = PEOPLE_MS;
     o.on_up = NULL;
     m->db_people = db_open(m->loop, &o);
+    o.name = "sje-lists";
+    m->db_lists = db_open(m->loop, &o);
 }
 
 static void open_broker(struct manager *m, const struct config *c)
@@ -421,7 +425,10 @@ int manager_start(uv_loop_t *loop, const struct config *c, const struct task_typ
     fleet_init(&m->fleet, 0);
     set_limits(m, c);
     list_init(&m->held_results);
+    list_init(&m->results_aside);
     list_init(&m->to_answer);
+    list_init(&m->queues_asked);
+    list_init(&m->queues_next);
     accept_init(m);
     due_init(m);
     MUST(uv_timer_init(loop, &m->tick) == 0);
@@ -531,7 +538,7 @@ static void close_connections(struct manager *m)
 
     logs_stop(m);
     intake_drop(m);
-    m->closing += 5;
+    m->closing += 6;
     m->sub = NULL;
     m->pub = NULL;
     mq_close(sub, part_closed, m);
@@ -540,6 +547,7 @@ static void close_connections(struct manager *m)
         m->closing++;
         db_lock_free(m->lock, part_closed, m);
     }
+    db_close(m->db_lists, part_closed, m);
     db_close(m->db_people, part_closed, m);
     db_close(m->db_read, part_closed, m);
     db_close(m->db, part_closed, m);

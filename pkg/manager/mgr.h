@@ -86,6 +86,7 @@ struct manager {
     struct db *db_read; /* what the manager itself reads: cannot delay a grant */
     struct db
         *db_people; /* what people ask for: cannot delay either, and takes no longer than 5 s */
+    struct db *db_lists; /* what of that may take long: cannot delay the rest */
     struct mq *pub;
     struct mq *sub;
     bool db_ready; /* migrated */
@@ -126,15 +127,21 @@ struct manager {
     uv_check_t accept_check;
     uv_idle_t accept_spin;
     /* intake.c */
-    struct list to_answer;    /* claims, of which some are decided */
-    struct list held_results; /* whose write failed because the database was away */
-    size_t claims_open;       /* submitted to the ledger, not answered */
-    size_t lookups_open;      /* of attempts in beats that we do not know; the same */
+    struct list to_answer;     /* claims, of which some are decided */
+    struct list held_results;  /* whose write failed because the database was away */
+    struct list results_aside; /* messages that stay with the broker until there is room */
+    size_t results_open;       /* entries of the messages that are not acknowledged */
+    size_t results_bytes;      /* of these messages */
+    size_t claims_open;        /* submitted to the ledger, not answered */
+    size_t lookups_open;       /* of attempts in beats that we do not know; the same */
     struct mq_watched results;
     struct mq_watch watch; /* of `sub` */
     /* look.c */
     struct waiter_task *waiters;
     bool polling; /* for what is waited for */
+    /* cluster.c */
+    struct list queues_asked; /* who gets the answer of the statement under way, */
+    struct list queues_next;  /* and of the one behind it */
     /* logs.c */
     struct log_call *log_calls;
     int64_t next_rid;
@@ -178,10 +185,11 @@ void accept_tick(struct manager *m);
 void accept_tell_ready(struct manager *m, const struct task *row);
 
 /* intake.c */
-void intake_up(struct manager *m);     /* the consuming connection is new: declare and consume */
-void intake_retry(struct manager *m);  /* the database is back */
-void intake_drop(struct manager *m);   /* deliveries of a lost connection */
-void intake_answer(struct manager *m); /* tells workers which of their claims are decided */
+void intake_up(struct manager *m);      /* the consuming connection is new: declare and consume */
+void intake_retry(struct manager *m);   /* the database is back */
+void intake_take_up(struct manager *m); /* results that were too much, as far as there is room */
+void intake_drop(struct manager *m);    /* deliveries of a lost connection */
+void intake_answer(struct manager *m);  /* tells workers which of their claims are decided */
 /* What an answer tells that no change of ours told: another manager's change, or one of ours whose
  * COMMIT we did not hear of. */
 void intake_learn(struct manager *m, const struct id *task, const struct ledger_answer *a);

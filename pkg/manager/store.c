@@ -78,23 +78,25 @@ static const struct column {
     {"returned_by", K_TEXT, AT(returned_by), SELDOM, NULL},
     {"failed_on", K_TEXT, AT(failed_on), SELDOM, NULL},
     {"loss_signature", K_TEXT, AT(loss_signature), SELDOM, NULL},
-    {"progress", K_JSON, AT(progress), SELDOM, NULL},
+    {"progress", K_JSON, AT(progress), SELDOM | LARGE, NULL},
     {"output", K_JSON, AT(output), WRITTEN | LARGE, NULL},
-    {"error", K_JSON, AT(error), SELDOM, NULL},
+    {"error", K_JSON, AT(error), SELDOM | LARGE, NULL},
     {"spec", K_JSON, AT(spec), INSERTED | LARGE, NULL},
 };
 
 /* Of a grant by a manager that does not know these columns they tell nothing. */
 #define OF_GRANT(name) (streq(name, "worker_uuid") || streq(name, "lease_ms"))
 
-/* Scans and lists read a thousand rows at once: without output and specification where these are
- * not in the row itself but beside it (TOAST), or, in a list, from the row on with which the page
- * is. */
+/* Scans and lists read a thousand rows at once: without what may be large where specification and
+ * output are not in the row itself but beside it (TOAST), or, in a list, behind the row with which
+ * its page has half a MiB. All of a page is read, parsed and masked in one turn of the loop. */
 #define BYTES                                                                                      \
     "coalesce(t.spec_bytes, octet_length(t.spec::text)) + coalesce(octet_length(t.output::text), " \
     "0)"
 #define IS_SMALL BYTES " <= 2048"
-#define IN_PAGE  "sum(" BYTES ") over page <= 16777216"
+#define IN_PAGE                                                                                    \
+    "coalesce(sum(" BYTES " + coalesce(octet_length(t.progress::text), 0) + "                      \
+    "coalesce(octet_length(t.error::text), 0)) over page, 0) < 524288"
 
 /* A SELECT's columns, in the order of the table. large: when those marked so are given; NULL:
  * always. */
@@ -837,7 +839,8 @@ int store_scan_running(struct db *db, const struct id *after, int limit, store_r
 #define OLDER   "($3::uuid is null or t.id < $3)"
 #define LIST(from)                                                                                 \
     "select %L from " from                                                                         \
-    " window page as (order by t.id desc rows unbounded preceding) order by t.id desc limit $4"
+    " window page as (order by t.id desc rows between unbounded preceding and 1 preceding) "       \
+    "order by t.id desc limit $4"
 #define SOME(condition) "task t where " condition " and " OF_JOB " and " OF_TYPE " and " OLDER
 #define FIRST(condition)                                                                           \
     "select * from (select * from " SOME(condition) " order by t.id desc limit $4)"

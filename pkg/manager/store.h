@@ -49,8 +49,8 @@ int store_load(struct db *db, const struct id *ids, size_t n, store_rows_fn *cb,
                void *arg) NODISCARD;
 int store_load_final(struct db *db, const struct id *ids, size_t n, store_rows_fn *cb,
                      void *arg) NODISCARD; /* of them that have ended, 50 at most */
-/* Scans and lists leave out output and spec (NULL) of rows that are too large to be read by the
- * thousand; such a row is not whole. */
+/* Scans and lists leave out output, progress, error and spec (NULL) of rows that are too large to
+ * be read by the thousand; such a row is not whole. */
 /* READY tasks of a pool that the filter takes, in the order of dispatch, behind (rank, id). So many
  * rows are looked at and no more: where that is not all of them the last of the answer, if there
  * are less than `limit`, tells how far it looked, and may be one that the filter does not take. */

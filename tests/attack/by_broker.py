@@ -293,6 +293,19 @@ def broker_full_beats(attack):
     again(attack, full)
 
 
+@attacker
+def broker_results(attack):
+    """Results of 1,000 tasks in each message, which do not exist."""
+    who = messages(attack)["results"][1]
+
+    def results(line):
+        entries = [{"task": str(uuid.UUID(int=attack.rng.getrandbits(128))), "attempt": 1, "token": "1",
+                    "outcome": "succeeded"} for _ in range(1000)]
+        line.say(("", "sje.result"), {**who, "results": entries})
+        line.connection.process_data_events(0.03)
+    again(attack, results)
+
+
 def flood(attack, where, m, seconds):
     """One message, so many times a second."""
     frames = frames_of(where, json.dumps(m).encode())

@@ -204,6 +204,42 @@ def listers(attack):
 
 
 @attacker
+def unread_answers(attack):
+    """100 connections that ask for as long a list as there is, or for a large task, and read nothing."""
+    large = [{"jobType": "Noop", "pool": "nobody", "parameters": {"x": "y" * 16000}}] * 50
+    r = ask(attack, "POST", "/tasks", json=large)
+    paths = ["/tasks?limit=1000"] * 3 + ["/mgmt/queues", "/metrics"]
+    if r is not None and r.status_code == 202:
+        paths.append("/task/" + r.json()["tasks"][0]["taskId"])
+    open_ones = []
+    while attack.going():
+        s = socket.socket()
+        s.settimeout(2)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        try:
+            s.connect(peer(attack.url()))
+            s.sendall(f"GET {attack.rng.choice(paths)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            attack.count("asked")
+        except OSError as e:
+            attack.count(type(e).__name__)
+        open_ones.append(s)
+        while len(open_ones) > 100:
+            open_ones.pop(attack.rng.randrange(100)).close()
+    for s in open_ones:
+        s.close()
+
+
+@attacker
+def queue_lookers(attack):
+    """What the database is asked for longest, by 50 at a time."""
+    def look(i):
+        r = ask(attack, "GET", attack.rng.choice(("/mgmt/queues", "/tasks?state=QUEUED&jobType=Nothing")))
+        if r is not None and r.status_code == 429:
+            threading.Event().wait(0.2)
+    many(attack, 50, look)
+
+
+@attacker
 def strangers(attack):
     """Requests of pages of other sites, with large bodies."""
     heads = (b"Origin: http://evil.example\r\n", b"Sec-Fetch-Site: cross-site\r\n", b"Origin: null\r\n",

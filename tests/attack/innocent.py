@@ -2,6 +2,7 @@
 
 Beside each pair it asks a server that does nothing: how long that takes says what the machine does
 to everybody. It writes one line a pair: time, seconds of the pair, seconds of the nothing, id or error.
+A second one posts a Noop twice a second and waits for its end (`?wait=`).
 """
 import itertools
 import json
@@ -15,6 +16,7 @@ import requests
 from target import INNOCENT, session
 
 PERIOD = 0.05
+WAITS_PERIOD = 0.5
 Pair = namedtuple("Pair", "at took nothing task error")
 
 
@@ -29,15 +31,17 @@ def echo(listener):
 
 class Innocent:
     def __init__(self, urls, path):
-        self.urls, self.path = urls, path
+        self.urls, self.path, self.waits_path = urls, path, path.with_suffix(".waits")
         context = multiprocessing.get_context("fork")
         self.end = context.Event()
         listener = socket.create_server((INNOCENT, 0))
         self.port = listener.getsockname()[1]
         self.echo = context.Process(target=echo, args=(listener,), daemon=True)
         self.client = context.Process(target=self.run, daemon=True)
+        self.waiter = context.Process(target=self.wait, daemon=True)
         self.echo.start()
         self.client.start()
+        self.waiter.start()
         listener.close()
 
     def nothing(self, connection):
@@ -74,13 +78,39 @@ class Innocent:
                 out.write(json.dumps(Pair(at, took, nothing, task, error)) + "\n")
                 out.flush()
 
-    def pairs(self):
-        with open(self.path) as f:
+    def wait(self):
+        http = session()
+        with open(self.waits_path, "w") as out:
+            for url in itertools.cycle(self.urls):
+                if self.end.wait(WAITS_PERIOD):
+                    return
+                at, task, error = time.monotonic(), None, None
+                try:
+                    r = http.post(url + "/task", json={"jobType": "Noop"}, timeout=60)
+                    r.raise_for_status()
+                    task = r.json()["taskId"]
+                    http.get(f"{url}/task/{task}?wait=20", timeout=60).raise_for_status()
+                except requests.RequestException as e:
+                    error = str(e)[:300]
+                out.write(json.dumps(Pair(at, time.monotonic() - at, None, task, error)) + "\n")
+                out.flush()
+
+    def read(self, path):
+        if not path.exists():
+            return []
+        with open(path) as f:
             return [Pair(*json.loads(line)) for line in f if line.endswith("\n")]
+
+    def pairs(self):
+        return self.read(self.path)
+
+    def waits(self):
+        return self.read(self.waits_path)
 
     def stop(self):
         self.end.set()
         self.client.join(90)
+        self.waiter.join(90)
         self.echo.kill()
         return self.pairs()
 

@@ -23,6 +23,7 @@ from target import Target, until
 
 MEMORY_MIB = 128
 STALL = 0.05        # seconds
+WAITED = 10         # seconds
 WORSE = 3           # times the p99 of the quiet phase
 ENOUGH = 400        # pairs of an innocent client, for its p99 to say something of one step
 BACK_MIB = 48       # over what it was before, at the end
@@ -171,6 +172,11 @@ class Run:
             t.before[task] = story  # each change is told once
         for p in step.times:
             hold("the innocent client is answered", p.error is None, f"{step.name}: {p.error}")
+        for p in self.innocent.waits():
+            if step.begun <= p.at < step.ended:
+                hold("who waits is answered", p.error is None, f"{step.name}: {p.error}")
+                self.bars.hold_time(f"a task that is waited for ends within {WAITED} s", p.took <= WAITED,
+                                    f"{step.name}: {p.took:.1f} s")
 
     def judge_times(self, name, quiet, times):
         """By ratio; where a server that does nothing was slower too, by so much more."""
@@ -199,7 +205,7 @@ class Run:
         """Memory and descriptors come back, what was accepted has ended."""
         t, hold = self.target, self.bars.hold
         pairs = self.innocent.stop()
-        tasks = [p.task for p in pairs if p.task]
+        tasks = [p.task for p in pairs + self.innocent.waits() if p.task]
 
         def ended():
             return not t.query("select count(*) from task where id = any(%s::uuid[]) and state < 5", tasks)[0][0]

@@ -18,6 +18,7 @@ from sje import Client, Server, Services, free_port, kill, processes_with, until
 
 INNOCENT = "127.0.0.2"  # the address of the innocent client, and of what measures
 UNHEARD = ("superseded",)  # events of reports that were recorded and dropped
+BACKLOG = 20000         # tasks that wait all the time, in a pool that nobody serves
 HELD = 4                # real tasks that run during all attacks
 INTRUDER = ("intruder", "intruder")  # of the broker
 
@@ -106,6 +107,8 @@ class Target:
         self.workers = [self.worker(i) for i in (1, 2)]
         until(self.all_up, 60, "every manager sees every worker")
         self.admit_intruder()
+        for _ in range(BACKLOG // 10000):
+            self.client().post("/tasks", [{"jobType": "Noop", "pool": "nobody"}] * 10000)
         self.fifo = self.dir / "held"
         os.mkfifo(self.fifo)
         self.held = [self.hold() for _ in range(HELD)]

@@ -351,7 +351,7 @@ static void submit_text(const char *text, int n, const char *key, uint8_t hash, 
                                .idempotency_key = key};
     struct task_problems p = {0};
 
-    a.hash.bytes[0] = hash;
+    a.hash.bytes[0] = a.hash.json[0] = hash;
     for (int i = 0; i < n; i++) {
         json_t *j = NULL;
 

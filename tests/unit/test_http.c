@@ -9,6 +9,7 @@
 
 #define MAX_BODY  100000
 #define TIMEOUT_S 5
+#define LARGE     (8 * 1024 * 1024) /* more than the kernel takes */
 
 static struct http *server;
 static struct http_request *held[1024]; /* what the handler kept */
@@ -63,6 +64,13 @@ static void handler(void *arg, struct http_request *r)
         held[n_held++] = r;
         return;
     }
+    if (streq(http_path(r), "/large")) {
+        static char large[LARGE];
+
+        memset(large, 'x', sizeof(large));
+        http_reply(r, 200, "text/plain", (struct str){large, sizeof(large)}, NULL, 0);
+        return;
+    }
     if (streq(http_path(r), "/hold") || streq(http_path(r), "/stream")) {
         http_on_gone(r, on_gone, NULL);
         held[n_held++] = r;
@@ -111,6 +119,15 @@ static int setup(void **state)
     struct http_options o = options();
 
     (void)state;
+    return open_server(&o);
+}
+
+static int setup_answers(void **state)
+{
+    struct http_options o = options();
+
+    (void)state;
+    o.share[HTTP_ANSWERS] = 2 * LARGE;
     return open_server(&o);
 }
 
@@ -596,6 +613,55 @@ static void test_bodies_of_a_client(void **state)
     close(other);
 }
 
+/* A client that reads nothing; its answer waits. */
+static int ask_large(void)
+{
+    int fd = client();
+
+    send_text(fd, "GET /large HTTP/1.1\r\nHost: h\r\n\r\n");
+    for (int i = 0; i < 20; i++) {
+        turn(fd);
+    }
+    return fd;
+}
+
+/* What nobody reads is bounded, for each client and in all; who reads, or asks for little, is
+ * served, and a change is told in any case. */
+static void test_answers_that_nobody_reads(void **state)
+{
+    int fd[4];
+
+    (void)state;
+    fd[0] = ask_large();
+    fd[1] = ask_large();
+    exchange("GET /large HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_problem(429);
+    assert_non_null(strcasestr(answer, "\r\nRetry-After: "));
+    assert_true(metric_value(METRIC_http_refused, "answers of a client") == 1);
+    exchange("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_int_equal(status(), 200);
+    exchange("POST /large HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx");
+    assert_int_equal(status(), 200);
+    client_address = OTHER;
+    fd[2] = ask_large();
+    fd[3] = ask_large();
+    client_address = OTHER + 1;
+    exchange("GET /large HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_problem(503);
+    assert_true(metric_value(METRIC_http_refused, "answers") == 1);
+    for (int i = 0; i < 4; i++) {
+        close(fd[i]);
+    }
+    exchange("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    for (int i = 0; i < 20; i++) {
+        uv_run(&loop, UV_RUN_NOWAIT);
+    }
+    int again = ask_large();
+    receive(again);
+    assert_int_equal(status(), 200);
+    close(again);
+}
+
 static void test_waits_of_a_client(void **state)
 {
     int fd = client();
@@ -791,6 +857,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_connections_of_a_client, setup_shares, teardown),
         cmocka_unit_test_setup_teardown(test_bodies_of_a_client, setup_shares, teardown),
         cmocka_unit_test_setup_teardown(test_waits_of_a_client, setup_shares, teardown),
+        cmocka_unit_test_setup_teardown(test_answers_that_nobody_reads, setup_answers, teardown),
         T(test_all_connections_busy),
         T(test_damaged_requests),
         T(test_cannot_listen),

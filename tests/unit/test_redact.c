@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -140,12 +141,48 @@ static void test_values(void **state)
     assert_false(redact(j, "labels"));
 }
 
+/* A MiB of nothing but separators: it took minutes, of one turn of the loop. */
+static void test_hostile_texts_take_no_time(void **state)
+{
+    enum { LEN = 1024 * 1024 };
+    static const char *const pieces[] = {"://", ":thin:", ":oci:", "-",
+                                         "--a", "?a",     "'a",    "a://1:2/"};
+    static const char *const ends[] = {" =", "@ =", " @", "=", "/@"};
+    char *text CLEANUP(freep) = xmalloc(LEN + 16);
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(pieces) * ARRAY_LEN(ends); i++) {
+        const char *piece = pieces[i / ARRAY_LEN(ends)];
+        size_t n = strlen(piece);
+        clock_t begun = clock();
+
+        for (size_t k = 0; k < LEN; k++) {
+            text[k] = piece[k % n];
+        }
+        snprintf(text + LEN, 16, "%s", ends[i % ARRAY_LEN(ends)]);
+        free(redact_text(text));
+        assert_true(clock() - begun < CLOCKS_PER_SEC);
+    }
+}
+
+static void test_long_names(void **state)
+{
+    char text[2000];
+
+    (void)state;
+    memset(text, 'a', sizeof(text));
+    memcpy(text + 507, "password", 8);
+    assert_true(redact_is_secret((struct str){text, sizeof(text)}));
+    memcpy(text + 507, "passwort", 8);
+    assert_false(redact_is_secret((struct str){text, sizeof(text)}));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),
-        cmocka_unit_test(test_texts),
-        cmocka_unit_test(test_values),
+        cmocka_unit_test(test_names),      cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_values),     cmocka_unit_test(test_hostile_texts_take_no_time),
+        cmocka_unit_test(test_long_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
