@@ -27,7 +27,7 @@
 
 #define SHIM_NAME    "sje-shim"
 #define LOOK_EACH_MS 20
-#define LAST_LOOK_MS 500 /* of ASTRAY_WAIT_MS */
+#define LAST_LOOK_MS 1500 /* of ASTRAY_WAIT_MS */
 
 enum whose { OTHERS, ASTRAY, MARKED, UNSURE };
 
@@ -323,7 +323,7 @@ static bool look_beside(const char *tasks)
 
 /* ---- is everything shown? ---- */
 
-static void be_hidden(int fd)
+_Noreturn static void be_hidden(int fd)
 {
     char none = 0;
 
@@ -331,7 +331,9 @@ static void be_hidden(int fd)
     if (write(fd, "", 1) == 1) {
         (void)!read(fd, &none, 1); /* until we are looked at */
     }
-    _exit(0);
+    for (;;) {
+        raise(SIGKILL); /* nothing of ours is to be done at its end */
+    }
 }
 
 /* A /proc can hide processes (hidepid=, ProtectProc=). It shows those least that keep their memory
