@@ -31,7 +31,7 @@ format() {
 
 spelling() {
     files ':!examples/data' ':!tests/fuzz/corpus' ':!tests/data' |
-        xargs -d '\n' codespell -L fo,nd,pasword,runing,priorty
+        xargs -d '\n' codespell -L fo,nd,pasword,runing,priorty,postgressql
 }
 
 build() { # COMPILER: everything, warnings are errors
