@@ -669,7 +669,6 @@ static void open_parts(struct worker *w)
                                     .urls = w->config->node.manager_url,
                                     .dir = w->dir.path,
                                     .token = w->config->api.beat_token,
-                                    .timeout_ms = settings_of(w->config).heartbeat_ms,
                                     .arg = w,
                                     .on_answer = on_detour};
 
