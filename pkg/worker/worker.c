@@ -613,6 +613,7 @@ void worker_reconfigure(struct worker *w, const struct config *c)
 
     use_config(w, c);
     wcore_configure(w->core, &s);
+    links_set_slots(w->links, c->node.slots);
     if (other_pace) {
         tell_pace(w);
     }
