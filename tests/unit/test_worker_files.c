@@ -11,12 +11,14 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -767,6 +769,59 @@ static void test_a_bounded_number_at_a_time(void **unused)
     assert_int_equal(r.removed, 5);
 }
 
+/* Makes files in `dir` for ever, like a process that an attempt left behind. */
+static pid_t make_files(const char *dir, int number)
+{
+    pid_t pid = fork();
+
+    if (pid != 0) {
+        return pid;
+    }
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (int i = 0; chdir(dir) == 0; i = (i + 1) % 1000) {
+        char name[64];
+        snprintf(name, sizeof(name), "%d-%d", number, i);
+        (void)mkdir(name, 0700);
+        snprintf(name, sizeof(name), "%d-%d/x", number, i);
+        close(open(name, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    }
+    _exit(0);
+}
+
+static void test_files_that_are_made_meanwhile(void **unused)
+{
+    int64_t now = 1700000000000;
+    struct tidy_report r = {0};
+    pid_t makers[4];
+
+    (void)unused;
+    char *busy CLEANUP(freep) = make_attempt(1, 40, now);
+    char *old CLEANUP(freep) = make_attempt(2, 30, now);
+    char *work CLEANUP(freep) = xasprintf("%s/work", busy);
+    for (size_t i = 0; i < ARRAY_LEN(makers); i++) {
+        makers[i] = make_files(work, (int)i);
+        assert_true(makers[i] > 0);
+    }
+    char *made CLEANUP(freep) = xasprintf("%s/3-0", work);
+    while (access(made, F_OK) != 0) {
+        poll(NULL, 0, 1);
+    }
+    alarm(60); /* without an end it ends this program */
+    tidy_once(base, now, 0, &r);
+    alarm(0);
+    assert_int_not_equal(access(old, F_OK), 0);
+    assert_true(r.removed == 2 || (r.removed == 1 && *r.error));
+    for (size_t i = 0; i < ARRAY_LEN(makers); i++) {
+        assert_int_equal(kill(makers[i], SIGKILL), 0);
+        assert_int_equal(waitpid(makers[i], NULL, 0), makers[i]);
+    }
+    /* What was begun is still marked, and goes now. */
+    for (int i = 0; i < 10 && access(busy, F_OK) == 0; i++) {
+        tidy_once(base, now, 0, &r);
+    }
+    assert_int_not_equal(access(busy, F_OK), 0);
+}
+
 static void test_nothing_to_tidy(void **unused)
 {
     struct tidy_report r = {0};
@@ -805,6 +860,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_full_disk_after_an_earlier_version, setup, teardown),
         cmocka_unit_test_setup_teardown(test_old_attempts_go, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_bounded_number_at_a_time, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_files_that_are_made_meanwhile, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nothing_to_tidy, setup, teardown),
     };
 
