@@ -103,6 +103,65 @@ static void test_one_worker_at_a_time(void **unused)
     workdir_close(&b);
 }
 
+static void *wait_in_vain(void *unused) __attribute__((noreturn));
+static void *wait_in_vain(void *unused)
+{
+    (void)unused;
+    for (;;) {
+        pause();
+    }
+}
+
+/* A process that holds the lock. end_leader: like one that ends while a thread of it hangs. */
+static pid_t hold_lock(bool end_leader)
+{
+    struct workdir w = {.lock_fd = -1};
+    pthread_t t;
+    char told = 0;
+    int ends[2];
+
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        bool ok =
+            workdir_open(base, &w, NULL) == 0 && pthread_create(&t, NULL, wait_in_vain, NULL) == 0;
+        (void)!write(ends[1], ok ? "1" : "0", 1);
+        if (end_leader) {
+            pthread_exit(NULL);
+        }
+        wait_in_vain(NULL);
+    }
+    close(ends[1]);
+    assert_true(read(ends[0], &told, 1) == 1 && told == '1');
+    close(ends[0]);
+    return pid;
+}
+
+static void test_a_lock_of_a_zombie(void **unused)
+{
+    struct workdir w[2] = {{.lock_fd = -1}, {.lock_fd = -1}};
+    struct err e = {0};
+
+    (void)unused;
+    for (int zombie = 0; zombie <= 1; zombie++) {
+        pid_t pid = hold_lock(zombie);
+        int64_t until = clock_boot_ms() + 10000;
+        int rc = ERR_CONFIG;
+        do {
+            rc = workdir_open(base, &w[0], &e);
+        } while (zombie && rc < 0 && clock_boot_ms() < until);
+        assert_int_equal(rc, zombie ? 0 : ERR_CONFIG);
+        /* Whoever comes next meets the lock that counts now, also when the old one is gone. */
+        assert_int_equal(workdir_open(base, &w[1], &e), ERR_CONFIG);
+        assert_int_equal(kill(pid, SIGKILL), 0);
+        assert_int_equal(waitpid(pid, NULL, 0), pid);
+        assert_int_equal(workdir_open(base, &w[1], &e), zombie ? ERR_CONFIG : 0);
+        workdir_close(&w[0]);
+        workdir_close(&w[1]);
+    }
+}
+
 static void test_an_identity_stays_and_its_numbers_grow(void **unused)
 {
     struct workdir w = {.lock_fd = -1};
@@ -838,6 +897,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_directory_is_made, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_relative_directory, setup, teardown),
         cmocka_unit_test_setup_teardown(test_one_worker_at_a_time, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_lock_of_a_zombie, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_identity_stays_and_its_numbers_grow, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_an_identity_is_that_of_its_tasks, setup, teardown),
