@@ -2,16 +2,6 @@
 
 #include "internal/clock.h"
 
-#include <stdlib.h>
-
-/* A few lanes, looks, names that are resolved. Threads that are not used cost next to nothing. */
-#define POOL_THREADS "16"
-
-void lane_widen_pool(void)
-{
-    setenv("UV_THREADPOOL_SIZE", POOL_THREADS, 0);
-}
-
 void lane_init(struct lane *l, uv_loop_t *loop)
 {
     *l = (struct lane){.loop = loop};

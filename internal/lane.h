@@ -26,9 +26,6 @@ struct lane {
     int64_t since;              /* it is, on clock_boot_ms() */
 };
 
-/* Before anything else uses the pool, in a process that has lanes. */
-void lane_widen_pool(void);
-
 void lane_init(struct lane *l, uv_loop_t *loop);
 void lane_do(struct lane *l, struct lane_job *j);
 /* So long one job has been under way; 0: none is. */

@@ -538,6 +538,17 @@ int mq_delete_queue(struct mq *mq, const char *name, mq_done_fn *cb, void *arg)
     return asked(mq, MQ_QUEUE_DELETE, cb, arg);
 }
 
+int mq_set_prefetch(struct mq *mq, uint16_t n)
+{
+    int rc = check(mq, true);
+
+    if (rc) {
+        return rc;
+    }
+    mq_put_qos(&mq->conn->link.out, n);
+    return asked(mq, MQ_BASIC_QOS, NULL, NULL);
+}
+
 int mq_consume(struct mq *mq, const char *queue, const char *tag, bool no_ack,
                mq_deliver_fn *on_deliver, mq_cancelled_fn *on_cancelled, mq_done_fn *on_ok,
                void *arg)

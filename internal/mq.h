@@ -47,7 +47,7 @@ struct mq_options {
     int heartbeat_s;   /* 20 */
     size_t max_queued; /* bytes waiting to be sent before mq_publish answers ERR_BUSY; 0: 64 MiB */
     bool confirms;     /* put the channel into confirm mode */
-    uint16_t prefetch; /* basic.qos per consumer (global=false), set before on_up; 0: none */
+    uint16_t prefetch; /* see mq_set_prefetch(), set before on_up; 0: no limit */
 
     void *arg; /* first argument of the callbacks */
     void (*on_up)(void *arg);
@@ -126,6 +126,8 @@ int mq_declare_exchange(struct mq *mq, const char *name, const char *type, mq_do
 int mq_bind(struct mq *mq, const char *queue, const char *exchange, const char *key, mq_done_fn *cb,
             void *arg) NODISCARD;
 int mq_delete_queue(struct mq *mq, const char *name, mq_done_fn *cb, void *arg) NODISCARD;
+/* So many messages without ack for each consumer that comes from now on, on this connection. */
+int mq_set_prefetch(struct mq *mq, uint16_t n) NODISCARD;
 /* `tag` names the consumer on this connection (ERR_CONFLICT where it exists); no_ack for messages
  * that may be lost. on_ok: it is there (NULL: nobody asks). Cancel it only then, and let the next
  * one of a queue wait for the end of the last: RabbitMQ (3.10, quorum queues) mixes them up, and

@@ -3,11 +3,11 @@
 #include "api/api.h"
 #include "cmd/sje-executor/plugins.h"
 #include "cmd/sje-executor/preflight.h"
-#include "internal/lane.h"
 #include "internal/log.h"
 #include "internal/loop.h"
 #include "internal/metrics.h"
 #include "internal/sdnotify.h"
+#include "internal/self.h"
 #include "pkg/executors/executor.h"
 #include "pkg/manager/manager.h"
 #include "pkg/worker/worker.h"
@@ -16,11 +16,9 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
-#define OPEN_FILES 65536
-#define LAST_MS    2000
+#define LAST_MS 2000
 
 static const int handled_signals[] = {SIGTERM, SIGINT, SIGHUP};
 
@@ -204,19 +202,6 @@ static void on_tick(void *arg)
     sdnotify_alive();
 }
 
-/* Each client, task and connection is a descriptor. */
-static void raise_open_files(void)
-{
-    struct rlimit r = {0};
-
-    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < OPEN_FILES) {
-        r.rlim_cur = MIN(r.rlim_max, (rlim_t)OPEN_FILES);
-        if (setrlimit(RLIMIT_NOFILE, &r) < 0) {
-            log_warn(NULL, "only few open files are allowed, going on");
-        }
-    }
-}
-
 static void open_loop(struct server *s)
 {
     MUST(uv_loop_init(&s->loop) == 0);
@@ -331,10 +316,12 @@ int server_run(struct config *c, const struct server_options *o, struct err *ret
     s.config = c;
     use_log(c);
     tune_memory();
-    lane_widen_pool();
+    self_widen_pool();
     log_start();
     (void)signal(SIGPIPE, SIG_IGN);
-    raise_open_files();
+    if (!self_raise_open_files()) {
+        log_warn(NULL, "only few open files are allowed, going on");
+    }
     int rc = preflight(c, reterr);
     if (rc == 0) {
         open_loop(&s);

@@ -2,6 +2,7 @@
 #include "pkg/executors/fault.h"
 
 #include "internal/json_exact.h"
+#include "internal/self.h"
 #include "internal/str.h"
 #include "pkg/executors/plan.h"
 #include "pkg/executors/shimdir.h"
@@ -156,7 +157,7 @@ static bool is_ours(const char *line)
     static const char *const prefixes[] = {"SJE_",
                                            "NOTIFY_SOCKET=", "CREDENTIALS_DIRECTORY=", NULL};
 
-    return starts_with_any(line, prefixes);
+    return starts_with_any(line, prefixes) || self_has_set(line);
 }
 
 static bool is_of_our_user(const char *line)

@@ -15,6 +15,7 @@
 #include <uthash.h>
 
 #define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+#define NAME_LEN  (ID_TEXT_LEN + 12) /* of an attempt's directory, with its end */
 
 static void closedirp(DIR **d)
 {
@@ -25,12 +26,18 @@ static void closedirp(DIR **d)
 
 /* ---- making, finding ---- */
 
+static void format_name(char text[NAME_LEN], const struct id *task, int32_t attempt)
+{
+    id_format(task, text);
+    snprintf(text + ID_TEXT_LEN - 1, NAME_LEN - ID_TEXT_LEN + 1, ".%d", attempt);
+}
+
 char *shimdir_path(const char *tasks_dir, const struct id *task, int32_t attempt)
 {
-    char text[ID_TEXT_LEN];
+    char name[NAME_LEN];
 
-    id_format(task, text);
-    return xasprintf("%s/%s.%d", tasks_dir, text, attempt);
+    format_name(name, task, attempt);
+    return xasprintf("%s/%s", tasks_dir, name);
 }
 
 int shimdir_create(const char *dir, struct err *reterr)
@@ -58,17 +65,19 @@ bool shimdir_take_back(const char *dir)
     return chmod(path, 0700) == 0;
 }
 
+/* As we write it: in any other spelling a task has made it. */
 static bool parse_name(const char *name, struct id *task, int32_t *attempt)
 {
+    char ours[NAME_LEN];
     int64_t n = 0;
 
-    if (strlen(name) < ID_TEXT_LEN || name[ID_TEXT_LEN - 1] != '.' ||
-        !id_parse(name, ID_TEXT_LEN - 1, task) ||
+    if (strlen(name) < ID_TEXT_LEN || !id_parse(name, ID_TEXT_LEN - 1, task) ||
         !str_to_i64(str_of(name + ID_TEXT_LEN), 1, INT32_MAX, &n)) {
         return false;
     }
     *attempt = (int32_t)n;
-    return true;
+    format_name(ours, task, *attempt);
+    return streq(name, ours);
 }
 
 int shimdir_list(const char *tasks_dir,

@@ -3,8 +3,8 @@
  *
  * `dir` is workDir/tasks/<task>.<attempt>. The task may write there what it likes, so nothing in it
  * is trusted: only regular files are opened, no symbolic link is followed, every length is bounded.
- * Short blocking file I/O, except shimdir_remove(), which takes as long as there are files. No
- * function keeps anything, so any thread may call them. Nothing is fsynced: a power failure ends
+ * Short blocking file I/O, except shimdir_remove(), which takes seconds where there are many files.
+ * No function keeps anything, so any thread may call them. Nothing is fsynced: a power failure ends
  * the task, and its directory is then of no use.
  */
 #ifndef SJE_EXECUTORS_SHIMDIR_H
@@ -13,7 +13,8 @@
 #include "pkg/executors/executor.h"
 #include "pkg/executors/taskuser.h"
 
-#define SHIMDIR_OUT "out"
+#define SHIMDIR_OUT  "out"
+#define SHIMDIR_DONE "done" /* marks what may be removed, and goes last */
 
 /* tasks_dir/<task>.<attempt>; owned by the caller. */
 char *shimdir_path(const char *tasks_dir, const struct id *task, int32_t attempt);
@@ -29,7 +30,8 @@ int shimdir_give(const char *dir, const struct task_user *u, struct err *reterr)
  * given. Owned by the caller. */
 char *shimdir_out(const char *dir);
 /* Removes it with all that is below, but not what is mounted there: then it stays, and the error
- * names the mount. Fine where it does not exist. What was given goes with its owner's rights. */
+ * names the mount. Fine where it does not exist. What was given goes with its owner's rights. Ends
+ * with an error after some passes and seconds, for somebody may make files there: try again. */
 int shimdir_remove(const char *dir, struct err *reterr);
 /* Calls `found` for each attempt's directory; other names are ignored. A missing tasks_dir is
  * empty. */

@@ -1,4 +1,5 @@
 /* What is left of an attempt: its directory. */
+#include "internal/clock.h"
 #include "internal/str.h"
 #include "pkg/executors/shimdir.h"
 
@@ -13,15 +14,26 @@
 
 #define DEPTH_MAX 32 /* below that a directory is moved up first, so no tree is too deep for us */
 
+/* Somebody may make files there for ever, and a pass over a directory may meet each new one. */
+#define PASSES  3 /* not counting those that have moved something up */
+#define TIME_MS 5000
+
 struct removal {
     int top;
+    int marked; /* the same where the attempt's mark may be in it; -1 */
     bool given; /* what other users have directly below it goes with their rights */
     unsigned moved;
+    int64_t until; /* clock_boot_ms() */
     int error;
     char mounted[256]; /* the name of a mount that was met; "" : none */
 };
 
 static bool remove_below(struct removal *r, int dir, int depth);
+
+static bool is_late(const struct removal *r)
+{
+    return clock_boot_ms() >= r->until;
+}
 
 static bool is_same_mount(int a, int b)
 {
@@ -101,6 +113,22 @@ static int open_top(const char *dir)
     return fd;
 }
 
+/* In several passes: once more for what was moved up. True where something went. */
+static bool remove_top(struct removal *r)
+{
+    bool some = false;
+
+    for (int passes = 0; passes < PASSES && !is_late(r);) {
+        unsigned before = r->moved;
+        if (!remove_below(r, r->top, 0)) {
+            break;
+        }
+        some = true;
+        passes += r->moved == before;
+    }
+    return some;
+}
+
 static void note_mount(struct removal *r, const char *name)
 {
     if (r->error == EXDEV || r->error == EBUSY) { /* a directory, a file */
@@ -118,7 +146,7 @@ static bool is_of_another(const struct removal *r, int at, const char *name, str
  * owner may still be at work in it. True where something went. */
 static bool remove_given(struct removal *r, const char *name, const struct stat *owner)
 {
-    struct removal own = {0};
+    struct removal own = {.marked = -1, .until = r->until};
     struct task_user_rights rights CLEANUP(task_user_end);
     bool progress = false;
 
@@ -126,9 +154,7 @@ static bool remove_given(struct removal *r, const char *name, const struct stat 
     own.top = open_dir(r->top, name);
     if (own.top >= 0) {
         (void)fchmod(own.top, 0700);
-        while (remove_below(&own, own.top, 0)) {
-            progress = true;
-        }
+        progress = remove_top(&own);
         close(own.top);
     } else {
         own.error = errno;
@@ -180,6 +206,12 @@ static bool remove_entry(struct removal *r, int dir, const char *name, int depth
     return progress;
 }
 
+/* The mark goes last: where something stays, it is still to be removed. */
+static bool is_kept(const struct removal *r, int dir, const char *name)
+{
+    return streq(name, ".") || streq(name, "..") || (dir == r->marked && streq(name, SHIMDIR_DONE));
+}
+
 static bool remove_below(struct removal *r, int dir, int depth)
 {
     bool progress = false;
@@ -194,8 +226,8 @@ static bool remove_below(struct removal *r, int dir, int depth)
         return false;
     }
     rewinddir(d);
-    for (struct dirent *e = readdir(d); e; e = readdir(d)) {
-        if (!streq(e->d_name, ".") && !streq(e->d_name, "..")) {
+    for (struct dirent *e = readdir(d); e && !is_late(r); e = readdir(d)) {
+        if (!is_kept(r, dir, e->d_name)) {
             progress = remove_entry(r, dir, e->d_name, depth) || progress;
         }
     }
@@ -203,9 +235,27 @@ static bool remove_below(struct removal *r, int dir, int depth)
     return progress;
 }
 
+static bool is_mark_alone(const struct removal *r)
+{
+    int fd = fcntl(r->top, F_DUPFD_CLOEXEC, 0);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    bool alone = d;
+
+    if (d) {
+        rewinddir(d);
+        for (struct dirent *e = readdir(d); e && alone; e = readdir(d)) {
+            alone = is_kept(r, r->top, e->d_name);
+        }
+        closedir(d);
+    } else if (fd >= 0) {
+        close(fd);
+    }
+    return alone;
+}
+
 int shimdir_remove(const char *dir, struct err *reterr)
 {
-    struct removal r = {.top = open_top(dir)};
+    struct removal r = {.top = open_top(dir), .until = clock_boot_ms() + TIME_MS};
 
     if (r.top < 0 && errno == EXDEV) {
         return err_set(reterr, ERR_IO, "something is mounted on it: %.150s stays", dir);
@@ -213,19 +263,26 @@ int shimdir_remove(const char *dir, struct err *reterr)
     if (r.top < 0) {
         return errno == ENOENT ? 0 : err_errno(reterr, ERR_IO, errno, "cannot open %.150s", dir);
     }
+    r.marked = r.top;
     struct stat st = {0};
     r.given = fstat(r.top, &st) == 0 && (st.st_mode & S_IXOTH) && st.st_uid == geteuid();
-    /* Once more for what was moved up. */
     bool gone = rmdir(dir) == 0;
-    while (!gone && remove_below(&r, r.top, 0)) {
+    if (!gone) {
+        remove_top(&r);
+        if (is_mark_alone(&r)) {
+            (void)remove_entry(&r, r.top, SHIMDIR_DONE, 0);
+        }
         gone = rmdir(dir) == 0;
     }
-    gone = gone || rmdir(dir) == 0;
     int error = r.error ? r.error : errno;
     close(r.top);
     if (!gone && *r.mounted) {
         return err_set(reterr, ERR_IO, "something is mounted on \"%.50s\": %.150s stays", r.mounted,
                        dir);
+    }
+    if (!gone && is_late(&r)) {
+        return err_set(reterr, ERR_IO, "%.150s is not empty after %d s; the rest goes later", dir,
+                       TIME_MS / 1000);
     }
     return gone ? 0 : err_errno(reterr, ERR_IO, error, "cannot remove %.150s", dir);
 }

@@ -31,7 +31,7 @@ static bool parse_segment(int dir, const char *name, const char *stream, struct 
     struct stat st = {0};
 
     if (strncmp(name, stream, n) != 0 || name[n] != '.' || strlen(name) != n + 1 + DIGITS ||
-        !str_to_i64(str_of(name + n + 1), 0, INT64_MAX, &ret->start) ||
+        name[n + 1] == '-' || !str_to_i64(str_of(name + n + 1), 0, INT64_MAX, &ret->start) ||
         fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode) ||
         __builtin_add_overflow(ret->start, st.st_size, &ret->end)) {
         return false;

@@ -23,6 +23,7 @@ struct detour {
     int configured;
     int at;    /* who is asked */
     int tries; /* of the present beat */
+    int64_t timeout_ms;
     bool under_way;
     enum { UNTOLD, GOOD, BAD } told; /* what the log says */
     struct {
@@ -221,7 +222,7 @@ static void start(struct detour *d)
                                   .body = {d->now.data, d->now.len},
                                   .bearer = d->token,
                                   .max = ORDER_BODY_MAX,
-                                  .timeout_ms = d->o.timeout_ms,
+                                  .timeout_ms = d->timeout_ms,
                                   .fn = on_reply,
                                   .arg = d};
         d->tries++;
@@ -234,11 +235,12 @@ static void start(struct detour *d)
     d->under_way = rc == 0;
 }
 
-int detour_send(struct detour *d, struct str body)
+int detour_send(struct detour *d, struct str body, int64_t timeout_ms)
 {
     if (d->n == 0) {
         return ERR_NOT_FOUND;
     }
+    d->timeout_ms = timeout_ms;
     buf_reset(&d->next);
     buf_add(&d->next, body.p, body.len);
     if (!d->under_way) {

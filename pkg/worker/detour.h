@@ -24,7 +24,6 @@ struct detour_options {
     const char *urls;  /* configured: comma list, may be empty; copied */
     const char *dir;   /* where `managers` is; copied */
     const char *token; /* shown to managers; NULL or "": none; copied */
-    int64_t timeout_ms;
     void *arg;
     /* false: that is no answer to a beat, so whoever listens there is no manager. Not called from
      * inside detour_send(). */
@@ -34,8 +33,9 @@ struct detour_options {
 struct detour *detour_open(uv_loop_t *loop, const struct detour_options *o);
 /* Where a manager can be reached; NULL and what is no http address are ignored. */
 void detour_learn(struct detour *d, const char *url);
-/* 0: taken, which promises nothing. ERR_NOT_FOUND: no manager is known. The body is copied. */
-int detour_send(struct detour *d, struct str body);
+/* 0: taken, which promises nothing. ERR_NOT_FOUND: no manager is known. The body is copied. A
+ * manager that has not answered within timeout_ms, the pace of beats, is left for the next one. */
+int detour_send(struct detour *d, struct str body, int64_t timeout_ms);
 void detour_close(struct detour *d, void (*on_closed)(void *arg), void *arg);
 
 #endif

@@ -58,7 +58,7 @@ void errand_work(struct errand *d);
 void errand_done(struct errand *d);
 
 /* Files of an attempt's directory. */
-#define RUN_DONE_FILE  "done" /* nothing more has to be reported */
+#define RUN_DONE_FILE  SHIMDIR_DONE /* nothing more has to be reported */
 #define RUN_GRANT_FILE "grant.json"
 #define RUN_EXIT_FILE  "exit.json"
 

@@ -20,6 +20,7 @@ struct source {
     int urgency;
     char tag[32]; /* of the present consumer */
     bool wanted;
+    bool stale; /* the consumer has another prefetch than the next one will have */
     bool asked; /* the broker has yet to answer: see mq_consume() */
 };
 
@@ -104,6 +105,7 @@ static void open_source(struct source *s)
     struct links *l = s->l;
 
     s->asked = s->watched->on = true;
+    s->stale = false;
     snprintf(s->tag, sizeof(s->tag), "hints-%llu", (unsigned long long)++l->tags);
     int rc = mq_declare_queue(l->sub, s->queue, MQ_QUORUM, NULL, NULL);
     rc = rc < 0 ? rc
@@ -125,12 +127,12 @@ static void close_source(struct source *s)
 
 static void step_source(struct source *s)
 {
-    if (s->asked || s->wanted == s->watched->on) {
+    if (s->asked) {
         return;
     }
-    if (s->wanted) {
+    if (s->wanted && !s->watched->on) {
         open_source(s);
-    } else {
+    } else if (s->watched->on && (!s->wanted || s->stale)) {
         close_source(s);
     }
 }
@@ -198,6 +200,7 @@ static void on_sub_up(void *arg)
         l->sources[i].watched->on = l->sources[i].wanted = l->sources[i].asked = false;
     }
     mq_watch_up(&l->watch, clock_boot_ms());
+    check("the prefetch", mq_set_prefetch(l->sub, (uint16_t)l->watch.prefetch));
     check(l->reply, open_reply(l));
 }
 
@@ -216,6 +219,21 @@ void links_consume(struct links *l, bool on)
 
         s->wanted = on;
         step_source(s);
+    }
+}
+
+void links_set_slots(struct links *l, int slots)
+{
+    size_t before = l->watch.prefetch;
+
+    l->watch.prefetch = wcore_prefetch(slots);
+    if (l->watch.prefetch == before || !mq_is_up(l->sub)) {
+        return;
+    }
+    check("the prefetch", mq_set_prefetch(l->sub, (uint16_t)l->watch.prefetch));
+    for (size_t i = 0; i < l->n_sources; i++) {
+        l->sources[i].stale = true;
+        step_source(&l->sources[i]);
     }
 }
 
@@ -440,9 +458,7 @@ static char *queue_of(const struct who *w)
 struct links *links_open(uv_loop_t *loop, const struct links_options *o)
 {
     struct links *l = xcalloc(1, sizeof(*l));
-    struct mq_options sub = {.on_up = on_sub_up,
-                             .on_down = on_sub_down,
-                             .prefetch = (uint16_t)wcore_prefetch(o->config->node.slots)};
+    struct mq_options sub = {.on_up = on_sub_up, .on_down = on_sub_down};
     struct mq_options pub = {
         .on_up = on_pub_up, .on_down = on_pub_down, .on_blocked = on_pub_blocked, .confirms = true};
 
@@ -455,7 +471,7 @@ struct links *links_open(uv_loop_t *loop, const struct links_options *o)
     MUST(uv_timer_start(&l->timer, on_look, LOOK_MS, LOOK_MS) == 0);
     l->sub = connect_one(l, "consumes", &sub);
     l->watch.mq = l->sub;
-    l->watch.prefetch = sub.prefetch;
+    l->watch.prefetch = wcore_prefetch(o->config->node.slots);
     l->pub = connect_one(l, "publishes", &pub);
     l->o.config = NULL;
     return l;

@@ -37,6 +37,8 @@ void links_close(struct links *l, void (*on_closed)(void *arg), void *arg);
 bool links_are_up(const struct links *l);       /* both usable */
 const char *links_reply(const struct links *l); /* name of our queue */
 void links_consume(struct links *l, bool on);   /* hints */
+/* The prefetch follows: with more slots more hints come, see wcore_prefetch(). */
+void links_set_slots(struct links *l, int slots);
 void links_ack(struct links *l, struct wcore_delivery d);
 void links_nack(struct links *l, struct wcore_delivery d);
 

@@ -1,6 +1,7 @@
 #include "internal/chaos.h"
 #include "internal/clock.h"
 #include "internal/log.h"
+#include "internal/self.h"
 #include "internal/str.h"
 #include "pkg/executors/common.h"
 #include "pkg/executors/shimdir.h"
@@ -114,6 +115,9 @@ static int spawn_shim(struct run *r, char **args, struct err *reterr)
     strays_before_child();
     int rc = uv_spawn(r->x->loop, &r->process, &o);
     strays_after_child(rc == 0 ? r->process.pid : 0);
+    if (rc == 0) {
+        self_limit_child(r->process.pid);
+    }
     r->process.data = r;
     r->has_process = true;
     r->open_handles++;
@@ -124,15 +128,7 @@ static int spawn_shim(struct run *r, char **args, struct err *reterr)
                    uv_strerror(rc ? rc : UV_EIO));
 }
 
-static int spawn_for_task(struct run *r, struct err *reterr)
-{
-    char *name CLEANUP(freep) = xstrdup(r->x->shim_path);
-    char *args[] = {name, r->dir, NULL};
-
-    return spawn_shim(r, args, reterr);
-}
-
-/* ---- the spare ---- */
+/* ---- a shim that waits for its task ---- */
 
 /* What the process list shows, as long as any attempt's directory, which takes its place. */
 static char *idle_title(const char *tasks_dir)
@@ -143,18 +139,25 @@ static char *idle_title(const char *tasks_dir)
     return xasprintf("%-*s", (int)strlen(path), "(no task yet)");
 }
 
+/* So that all that it gets from us is settled before it begins anything. */
+static int spawn_waiting(struct run *r, struct err *reterr)
+{
+    char *name CLEANUP(freep) = xstrdup(r->x->shim_path);
+    char *title CLEANUP(freep) = idle_title(r->x->tasks_dir);
+    char wait[] = "--wait";
+    char *args[] = {name, wait, title, NULL};
+
+    return spawn_shim(r, args, reterr);
+}
+
 void run_keep_spare(struct run_context *x, int64_t now)
 {
     static const struct wcore_key nobody = {0};
-    char *name CLEANUP(freep) = xstrdup(x->shim_path);
-    char *title CLEANUP(freep) = idle_title(x->tasks_dir);
-    char wait[] = "--wait";
-    char *args[] = {name, wait, title, NULL};
     struct run *r = run_new(x, &nobody, 0);
     struct err e = {0};
 
     x->spare_at = now + SPARE_RETRY_MS;
-    if (spawn_shim(r, args, &e) < 0) {
+    if (spawn_waiting(r, &e) < 0) {
         log_debug(NULL, "no shim is started in advance: %s", e.text);
         run_release(r);
         return;
@@ -172,18 +175,18 @@ static struct run *take_spare(struct run_context *x, const struct wcore_attempt 
     return r;
 }
 
-/* One that has gone before it was told has begun nothing. Else the end of its connection says so.
- */
-static int tell_spare(struct run *r, struct err *reterr)
+/* A spare that has gone before it was told has begun nothing. Else the end of its connection says
+ * so, or its exit status. */
+static int tell_shim(struct run *r, struct err *reterr)
 {
     uv_os_fd_t fd = -1;
     ssize_t len = (ssize_t)strlen(r->dir) + 1;
+    bool told = r->has_pipe && uv_fileno((uv_handle_t *)&r->pipe, &fd) == 0 &&
+                send(fd, r->dir, (size_t)len, MSG_NOSIGNAL | MSG_DONTWAIT) == len;
 
-    if (r->has_pipe && uv_fileno((uv_handle_t *)&r->pipe, &fd) == 0 &&
-        send(fd, r->dir, (size_t)len, MSG_NOSIGNAL | MSG_DONTWAIT) == len) {
-        return 0;
-    }
-    return err_set(reterr, ERR_BUSY, "the shim that was started in advance is gone");
+    return told || !r->was_spare
+               ? 0
+               : err_set(reterr, ERR_BUSY, "the shim that was started in advance is gone");
 }
 
 /* What its shim needs is made; run_begun() follows. */
@@ -226,7 +229,8 @@ static int start_shim(struct run *r, struct err *reterr)
         return d->rc;
     }
     int rc = check_lease(r, reterr);
-    return rc < 0 ? rc : r->was_spare ? tell_spare(r, reterr) : spawn_for_task(r, reterr);
+    rc = rc < 0 || r->was_spare ? rc : spawn_waiting(r, reterr);
+    return rc < 0 ? rc : tell_shim(r, reterr);
 }
 
 void run_begun(struct run *r)

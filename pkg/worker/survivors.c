@@ -44,7 +44,10 @@ static void adopt(struct wcore *core, int64_t now, struct candidate *c, struct s
     }
     struct wcore_attempt *a = wcore_adopt(core, now, &c->key, &c->found.need, c->found.token,
                                           c->found.lease_ms, c->ended, c->run);
-    MUST(a); /* directories have different names */
+    if (!a) { /* once each, whatever a task has made there */
+        run_release(c->run);
+        return;
+    }
     run_attach(c->run, a);
     CRASH_POINT("worker-survivors");
     (*count)++;

@@ -54,16 +54,85 @@ static bool overwrite(int fd, const char *text)
     return pwrite(fd, text, n, 0) == (ssize_t)n && ftruncate(fd, (off_t)n) == 0;
 }
 
+/* Its main thread has ended, and with it all that the process does: what is left of it waits in the
+ * kernel for a file system that hangs. */
+static bool is_zombie(int pid)
+{
+    char path[64];
+    char stat[512] = "";
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return false;
+    }
+    read_line(fd, stat, sizeof(stat));
+    close(fd);
+    const char *end = strrchr(stat, ')');
+    return end && strncmp(end, ") Z", 3) == 0;
+}
+
+/* The kernel's word, not what the file says: the lock of this file is that of such a process. */
+static bool is_held_by_zombie(int lock)
+{
+    struct stat st = {0};
+    char line[256];
+    bool found = false;
+    FILE *f = fstat(lock, &st) == 0 ? fopen("/proc/locks", "re") : NULL;
+
+    while (f && !found && fgets(line, sizeof(line), f)) {
+        unsigned long long ino = 0;
+        int pid = 0;
+        found = sscanf(line, "%*d: FLOCK ADVISORY WRITE %d %*x:%*x:%llu 0 EOF", &pid, &ino) == 2 &&
+                ino == st.st_ino && is_zombie(pid);
+    }
+    if (f) {
+        fclose(f);
+    }
+    return found;
+}
+
+static int open_lock(const char *path)
+{
+    return open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+}
+
+/* A zombie's lock stays with the file that it holds, and another file takes its place. Only with
+ * the lock of the directory, so that nobody takes the one file beside who takes the other. */
+static bool try_lock(int *fd, const char *path, int dir)
+{
+    bool alone = dir >= 0 && flock(dir, LOCK_EX | LOCK_NB) == 0;
+
+    *fd = open_lock(path);
+    if (*fd < 0 || !alone) {
+        return false;
+    }
+    if (flock(*fd, LOCK_EX | LOCK_NB) == 0) {
+        return true;
+    }
+    if (!is_held_by_zombie(*fd) || unlink(path) != 0) {
+        return false;
+    }
+    close(*fd);
+    *fd = open_lock(path);
+    return *fd >= 0 && flock(*fd, LOCK_EX | LOCK_NB) == 0;
+}
+
 static int take_lock(struct workdir *w, struct err *reterr)
 {
     char *path CLEANUP(freep) = xasprintf("%s/lock", w->path);
-    char pid[32];
+    char pid[32] = "";
+    int dir = open(w->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool taken = try_lock(&w->lock_fd, path, dir);
+    int error = errno;
 
-    w->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
-    if (w->lock_fd < 0) {
-        return err_errno(reterr, ERR_CONFIG, errno, "cannot open %.150s", path);
+    if (dir >= 0) {
+        close(dir);
     }
-    if (flock(w->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+    if (w->lock_fd < 0) {
+        return err_errno(reterr, ERR_CONFIG, error, "cannot open %.150s", path);
+    }
+    if (!taken) {
         read_line(w->lock_fd, pid, sizeof(pid));
         return err_set(reterr, ERR_CONFIG,
                        "workDir %.120s is used by another worker (pid %.10s); each needs its own",

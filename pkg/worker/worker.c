@@ -610,6 +610,7 @@ void worker_reconfigure(struct worker *w, const struct config *c)
 
     use_config(w, c);
     wcore_configure(w->core, &s);
+    links_set_slots(w->links, c->node.slots);
     if (other_pace) {
         tell_pace(w);
     }
@@ -666,7 +667,6 @@ static void open_parts(struct worker *w)
                                     .urls = w->config->node.manager_url,
                                     .dir = w->dir.path,
                                     .token = w->config->api.beat_token,
-                                    .timeout_ms = settings_of(w->config).heartbeat_ms,
                                     .arg = w,
                                     .on_answer = on_detour};
 

@@ -137,7 +137,8 @@ static int publish_beat(struct worker *w, struct str body)
     log_detour(w, rc);
     w->unanswered_since = w->unanswered_since ? w->unanswered_since : now;
     w->hurry_at = detour ? 0 : now + worker_patience_ms(w);
-    return detour && detour_send(w->detour, body) == 0 ? 0 : rc;
+    /* Whoever stands still must not cost a lease, which is three beats long at least. */
+    return detour && detour_send(w->detour, body, wcore_heartbeat_ms(w->core)) == 0 ? 0 : rc;
 }
 
 static void tell(char **told, const char *text, const char *some, const char *none,

@@ -186,3 +186,12 @@ def test_descriptors_and_environment_of_the_server_stay_out(sje):
     assert int(text.split()[0]) <= 4, text
     for name in ("SJE_DB_PASSWORD", "SJE_RABBITMQ_PASSWORD"):
         assert name not in text and sje.settings[name] not in text
+
+
+def test_what_the_server_sets_for_itself_stays_out(own):
+    """Whether its shim was there before it or not."""
+    sje = own(split=True, wrap=("prlimit", "--nofile=500:"), SJE_NODE_SLOTS="4")
+    tasks = [sje.submit(shell("env | grep ^UV_; ulimit -Sn")) for _ in range(4)]
+    for task in tasks:
+        assert sje.end(task)["state"] == "SUCCEEDED"
+        assert sje.log(task).text == "500\n"

@@ -177,3 +177,17 @@ def test_what_only_one_worker_takes_comes_in_its_order(pair):
     assert {pair.end(t, 30)["workerId"] for t in first} == {"big"}
     assert time.monotonic() - start < 12, "about one after the other on each slot"
     assert any(t["state"] == "QUEUED" for t in pair.get("/tasks?limit=1000").json()["tasks"]), "the others are left"
+
+
+def test_more_slots_bring_more_hints(own):
+    """Those that wait for a CPU must not be all that the worker may have."""
+    sje = own(SJE_NODE_SLOTS="2", SJE_NODE_CPUS="1")
+    sje.call("PATCH", "/mgmt/config", 200, json={"executorNodeConfig": {"slots": 32}})
+    until(lambda: sje.workers()[0]["slots"] == 32, 20, "it has them")
+    hold = sje.submit(shell("sleep 60", resources={"cpus": 1}))
+    sje.running(hold)
+    wait = [sje.submit(shell("true", resources={"cpus": 1})) for _ in range(4)]
+    time.sleep(1)  # they are with the worker
+    assert sje.end(sje.submit(shell("true")), 10)["state"] == "SUCCEEDED"
+    for task in [*wait, hold]:
+        sje.cancel(task, None)

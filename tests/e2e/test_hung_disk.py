@@ -271,6 +271,23 @@ def test_a_start_while_the_home_of_spark_hangs(own, home):
     assert sje.run({"jobType": "Noop"})["state"] == "SUCCEEDED"
 
 
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_restart_while_the_home_of_spark_hangs(own, hanging, how):
+    """What the kernel keeps of the last process holds its lock, and does nothing any more."""
+    sje = own(split=True, SJE_NODE_SPARK_HOME=str(hanging), SJE_NODE_DEAD_AFTER_SECONDS="9", SJE_NODE_HEARTBEAT_SECONDS="3")
+    long = sje.submit(shell("sleep 15"))
+    sje.running(long)
+    until(lambda: worker_of(sje, "node1")["holdOff"], 30, "it hangs")
+    old = sje.worker.process
+    old.send_signal(how)
+    until(lambda: open(f"/proc/{old.pid}/stat").read().rpartition(")")[2].split()[0] == "Z", 20, "it ends")
+    assert old.poll() is None, "a thread of it waits in the kernel"
+    sje.worker.start()
+    ended = sje.end(long, 60)
+    assert (ended["state"], ended["attempt"]) == ("SUCCEEDED", 1), ended
+    assert sje.run(shell("true"))["attempt"] == 1
+
+
 def test_a_start_while_the_plug_ins_hang(own, hanging, tmp_path):
     """The worker has tasks to take back, and does not wait."""
     link, real = tmp_path / "plugins", tmp_path / "real"

@@ -254,6 +254,21 @@ def test_a_task_that_marks_its_directory(own):
         assert (ended["state"], ended["attempt"], ended["output"].strip()) == ("SUCCEEDED", 1, said), ended
 
 
+def test_a_directory_with_another_spelling(own):
+    """What a task makes beside its own directory is no attempt, and no worker ends for it."""
+    sje = own(split=True)
+    innocent = sje.submit(shell("sleep 6; echo done"))
+    task = sje.submit(shell('d=$(dirname "$SJE_WORK_DIR"); mkdir "${d%.1}.01"; echo made; sleep 6'))
+    until(lambda: "made" in sje.log(task).text, 20, "made")
+    sje.running(innocent)
+    sje.worker.kill()
+    sje.worker.start()
+    for t in (innocent, task):
+        ended = sje.end(t)
+        assert (ended["state"], ended["attempt"]) == ("SUCCEEDED", 1), ended
+    assert list(sje.work.glob(f"tasks/{task}.01")), "it is not ours to remove"
+
+
 def test_a_dead_node_is_replaced_in_time(own):
     sje = own(split=True, **QUICK)
     marks = sje.dir / "marks"

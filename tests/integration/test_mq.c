@@ -164,6 +164,27 @@ static void prefetch_bounds_what_is_in_flight(void **state)
     delete_queue(&a, queue);
 }
 
+static void the_next_consumer_has_the_new_prefetch(void **state)
+{
+    (void)state;
+    connect_client(&a);
+    connect_client(&b);
+    declare(&a, queue, MQ_QUORUM);
+    send_some(250);
+    consume(&b, queue);
+    until(&b.deliveries, 100);
+    assert_int_equal(mq_set_prefetch(b.mq, 120), 0);
+    assert_int_equal(mq_cancel(b.mq, "consumer", on_done, &b), 0);
+    until(&b.done, 1);
+    expect_ready(queue, 150); /* what was there is not given back */
+    /* By another name: of the same one what is not acked counts. */
+    assert_int_equal(mq_consume(b.mq, queue, "next", false, on_deliver, on_cancelled, NULL, &b), 0);
+    until(&b.deliveries, 220);
+    expect_ready(queue, 30);
+    assert_int_equal(b.deliveries, 220);
+    delete_queue(&a, queue);
+}
+
 static void a_cancelled_consumer_gets_no_more(void **state)
 {
     (void)state;
@@ -352,6 +373,7 @@ int main(void)
         TEST(an_exchange_that_does_not_exist_is_told),
         TEST(nacked_messages_come_again_or_go),
         TEST(prefetch_bounds_what_is_in_flight),
+        TEST(the_next_consumer_has_the_new_prefetch),
         TEST(a_cancelled_consumer_gets_no_more),
         TEST(a_consumer_goes_and_comes_back),
         TEST(a_deleted_queue_cancels_its_consumer),

@@ -1,4 +1,5 @@
 /* What each executor tells the shim to start, and how it judges the end. */
+#include "internal/self.h"
 #include "internal/str.h"
 #include "pkg/executors/common.h"
 #include "pkg/executors/fault.h"
@@ -554,6 +555,14 @@ static void test_command(void **state)
     assert_int_equal(
         prepare("{\"jobType\":\"Command\",\"command\":[\"x\"],\"cwd\":\"/nonexistent\"}", &e), 0);
     assert_string_equal(plan.cwd, "/nonexistent");
+    /* Nor does it get what the node's process has set for itself. */
+    self_widen_pool();
+    assert_int_equal(prepare("{\"jobType\":\"Command\",\"command\":[\"x\"]}", &e), 0);
+    assert_null(env_of("UV_THREADPOOL_SIZE"));
+    setenv("UV_THREADPOOL_SIZE", "5", 1); /* of whoever has started us */
+    assert_int_equal(prepare("{\"jobType\":\"Command\",\"command\":[\"x\"]}", &e), 0);
+    assert_string_equal(env_of("UV_THREADPOOL_SIZE"), "5");
+    unsetenv("UV_THREADPOOL_SIZE");
 }
 
 static void test_plugins(void **state)

@@ -1,6 +1,7 @@
 /* Beats over HTTP to servers in the same loop that answer as managers do. */
 #include "pkg/worker/detour.h"
 
+#include "internal/clock.h"
 #include "internal/http.h"
 #include "internal/log.h"
 
@@ -9,6 +10,7 @@
 #include <sys/stat.h>
 
 #define SERVERS 3
+#define PACE_MS 5000
 
 static struct http *servers[SERVERS];
 static int answers[SERVERS]; /* the status of each */
@@ -74,7 +76,6 @@ static void open_detour(const char *urls)
                                .urls = urls,
                                .dir = dir,
                                .token = token,
-                               .timeout_ms = 5000,
                                .arg = &detour,
                                .on_answer = on_answer};
 
@@ -143,11 +144,11 @@ static void test_nobody_is_known(void **state)
 {
     (void)state;
     open_detour("");
-    assert_int_equal(detour_send(detour, STR("1")), ERR_NOT_FOUND);
+    assert_int_equal(detour_send(detour, STR("1"), PACE_MS), ERR_NOT_FOUND);
     detour_learn(detour, NULL);
     detour_learn(detour, "amqp://x");
     detour_learn(detour, "http://a\nhttp://b");
-    assert_int_equal(detour_send(detour, STR("1")), ERR_NOT_FOUND);
+    assert_int_equal(detour_send(detour, STR("1"), PACE_MS), ERR_NOT_FOUND);
 }
 
 static void test_who_does_not_lead_is_left(void **state)
@@ -159,16 +160,16 @@ static void test_who_does_not_lead_is_left(void **state)
     (void)state;
     open_detour(list);
     answers[0] = 503;
-    assert_int_equal(detour_send(detour, STR("{\"n\":1}")), 0);
+    assert_int_equal(detour_send(detour, STR("{\"n\":1}"), PACE_MS), 0);
     await_heard(1);
     assert_string_equal(heard, "{\"n\":1}");
     assert_true(asked[0] == 1 && asked[1] == 1);
-    assert_int_equal(detour_send(detour, STR("{\"n\":2}")), 0);
+    assert_int_equal(detour_send(detour, STR("{\"n\":2}"), PACE_MS), 0);
     await_heard(2);
     assert_true(asked[0] == 1 && asked[1] == 2); /* it keeps to who answered */
     answers[0] = 200;
     answers[1] = 503;
-    assert_int_equal(detour_send(detour, STR("{\"n\":3}")), 0);
+    assert_int_equal(detour_send(detour, STR("{\"n\":3}"), PACE_MS), 0);
     await_heard(3);
     assert_true(asked[0] == 2 && asked[1] == 3);
 }
@@ -187,14 +188,14 @@ static void test_nobody_leads(void **state)
     (void)state;
     open_detour(list);
     answers[0] = answers[1] = 503;
-    assert_int_equal(detour_send(detour, STR("1")), 0);
+    assert_int_equal(detour_send(detour, STR("1"), PACE_MS), 0);
     run_until(asked_all);
     for (int i = 0; i < 50; i++) {
         turn(-1);
     }
     assert_true(asked_all()); /* each once, no storm */
     answers[0] = 200;
-    assert_int_equal(detour_send(detour, STR("2")), 0);
+    assert_int_equal(detour_send(detour, STR("2"), PACE_MS), 0);
     await_heard(1);
     assert_string_equal(heard, "2");
 }
@@ -212,7 +213,7 @@ static void test_the_token_is_shown(void **state)
     token = "s3cret";
     open_detour(a);
     token = NULL;
-    assert_int_equal(detour_send(detour, STR("1")), 0);
+    assert_int_equal(detour_send(detour, STR("1"), PACE_MS), 0);
     await_heard(1);
     assert_string_equal(authorization, "Bearer s3cret");
 }
@@ -224,15 +225,34 @@ static void test_the_newest_beat_waits(void **state)
     (void)state;
     open_detour(a);
     hold = true;
-    assert_int_equal(detour_send(detour, STR("1")), 0);
+    assert_int_equal(detour_send(detour, STR("1"), PACE_MS), 0);
     run_until(is_held);
-    assert_int_equal(detour_send(detour, STR("2")), 0);
-    assert_int_equal(detour_send(detour, STR("3")), 0);
+    assert_int_equal(detour_send(detour, STR("2"), PACE_MS), 0);
+    assert_int_equal(detour_send(detour, STR("3"), PACE_MS), 0);
     hold = false;
     http_reply(held, 200, NULL, STR("one"), NULL, 0);
     await_heard(2);
     assert_string_equal(heard, "3");
     assert_int_equal(asked[0], 2);
+}
+
+static void test_who_stands_still_is_left_after_a_beat(void **state)
+{
+    char *a CLEANUP(freep) = url_of(0);
+    char *c CLEANUP(freep) = url_of(1);
+    char *list CLEANUP(freep) = xasprintf("%s,%s", a, c);
+    int64_t start = clock_boot_ms();
+
+    (void)state;
+    open_detour(list);
+    hold = true;
+    assert_int_equal(detour_send(detour, STR("1"), 300), 0);
+    run_until(is_held);
+    hold = false;
+    await_heard(1);
+    assert_true(asked[0] == 1 && asked[1] == 1);
+    assert_true(clock_boot_ms() - start < 3000);
+    http_reply(held, 200, NULL, STR("late"), NULL, 0);
 }
 
 /* Another program may listen where a manager was. */
@@ -245,7 +265,7 @@ static void test_who_is_no_manager_is_left(void **state)
     (void)state;
     open_detour(list);
     hold = true;
-    assert_int_equal(detour_send(detour, STR("1")), 0);
+    assert_int_equal(detour_send(detour, STR("1"), PACE_MS), 0);
     run_until(is_held);
     hold = false;
     http_reply(held, 200, NULL, STR("junk"), NULL, 0);
@@ -264,8 +284,8 @@ static void test_an_older_beat(void **state)
     (void)state;
     open_detour(list);
     answers[0] = 409;
-    assert_int_equal(detour_send(detour, STR("1")), 0);
-    assert_int_equal(detour_send(detour, STR("2")), 0);
+    assert_int_equal(detour_send(detour, STR("1"), PACE_MS), 0);
+    assert_int_equal(detour_send(detour, STR("2"), PACE_MS), 0);
     while (asked[0] < 2) {
         uv_run(&loop, UV_RUN_ONCE);
     }
@@ -282,7 +302,7 @@ static void test_what_was_learnt_is_kept(void **state)
     detour_learn(detour, a);
     close_detour();
     open_detour("");
-    assert_int_equal(detour_send(detour, STR("1")), 0);
+    assert_int_equal(detour_send(detour, STR("1"), PACE_MS), 0);
     await_heard(1);
     assert_int_equal(asked[0], 1);
 }
@@ -301,7 +321,7 @@ static void test_many_are_learnt(void **state)
         detour_learn(detour, url);
     }
     detour_learn(detour, c);
-    assert_int_equal(detour_send(detour, STR("1")), 0);
+    assert_int_equal(detour_send(detour, STR("1"), PACE_MS), 0);
     await_heard(1);
     assert_true(asked[0] == 1 && asked[1] == 1); /* configured, and the last */
 }
@@ -311,10 +331,15 @@ static void test_many_are_learnt(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(test_nobody_is_known),       T(test_who_does_not_lead_is_left),
-        T(test_nobody_leads),          T(test_the_token_is_shown),
-        T(test_the_newest_beat_waits), T(test_who_is_no_manager_is_left),
-        T(test_an_older_beat),         T(test_what_was_learnt_is_kept),
+        T(test_nobody_is_known),
+        T(test_who_does_not_lead_is_left),
+        T(test_nobody_leads),
+        T(test_the_token_is_shown),
+        T(test_who_stands_still_is_left_after_a_beat),
+        T(test_the_newest_beat_waits),
+        T(test_who_is_no_manager_is_left),
+        T(test_an_older_beat),
+        T(test_what_was_learnt_is_kept),
         T(test_many_are_learnt),
     };
 

@@ -11,12 +11,14 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -99,6 +101,65 @@ static void test_one_worker_at_a_time(void **unused)
     workdir_close(&a);
     assert_int_equal(workdir_open(base, &b, &e), 0);
     workdir_close(&b);
+}
+
+static void *wait_in_vain(void *unused) __attribute__((noreturn));
+static void *wait_in_vain(void *unused)
+{
+    (void)unused;
+    for (;;) {
+        pause();
+    }
+}
+
+/* A process that holds the lock. end_leader: like one that ends while a thread of it hangs. */
+static pid_t hold_lock(bool end_leader)
+{
+    struct workdir w = {.lock_fd = -1};
+    pthread_t t;
+    char told = 0;
+    int ends[2];
+
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        bool ok =
+            workdir_open(base, &w, NULL) == 0 && pthread_create(&t, NULL, wait_in_vain, NULL) == 0;
+        (void)!write(ends[1], ok ? "1" : "0", 1);
+        if (end_leader) {
+            pthread_exit(NULL);
+        }
+        wait_in_vain(NULL);
+    }
+    close(ends[1]);
+    assert_true(read(ends[0], &told, 1) == 1 && told == '1');
+    close(ends[0]);
+    return pid;
+}
+
+static void test_a_lock_of_a_zombie(void **unused)
+{
+    struct workdir w[2] = {{.lock_fd = -1}, {.lock_fd = -1}};
+    struct err e = {0};
+
+    (void)unused;
+    for (int zombie = 0; zombie <= 1; zombie++) {
+        pid_t pid = hold_lock(zombie);
+        int64_t until = clock_boot_ms() + 10000;
+        int rc = ERR_CONFIG;
+        do {
+            rc = workdir_open(base, &w[0], &e);
+        } while (zombie && rc < 0 && clock_boot_ms() < until);
+        assert_int_equal(rc, zombie ? 0 : ERR_CONFIG);
+        /* Whoever comes next meets the lock that counts now, also when the old one is gone. */
+        assert_int_equal(workdir_open(base, &w[1], &e), ERR_CONFIG);
+        assert_int_equal(kill(pid, SIGKILL), 0);
+        assert_int_equal(waitpid(pid, NULL, 0), pid);
+        assert_int_equal(workdir_open(base, &w[1], &e), zombie ? ERR_CONFIG : 0);
+        workdir_close(&w[0]);
+        workdir_close(&w[1]);
+    }
 }
 
 static void test_an_identity_stays_and_its_numbers_grow(void **unused)
@@ -891,6 +952,59 @@ static void test_a_bounded_number_at_a_time(void **unused)
     assert_int_equal(r.removed, 5);
 }
 
+/* Makes files in `dir` for ever, like a process that an attempt left behind. */
+static pid_t make_files(const char *dir, int number)
+{
+    pid_t pid = fork();
+
+    if (pid != 0) {
+        return pid;
+    }
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (int i = 0; chdir(dir) == 0; i = (i + 1) % 1000) {
+        char name[64];
+        snprintf(name, sizeof(name), "%d-%d", number, i);
+        (void)mkdir(name, 0700);
+        snprintf(name, sizeof(name), "%d-%d/x", number, i);
+        close(open(name, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    }
+    _exit(0);
+}
+
+static void test_files_that_are_made_meanwhile(void **unused)
+{
+    int64_t now = 1700000000000;
+    struct tidy_report r = {0};
+    pid_t makers[4];
+
+    (void)unused;
+    char *busy CLEANUP(freep) = make_attempt(1, 40, now);
+    char *old CLEANUP(freep) = make_attempt(2, 30, now);
+    char *work CLEANUP(freep) = xasprintf("%s/work", busy);
+    for (size_t i = 0; i < ARRAY_LEN(makers); i++) {
+        makers[i] = make_files(work, (int)i);
+        assert_true(makers[i] > 0);
+    }
+    char *made CLEANUP(freep) = xasprintf("%s/3-0", work);
+    while (access(made, F_OK) != 0) {
+        poll(NULL, 0, 1);
+    }
+    alarm(60); /* without an end it ends this program */
+    tidy_once(base, now, 0, &r);
+    alarm(0);
+    assert_int_not_equal(access(old, F_OK), 0);
+    assert_true(r.removed == 2 || (r.removed == 1 && *r.error));
+    for (size_t i = 0; i < ARRAY_LEN(makers); i++) {
+        assert_int_equal(kill(makers[i], SIGKILL), 0);
+        assert_int_equal(waitpid(makers[i], NULL, 0), makers[i]);
+    }
+    /* What was begun is still marked, and goes now. */
+    for (int i = 0; i < 10 && access(busy, F_OK) == 0; i++) {
+        tidy_once(base, now, 0, &r);
+    }
+    assert_int_not_equal(access(busy, F_OK), 0);
+}
+
 static void test_nothing_to_tidy(void **unused)
 {
     struct tidy_report r = {0};
@@ -907,6 +1021,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_directory_is_made, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_relative_directory, setup, teardown),
         cmocka_unit_test_setup_teardown(test_one_worker_at_a_time, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_lock_of_a_zombie, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_identity_stays_and_its_numbers_grow, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_an_identity_is_that_of_its_tasks, setup, teardown),
@@ -932,6 +1047,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_full_disk_after_an_earlier_version, setup, teardown),
         cmocka_unit_test_setup_teardown(test_old_attempts_go, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_bounded_number_at_a_time, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_files_that_are_made_meanwhile, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nothing_to_tidy, setup, teardown),
     };
 
