@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 #define CLAIMS_OPEN_MAX   20000
-#define RESULTS_OPEN_MAX  10000 /* entries, about */
+#define RESULTS_OPEN_MAX  20000 /* entries, about */
 #define RESULTS_BYTES_MAX ((size_t)8 << 20)
 #define ENTRY_BYTES_LEAST 80 /* of a message, for each entry */
 
