@@ -258,7 +258,7 @@ static void wrong_values(void **state)
     expect_refused("apiConfig: {bind: \"\"}", "is empty");
     expect_refused("apiConfig: {bind: {a: b}}", "apiConfig.bind: has the wrong type");
     expect_refused("dbConfig: {type: Oracle}",
-                   "\"Oracle\" is malformed or unknown; allowed is one of "
+                   "\"Oracle\" is malformed or unknown; allowed is "
                    "PostgreSQL");
     expect_refused("dbConfig: {sslMode: Prefer}", "allowed is one of disable, allow");
     expect_refused("dbConfig: {database: \"a\\0b\"}", "holds a NUL");
