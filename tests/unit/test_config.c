@@ -257,9 +257,8 @@ static void wrong_values(void **state)
     expect_refused("apiConfig: {bind: ~}", "has no value");
     expect_refused("apiConfig: {bind: \"\"}", "is empty");
     expect_refused("apiConfig: {bind: {a: b}}", "apiConfig.bind: has the wrong type");
-    expect_refused("dbConfig: {type: Oracle}",
-                   "\"Oracle\" is malformed or unknown; allowed is "
-                   "PostgreSQL");
+    expect_refused("dbConfig: {type: Oracle}", "\"Oracle\" is malformed or unknown; allowed is "
+                                               "PostgreSQL");
     expect_refused("dbConfig: {sslMode: Prefer}", "allowed is one of disable, allow");
     expect_refused("dbConfig: {database: \"a\\0b\"}", "holds a NUL");
     expect_refused("dbConfig: {database: \"a\\nb\"}", "holds a control character");

@@ -1115,14 +1115,14 @@ static char *make_below(const char *name, const char *text)
 static void test_a_look_at_one_type_that_hangs(void **state)
 {
     char *home CLEANUP(freep) = make_below("spark", NULL);
-    char *bin CLEANUP(freep) = make_below("spark/bin", NULL);
-    char *submit CLEANUP(freep) = make_below("spark/bin/spark-submit", "#!/bin/sh\n");
     char *conf CLEANUP(freep) = make_below("spark/conf", NULL);
     char *site CLEANUP(freep) = xasprintf("%s/spark-env.sh", conf);
     char *plugins CLEANUP(freep) = make_below("plugins", NULL);
     struct looks looks = {.x = &context, .on_looked = on_looked};
 
     (void)state;
+    free(make_below("spark/bin", NULL));
+    free(make_below("spark/bin/spark-submit", "#!/bin/sh\n"));
     n_made = 0;
     use_real_shim();
     node.spark_home = home;
@@ -1132,7 +1132,7 @@ static void test_a_look_at_one_type_that_hangs(void **state)
     assert_non_null(strstr(look_why(&looks, JOB_SPARK, 1000), "hangs"));
     assert_null(look_why(&looks, NULL, 1000));
     await_looks(LOOK_KINDS - 1);
-    char *report CLEANUP(freep) = make_below("plugins/Report", "#!/no/such\n");
+    free(make_below("plugins/Report", "#!/no/such\n"));
     int64_t later = 1000 + LOOK_MS;
     assert_true(look_begin(&looks, later)); /* it is found */
     await_looks(LOOK_KINDS - 1);
