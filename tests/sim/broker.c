@@ -26,6 +26,7 @@ struct consumer {
     struct session *s;
     char tag[40];
     bool no_ack;
+    size_t most; /* prefetch; 0: no limit */
     size_t open; /* unacked */
     mq_deliver_fn *on_deliver;
     mq_cancelled_fn *on_cancelled;
@@ -78,6 +79,7 @@ struct mq {
     bool told_down;
     char tags[CONSUMERS_MAX][40];
     size_t n_tags;
+    size_t prefetch;     /* of consumers that come from now on, on this connection */
     struct list waiting; /* of struct confirm */
 };
 
@@ -363,9 +365,8 @@ static struct consumer *free_consumer(struct queue *q)
 {
     for (size_t i = 0; i < q->n_consumers; i++) {
         struct consumer *c = q->consumers[q->next++ % q->n_consumers];
-        size_t most = c->s->mq->o.prefetch;
 
-        if (c->no_ack || most == 0 || c->open < most) {
+        if (c->no_ack || c->most == 0 || c->open < c->most) {
             return c;
         }
     }
@@ -562,6 +563,7 @@ static void on_connect(void *arg)
     list_push(&broker.sessions, &s->node);
     mq->s = s;
     mq->told_down = true;
+    mq->prefetch = mq->o.prefetch;
     mq->o.on_up(mq->o.arg);
     if (mq->s == s && broker.alarm && mq->o.on_blocked) {
         mq->blocked = true;
@@ -959,6 +961,12 @@ int mq_bind(struct mq *mq, const char *queue, const char *exchange, const char *
     return 0;
 }
 
+int mq_set_prefetch(struct mq *mq, uint16_t n)
+{
+    mq->prefetch = n;
+    return mq->s ? 0 : ERR_MQ_DOWN;
+}
+
 int mq_consume(struct mq *mq, const char *queue, const char *tag, bool no_ack,
                mq_deliver_fn *on_deliver, mq_cancelled_fn *on_cancelled, mq_done_fn *on_ok,
                void *arg)
@@ -977,6 +985,7 @@ int mq_consume(struct mq *mq, const char *queue, const char *tag, bool no_ack,
     op->consumer = xmalloc(sizeof(*op->consumer));
     *op->consumer = (struct consumer){.s = mq->s,
                                       .no_ack = no_ack,
+                                      .most = mq->prefetch,
                                       .on_deliver = on_deliver,
                                       .on_cancelled = on_cancelled,
                                       .arg = arg};
