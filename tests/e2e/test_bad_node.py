@@ -173,7 +173,7 @@ def test_the_one_that_could_is_not_there_for_a_while(own, tmp_path):
     ids = waits("stopped")
     sje.manager.kill()  # the next one has not heard what node2 offered
     sje.manager.start()
-    until(lambda: alive(sje), 30, "the manager is there again")
+    until(lambda: alive(sje) and sje.get("/health/ready", None).status_code == 200, 30, "the manager is there again")
     ids.append(sje.submit(task))
     node2.start()
     succeed(ids)
