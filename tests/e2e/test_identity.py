@@ -204,7 +204,7 @@ def remove(attempt):
                          ids=["removed", "overwritten"])
 def test_what_a_task_does_to_its_own_directory(own, tmp_path, spoil):
     """The worker that comes next goes on with all others; this one is lost, and nothing of it lives."""
-    c = own(split=True, **QUICK)
+    c = own(split=True, SJE_NODE_HEARTBEAT_SECONDS="1", SJE_NODE_DEAD_AFTER_SECONDS="15")
     bad, good = tmp_path / "bad", tmp_path / "good"
     bad_id, good_id = c.submit(marker(bad, 8)), c.submit(marker(good, 8))
     begun(bad)
