@@ -367,10 +367,7 @@ const char *http_path(const struct http_request *r)
 
 struct str http_body(const struct http_request *r)
 {
-    struct str body = {r->body.data ? r->body.data : "", r->body.len};
-    size_t mark = str_starts(body, STR("\xef\xbb\xbf")) ? 3 : 0; /* some editors put it there */
-
-    return (struct str){body.p + mark, body.len - mark};
+    return str_without_mark((struct str){r->body.data ? r->body.data : "", r->body.len});
 }
 
 /* Its body takes that much more, or less. */

@@ -67,10 +67,6 @@ int json_read(const char *p, size_t len, json_t **ret, struct err *reterr)
 {
     json_error_t error;
 
-    if (str_starts((struct str){p, len}, STR("\xef\xbb\xbf"))) { /* some editors put it there */
-        p += 3;
-        len -= 3;
-    }
     if (str_trim((struct str){p, len}).len == 0) {
         return err_set(reterr, ERR_PARSE, "is empty");
     }

@@ -39,6 +39,13 @@ struct str str_trim(struct str s)
     return s;
 }
 
+struct str str_without_mark(struct str s)
+{
+    size_t n = str_starts(s, STR("\xef\xbb\xbf")) ? 3 : 0;
+
+    return (struct str){s.p + n, s.len - n};
+}
+
 struct str str_cut(struct str s, char sep, struct str *rest)
 {
     const char *at = s.len ? memchr(s.p, sep, s.len) : NULL;

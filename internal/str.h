@@ -22,6 +22,8 @@ bool str_ieq(struct str a, struct str b); /* ASCII case ignored */
 bool str_starts(struct str s, struct str prefix);
 bool str_ends(struct str s, struct str suffix);
 struct str str_trim(struct str s);
+/* Without the byte order mark that some editors put in front. */
+struct str str_without_mark(struct str s);
 /* Cuts `s` at the first `sep`: returns the part before, moves *rest behind it. */
 struct str str_cut(struct str s, char sep, struct str *rest);
 

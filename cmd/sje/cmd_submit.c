@@ -62,14 +62,15 @@ static int load(const struct cli *c, const char *name, struct buf *out)
 /* One task or many? What cannot be parsed need not travel. */
 static int inspect(const char *name, const struct buf *body, bool *ret_many)
 {
+    struct str text = str_without_mark((struct str){body->data, body->len});
     struct err e;
     json_auto_t *j = NULL;
 
-    if (str_trim((struct str){body->data, body->len}).len == 0) {
+    if (str_trim(text).len == 0) {
         cli_error("%s is empty; it must hold the JSON of a task", name);
         return CLI_USAGE;
     }
-    if (json_read(body->data, body->len, &j, &e) < 0) {
+    if (json_read(text.p, text.len, &j, &e) < 0) {
         cli_error("%s is no valid JSON: %s", name, e.text);
         return CLI_USAGE;
     }

@@ -430,6 +430,14 @@ def test_submit_many(straw, body):
     assert sje("submit", "-", stdin=json.dumps(body), straw=straw).returncode == REACH
 
 
+def test_submit_a_file_with_a_byte_order_mark(straw, tmp_path):
+    straw.on("POST", "/task", (202, ACCEPTED, {}))
+    file = tmp_path / "task.json"
+    file.write_text(json.dumps(TASKFILE), encoding="utf-8-sig")
+    done = sje("submit", file, straw=straw)
+    assert done.returncode == OK, done.err
+
+
 def test_submit_refused(straw, taskfile):
     errors = [{"field": "tasks[7].jobType", "message": "is required"},
               {"field": "", "message": "evil \x1b[2J"}]

@@ -121,6 +121,7 @@ static void is_strict(void **state)
         "// c\n1",
         "{\"\\u0000\":1}",
         "]",
+        "\xef\xbb\xbf{}",
         "{}\xef\xbb\xbf",
     };
 
