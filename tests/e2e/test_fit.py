@@ -187,7 +187,8 @@ def test_more_slots_bring_more_hints(own):
     hold = sje.submit(shell("sleep 60", resources={"cpus": 1}))
     sje.running(hold)
     wait = [sje.submit(shell("true", resources={"cpus": 1})) for _ in range(4)]
-    time.sleep(1)  # they are with the worker
+    until(lambda: all(f'task={task} attempt=1 msg="gone -> held' in sje.worker.output.read_text() for task in wait),
+          20, "they are with the worker")
     assert sje.end(sje.submit(shell("true")), 10)["state"] == "SUCCEEDED"
     for task in [*wait, hold]:
         sje.cancel(task, None)

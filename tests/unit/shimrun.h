@@ -347,4 +347,20 @@ static inline char *run_log(struct run *r, const char *stream)
     return buf_take(&b);
 }
 
+/* For cmocka: *state is the run. */
+static inline int run_setup(void **state)
+{
+    static struct run r;
+
+    run_init(&r);
+    *state = &r;
+    return 0;
+}
+
+static inline int run_teardown(void **state)
+{
+    run_done(*state);
+    return 0;
+}
+
 #endif

@@ -40,18 +40,8 @@ int64_t __wrap_wall_ms(void)
 
 static int setup(void **state)
 {
-    static struct run r;
-
     *offset = 0;
-    run_init(&r);
-    *state = &r;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    run_done(*state);
-    return 0;
+    return run_setup(state);
 }
 
 static void lease(struct run *r, int64_t ms)
@@ -193,7 +183,7 @@ static void test_setting_the_clock_wakes_it(void **state)
     ends_by_lease(r, from, PLAN_LEASE_DOUBT_MS, PLAN_LEASE_DOUBT_MS + 2000, SIGKILL);
 }
 
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, run_teardown)
 
 int main(int argc, char **argv)
 {

@@ -10,21 +10,6 @@
 #define LONG 20000 /* a grace that nobody is to use up */
 #define SOON 4000  /* less than that, for a machine with much to do */
 
-static int setup(void **state)
-{
-    static struct run r;
-
-    run_init(&r);
-    *state = &r;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    run_done(*state);
-    return 0;
-}
-
 /* A program that ends half a second after TERM, and leaves a file; other than a shell, it can be
  * begun by one that ignores TERM. In main() it is `'self' heed FILE`. */
 static volatile sig_atomic_t heard;
@@ -433,19 +418,27 @@ static void test_the_grace_of_a_lease(void **state)
     took(&e, 500, PLAN_LEASE_GRACE_MS);
 }
 
-static void test_a_lease_that_ends_meanwhile(void **state)
+/* The lease ends amid the grace of a cancel. */
+static struct end lease_ends_meanwhile(struct run *r)
 {
-    struct run *r = *state;
     int64_t until = clock_boot_ms() + 800;
     char *lease CLEANUP(freep) = xasprintf("lease %" PRId64 "\n", until);
 
-    r->limits.grace_ms = WAIT_MS;
     begin_deaf(r);
     run_say(r, "stop cancel 50000\n");
     process_gone(r->task);
     run_say(r, lease);
     struct end e = end_since(r, until);
     assert_string_equal(e.exit.reason, "cancel");
+    return e;
+}
+
+static void test_a_lease_that_ends_meanwhile(void **state)
+{
+    struct run *r = *state;
+
+    r->limits.grace_ms = WAIT_MS;
+    struct end e = lease_ends_meanwhile(r);
     took(&e, PLAN_LEASE_GRACE_MS, PLAN_LEASE_GRACE_MS + 2000);
 }
 
@@ -453,16 +446,9 @@ static void test_a_lease_that_ends_meanwhile(void **state)
 static void test_a_lease_that_ends_meanwhile_detached(void **state)
 {
     struct run *r = *state;
-    int64_t until = clock_boot_ms() + 800;
-    char *lease CLEANUP(freep) = xasprintf("lease %" PRId64 "\n", until);
 
     r->plan.detach = true;
-    begin_deaf(r);
-    run_say(r, "stop cancel 50000\n");
-    process_gone(r->task);
-    run_say(r, lease);
-    struct end e = end_since(r, until);
-    assert_string_equal(e.exit.reason, "cancel");
+    struct end e = lease_ends_meanwhile(r);
     took(&e, 0, PLAN_LEASE_GRACE_MS - 1);
 }
 
@@ -528,7 +514,7 @@ static void test_the_guardian_is_killed(void **state)
     assert_false(process_runs(run_number(r, "pid")));
 }
 
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, run_setup, run_teardown)
 
 int main(int argc, char **argv)
 {

@@ -21,12 +21,6 @@ static int setup(void **state)
     return 0;
 }
 
-static int teardown(void **state)
-{
-    run_done(*state);
-    return 0;
-}
-
 static bool saw_oom(struct run *r, const char *script)
 {
     struct exec_exit e;
@@ -69,7 +63,7 @@ static void test_a_group_without_memory(void **state)
     assert_false(e.oom); /* no memory controller there: nothing is known */
 }
 
-#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, run_teardown)
 
 int main(void)
 {

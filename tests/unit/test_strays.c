@@ -24,6 +24,7 @@
 #include <cmocka.h>
 
 #define WAIT_MS 30000
+#define TICK_MS 20 /* the start of a process is known in ticks of 10 ms */
 
 static int ready[2];
 
@@ -488,6 +489,18 @@ static void test_a_token(void **state)
     assert_int_equal(strays_kill(&s), 0);
 }
 
+static void await_token(pid_t pid, const char *token)
+{
+    char *path CLEANUP(freep) = xasprintf("/proc/%d/environ", (int)pid);
+    char text[256];
+    ssize_t n = 0;
+
+    do {
+        int fd CLEANUP(closep) = open(path, O_RDONLY | O_CLOEXEC);
+        n = read(fd, text, sizeof(text));
+    } while (n <= 0 || !memmem(text, (size_t)n, token, strlen(token)));
+}
+
 /* Whose environment cannot be read now is not asked for it, where it was there before. */
 static void test_a_token_of_an_older_process(void **state)
 {
@@ -502,8 +515,11 @@ static void test_a_token_of_an_older_process(void **state)
         execle("/bin/sleep", "sleep", "1000", (char *)NULL, (char *[]){token, NULL});
         _exit(1);
     }
-    poll(NULL, 0, 50);
-    s.began_at = clock_boot_ms();
+    await_token(pid, token);
+    int64_t there = clock_boot_ms();
+    while ((s.began_at = clock_boot_ms()) < there + TICK_MS) {
+        poll(NULL, 0, 1);
+    }
     assert_int_equal(strays_kill(&s), 0);
     assert_true(runs(pid));
     s.began_at = before;
